@@ -1,0 +1,176 @@
+"""The parts of a block: RMSNorm, rotary positions, attention, SwiGLU. Pure functions.
+
+Shapes are token-major and use the letters of `minikv.config`. Anything that adds across elements
+is asked of an `Arithmetic`; the rest is elementwise, done in ``arithmetic.wide`` and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import Arithmetic, Array
+from .config import ModelConfig
+
+Hook = Callable[[str, Array], Array]
+_QUERY_BLOCK = 128  # queries per attention block: its scores then fit in the processor's cache
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The weights of one block, under Hugging Face's names, and what is needed to use them."""
+
+    index: int
+    config: ModelConfig
+    arithmetic: Arithmetic
+    rotary: Rotary
+    input_layernorm: Array  # (D,)
+    q_proj: Any  # (H*d, D), as prepared by Arithmetic.weight
+    k_proj: Any  # (G*d, D)
+    v_proj: Any  # (G*d, D)
+    o_proj: Any  # (D, H*d)
+    post_attention_layernorm: Array  # (D,)
+    gate_proj: Any  # (F, D)
+    up_proj: Any  # (F, D)
+    down_proj: Any  # (D, F)
+
+
+def rms_norm(x: Array, weight: Array, eps: float, arithmetic: Arithmetic) -> Array:
+    """x / sqrt(mean(x**2) + eps) * weight, row by row; ``(T, D) -> (T, D)``.
+
+    Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
+    """
+    xp = arithmetic.xp
+    scale = xp.sqrt(arithmetic.mean_square(x) + eps)
+    return xp.astype(xp.astype(x, arithmetic.wide, copy=False) / scale * weight, arithmetic.dtype,
+                     copy=False)  # fmt: skip
+
+
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians per position of each pair of a head, ``theta**(-2i/d)``; float32 ``(d/2,)``.
+
+    Su et al. 2021, arXiv 2104.09864, equation 15, with Llama 3's scaling where configured (long
+    wavelengths are stretched by `factor`, short ones kept, those between interpolated). The power
+    is taken in decimal arithmetic, whose result does not depend on the platform's math library.
+    """
+    context = Context(prec=40)
+    theta, d = Decimal(config.rope_theta), config.head_dim
+    exact = [context.power(theta, context.divide(Decimal(-i), Decimal(d))) for i in range(0, d, 2)]
+    frequencies = np.array([float(f) for f in exact])
+    scaling = config.rope_scaling
+    if scaling is not None:
+        turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+        kept = (turns - scaling.low_freq_factor) / (
+            scaling.high_freq_factor - scaling.low_freq_factor
+        )
+        kept = np.clip(kept, 0.0, 1.0)
+        frequencies = frequencies * (kept + (1 - kept) / scaling.factor)
+    return frequencies.astype(np.float32)
+
+
+class Rotary:
+    """Cosines and sines of ``position * frequency``, in a table that grows by doubling.
+
+    As in transformers, the angle is a float32 product; its cosine and sine are then taken in
+    float64 and kept in ``arithmetic.wide``.
+    """
+
+    def __init__(self, config: ModelConfig, arithmetic: Arithmetic) -> None:
+        self._arithmetic = arithmetic
+        self._frequencies = rope_frequencies(config)
+        self._length = 0
+        self._cos = self._sin = None
+
+    def __call__(self, positions: np.ndarray) -> tuple[Array, Array]:
+        """``(T,)`` positions -> cosines and sines, each ``(T, 1, d/2)``."""
+        needed = int(positions.max()) + 1 if positions.size else 1
+        if needed > self._length:
+            self._grow(1 << (needed - 1).bit_length())
+        xp = self._arithmetic.xp
+        rows = xp.asarray(positions)
+        return xp.take(self._cos, rows, axis=0), xp.take(self._sin, rows, axis=0)
+
+    def _grow(self, length: int) -> None:
+        angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
+        angle = self._arithmetic.xp.asarray(angle.astype(np.float64))
+        self._cos, self._sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)
+        self._length = length
+
+
+def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Array:
+    """Turn pair (i, i + d/2) of each head by its angle (rotate-half form); ``(T, heads, d)``."""
+    xp = arithmetic.xp
+    cos, sin = cos_sin
+    half = x.shape[-1] // 2
+    x = xp.astype(x, arithmetic.wide, copy=False)
+    left, right = x[..., :half], x[..., half:]
+    turned = xp.concat([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    return xp.astype(turned, arithmetic.dtype, copy=False)
+
+
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    query_positions: np.ndarray,
+    key_positions: np.ndarray,
+    arithmetic: Arithmetic,
+    on_scores: Callable[[Array], Array] | None = None,
+    on_pattern: Callable[[Array], Array] | None = None,
+) -> Array:
+    """softmax(q k^T / sqrt(d) + causal mask) v, with each K/V head shared by R = H / G query heads.
+
+    Vaswani et al. 2017, arXiv 1706.03762, equation 1; Ainslie et al. 2023, arXiv 2305.13245.
+
+    Parameters
+    ----------
+    q : (T, H, d)
+    k, v : (S, G, d)
+    query_positions : (T,) int, ascending
+    key_positions : (S,) int, ascending
+        A query sees the keys at positions up to its own.
+    on_scores, on_pattern : callable, optional
+        See and may replace the ``(H, T, S)`` scores and weights. All queries are then one block;
+        otherwise they go block by block, so that memory does not grow with T * S.
+
+    Returns
+    -------
+    (T, H, d)
+    """
+    xp = arithmetic.xp
+    tokens = q.shape[0]
+    whole = on_scores is not None or on_pattern is not None
+    step = tokens if whole else _QUERY_BLOCK
+    blocks = []
+    for start in range(0, tokens, step):
+        rows = query_positions[start : start + step]
+        seen = len(key_positions) if whole else int(np.searchsorted(key_positions, rows[-1], "right"))
+        scores = arithmetic.scores(q[start : start + step], k[:seen])
+        if key_positions[seen - 1] > rows[0]:
+            hidden = xp.asarray(key_positions[:seen] > rows[:, None])
+            scores = xp.where(hidden, xp.asarray(-math.inf, dtype=scores.dtype), scores)
+        if on_scores is not None:
+            scores = on_scores(scores)
+        pattern = arithmetic.softmax(scores)
+        if on_pattern is not None:
+            pattern = on_pattern(pattern)
+        blocks.append(arithmetic.weighted_sum(pattern, v[:seen]))
+    return blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=0)
+
+
+def swiglu(gate: Array, up: Array, arithmetic: Arithmetic) -> Array:
+    """silu(gate) * up with silu(x) = x / (1 + exp(-x)); ``(T, F), (T, F) -> (T, F)``.
+
+    Shazeer 2020, arXiv 2002.05202, equation 6.
+    """
+    xp = arithmetic.xp
+    denominator = arithmetic.exp(-gate)
+    denominator += 1.0
+    out = xp.astype(gate, arithmetic.wide, copy=False) / denominator
+    out *= up
+    return xp.astype(out, arithmetic.dtype, copy=False)

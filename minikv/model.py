@@ -1,0 +1,205 @@
+"""A model ready to use: weights, tokenizer, and the handful of calls that people need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import decoder, generation, patching
+from .arithmetic import Arithmetic, Array, get_arithmetic
+from .caches import Cache, make_cache
+from .config import ModelConfig
+from .errors import WeightsError
+from .layers import Layer, Rotary
+from .tokenizer import Tokenizer
+from .weights import expected_shapes, load_tensors, resolve
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder with its weights; made by `load` or `random_model`.
+
+    Attributes
+    ----------
+    weights : minikv.decoder.Weights
+    tokenizer : Tokenizer or None
+        None for `random_model`.
+    folder : Path or None
+        Where the weights came from.
+    """
+
+    weights: decoder.Weights
+    tokenizer: Tokenizer | None = None
+    folder: Path | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape."""
+        return self.weights.config
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How the model takes its sums."""
+        return self.weights.arithmetic
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The blocks."""
+        return self.weights.layers
+
+    def new_cache(self, policy: str | Cache = "full") -> Cache:
+        """An empty cache for one sequence."""
+        return make_cache(policy, self.layers)
+
+    def logits(self, ids: Sequence[int]) -> Array:
+        """Logits at every position of one text, ``(tokens, vocab)``, in ``arithmetic.dtype``."""
+        return decoder.forward(self.weights, [ids], logits="all")
+
+    def forward(
+        self,
+        sequences: Sequence[Sequence[int]],
+        caches: Sequence[Cache | None] | None = None,
+        logits: str = "last",
+        hook: decoder.Hook = decoder.no_hook,
+    ) -> Array | None:
+        """Run a ragged batch, each sequence with its own cache; see `minikv.decoder.forward`."""
+        return decoder.forward(self.weights, sequences, caches, logits, hook)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int = 128,
+        cache: str | Cache = "full",
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Iterable[int] | None = None,
+    ) -> Iterator[int]:
+        """Continue `ids`, one token id at a time; see `minikv.generation.generate`."""
+        return generation.generate(
+            self.weights, ids, max_new_tokens, make_cache(cache, self.layers),
+            temperature, top_k, top_p, seed, stop,
+        )  # fmt: skip
+
+    def run_with_cache(self, ids: Sequence[int]) -> tuple[Array, dict[str, Array]]:
+        """Logits of every position, and every activation by its TransformerLens name."""
+        return patching.run_with_cache(self.weights, ids)
+
+    def run_with_hooks(self, ids: Sequence[int], hooks: Mapping[str, Callable]) -> Array:
+        """Logits of every position, with ``hooks[name](value, name)`` applied on the way."""
+        return patching.run_with_hooks(self.weights, ids, hooks)
+
+
+def load(name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32") -> Model:
+    """Load a fetched model by name, or any folder in Hugging Face layout. Never uses the network.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), or a folder with
+        ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
+    arithmetic : {"float32", "float64", "exact"} or Arithmetic
+        How sums are taken.
+
+    Raises
+    ------
+    FetchError, ConfigError, WeightsError, TokenizerError
+        In one line: what was given, what was expected, what to do.
+    """
+    folder = resolve(name_or_folder)
+    config = ModelConfig.from_file(folder / "config.json")
+    tensors = load_tensors(folder, config)
+    tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
+    return Model(build(config, tensors, arithmetic), tokenizer, folder)
+
+
+def random_model(
+    config: ModelConfig, seed: int = 0, arithmetic: str | Arithmetic = "float32", scale: float = 1.0
+) -> Model:
+    """A model with random weights, the same on every machine; for tests and teaching.
+
+    Examples
+    --------
+    >>> model = random_model(tiny_config(), seed=1)
+    >>> model.logits([3, 1, 4]).shape
+    (3, 97)
+    """
+    return Model(build(config, random_tensors(config, seed, scale), arithmetic))
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    """A configuration that runs in a millisecond: 2 blocks, 4 query heads on 2 K/V heads."""
+    numbers: dict[str, Any] = {
+        "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+        "max_position_embeddings": 128,
+    }  # fmt: skip
+    return ModelConfig(**(numbers | changes))
+
+
+def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Random weights under Hugging Face's names, float32.
+
+    Uniform with variance ``scale**2 / K`` for a ``(N, K)`` matrix, 1 for the embedding; norm
+    weights are within 0.1 of 1. They are made from the raw bits of PCG64, whose stream NumPy
+    guarantees, by operations that round correctly: no platform changes them.
+    """
+    bits = np.random.PCG64(seed)
+    tensors = {}
+    for name, shape in expected_shapes(config).items():
+        raw = (bits.random_raw(math.prod(shape)) >> np.uint64(40)).astype(np.float64)
+        unit = (raw - 2.0**23) / 2.0**23  # 24 bits: uniform on [-1, 1)
+        if len(shape) == 1:
+            values = 1.0 + 0.1 * unit
+        else:
+            fan_in = 1 if name == "model.embed_tokens.weight" else shape[1]
+            values = unit * (scale * math.sqrt(3.0 / fan_in))
+        tensors[name] = values.reshape(shape).astype(np.float32)
+    return tensors
+
+
+def build(
+    config: ModelConfig, tensors: Mapping[str, np.ndarray], arithmetic: str | Arithmetic = "float32"
+) -> decoder.Weights:
+    """Prepare tensors under Hugging Face's names for an arithmetic."""
+    arithmetic = get_arithmetic(arithmetic, context=config.max_position_embeddings)
+    xp, rotary = arithmetic.xp, Rotary(config, arithmetic)
+
+    def vector(name: str) -> Array:
+        return xp.asarray(np.asarray(tensors[name]), dtype=arithmetic.wide)
+
+    def matrix(name: str) -> Any:
+        return arithmetic.weight(tensors[name], name.removesuffix(".weight"))
+
+    def layer(index: int) -> Layer:
+        at = f"model.layers.{index}."
+        return Layer(
+            index, config, arithmetic, rotary,
+            input_layernorm=vector(at + "input_layernorm.weight"),
+            q_proj=matrix(at + "self_attn.q_proj.weight"),
+            k_proj=matrix(at + "self_attn.k_proj.weight"),
+            v_proj=matrix(at + "self_attn.v_proj.weight"),
+            o_proj=matrix(at + "self_attn.o_proj.weight"),
+            post_attention_layernorm=vector(at + "post_attention_layernorm.weight"),
+            gate_proj=matrix(at + "mlp.gate_proj.weight"),
+            up_proj=matrix(at + "mlp.up_proj.weight"),
+            down_proj=matrix(at + "mlp.down_proj.weight"),
+        )  # fmt: skip
+
+    missing = [name for name in expected_shapes(config) if name not in tensors]
+    if missing:
+        raise WeightsError(f"the tensor {missing[0]} is missing")
+    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    return decoder.Weights(
+        config, arithmetic,
+        embed_tokens=xp.asarray(tensors["model.embed_tokens.weight"], dtype=arithmetic.dtype),
+        layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
+        norm=vector("model.norm.weight"),
+        lm_head=matrix(head),
+    )  # fmt: skip
