@@ -1,0 +1,256 @@
+"""Text to token ids and back, through the ``tokenizers`` package, and the model's chat template."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from .errors import TokenizerError, require_extra
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A model's vocabulary, special tokens and chat template; made by `from_folder`.
+
+    Attributes
+    ----------
+    backend : tokenizers.Tokenizer
+        Splits and joins; read from ``tokenizer.json``.
+    special_tokens : dict of str to str
+        ``bos_token``, ``eos_token`` and so on, as ``tokenizer_config.json`` names them.
+    eos_ids : tuple of int
+        Tokens that end a text.
+    chat_template : str or None
+        Jinja source, where the model ships one.
+    """
+
+    backend: tokenizers.Tokenizer
+    special_tokens: Mapping[str, str]
+    eos_ids: tuple[int, ...]
+    chat_template: str | None
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read ``tokenizer.json`` and what lies beside it.
+
+        ``tokenizer_config.json``, ``generation_config.json`` and ``chat_template.jinja`` are
+        used where present.
+
+        Raises
+        ------
+        TokenizerError
+            If a file is missing or damaged; the message names it.
+        """
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise TokenizerError(f"{path} does not exist; a model folder has a tokenizer.json")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises nothing narrower
+            raise TokenizerError(f"{path} cannot be used: {error}") from None
+        settings = _read_json(folder / "tokenizer_config.json")
+        special = {key: _content(value) for key, value in settings.items()
+                   if key.endswith("_token") and _content(value)}  # fmt: skip
+        template = _template(settings)
+        try:
+            if (folder / "chat_template.jinja").is_file():
+                template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"{folder / 'chat_template.jinja'}: {error}") from None
+        stops: list[Any] = [backend.token_to_id(special.get("eos_token", ""))]
+        for name in ("generation_config.json", "config.json"):
+            given = _read_json(folder / name).get("eos_token_id")
+            stops += given if isinstance(given, list) else [given]
+        eos = dict.fromkeys(token for token in stops if type(token) is int)
+        return cls(backend, special, tuple(eos), template)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, special ones included."""
+        return self.backend.get_vocab_size()
+
+    def encode(self, text: str, add_special: bool = True) -> list[int]:
+        """Token ids of a text; special tokens written out in it are recognised.
+
+        Parameters
+        ----------
+        text : str
+            Any text that UTF-8 can hold.
+        add_special : bool
+            Add what the model puts around every text, such as a token that starts it. A chat
+            template writes these itself: encode its output with ``add_special=False``.
+
+        Raises
+        ------
+        TokenizerError
+            If `text` is not a string or holds half of a surrogate pair.
+        """
+        if not isinstance(text, str):
+            raise TokenizerError(f"text is a {type(text).__name__}, expected a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"text holds half of a surrogate pair at character {error.start}, "
+                "expected text that UTF-8 can hold"
+            ) from None
+        return self.backend.encode(text, add_special_tokens=add_special).ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Raises
+        ------
+        TokenizerError
+            If an id is not a token of this vocabulary.
+        """
+        tokens = [self._checked(token) for token in ids]
+        return self.backend.decode(tokens, skip_special_tokens=skip_special)
+
+    def stream(self, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:
+        """Pieces of text as their tokens arrive; joined, they are ``decode`` of all the ids."""
+        decoder = StreamDecoder(self, skip_special)
+        for token in ids:
+            if piece := decoder.put(token):
+                yield piece
+        if piece := decoder.flush():
+            yield piece
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as the text that the model was trained on.
+
+        Parameters
+        ----------
+        messages : sequence of mappings
+            Each with ``role`` (``"system"``, ``"user"`` or ``"assistant"``) and ``content``.
+        add_generation_prompt : bool
+            End with what starts the assistant's turn.
+
+        Raises
+        ------
+        TokenizerError
+            If the model ships no template, or the template cannot be used with `messages`.
+        MissingExtraError
+            If jinja2 is not installed.
+        """
+        if self.chat_template is None:
+            raise TokenizerError(
+                "the model ships no chat template: use a model tuned for chat, or raw text"
+            )
+        for message in messages:
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise TokenizerError(f"a message is {message!r:.80}, expected a mapping with "
+                                     "'role' and 'content'")  # fmt: skip
+        require_extra("jinja2", "chat", "a chat template")
+        import jinja2.sandbox
+
+        # The names below are what transformers offers to templates, and templates rely on.
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        try:
+            return environment.from_string(self.chat_template).render(
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                **self.special_tokens,
+            )
+        except Exception as error:  # templates run code: types, arithmetic, anything may fail
+            raise TokenizerError(f"the model's chat template refused: {error}") from error
+
+    def _checked(self, token: Any) -> int:
+        try:
+            token = token.__index__()
+        except AttributeError:
+            raise TokenizerError(f"token id is {token!r:.80}, expected a whole number") from None
+        if not 0 <= token < 2**32 or self.backend.id_to_token(token) is None:
+            raise TokenizerError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
+        return token
+
+
+class StreamDecoder:
+    """Turns tokens into text as they come, and never emits half a character.
+
+    A character outside ASCII may be spread over several tokens; what has come of it is held back
+    until it is complete. New tokens are decoded together with those of the last piece, since some
+    decoders treat the first token of a text differently.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    skip_special : bool
+        Leave special tokens out of the text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._emitted: list[int] = []  # tokens of the last piece
+        self._held: list[int] = []  # tokens since
+
+    def put(self, token: int) -> str:
+        """Take a token; return the text that is now complete, which may be empty."""
+        text = self._text([*self._held, token])
+        self._held.append(token)
+        if not text or text.endswith("\ufffd"):
+            return ""
+        self._emitted, self._held = self._held, []
+        return text
+
+    def flush(self) -> str:
+        """End the text; an incomplete character comes out as U+FFFD."""
+        text = self._text(self._held)
+        self._emitted, self._held = [], []
+        return text
+
+    def _text(self, new: list[int]) -> str:
+        before = self._tokenizer.decode(self._emitted, self._skip_special)
+        return self._tokenizer.decode(self._emitted + new, self._skip_special)[len(before) :]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path} cannot be used: {error}") from None
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _content(value: Any) -> str:
+    """A special token's text; it is written plain, or as an object with options."""
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else ""
+
+
+def _template(settings: Mapping[str, Any]) -> str | None:
+    """The chat template of ``tokenizer_config.json``: a string, or a list of named ones."""
+    given = settings.get("chat_template")
+    if isinstance(given, list):
+        named = {t.get("name"): t.get("template") for t in given if isinstance(t, dict)}
+        given = named.get("default")
+    return given if isinstance(given, str) else None
+
+
+def _raise_exception(message: str) -> None:
+    raise ValueError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    # jinja2's own filter escapes for HTML, which a prompt must not
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,6 @@
+"""Weights: open and write model folders, fetch known models, convert GGUF files."""
+
+from .fetch import resolve
+from .folder import expected_shapes, load_tensors, save_folder, weights_hash
+
+__all__ = ["expected_shapes", "load_tensors", "resolve", "save_folder", "weights_hash"]
