@@ -77,7 +77,8 @@ class Rotary:
     """Cosines and sines of ``position * frequency``, in a table that grows by doubling.
 
     As in transformers, the angle is a float32 product; its cosine and sine are then taken in
-    float64 and kept in ``arithmetic.wide``.
+    float64 and kept in ``arithmetic.wide``. A row holds each cosine twice, (c, c), and each sine
+    with both signs, (-s, s), so that `rope` turns both halves of a head at once.
     """
 
     def __init__(self, config: ModelConfig, arithmetic: Arithmetic) -> None:
@@ -87,7 +88,7 @@ class Rotary:
         self._cos = self._sin = None
 
     def __call__(self, positions: np.ndarray) -> tuple[Array, Array]:
-        """``(T,)`` positions -> cosines and sines, each ``(T, 1, d/2)``."""
+        """``(T,)`` positions -> cosines and signed sines, each ``(T, 1, d)``."""
         needed = int(positions.max()) + 1 if positions.size else 1
         if needed > self._length:
             self._grow(1 << (needed - 1).bit_length())
@@ -97,8 +98,11 @@ class Rotary:
 
     def _grow(self, length: int) -> None:
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
-        angle = self._arithmetic.xp.asarray(angle.astype(np.float64))
-        self._cos, self._sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)
+        xp = self._arithmetic.xp
+        angle = xp.asarray(angle.astype(np.float64))
+        cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)
+        self._cos = xp.concat([cos, cos], axis=-1)
+        self._sin = xp.concat([-sin, sin], axis=-1)
         self._length = length
 
 
@@ -108,8 +112,9 @@ def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Arra
     cos, sin = cos_sin
     half = x.shape[-1] // 2
     x = xp.astype(x, arithmetic.wide, copy=False)
-    left, right = x[..., :half], x[..., half:]
-    turned = xp.concat([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    turned = xp.concat([x[..., half:], x[..., :half]], axis=-1)
+    turned *= sin
+    turned += x * cos
     return xp.astype(turned, arithmetic.dtype, copy=False)
 
 
@@ -149,7 +154,7 @@ def attention(
     blocks = []
     for start in range(0, tokens, step):
         rows = query_positions[start : start + step]
-        seen = len(key_positions) if whole else int(np.searchsorted(key_positions, rows[-1], "right"))
+        seen = key_positions.shape[0] if whole else int(key_positions.searchsorted(rows[-1], "right"))
         scores = arithmetic.scores(q[start : start + step], k[:seen])
         if key_positions[seen - 1] > rows[0]:
             hidden = xp.asarray(key_positions[:seen] > rows[:, None])

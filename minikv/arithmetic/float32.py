@@ -32,7 +32,7 @@ class Float32:
         return x @ weight.T
 
     def mean_square(self, x: Any) -> Any:
-        return self.xp.mean(x * x, axis=-1, keepdims=True)
+        return (self.xp.vecdot(x, x) / x.shape[-1])[..., None]
 
     def settle(self, x: Any) -> Any:
         return x
@@ -42,7 +42,11 @@ class Float32:
         groups = k.shape[1]
         q = self.xp.reshape(q * (1 / math.sqrt(head_dim)), (tokens, groups, -1, head_dim))
         q = self.xp.reshape(self.xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
-        scores = q @ self.xp.permute_dims(k, (1, 2, 0))  # (G, R*T, S)
+        if q.shape[1] < k.shape[0]:  # (S, d) @ (d, few) is twice as fast as (few, d) @ (d, S)
+            scores = self.xp.permute_dims(k, (1, 0, 2)) @ self.xp.permute_dims(q, (0, 2, 1))
+            scores = self.xp.permute_dims(scores, (0, 2, 1))
+        else:
+            scores = q @ self.xp.permute_dims(k, (1, 2, 0))  # (G, R*T, S)
         return self.xp.reshape(scores, (heads, tokens, k.shape[0]))
 
     def softmax(self, scores: Any) -> Any:
