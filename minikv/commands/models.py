@@ -1,0 +1,144 @@
+"""``minikv fetch`` and ``minikv inspect``: get a model, and see what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from . import print_json, print_table, status
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add both commands."""
+    from ..weights.fetch import DEFAULT
+
+    parser = subparsers.add_parser(
+        "fetch",
+        help="fetch a model, or list what can be fetched",
+        description="Fetch a model, once: checked by SHA-256, and there whole or not at all.\n"
+        "Models go to $MINIKV_HOME, else to weights/ of a checkout, else to ~/.cache/minikv.",
+        epilog=f"examples:\n  minikv fetch\n  minikv fetch {DEFAULT}\n  minikv fetch --list",
+    )
+    parser.add_argument(
+        "name", nargs="?", default=DEFAULT, metavar="NAME", help="default: %(default)s"
+    )
+    parser.add_argument("--list", action="store_true", help="list the names")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_fetch)
+
+    parser = subparsers.add_parser(
+        "inspect",
+        help="a model's configuration, tensors, and bytes per token",
+        description="Check a model's files and say what is in them: configuration, tensors, and\n"
+        "what a token costs as keys and values, as residuals, or as its id.",
+        epilog=f"examples:\n  minikv inspect {DEFAULT}\n  minikv inspect ./my-model --tensors",
+    )
+    parser.add_argument(
+        "name", nargs="?", default=DEFAULT, metavar="NAME",
+        help="a fetched model or a folder (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--tensors", action="store_true", help="list every tensor by itself")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_inspect)
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from ..weights.fetch import KNOWN, fetch, home, is_fetched
+
+    if not args.list:
+        if args.name in KNOWN and not KNOWN[args.name].refused and not is_fetched(args.name):
+            known = KNOWN[args.name]
+            size = f"{known.megabytes} MB on disk, {known.licence}"
+            print(f"fetching {known.name} ({size})", file=sys.stderr)
+        folder = fetch(args.name)
+        if args.json:
+            print_json({"name": args.name, "folder": str(folder)})
+        else:
+            print(f"{args.name} is in {folder}")
+        return
+    rows = [
+        {
+            "name": known.name,
+            "fetched": is_fetched(known.name),
+            "megabytes": known.megabytes,
+            "licence": known.licence,
+            "repository": known.repository,
+            "note": f"not yet: {known.refused}" if known.refused else known.note,
+        }
+        for known in KNOWN.values()
+    ]
+    if args.json:
+        print_json({"home": str(home()), "models": rows})
+        return
+    print(f"models go to {home()}\n")
+    columns = ("name", "megabytes", "licence", "note")
+    print_table(
+        ["fetched", *columns],
+        [["yes" if row["fetched"] else "", *(row[key] for key in columns)] for row in rows],
+    )
+
+
+_PER_TOKEN = {
+    "full_kv": "keys and values of all layers",
+    "one_residual": "one residual",
+    "kv_per_residual": "  keys and values / one residual",
+    "residual_per_layer": "a residual at every layer",
+    "residual_per_layer_per_kv": "  residual at every layer / keys and values",
+    "token_id": "a token id",
+}
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from ..arithmetic import get_arithmetic
+    from ..config import ModelConfig
+    from ..weights import load_tensors, resolve
+
+    folder = resolve(args.name)
+    config = ModelConfig.from_file(folder / "config.json")
+    with status(f"reading {folder}"):
+        loaded = load_tensors(folder, config)
+        tensors: list[dict[str, Any]] = [
+            {"name": name, "shape": list(tensor.shape), "parameters": tensor.size,
+             "largest": float(max(tensor.max(), -tensor.min()))}
+            for name, tensor in loaded.items()
+        ]  # fmt: skip
+    per_token: dict[str, dict[str, float]] = {key: {} for key in _PER_TOKEN}
+    for dtype in ("float32", "bfloat16"):
+        kv, one = config.kv_bytes_per_token(dtype), config.residual_bytes_per_token(dtype)
+        every = config.num_hidden_layers * one
+        figures = (kv, one, kv / one, every, every / kv, 4)
+        for key, figure in zip(_PER_TOKEN, figures, strict=True):
+            per_token[key][dtype] = figure
+    per_weight = {
+        name: np.dtype(get_arithmetic(name).wide).itemsize
+        for name in ("float32", "float64", "exact")
+    }
+    if args.json:
+        print_json({
+            "folder": str(folder), "config": asdict(config), "parameters": config.num_parameters,
+            "bytes_per_token": per_token, "bytes_per_weight": per_weight, "tensors": tensors,
+        })  # fmt: skip
+        return
+    print(f"{args.name}: {config.num_parameters:,} parameters, all finite, in {folder}\n")
+    print_table(["configuration", ""], ([key, str(value)] for key, value in asdict(config).items()))
+    rows: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        name = tensor["name"]
+        if not args.tensors:
+            name = re.sub(r"\.\d+\.", f".{{0..{config.num_hidden_layers - 1}}}.", name)
+        row = rows.setdefault(name, [name, "x".join(map(str, tensor["shape"])), 0, 0, 0.0])
+        row[2:] = row[2] + 1, row[3] + tensor["parameters"], max(row[4], tensor["largest"])
+    print()
+    print_table(["tensor", "shape", "count", "parameters", "largest"], rows.values())
+    print()
+    print_table(
+        ["bytes per token", "float32", "bfloat16"],
+        ([label, *per_token[key].values()] for key, label in _PER_TOKEN.items()),
+    )
+    print()
+    print_table(["arithmetic", "bytes a weight"], per_weight.items())

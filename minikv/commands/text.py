@@ -1,0 +1,228 @@
+"""``minikv generate`` and ``minikv chat``: text from a model, as it comes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TokenizerError
+from . import peak_memory, print_json, status
+
+if TYPE_CHECKING:
+    from ..caches import Cache
+    from ..model import Model
+    from ..tokenizer import Tokenizer
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add both commands."""
+    from ..weights.fetch import DEFAULT
+
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add(
+        "--model",
+        default=DEFAULT,
+        metavar="NAME",
+        help="a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
+    )
+    add(
+        "--arithmetic",
+        default="float32",
+        metavar="A",
+        help="float32 (fast; default), float64, or exact (the same bits on every machine)",
+    )
+    add("--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 takes the likeliest token (default); above 0 draws one",
+    )
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens")
+    add(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="draw among the likeliest tokens whose probabilities reach P",
+    )
+    add("--seed", type=int, metavar="S", help="of the draws")
+    add("--json", action="store_true", help="print text and figures as JSON, at the end")
+
+    parser = subparsers.add_parser(
+        "generate",
+        parents=[common],
+        help="continue a text",
+        description="Print PROMPT and its continuation as it comes, and a line of figures on\n"
+        "standard error. Without --chat the prompt is continued exactly as it is.",
+        epilog='examples:\n  minikv generate "The capital of France is" --max-new-tokens 20\n'
+        '  minikv generate --chat "Why is the sky blue?" --temperature 0.7 --seed 1\n'
+        "  minikv generate - --json < essay.txt",
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--raw", dest="chat", action="store_false", default=False,
+                      help="continue the prompt as it is (default)")  # fmt: skip
+    mode.add_argument("--chat", action="store_true", help="answer the prompt, in the model's "
+                      "chat template (extra `chat`), and print the answer alone")  # fmt: skip
+    parser.set_defaults(run=_generate)
+
+    parser = subparsers.add_parser(
+        "chat",
+        parents=[common],
+        help="talk with the model",
+        description="A conversation on one KV cache: each turn reads only what is new.\n"
+        "Ctrl-C stops an answer, or leaves at the prompt; Ctrl-D leaves; /new starts again.\n"
+        "Needs a model with a chat template, and the extra `chat`.",
+        epilog="examples:\n  minikv chat --temperature 0.5\n"
+        "  echo 'Why is the sky blue?' | minikv chat --json",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    parser.set_defaults(run=_chat)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    model, tokenizer = _load(args)
+    if args.chat:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
+        ids = tokenizer.encode(text, add_special=False)
+    else:
+        ids = tokenizer.encode(prompt)
+    echo = "" if args.chat else prompt
+    new, figures = _answer(model, tokenizer, model.new_cache(), ids, args, echo)
+    if args.json:
+        print_json({
+            "model": args.model, "arithmetic": args.arithmetic, "chat": args.chat,
+            "prompt": prompt, "text": tokenizer.decode(new), "ids": new, **figures,
+        })  # fmt: skip
+    return 130 if figures["ended_by"] == "Ctrl-C" else 0
+
+
+def _chat(args: argparse.Namespace) -> None:
+    model, tokenizer = _load(args)
+    context, asked = model.config.max_position_embeddings, sys.stdin.isatty() and not args.json
+    start = [{"role": "system", "content": args.system}] if args.system else []
+    tokenizer.apply_chat_template([*start, {"role": "user", "content": ""}])  # fails before asking
+    if asked:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (input() edits its line with it)
+        print("Ctrl-C stops an answer, Ctrl-D leaves, /new starts again.", file=sys.stderr)
+    cache, messages = model.new_cache(), start
+    ids: list[int] = []  # the conversation; the cache holds all of it but the end
+    spelled = ""  # and as text
+    while True:
+        try:
+            line = input("\n> " if asked else "")
+        except (EOFError, KeyboardInterrupt):
+            print(end="\n" if asked else "")
+            return
+        if not line.strip():
+            continue
+        if line.strip() == "/new":
+            cache, messages, ids, spelled = model.new_cache(), start, [], ""
+            continue
+        asking = [*messages, {"role": "user", "content": line}]
+        text = tokenizer.apply_chat_template(asking)
+        if not text.startswith(spelled):  # the template rewrites earlier turns: read all again
+            cache, ids, spelled = model.new_cache(), [], ""
+        more = tokenizer.encode(text[len(spelled) :], add_special=False)
+        if (length := len(ids) + len(more)) >= context:
+            print(f"minikv: with this the conversation has {length} tokens, the context is "
+                  f"{context}: ask less, or start again with /new", file=sys.stderr)  # fmt: skip
+            continue
+        ids += more
+        new, figures = _answer(model, tokenizer, cache, ids[cache.seen :], args)
+        ids += new
+        spelled = text + tokenizer.decode(new, skip_special=False)
+        if figures["ended_by"] == "end of text":
+            new = new[:-1]
+        answer = tokenizer.decode(new, skip_special=False)
+        messages = [*asking, {"role": "assistant", "content": answer}]
+        if args.json:
+            print_json({"prompt": line, "text": answer, "ids": new, **figures}, one_line=True)
+
+
+def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer]:
+    from .. import load
+    from ..generation import sampler
+
+    sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    with status(f"preparing {args.model} ({args.arithmetic})"):
+        model = load(args.model, args.arithmetic)
+    if model.tokenizer is None:
+        raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
+    return model, model.tokenizer
+
+
+def _answer(
+    model: Model, tokenizer: Tokenizer, cache: Cache, ids: list[int], args: argparse.Namespace,
+    echo: str = "",
+) -> tuple[list[int], dict[str, Any]]:  # fmt: skip
+    """Continue `ids` and show the text as it comes; returns the new ids and the figures."""
+    from ..tokenizer import StreamDecoder
+
+    stops = {*model.config.eos_token_id, *tokenizer.eos_ids}
+    tokens = model.generate(
+        ids, args.max_new_tokens, cache, args.temperature, args.top_k, args.top_p, args.seed, stops
+    )
+    write: Callable[[str], None] = _nothing if args.json else _write
+    decoder, new, ended_by = StreamDecoder(tokenizer), list[int](), "max_new_tokens"
+    start = first = last = time.perf_counter()
+    try:
+        with status(f"reading {len(ids)} tokens") if len(ids) > 256 else contextlib.nullcontext():
+            token = next(tokens, None)
+        first = last = time.perf_counter()
+        write(echo)
+        while token is not None:
+            new.append(token)
+            write(decoder.put(token))
+            token = next(tokens, None)
+            last = time.perf_counter()
+        if new and new[-1] in stops:
+            ended_by = "end of text"
+        elif len(new) < args.max_new_tokens:
+            ended_by = "context"
+    except KeyboardInterrupt:
+        ended_by = "Ctrl-C"
+    write(decoder.flush() + "\n")
+    figures = {
+        "prompt_tokens": len(ids),
+        "new_tokens": len(new),
+        "ended_by": ended_by,
+        "prefill_seconds": first - start,
+        "seconds_per_token": (last - first) / (len(new) - 1) if len(new) > 1 else None,
+        "peak_memory_bytes": peak_memory(),
+        "cache_tokens": cache.seen,
+        "cache_bytes": cache.nbytes,
+    }
+    if not args.json:
+        print(_sentence(figures), file=sys.stderr)
+    return new, figures
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    """The figures of a run as one line."""
+    each, peak = figures["seconds_per_token"], figures["peak_memory_bytes"]
+    return (
+        f"[{figures['prompt_tokens']} prompt tokens in {figures['prefill_seconds']:.2f} s, "
+        f"{figures['new_tokens']} new tokens"
+        + (f" at {each:.4f} s each" if each is not None else "")
+        + f" (ended by {figures['ended_by']})"
+        + (f", peak memory {peak / 1e6:.0f} MB" if peak is not None else "")
+        + f", cache {figures['cache_bytes'] / 1e6:.1f} MB for {figures['cache_tokens']} tokens]"
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nothing(text: str) -> None:
+    """The text is part of the JSON that is printed at the end."""
