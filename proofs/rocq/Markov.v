@@ -1,0 +1,484 @@
+(* Markov.v -- T1 to T5, T8 and T10 for an arbitrary causal decoder.
+
+   The decoder is made of arbitrary types and functions: nothing is known of tokens, residual
+   vectors, K/V entries and logits but that they are values, and nothing of a layer but two
+   functions.  No arithmetic is assumed, so "equal" means equal: bit for bit, for floats too.
+
+   What Rocq cannot see, and the whole rest of minikv's suite is there to supply:
+
+   * determinism and row locality.  `kv` gets ONE row and its position; `g` gets one row, its
+     position and the K/V of the positions up to it.  A float32 program breaks this silently: BLAS
+     gives a row other bits when other rows share the call.  That the Python code keeps it is the
+     subject of the properties T1 (projection) and T6 (row locality), which rest on T7
+     (Exactness.v, Binary64.v).
+   * that the Python decoder has this shape: no path past the residual stream, no state beside the
+     cache.  The dataflow certificate shows it for the real code.
+
+   A block of minikv is one layer here: `kv` is `kv_from_residual`, `g` is the rest of `block`. *)
+From Coq Require Import List Lia ZArith.
+Import ListNotations.
+
+(* map, with the position: k for the first element *)
+Fixpoint mapi_from {A B} (k : nat) (f : nat -> A -> B) (l : list A) : list B :=
+  match l with [] => [] | x :: l => f k x :: mapi_from (S k) f l end.
+Notation mapi := (mapi_from 0).
+
+Lemma mapi_app {A B} (f : nat -> A -> B) l m : forall k,
+  mapi_from k f (l ++ m) = mapi_from k f l ++ mapi_from (k + length l) f m.
+Proof.
+  induction l as [|x l IH]; intros k; simpl; [now rewrite Nat.add_0_r|].
+  now rewrite IH, Nat.add_succ_r.
+Qed.
+Lemma mapi_length {A B} (f : nat -> A -> B) l : forall k, length (mapi_from k f l) = length l.
+Proof. induction l; simpl; congruence. Qed.
+Lemma mapi_ext {A B} (f g : nat -> A -> B) l : forall k,
+  (forall i x, i < k + length l -> f i x = g i x) -> mapi_from k f l = mapi_from k g l.
+Proof.
+  induction l as [|x l IH]; intros k H; simpl in *; [reflexivity|]. rewrite H by lia. f_equal.
+  apply IH. intros i y Hi. apply H. lia.
+Qed.
+Lemma mapi_nth {A B} (f : nat -> A -> B) l : forall k p,
+  nth_error (mapi_from k f l) p = option_map (f (k + p)) (nth_error l p).
+Proof.
+  induction l as [|x l IH]; intros k [|p]; simpl; try reflexivity.
+  - now rewrite Nat.add_0_r.
+  - now rewrite IH, Nat.add_succ_r.
+Qed.
+
+Section Decoder.
+Context {Tok V KV Out : Type}.          (* tokens, residual vectors, K/V entries, logits *)
+
+Record layer := { kv : nat -> V -> KV;             (* K/V entry of a row, from its position and itself *)
+                  g : nat -> V -> list KV -> V }.  (* its new value, given the K/V of positions 0..p *)
+
+Variable emb : nat -> Tok -> V.         (* position and token -> the stream before layer 0 *)
+Variable head : V -> Out.               (* the stream after the last layer -> logits *)
+Variable Ls : list layer.
+
+(* --------------------------------------------- the full forward pass: all positions, causal mask *)
+Definition kvs (L : layer) (hs : list V) : list KV := mapi (kv L) hs.
+Definition rows (L : layer) (p : nat) (hs : list V) (ks : list KV) : list V :=
+  mapi_from p (fun i h => g L i h (firstn (S i) ks)) hs.
+Definition fwd (L : layer) (hs : list V) : list V := rows L 0 hs (kvs L hs).
+Definition run (ls : list layer) (hs : list V) : list V := fold_left (fun hs L => fwd L hs) ls hs.
+
+Definition stream (l : nat) (toks : list Tok) : list V := run (firstn l Ls) (mapi emb toks).
+Definition outputs (toks : list Tok) : list Out := map head (run Ls (mapi emb toks)).
+
+Lemma fwd_length L hs : length (fwd L hs) = length hs.
+Proof. apply mapi_length. Qed.
+Lemma run_length ls : forall hs, length (run ls hs) = length hs.
+Proof. induction ls as [|L ls IH]; intros hs; simpl; [|rewrite IH, fwd_length]; reflexivity. Qed.
+
+Lemma kvs_app L hs more : kvs L (hs ++ more) = kvs L hs ++ mapi_from (length hs) (kv L) more.
+Proof. exact (mapi_app (kv L) hs more 0). Qed.
+
+Lemma fwd_app L hs more :               (* old rows do not see new ones *)
+  fwd L (hs ++ more) = fwd L hs ++ rows L (length hs) more (kvs L (hs ++ more)).
+Proof.
+  unfold fwd, rows. rewrite mapi_app. f_equal. apply mapi_ext. intros i x Hi. simpl in Hi.
+  assert (N : length (kvs L hs) = length hs) by apply mapi_length.
+  rewrite kvs_app, firstn_app. replace (S i - length (kvs L hs)) with 0 by lia.
+  simpl firstn at 2. now rewrite app_nil_r.
+Qed.
+
+Lemma run_from_stream l toks : run Ls (mapi emb toks) = run (skipn l Ls) (stream l toks).
+Proof. unfold stream, run. rewrite <- fold_left_app, firstn_skipn. reflexivity. Qed.
+
+(* ----------------------------------------------------------------------------- T1: projection
+   A row of K/V is a function of the same row of the stream, whatever rows are beside it. *)
+Theorem projection L hs p : nth_error (kvs L hs) p = option_map (kv L p) (nth_error hs p).
+Proof. apply mapi_nth. Qed.
+
+(* --------------------------------------------------------------------------------- T2: Markov
+   The stream at any one layer, all positions, determines the outputs. *)
+Theorem markov l toks1 toks2 : stream l toks1 = stream l toks2 -> outputs toks1 = outputs toks2.
+Proof. intros H. unfold outputs. now rewrite !(run_from_stream l), H. Qed.
+
+(* A pass with a hook that may replace the stream on entry to each layer ... *)
+Fixpoint run_hook (hook : nat -> list V -> list V) (l : nat) (ls : list layer) (hs : list V) :=
+  match ls with
+  | [] => hook l hs
+  | L :: ls => run_hook hook (S l) ls (fwd L (hook l hs))
+  end.
+Definition patch (at_l : nat) (donor : list V) (l : nat) (hs : list V) :=
+  if Nat.eqb l at_l then donor else hs.
+
+Lemma patch_at l donor hs : patch l donor l hs = donor.
+Proof. unfold patch. now rewrite Nat.eqb_refl. Qed.
+Lemma patch_off m donor l hs : l <> m -> patch m donor l hs = hs.
+Proof. intros H. unfold patch. now rewrite (proj2 (Nat.eqb_neq l m)). Qed.
+
+Lemma hook_after m donor ls : forall l hs, m < l -> run_hook (patch m donor) l ls hs = run ls hs.
+Proof.
+  induction ls as [|L ls IH]; intros l hs H; simpl; rewrite patch_off by lia;
+    [reflexivity | apply IH; lia].
+Qed.
+Lemma hook_patch donor ls : forall n l hs, n <= length ls ->
+  run_hook (patch (l + n) donor) l ls hs = run (skipn n ls) donor.
+Proof.
+  induction ls as [|L ls IH]; intros [|n] l hs H; simpl in H; try lia; simpl run_hook.
+  - now rewrite Nat.add_0_r, patch_at.
+  - rewrite Nat.add_0_r, patch_at, hook_after by lia. reflexivity.
+  - rewrite patch_off, <- Nat.add_succ_comm by lia. apply IH. lia.
+Qed.
+
+(* ... with the stream of a donor patched in at layer l gives the outputs of the donor. *)
+Theorem patched_is_donor l recipient donor : l <= length Ls ->
+  map head (run_hook (patch l (stream l donor)) 0 Ls (mapi emb recipient)) = outputs donor.
+Proof.
+  intros H. rewrite (hook_patch _ Ls l 0) by exact H. unfold outputs.
+  now rewrite <- run_from_stream.
+Qed.
+
+(* --------------------------------------------------------- T3: cache-free; decoding in any chunks
+   `extend` takes new rows, from position p on, through the layers.  A cache is one list of K/V
+   entries per layer. *)
+Fixpoint extend (ls : list layer) (cache : list (list KV)) (p : nat) (hs : list V)
+  : list V * list (list KV) :=
+  match ls, cache with
+  | L :: ls, c :: cache =>
+      let c' := c ++ mapi_from p (kv L) hs in
+      let (hs', cache') := extend ls cache p (rows L p hs c') in (hs', c' :: cache')
+  | _, _ => (hs, [])
+  end.
+
+(* One call of the decoder with a chunk of tokens: a whole prompt, a part of one, or one token. *)
+Definition decode_chunk (state : list Out * list (list KV)) (toks : list Tok) :=
+  let (outs, cache) := state in
+  let p := length outs in
+  let (hs, cache') := extend Ls cache p (mapi_from p emb toks) in (outs ++ map head hs, cache').
+Definition decode (chunks : list (list Tok)) :=
+  fold_left decode_chunk chunks ([], map (fun _ => []) Ls).
+
+(* What one pass over everything gives, with the K/V that it computes on the way. *)
+Fixpoint caches (ls : list layer) (hs : list V) : list (list KV) :=
+  match ls with [] => [] | L :: ls => kvs L hs :: caches ls (fwd L hs) end.
+Definition full (toks : list Tok) := (outputs toks, caches Ls (mapi emb toks)).
+
+Lemma extend_caches ls : forall hs more, exists new,
+  extend ls (caches ls hs) (length hs) more = (new, caches ls (hs ++ more))
+  /\ run ls (hs ++ more) = run ls hs ++ new.
+Proof.
+  induction ls as [|L ls IH]; intros hs more; simpl; [now exists more|].
+  destruct (IH (fwd L hs) (rows L (length hs) more (kvs L (hs ++ more)))) as (new & E & F).
+  exists new. rewrite fwd_length in E. rewrite <- kvs_app, E, fwd_app. split; [reflexivity | exact F].
+Qed.
+
+Lemma outputs_length toks : length (outputs toks) = length toks.
+Proof. unfold outputs. now rewrite map_length, run_length, mapi_length. Qed.
+
+Lemma decode_chunk_full toks more : decode_chunk (full toks) more = full (toks ++ more).
+Proof.
+  unfold full, decode_chunk, outputs. rewrite map_length, run_length, !mapi_length, mapi_app. simpl.
+  destruct (extend_caches Ls (mapi emb toks) (mapi_from (length toks) emb more)) as (new & E & F).
+  rewrite mapi_length in E. now rewrite E, F, map_app.
+Qed.
+
+Lemma full_nil : full [] = ([], map (fun _ => []) Ls).
+Proof.
+  unfold full. f_equal; [apply length_zero_iff_nil, outputs_length|].
+  simpl. induction Ls as [|L ls IH]; simpl; [reflexivity|]. now f_equal.
+Qed.
+
+(* T5's second half: from the K/V of a full pass (a replay) decoding goes on as if never cut. *)
+Theorem replay_then_continue chunks : forall toks,
+  fold_left decode_chunk chunks (full toks) = full (toks ++ concat chunks).
+Proof.
+  induction chunks as [|c cs IH]; intros toks; cbn [fold_left concat]; [now rewrite app_nil_r|].
+  now rewrite decode_chunk_full, IH, <- app_assoc.
+Qed.
+
+(* Decoding with a cache, in chunks of any size, gives the logits and the K/V of one full pass. *)
+Theorem decode_is_forward chunks : decode chunks = full (concat chunks).
+Proof. unfold decode. rewrite <- full_nil. apply (replay_then_continue chunks []). Qed.
+
+Corollary any_chunking chunks1 chunks2 :
+  concat chunks1 = concat chunks2 -> decode chunks1 = decode chunks2.
+Proof. intros H. now rewrite !decode_is_forward, H. Qed.
+
+(* The cache of layer l is T1's projection of the stream at layer l. *)
+Theorem cache_is_projection chunks l L : nth_error Ls l = Some L ->
+  nth_error (snd (decode chunks)) l = Some (kvs L (stream l (concat chunks))).
+Proof.
+  rewrite decode_is_forward. unfold stream. simpl. generalize (mapi emb (concat chunks)). revert l.
+  induction Ls as [|L' ls IH]; intros [|l] hs H; simpl in *; try easy; [congruence|]. now apply IH.
+Qed.
+
+(* Hence the same text under any sampler, with the cache or without: each call passes the logits
+   of all calls so far to the sampler, which names the next token. *)
+Fixpoint generate (logits : list (list Tok) -> list Out) (sample : list Out -> Tok) n chunks :=
+  match n with
+  | 0 => concat chunks
+  | S n => generate logits sample n (chunks ++ [[sample (logits chunks)]])
+  end.
+Definition cache_free (chunks : list (list Tok)) := outputs (concat chunks).
+
+Theorem cache_free_generation sample n : forall chunks,
+  generate (fun cs => fst (decode cs)) sample n chunks = generate cache_free sample n chunks.
+Proof. induction n; intros; simpl; [|rewrite decode_is_forward, IHn]; reflexivity. Qed.
+
+(* ---------------------------------------------------------------------------- T4: any eviction
+   What a layer keeps of one position: K/V, the residual on entry to the layer, or both. *)
+Inductive keep := KeepKV (k : KV) | KeepRes (h : V) | KeepBoth (h : V) (k : KV).
+Inductive action := DropKV | DropRes | Materialise | Leave.
+Definition cell : Type := nat * keep.   (* with its position *)
+
+Definition read (L : layer) (c : cell) : KV :=   (* recompute K/V from the residual if need be *)
+  match c with (_, KeepKV k) | (_, KeepBoth _ k) => k | (p, KeepRes h) => kv L p h end.
+Definition evict (L : layer) (act : nat -> action) (c : cell) : cell :=
+  let (p, x) := c in
+  (p, match act p, x with
+      | DropKV, KeepBoth h _ => KeepRes h
+      | DropRes, KeepBoth _ k => KeepKV k
+      | Materialise, KeepRes h => KeepBoth h (kv L p h)
+      | _, _ => x
+      end).
+
+Definition new_cells (L : layer) (p : nat) (hs : list V) : list cell :=
+  mapi_from p (fun p h => (p, KeepBoth h (kv L p h))) hs.
+
+Fixpoint extend_ev (act : nat -> nat -> action) (l : nat) (ls : list layer)
+                   (store : list (list cell)) (p : nat) (hs : list V)
+  : list V * list (list cell) :=
+  match ls, store with
+  | L :: ls, c :: store =>
+      let c' := c ++ new_cells L p hs in
+      let (hs', store') := extend_ev act (S l) ls store p (rows L p hs (map (read L) c')) in
+      (hs', map (evict L (act l)) c' :: store')
+  | _, _ => (hs, [])
+  end.
+
+(* The policy sees the whole history, hence everything (the state is a function of the history).
+   It answers for each call, layer and position, and may change its mind at every call. *)
+Variable policy : list (list Tok) -> nat -> nat -> action.
+
+Definition decode_ev_chunk (state : list (list Tok) * list Out * list (list cell)) (toks : list Tok) :=
+  let '(history, outs, store) := state in
+  let p := length outs in
+  let (hs, store') := extend_ev (policy (history ++ [toks])) 0 Ls store p (mapi_from p emb toks) in
+  (history ++ [toks], outs ++ map head hs, store').
+Definition decode_ev (chunks : list (list Tok)) :=
+  fold_left decode_ev_chunk chunks ([], [], map (fun _ => []) Ls).
+
+(* The bisimulation: each cell stands for the K/V entry that the full cache has there. *)
+Definition ok (L : layer) (c : cell) (k : KV) : Prop :=
+  match c with
+  | (_, KeepKV k') => k' = k
+  | (p, KeepRes h) => kv L p h = k
+  | (p, KeepBoth h k') => k' = k /\ kv L p h = k
+  end.
+Fixpoint bisim (ls : list layer) (store : list (list cell)) (cache : list (list KV)) : Prop :=
+  match ls, store, cache with
+  | [], [], [] => True
+  | L :: ls, c :: store, k :: cache => Forall2 (ok L) c k /\ bisim ls store cache
+  | _, _, _ => False
+  end.
+
+Lemma ok_read L c k : ok L c k -> read L c = k.
+Proof. destruct c as [p []]; simpl; intuition congruence. Qed.
+Lemma ok_evict L act c k : ok L c k -> ok L (evict L act c) k.
+Proof. destruct c as [p []]; simpl; destruct (act p); simpl; intuition congruence. Qed.
+Lemma ok_reads L cs ks : Forall2 (ok L) cs ks -> map (read L) cs = ks.
+Proof. induction 1; simpl; [reflexivity|]. f_equal; [now apply ok_read | assumption]. Qed.
+Lemma ok_evicts L act cs ks : Forall2 (ok L) cs ks -> Forall2 (ok L) (map (evict L act) cs) ks.
+Proof. induction 1; simpl; constructor; [now apply ok_evict | assumption]. Qed.
+Lemma ok_new L hs : forall p, Forall2 (ok L) (new_cells L p hs) (mapi_from p (kv L) hs).
+Proof. unfold new_cells. induction hs; intros p; simpl; repeat constructor; auto. Qed.
+
+Lemma extend_bisim act p ls : forall l store cache hs, bisim ls store cache ->
+  fst (extend_ev act l ls store p hs) = fst (extend ls cache p hs)
+  /\ bisim ls (snd (extend_ev act l ls store p hs)) (snd (extend ls cache p hs)).
+Proof.
+  induction ls as [|L ls IH]; intros l [|c store] [|k cache] hs B; simpl in B; try easy.
+  destruct B as [Bc B]. cbn [extend_ev extend].
+  pose proof (Forall2_app Bc (ok_new L hs p)) as N. rewrite (ok_reads _ _ _ N).
+  specialize (IH (S l) store cache (rows L p hs (k ++ mapi_from p (kv L) hs)) B).
+  destruct (extend_ev _ (S l) ls _ _ _), (extend ls _ _ _). simpl in *.
+  split; [apply IH|]. split; [now apply ok_evicts | apply IH].
+Qed.
+
+Lemma decode_bisim chunks :
+  let '(history, outs, store) := decode_ev chunks in
+  history = chunks /\ outs = fst (decode chunks) /\ bisim Ls store (snd (decode chunks)).
+Proof.
+  unfold decode_ev, decode. induction chunks as [|c cs IH] using rev_ind.
+  - repeat split. simpl. induction Ls; simpl; repeat split; auto.
+  - rewrite !fold_left_app. destruct (fold_left decode_ev_chunk _ _) as [[history outs] store].
+    destruct (fold_left decode_chunk _ _) as [outs' cache]. simpl in *.
+    destruct IH as (-> & -> & B).
+    pose proof (extend_bisim (policy (cs ++ [c])) (length outs') Ls 0 store cache
+                  (mapi_from (length outs') emb c) B) as S.
+    destruct (extend_ev _ _ _ _ _ _), (extend _ _ _ _). simpl in *.
+    destruct S as [-> S]. auto.
+Qed.
+
+Theorem any_eviction_is_exact chunks : snd (fst (decode_ev chunks)) = outputs (concat chunks).
+Proof.
+  pose proof (decode_bisim chunks) as B. rewrite decode_is_forward in B.
+  destruct (decode_ev chunks) as [[history outs] store]. now destruct B as (_ & -> & _).
+Qed.
+
+Corollary evicting_generation sample n : forall chunks,
+  generate (fun cs => snd (fst (decode_ev cs))) sample n chunks = generate cache_free sample n chunks.
+Proof. induction n; intros; simpl; [|rewrite any_eviction_is_exact, IHn]; reflexivity. Qed.
+
+(* --------------------------------------------------------------------------------- T5: replay
+   From a checkpoint of the stream at layer l follow the outputs and the K/V of all layers >= l;
+   from layer 0, that is, from the token ids, everything does. *)
+Theorem replay l toks :
+  map head (run (skipn l Ls) (stream l toks)) = outputs toks
+  /\ caches (skipn l Ls) (stream l toks) = skipn l (snd (full toks)).
+Proof.
+  split; [unfold outputs; now rewrite <- run_from_stream|].
+  unfold stream. simpl. generalize (mapi emb toks). revert l.
+  induction Ls as [|L ls IH]; intros [|l] hs; simpl; try reflexivity. apply IH.
+Qed.
+
+(* ------------------------------------------------------------------------------ T8: causality
+   The stream, K/V and outputs of the first n tokens are those of a text that ends there. *)
+Lemma run_firstn ls hs n : firstn n (run ls hs) = run ls (firstn n hs).
+Proof.
+  destruct (Nat.le_gt_cases (length hs) n) as [H|H].
+  - rewrite !firstn_all2; rewrite ?run_length; auto.
+  - destruct (extend_caches ls (firstn n hs) (skipn n hs)) as (new & _ & E).
+    rewrite firstn_skipn in E. rewrite E, firstn_app, firstn_all2, run_length;
+      rewrite ?run_length, firstn_length_le by lia; [|lia].
+    now rewrite Nat.sub_diag, app_nil_r.
+Qed.
+Lemma mapi_firstn {A B} (f : nat -> A -> B) l : forall k n,
+  firstn n (mapi_from k f l) = mapi_from k f (firstn n l).
+Proof. induction l; intros k [|n]; simpl; congruence. Qed.
+
+Theorem causal l L toks n :
+  firstn n (stream l toks) = stream l (firstn n toks)
+  /\ firstn n (kvs L (stream l toks)) = kvs L (stream l (firstn n toks))
+  /\ firstn n (outputs toks) = outputs (firstn n toks).
+Proof.
+  assert (S : firstn n (stream l toks) = stream l (firstn n toks)).
+  { unfold stream. now rewrite run_firstn, mapi_firstn. }
+  repeat split; [exact S | unfold kvs; now rewrite mapi_firstn, S |].
+  unfold outputs. now rewrite firstn_map, run_firstn, mapi_firstn.
+Qed.
+
+(* -------------------------------------------------------------------------------- T10: prefix
+   K/V of layer 0 depend on token and position alone; those of any layer on the prefix alone. *)
+Theorem layer0_kv L toks p :
+  nth_error (kvs L (stream 0 toks)) p = option_map (fun t => kv L p (emb p t)) (nth_error toks p).
+Proof.
+  rewrite projection. unfold stream. simpl. rewrite mapi_nth. now destruct (nth_error toks p).
+Qed.
+
+Corollary prefix_kv l L toks1 toks2 n : firstn n toks1 = firstn n toks2 ->
+  firstn n (kvs L (stream l toks1)) = firstn n (kvs L (stream l toks2)).
+Proof.
+  intros H. destruct (causal l L toks1 n) as (_ & -> & _), (causal l L toks2 n) as (_ & -> & _).
+  now rewrite H.
+Qed.
+
+End Decoder.
+
+(* ------------------------------------------------ T2 and T10: their hypotheses cannot be dropped
+   A decoder over the integers: a token is its own embedding, K/V is the row, each of the two
+   layers adds up what it sees. *)
+Open Scope Z_scope.
+Definition sum_layer : @layer Z Z := {| kv _ h := h; g _ _ ks := fold_right Z.add 0 ks |}.
+Definition sum_model := [sum_layer; sum_layer].
+Definition id_emb (_ : nat) (t : Z) := t.
+
+(* T2: the donor's row of the LAST position alone, patched in, does not give the donor's output. *)
+Definition patch_last (donor : list Z) (l : nat) (hs : list Z) :=
+  if Nat.eqb l 1 then removelast hs ++ [last donor 0] else hs.
+Example last_row_is_not_enough :
+  let donor := [1; 4] in let recipient := [3; 4] in
+  run_hook (patch_last (stream id_emb sum_model 1 donor)) 0 sum_model recipient = [3; 8] /\
+  run_hook (patch 1 (stream id_emb sum_model 1 donor)) 0 sum_model recipient = [1; 6] /\
+  outputs id_emb (fun h => h) sum_model donor = [1; 6].
+Proof. now vm_compute. Qed.
+
+(* T10: below layer 0 no function of token and position gives the K/V. *)
+Theorem deep_kv_needs_prefix : ~ exists f : nat -> Z -> Z, forall toks p,
+  nth_error (kvs sum_layer (stream id_emb sum_model 1 toks)) p = option_map (f p) (nth_error toks p).
+Proof.
+  intros [f H]. pose proof (H [1; 4] 1%nat) as A. pose proof (H [3; 4] 1%nat) as B.
+  vm_compute in A, B. congruence.
+Qed.
+Close Scope Z_scope.
+
+(* ----------------------------------------------- counter-example: value residual breaks T1 and T2
+   The K/V entry of a layer also reads the stream before layer 0 of its position. *)
+Section ValueResidual.
+Context {V KV : Type}.
+Record vr_layer := { vkv : nat -> V -> V -> KV; vg : nat -> V -> list KV -> V }.
+Definition vr_fwd (L : vr_layer) (h0s hs : list V) : list V :=
+  mapi (fun i h => vg L i h
+          (firstn (S i) (mapi (fun j x => vkv L j (fst x) (snd x)) (combine hs h0s)))) hs.
+Definition vr_run (ls : list vr_layer) (h0s hs : list V) : list V :=
+  fold_left (fun x L => vr_fwd L h0s x) ls hs.
+
+(* The cure: with the stream of pairs (h, h0) it is a decoder of the kind above: T1 to T10 hold. *)
+Definition pair_layer (L : vr_layer) : @layer (V * V) KV :=
+  {| kv j x := vkv L j (fst x) (snd x); g i x ks := (vg L i (fst x) ks, snd x) |}.
+
+Lemma combine_mapi {A B} (f : nat -> A -> B) : forall (l : list A) (m : list A) k,
+  combine (mapi_from k f l) m = mapi_from k (fun i x => (f i (fst x), snd x)) (combine l m).
+Proof. induction l; intros [|b m] k; simpl; congruence. Qed.
+
+Theorem vr_is_paired ls h0s : forall hs,
+  combine (vr_run ls h0s hs) h0s = run (map pair_layer ls) (combine hs h0s).
+Proof.
+  induction ls as [|L ls IH]; intros hs; simpl; [reflexivity|].
+  unfold vr_run, run in *. rewrite IH. f_equal. exact (combine_mapi _ hs h0s 0).
+Qed.
+End ValueResidual.
+
+(* A concrete one over Z: layer 0 keeps h mod 2; layer 1 adds up the layer-0 residuals. *)
+Open Scope Z_scope.
+Definition vr_model : list (@vr_layer Z Z) :=
+  [ {| vkv _ h _ := h; vg _ h _ := h + (h mod 2 - h) |};
+    {| vkv _ _ h0 := h0; vg _ h ks := h + fold_right Z.add 0 ks |} ].
+Definition vr_stream (l : nat) (toks : list Z) := vr_run (firstn l vr_model) toks toks.
+Definition vr_out (toks : list Z) := vr_run vr_model toks toks.
+
+Example vr_equal_streams : vr_stream 1 [1; 4] = [1; 0] /\ vr_stream 1 [3; 4] = [1; 0].
+Proof. now vm_compute. Qed.
+Example vr_different_outputs : vr_out [1; 4] = [2; 5] /\ vr_out [3; 4] = [4; 7].
+Proof. now vm_compute. Qed.
+
+(* So no function whatever of the layer-1 stream gives the outputs ... *)
+Theorem vr_not_markov : ~ exists F, forall toks, vr_out toks = F (vr_stream 1 toks).
+Proof.
+  intros [F H]. pose proof (H [1; 4]) as A. pose proof (H [3; 4]) as B.
+  vm_compute in A, B. congruence.
+Qed.
+(* ... nor can the evicted layer-1 K/V be recomputed from the layer-1 residuals. *)
+Definition vr_kvs1 (toks : list Z) : list Z :=
+  match vr_model with
+  | [_; L1] => mapi (fun j x => vkv L1 j (fst x) (snd x)) (combine (vr_stream 1 toks) toks)
+  | _ => []
+  end.
+Theorem vr_no_recompute : ~ exists R, forall toks, vr_kvs1 toks = R (vr_stream 1 toks).
+Proof.
+  intros [R H]. pose proof (H [1; 4]) as A. pose proof (H [3; 4]) as B.
+  vm_compute in A, B. congruence.
+Qed.
+
+Print Assumptions projection.
+Print Assumptions markov.
+Print Assumptions patched_is_donor.
+Print Assumptions replay_then_continue.
+Print Assumptions decode_is_forward.
+Print Assumptions any_chunking.
+Print Assumptions cache_is_projection.
+Print Assumptions cache_free_generation.
+Print Assumptions any_eviction_is_exact.
+Print Assumptions evicting_generation.
+Print Assumptions replay.
+Print Assumptions causal.
+Print Assumptions layer0_kv.
+Print Assumptions prefix_kv.
+Print Assumptions last_row_is_not_enough.
+Print Assumptions deep_kv_needs_prefix.
+Print Assumptions vr_is_paired.
+Print Assumptions vr_not_markov.
+Print Assumptions vr_no_recompute.
