@@ -6,6 +6,7 @@ machine, and a test compares them with the committed ones.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -29,11 +30,12 @@ TEMPLATE = (
     "+ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-CORPUS = """The residual stream is all the state that a decoder has. Every block reads the stream and
-adds to the stream. The keys and the values of a token are a projection of the stream at that token,
-and so the cache of the keys and the values can be thrown away and made again, bit for bit. What the
-cache saves is time, and what it costs is memory. That is the whole of the argument, and the tests
-that are here try to break it."""
+CORPUS = """The residual stream is all the state that a decoder has. Every block reads the stream
+and adds to the stream. The keys and the values of a token are a projection of the
+stream at that token, and so the cache of the keys and the values can be thrown away
+and made again, bit for bit. What the cache saves is time, and what it costs is
+memory. That is the whole of the argument, and the tests that are here try to break
+it."""
 
 
 def byte_letters() -> list[str]:
@@ -54,7 +56,7 @@ def train_bpe(count: int) -> list[tuple[str, str]]:
     for _ in range(count):
         pairs: Counter[tuple[str, str]] = Counter()
         for word, times in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in itertools.pairwise(word):
                 pairs[pair] += times
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
@@ -99,8 +101,10 @@ def tokenizer_files() -> dict[str, str]:
             "merges": [f"{left} {right}" for left, right in merges],
         },
     }  # fmt: skip
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[1],
-                "eos_token": SPECIAL[2], "unk_token": SPECIAL[0], "chat_template": TEMPLATE}  # fmt: skip
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[1],
+        "eos_token": SPECIAL[2], "unk_token": SPECIAL[0], "chat_template": TEMPLATE,
+    }  # fmt: skip
     return {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",

@@ -1,0 +1,236 @@
+"""Text to ids and back: references, streaming, chat templates, bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minikv.errors import TokenizerError
+from minikv.tokenizer import StreamDecoder, Tokenizer
+
+TINY = Path(__file__).parent / "fixtures" / "tiny"
+REFERENCE = json.loads(
+    (Path(__file__).parent / "reference" / "smollm2-135m-instruct.json").read_text(encoding="utf-8")
+)
+TOY = Tokenizer.from_folder(TINY)
+HELLO = [{"role": "user", "content": "hi {{ 7 * 7 }} <b>"}]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the toy model's tokenizer, to be spoiled."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(TINY / name, tmp_path)
+    return tmp_path
+
+
+def with_template(folder: Path, template: object) -> Tokenizer:
+    settings = json.loads((TINY / "tokenizer_config.json").read_text())
+    settings["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return Tokenizer.from_folder(folder)
+
+
+# Against references
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("case", REFERENCE["tokenization"], ids=lambda case: ascii(case["text"]))
+def test_tokenisations_are_those_of_transformers_and_llama_cpp(smollm2, case):
+    tokenizer = Tokenizer.from_folder(smollm2)
+    assert tokenizer.encode(case["text"]) == case["ids"]
+    assert tokenizer.decode(case["ids"], skip_special=False) == case["text"]
+
+
+@pytest.mark.weights
+def test_the_real_tokenizer_knows_its_special_tokens_and_chat_format(smollm2):
+    tokenizer = Tokenizer.from_folder(smollm2)
+    assert tokenizer.vocab_size == 49_152
+    assert tokenizer.eos_ids == (2,)
+    assert tokenizer.special_tokens["bos_token"] == "<|im_start|>"
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}])
+    assert text == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer.encode(text, add_special=False).count(1) == 3
+
+
+@pytest.mark.peers
+@pytest.mark.weights
+def test_the_real_folder_is_read_alike_by_transformers(smollm2):
+    transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    theirs = transformers.AutoTokenizer.from_pretrained(smollm2)
+    ours = Tokenizer.from_folder(smollm2)
+    talk = [{"role": "system", "content": "Be brief. é🙂"}, {"role": "user", "content": "1 + 22?"},
+            {"role": "assistant", "content": " 23\n"}, {"role": "user", "content": ""}]  # fmt: skip
+    for prompt in (True, False):
+        text = theirs.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
+        assert ours.apply_chat_template(talk, prompt) == text
+        assert ours.encode(text, add_special=False) == theirs.encode(text, add_special_tokens=False)
+
+
+# Round trips and streaming
+
+
+@given(st.text())
+def test_decode_inverts_encode(text):
+    assert TOY.decode(TOY.encode(text), skip_special=False) == text
+
+
+def test_digits_are_split_one_by_one_and_special_tokens_are_one_token():
+    assert len(TOY.encode("1234567890")) == 10
+    ids = TOY.encode("<|im_start|>the<|im_end|>")
+    assert (ids[0], ids[-1]) == (1, 2)
+    assert TOY.encode("<|im_start |>")[0] != 1
+    assert TOY.decode(TOY.encode("<|im_start|>the<|im_end|>")) == "the"
+    assert TOY.encode("") == []
+
+
+@given(st.text(), st.booleans())
+def test_streamed_text_joins_to_the_whole_and_never_shows_half_a_character(text, skip):
+    ids = TOY.encode(text)
+    pieces = list(TOY.stream(ids, skip))
+    assert "".join(pieces) == TOY.decode(ids, skip)
+    assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
+    assert all(pieces)
+
+
+@given(st.lists(st.integers(0, TOY.vocab_size - 1)), st.booleans())
+def test_streaming_any_ids_joins_to_the_whole(ids, skip):
+    assert "".join(TOY.stream(ids, skip)) == TOY.decode(ids, skip)
+
+
+def test_a_character_comes_out_with_its_last_byte_and_not_before():
+    ids = TOY.encode("é🙂")
+    assert len(ids) == 6  # no merges outside ASCII: one token a byte
+    decoder = StreamDecoder(TOY)
+    assert [decoder.put(token) for token in ids] == ["", "é", "", "", "", "🙂"]
+    assert decoder.flush() == ""
+    assert [decoder.put(token) for token in ids[:4]] == ["", "é", "", ""]
+    assert decoder.flush() == "\ufffd"
+    assert decoder.put(TOY.encode("a")[0]) == "a"
+
+
+def test_decoding_token_by_token_does_show_halves():
+    # The control: what the stream decoder is for.
+    ids = TOY.encode("é")
+    assert "".join(TOY.decode([token]) for token in ids) == "\ufffd\ufffd"
+
+
+def test_a_decoder_that_strips_the_first_space_streams_like_the_whole(copy):
+    spec = json.loads((copy / "tokenizer.json").read_text())
+    spec["decoder"] = {"type": "Sequence", "decoders": [
+        spec["decoder"], {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}  # fmt: skip
+    (copy / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = Tokenizer.from_folder(copy)
+    ids = tokenizer.encode(" the stream is the state")
+    assert tokenizer.decode(ids) == "the stream is the state"
+    assert "".join(tokenizer.stream(ids)) == "the stream is the state"
+
+
+# Chat templates
+
+
+def test_a_template_gets_messages_as_data_and_not_as_code():
+    text = TOY.apply_chat_template(HELLO)
+    assert text == "<|im_start|>user\nhi {{ 7 * 7 }} <b><|im_end|>\n<|im_start|>assistant\n"
+    assert TOY.apply_chat_template(HELLO, add_generation_prompt=False) + (
+        "<|im_start|>assistant\n"
+    ) == text  # fmt: skip
+
+
+def test_templates_are_found_where_models_keep_them(copy):
+    assert with_template(copy, "A{{ bos_token }}").apply_chat_template([]) == "A<|im_start|>"
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    assert with_template(copy, named).apply_chat_template([]) == "D"
+    (copy / "chat_template.jinja").write_text("J", encoding="utf-8")
+    assert Tokenizer.from_folder(copy).apply_chat_template([]) == "J"
+
+
+def test_templates_have_the_helpers_that_they_rely_on(copy):
+    text = "{{ messages | tojson }}{% for m in messages %}{% break %}{% endfor %}"
+    tokenizer = with_template(copy, text + "{{ strftime_now('%Y')|length }}")
+    assert tokenizer.apply_chat_template([{"role": "é", "content": "<"}]) == (
+        '[{"role": "é", "content": "<"}]4'
+    )
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('roles must alternate') }}", "{% if %}", "{{ 1 / 0 }}", "{{ nope.nope }}",
+     "{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__ }}"],
+)  # fmt: skip
+def test_a_template_that_fails_or_reaches_out_is_refused(copy, template):
+    with pytest.raises(TokenizerError, match="template refused"):
+        with_template(copy, template).apply_chat_template(HELLO)
+
+
+@pytest.mark.parametrize("template", [None, 5, [], [{"name": "other", "template": "x"}]])
+def test_a_model_without_a_template_says_so(copy, template):
+    with pytest.raises(TokenizerError, match="no chat template"):
+        with_template(copy, template).apply_chat_template(HELLO)
+
+
+@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"content": "x"}, None])
+def test_messages_need_role_and_content(message):
+    with pytest.raises(TokenizerError, match="'role' and 'content'"):
+        TOY.apply_chat_template([message])
+
+
+# Special tokens and bad input
+
+
+def test_every_source_of_end_tokens_counts(copy):
+    assert TOY.eos_ids == (2,)
+    (copy / "generation_config.json").write_text('{"eos_token_id": [0, 2, 7]}')
+    assert Tokenizer.from_folder(copy).eos_ids == (2, 0, 7)
+
+
+def test_special_tokens_may_be_objects(copy):
+    settings = {"eos_token": {"content": "<|endoftext|>", "lstrip": False}, "pad_token": None}
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = Tokenizer.from_folder(copy)
+    assert tokenizer.special_tokens == {"eos_token": "<|endoftext|>"}
+    assert tokenizer.eos_ids == (0, 2)  # config.json says 2
+
+
+@pytest.mark.parametrize("text", [None, b"bytes", 5, ["a"], "half \ud800", "\udfff"])
+def test_text_that_is_no_text_is_refused(text):
+    with pytest.raises(TokenizerError, match="expected"):
+        TOY.encode(text)
+
+
+@pytest.mark.parametrize("token", [-1, 320, 2**32, 2**70, 1.0, "a", None])
+def test_ids_outside_the_vocabulary_are_refused(token):
+    with pytest.raises(TokenizerError, match="token id"):
+        TOY.decode([5, token])
+    with pytest.raises(TokenizerError, match="token id"):
+        StreamDecoder(TOY).put(token)
+
+
+def test_numpy_integers_are_ids():
+    np = pytest.importorskip("numpy")
+    assert TOY.decode(np.array(TOY.encode("the"))) == "the"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("tokenizer.json", "{"), ("tokenizer.json", "{}"), ("tokenizer.json", "\udcff"),
+     ("tokenizer_config.json", "[]"), ("tokenizer_config.json", "{"), ("config.json", "[" * 99_999),
+     ("generation_config.json", "5"), ("chat_template.jinja", "\udcff")],
+)  # fmt: skip
+def test_a_damaged_file_is_named(copy, name, content):
+    (copy / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(TokenizerError, match=name):
+        Tokenizer.from_folder(copy)
+
+
+def test_a_missing_tokenizer_is_named(tmp_path):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
+        Tokenizer.from_folder(tmp_path)
