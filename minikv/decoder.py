@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .arithmetic import Arithmetic, Array
-from .caches import Cache
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
 from .layers import Hook, Layer, attention, rms_norm, rope, swiglu
 from .projection import kv_from_residual
+
+if TYPE_CHECKING:
+    from .caches import Cache
 
 
 def no_hook(name: str, value: Array) -> Array:
@@ -47,7 +50,8 @@ class Span:
 
     rows: slice
     positions: np.ndarray  # (T,) int
-    cache: Cache | None
+    cache: Cache | None = None
+    new: int = 0  # how many of the rows, at their end, are new tokens
 
 
 def forward(
@@ -91,15 +95,17 @@ def forward(
     x = hook("hook_embed", embed(weights, ids))
     for layer in weights.layers:
         x = block(layer, x, positions, spans, hook)
+    asked = 1 if logits == "last" else 0 if logits == "none" else None
+    rows = [np.arange(span.rows.stop - min(span.new, asked or span.new), span.rows.stop)
+            for span in spans]  # fmt: skip
+    out = None
+    if asked != 0:
+        xp = weights.arithmetic.xp
+        out = unembed(weights, xp.take(x, xp.asarray(np.concatenate(rows)), axis=0), hook)
     for span in spans:
         if span.cache is not None:
-            span.cache.advance(len(span.positions))
-    if logits == "none":
-        return None
-    if logits == "last":
-        last = np.array([span.rows.stop - 1 for span in spans])
-        x = weights.arithmetic.xp.take(x, weights.arithmetic.xp.asarray(last), axis=0)
-    return unembed(weights, x, hook)
+            span.cache.advance(span.new)
+    return out
 
 
 def embed(weights: Weights, ids: np.ndarray) -> Array:
@@ -156,19 +162,23 @@ def _attend(
 ) -> Array:
     """Attention of each sequence over what its cache returns; ``(T, H, d)``."""
     name, outputs = f"blocks.{layer.index}.attn.", []
-    watch = hook is not no_hook
+    hooks = None if hook is no_hook else (
+        lambda scores: hook(name + "hook_attn_scores", scores),
+        lambda pattern: hook(name + "hook_pattern", pattern),
+    )  # fmt: skip
     for span in spans:
-        rows, key_positions = span.rows, span.positions
-        keys, values = k[rows], v[rows]
-        if span.cache is not None:
-            key_positions, keys, values = span.cache.update(
-                layer, span.positions, resid_pre[rows], keys, values
-            )
+        rows, at, cache = span.rows, span.positions, span.cache
+        key_positions, keys, values = at, k[rows], v[rows]
+        observe = None
+        if cache is not None:
+            key_positions, keys, values = cache.update(layer, at, resid_pre[rows], keys, values)
+            if cache.watches:
+                observe = partial(cache.observe, layer)
         outputs.append(attention(
-            q[rows], keys, values, span.positions, key_positions, layer.arithmetic,
-            (lambda scores: hook(name + "hook_attn_scores", scores)) if watch else None,
-            (lambda pattern: hook(name + "hook_pattern", pattern)) if watch else None,
+            q[rows], keys, values, at, key_positions, layer.arithmetic, hooks, observe
         ))  # fmt: skip
+        if cache is not None:
+            cache.evict(layer)
     return outputs[0] if len(outputs) == 1 else layer.arithmetic.xp.concat(outputs, axis=0)
 
 
@@ -185,20 +195,19 @@ def _stack(
     held = [id(cache) for cache in caches if cache is not None]
     if len(set(held)) != len(held):
         raise InputError("one cache is given for two sequences, expected one each")
-    checked, spans, start = [], [], 0
-    for sequence, cache in zip(sequences, caches, strict=True):
-        ids = check_ids(sequence, config)
-        seen = 0 if cache is None else cache.seen
-        if seen + len(ids) > config.max_position_embeddings:
+    new = [check_ids(sequence, config) for sequence in sequences]
+    stacked, spans, start = [], [], 0
+    for ids, cache in zip(new, caches, strict=True):
+        run, positions = (ids, np.arange(len(ids))) if cache is None else cache.begin(ids)
+        if positions[-1] >= config.max_position_embeddings:
             raise InputError(
-                f"{seen + len(ids)} tokens, expected at most {config.max_position_embeddings} "
+                f"{positions[-1] + 1} tokens, expected at most {config.max_position_embeddings} "
                 "(max_position_embeddings); shorten the prompt"
             )
-        checked.append(ids)
-        positions = np.arange(seen, seen + len(ids))
-        spans.append(Span(slice(start, start + len(ids)), positions, cache))
-        start += len(ids)
-    return np.concatenate(checked), spans
+        stacked.append(run)
+        spans.append(Span(slice(start, start + len(run)), positions, cache, len(ids)))
+        start += len(run)
+    return np.concatenate(stacked), spans
 
 
 def check_ids(ids: Sequence[int] | np.ndarray, config: ModelConfig) -> np.ndarray:

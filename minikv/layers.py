@@ -125,8 +125,8 @@ def attention(
     query_positions: np.ndarray,
     key_positions: np.ndarray,
     arithmetic: Arithmetic,
-    on_scores: Callable[[Array], Array] | None = None,
-    on_pattern: Callable[[Array], Array] | None = None,
+    hooks: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None,
+    observe: Callable[[np.ndarray, Array], None] | None = None,
 ) -> Array:
     """softmax(q k^T / sqrt(d) + causal mask) v, with each K/V head shared by R = H / G query heads.
 
@@ -137,33 +137,39 @@ def attention(
     q : (T, H, d)
     k, v : (S, G, d)
     query_positions : (T,) int, ascending
-    key_positions : (S,) int, ascending
+    key_positions : (S,) int, ascending, or (S, G) where heads hold different tokens
         A query sees the keys at positions up to its own.
-    on_scores, on_pattern : callable, optional
+    hooks : pair of callables, optional
         See and may replace the ``(H, T, S)`` scores and weights. All queries are then one block;
         otherwise they go block by block, so that memory does not grow with T * S.
+    observe : callable, optional
+        ``observe(query_positions, weights)``, once a block.
 
     Returns
     -------
     (T, H, d)
     """
-    xp = arithmetic.xp
-    tokens = q.shape[0]
-    whole = on_scores is not None or on_pattern is not None
-    step = tokens if whole else _QUERY_BLOCK
+    xp, tokens = arithmetic.xp, q.shape[0]
+    step = _QUERY_BLOCK if hooks is None else tokens
     blocks = []
     for start in range(0, tokens, step):
-        rows = query_positions[start : start + step]
-        seen = key_positions.shape[0] if whole else int(key_positions.searchsorted(rows[-1], "right"))
+        rows, seen = query_positions[start : start + step], key_positions.shape[0]
+        if hooks is None and key_positions.ndim == 1:
+            seen = int(key_positions.searchsorted(rows[-1], "right"))  # later keys weigh nothing
         scores = arithmetic.scores(q[start : start + step], k[:seen])
-        if key_positions[seen - 1] > rows[0]:
-            hidden = xp.asarray(key_positions[:seen] > rows[:, None])
-            scores = xp.where(hidden, xp.asarray(-math.inf, dtype=scores.dtype), scores)
-        if on_scores is not None:
-            scores = on_scores(scores)
+        if key_positions[seen - 1].max() > rows[0]:
+            hidden = key_positions[:seen].T[..., None, :] > rows[:, None]  # (T, S) or (G, T, S)
+            if hidden.ndim == 3:
+                hidden = hidden.repeat(q.shape[1] // k.shape[1], axis=0)
+            minus_inf = xp.asarray(-math.inf, dtype=scores.dtype)
+            scores = xp.where(xp.asarray(hidden), minus_inf, scores)
+        if hooks is not None:
+            scores = hooks[0](scores)
         pattern = arithmetic.softmax(scores)
-        if on_pattern is not None:
-            pattern = on_pattern(pattern)
+        if hooks is not None:
+            pattern = hooks[1](pattern)
+        if observe is not None:
+            observe(rows, pattern)
         blocks.append(arithmetic.weighted_sum(pattern, v[:seen]))
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=0)
 

@@ -52,9 +52,9 @@ class Model:
         """The blocks."""
         return self.weights.layers
 
-    def new_cache(self, policy: str | Cache = "full") -> Cache:
-        """An empty cache for one sequence."""
-        return make_cache(policy, self.layers)
+    def new_cache(self, policy: str = "full", **parameters: Any) -> Cache:
+        """An empty cache for one sequence, by policy name; see `minikv.caches`."""
+        return make_cache(policy, self.weights, **parameters)
 
     def logits(self, ids: Sequence[int]) -> Array:
         """Logits at every position of one text, ``(tokens, vocab)``, in ``arithmetic.dtype``."""
@@ -83,7 +83,7 @@ class Model:
     ) -> Iterator[int]:
         """Continue `ids`, one token id at a time; see `minikv.generation.generate`."""
         return generation.generate(
-            self.weights, ids, max_new_tokens, make_cache(cache, self.layers),
+            self.weights, ids, max_new_tokens, make_cache(cache, self.weights),
             temperature, top_k, top_p, seed, stop,
         )  # fmt: skip
 

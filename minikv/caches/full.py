@@ -2,59 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..layers import Layer
+from .base import Cache
 
 _FIRST_CAPACITY = 64  # tokens
 
 
-class Full:
+class Full(Cache):
     """Keep every token's K and V at every layer, in the model's dtype.
 
     Buffers are ``(capacity, G, d)`` for each layer and double when full, so that appending one
-    token at a time costs amortised constant time.
+    token at a time costs amortised constant time. Bytes: ``seen * L * 2 * G * d * itemsize``.
     """
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
-        config, arithmetic = layers[0].config, layers[0].arithmetic
-        self._xp, self._dtype = arithmetic.xp, arithmetic.dtype
-        self._row = (config.num_key_value_heads, config.head_dim)
-        self._count = len(layers)
-        self.reset()
+    policy = "full"
 
     def reset(self) -> None:
         self.seen = 0
-        self._k: list[Any] = [self._allocate(0) for _ in range(self._count)]
-        self._v: list[Any] = [self._allocate(0) for _ in range(self._count)]
+        self._k = [self._empty(0, *self._row) for _ in self.weights.layers]
+        self._v = [self._empty(0, *self._row) for _ in self.weights.layers]
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
     ) -> tuple[np.ndarray, Any, Any]:
         end = self.seen + k.shape[0]
         out = []
         for buffers, rows in ((self._k, k), (self._v, v)):
             buffer = buffers[layer.index]
             if end > buffer.shape[0]:
-                buffer = buffers[layer.index] = self._grown(buffer, end)
+                grown = self._empty(max(_FIRST_CAPACITY, 1 << (end - 1).bit_length()), *self._row)
+                grown[: self.seen] = buffer[: self.seen]
+                buffer = buffers[layer.index] = grown
             buffer[self.seen : end] = rows
             out.append(buffer[:end])
         return np.arange(end), out[0], out[1]
 
-    def advance(self, tokens: int) -> None:
-        self.seen += tokens
+    @property
+    def stored(self) -> int:
+        return self.seen
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in (*self._k, *self._v))
+        return self._kv_bytes(self.seen) * len(self._k)
 
-    def _allocate(self, capacity: int) -> Any:
-        return self._xp.empty((capacity, *self._row), dtype=self._dtype)
+    def _truncate(self, length: int) -> None:
+        pass  # rows from `seen` on are never read
 
-    def _grown(self, buffer: Any, needed: int) -> Any:
-        grown = self._allocate(max(_FIRST_CAPACITY, 1 << (needed - 1).bit_length()))
-        grown[: self.seen] = buffer[: self.seen]
-        return grown
+    def _tensors(self) -> dict[str, np.ndarray]:
+        return {
+            f"{name}.{index}": np.asarray(buffer[: self.seen])
+            for name, buffers in (("k", self._k), ("v", self._v))
+            for index, buffer in enumerate(buffers)
+        }
+
+    def _restore(self, tensors: dict[str, np.ndarray]) -> None:
+        layers = range(len(self.weights.layers))
+        shape = (len(tensors["k.0"]), *self._row)
+        self._k, self._v = (
+            [self._checked(tensors[f"{name}.{index}"], shape) for index in layers] for name in "kv"
+        )
+        self.seen = shape[0]

@@ -1,0 +1,46 @@
+"""No cache at all: every step runs the whole text again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Cache
+
+
+class NoCache(Cache):
+    """Keep the token ids, 4 bytes each, and put all of them through the decoder at each call."""
+
+    policy = "none"
+
+    def reset(self) -> None:
+        self.seen = 0
+        self._ids = np.empty(0, dtype=np.int32)
+
+    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._ids = np.concatenate([self._ids[: self.seen], ids.astype(np.int32)])
+        return self._ids.astype(np.int64), np.arange(len(self._ids))
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        return positions, k, v
+
+    @property
+    def stored(self) -> int:
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * self.seen
+
+    def _truncate(self, length: int) -> None:
+        self._ids = self._ids[:length]
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        return {"ids": self._ids[: self.seen]}
+
+    def _restore(self, tensors: dict[str, np.ndarray]) -> None:
+        self._ids = tensors["ids"].astype(np.int32)
+        self.seen = len(self._ids)

@@ -1,0 +1,243 @@
+"""KV-Direct: recent tokens keep K and V, older ones keep residual checkpoints.
+
+Qasim et al. 2026, arXiv 2603.19664. What is evicted is recomputed: from a checkpoint at the layer
+itself by one projection (T1), or by running the blocks from the nearest checkpoint below (T5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..decoder import Span, block, embed
+from ..errors import CacheError
+from ..projection import kv_from_residual
+from .base import Cache, whole
+
+_CHUNK = 256  # tokens: checkpoints are stored, and replayed, in chunks of this many rows
+
+
+class Residual(Cache):
+    """Keep K/V of the newest `budget` tokens, and residual checkpoints of all tokens.
+
+    Working memory while a token is decoded is K and V of *one* block for the whole text, made,
+    read and dropped layer by layer, and, between checkpoints, the replayed stream of the evicted
+    tokens at one layer.
+
+    Parameters
+    ----------
+    weights : Weights
+    budget : int
+        Tokens whose K/V are kept, 0 up.
+    checkpoints : {"embedding", "tokens", "every"} or int or iterable of int
+        Layers whose input residual is kept: the first alone (one vector a token), not even that
+        (the token id, 4 bytes), all of them (recomputing is one projection), every k-th, or a set
+        that contains 0.
+
+    Notes
+    -----
+    Bytes held: ``min(seen, budget) * L * 2 * G * d * s + seen * len(checkpoints) * D * s``.
+    A checkpoint is kept for recent tokens too: it is what they will be recomputed from. If a call
+    is interrupted, the K/V it may have overwritten count as evicted, and nothing is lost.
+    """
+
+    policy = "residual"
+
+    def __init__(
+        self, weights: Any, budget: int = 128, checkpoints: str | int | Iterable[int] = "embedding"
+    ) -> None:
+        if not isinstance(checkpoints, (str, int)):
+            checkpoints = sorted(set(checkpoints))
+        self.budget = whole("budget", budget, 0)
+        self.layers_kept = checkpoint_layers(checkpoints, len(weights.layers))
+        self._tokens_only = checkpoints == "tokens"
+        self._capacity = min(self.budget, weights.config.max_position_embeddings)
+        super().__init__(weights, budget=self.budget, checkpoints=checkpoints)
+
+    def reset(self) -> None:
+        self.seen = 0
+        layers = range(len(self.weights.layers))
+        self._k = [self._empty(self._capacity, *self._row) for _ in layers]  # rings: row p at
+        self._v = [self._empty(self._capacity, *self._row) for _ in layers]  # p % capacity
+        self._held = [(0, 0)] * len(self._k)  # positions whose K/V the layer's ring holds
+        self._rows = {layer: Rows(self._xp) for layer in self.layers_kept}
+        self._replayed: list[Any] = []
+
+    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if any(held != self._held[0] or held[1] != self.seen for held in self._held):
+            self._held = [(self.seen, self.seen)] * len(self._held)  # an interrupted call
+        for rows in self._rows.values():
+            rows.truncate(self.seen)
+        self._evicted = self._held[0][0]
+        if self._tokens_only:
+            self._rows[0].append(self._xp.asarray(ids.astype(np.int32)))
+        return super().begin(ids)
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        index, end = layer.index, self.seen + k.shape[0]
+        if index in self._rows and not self._tokens_only:
+            self._rows[index].append(residual)
+        ring_k, ring_v = self._k[index], self._v[index]
+        if end <= self._capacity and not self._evicted:  # nothing to recompute, no wrap
+            ring_k[self.seen : end], ring_v[self.seen : end] = k, v
+            self._held[index] = (0, end)
+            return np.arange(end), ring_k[:end], ring_v[:end]
+
+        all_k, all_v = self._empty(end, *self._row), self._empty(end, *self._row)
+        self._recompute(layer, all_k, all_v)
+        for start, stop in self._ring_slices(self._evicted, self.seen):
+            at = start % self._capacity
+            all_k[start:stop] = ring_k[at : at + stop - start]
+            all_v[start:stop] = ring_v[at : at + stop - start]
+        all_k[self.seen :], all_v[self.seen :] = k, v
+        oldest = max(self._evicted, end - self._capacity)
+        for start, stop in self._ring_slices(max(oldest, self.seen), end):
+            at = start % self._capacity
+            ring_k[at : at + stop - start] = all_k[start:stop]
+            ring_v[at : at + stop - start] = all_v[start:stop]
+        self._held[index] = (oldest, end)
+        return np.arange(end), all_k, all_v
+
+    def _recompute(self, layer: Any, all_k: Any, all_v: Any) -> None:
+        """Fill the rows of evicted tokens, chunk by chunk; carry their stream on if need be."""
+        after = layer.index + 1
+        carry_on = after < len(self.weights.layers) and after not in self._rows
+        stored = self._rows.get(layer.index)
+        prefix, carried = _Prefix(all_k, all_v), []
+        for number, start in enumerate(range(0, self._evicted, _CHUNK)):
+            stop = min(start + _CHUNK, self._evicted)
+            rows = self._replayed[number] if stored is None else stored.chunks[number]
+            rows = rows[: stop - start]
+            if self._tokens_only and layer.index == 0:
+                rows = embed(self.weights, rows)
+            at = np.arange(start, stop)
+            if carry_on:
+                span = Span(slice(0, stop - start), at, prefix)
+                carried.append(block(layer, rows, at, [span]))
+            else:
+                all_k[start:stop], all_v[start:stop] = kv_from_residual(rows, at, layer)
+        self._replayed = carried
+
+    def _ring_slices(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
+        """Cut positions ``start..stop`` where the ring wraps."""
+        while start < stop:
+            cut = min(stop, (start // self._capacity + 1) * self._capacity)
+            yield start, cut
+            start = cut
+
+    @property
+    def stored(self) -> int:
+        start, stop = self._held[0]
+        return max(0, min(stop, self.seen) - start)
+
+    @property
+    def nbytes(self) -> int:
+        width = 4 if self._tokens_only else self.weights.config.hidden_size * self._itemsize
+        checkpoints = self.seen * width * len(self._rows)
+        return self._kv_bytes(self.stored) * len(self._k) + checkpoints
+
+    def _truncate(self, length: int) -> None:
+        self._held = [(min(start, length), min(stop, length)) for start, stop in self._held]
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        start, stop = self._held[0][0], self.seen
+        tensors = {"start": np.array([start])}
+        for index in range(len(self._k)):
+            for name, ring in (("k", self._k[index]), ("v", self._v[index])):
+                parts = [np.asarray(ring[a % self._capacity :][: b - a])
+                         for a, b in self._ring_slices(start, stop)]  # fmt: skip
+                tensors[f"{name}.{index}"] = np.concatenate([np.empty((0, *self._row)), *parts]) \
+                    .astype(np.asarray(ring[:0]).dtype)  # fmt: skip
+        for index, rows in self._rows.items():
+            tensors[f"checkpoint.{index}"] = rows.joined(self.seen)
+        return tensors
+
+    def _restore(self, tensors: dict[str, np.ndarray]) -> None:
+        self.reset()
+        first = tensors["checkpoint.0"]
+        start, self.seen = int(tensors["start"][0]), len(first)
+        wide = () if self._tokens_only else (self.weights.config.hidden_size,)
+        for index, rows in self._rows.items():
+            rows.append(self._checked(tensors[f"checkpoint.{index}"], (self.seen, *wide)))
+        for index in range(len(self._k)):
+            for name, ring in (("k", self._k[index]), ("v", self._v[index])):
+                given = self._checked(tensors[f"{name}.{index}"], (self.seen - start, *self._row))
+                for a, b in self._ring_slices(start, self.seen):
+                    ring[a % self._capacity :][: b - a] = given[a - start : b - start]
+            self._held[index] = (start, self.seen)
+
+
+class Rows:
+    """Rows appended in chunks of `_CHUNK`, so that growing never copies what is there."""
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+        self.chunks: list[Any] = []
+        self.length = 0
+
+    def append(self, rows: Any) -> None:
+        taken, count = 0, rows.shape[0]
+        while taken < count:
+            filled = self.length % _CHUNK
+            if not filled:
+                self.chunks.append(self._xp.empty((_CHUNK, *rows.shape[1:]), dtype=rows.dtype))
+            fit = min(_CHUNK - filled, count - taken)
+            self.chunks[-1][filled : filled + fit] = rows[taken : taken + fit]
+            self.length, taken = self.length + fit, taken + fit
+
+    def truncate(self, length: int) -> None:
+        self.length = min(self.length, length)
+        del self.chunks[-(-self.length // _CHUNK) :]
+
+    def joined(self, length: int) -> np.ndarray:
+        return np.concatenate([np.asarray(chunk) for chunk in self.chunks])[:length]
+
+
+class _Prefix:
+    """Stands in for a cache while a chunk is replayed: writes its K/V behind the rows before."""
+
+    watches = False
+
+    def __init__(self, k: Any, v: Any) -> None:
+        self._k, self._v = k, v
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        start, stop = int(positions[0]), int(positions[-1]) + 1
+        self._k[start:stop], self._v[start:stop] = k, v
+        return np.arange(stop), self._k[:stop], self._v[:stop]
+
+    def evict(self, layer: Any) -> None:
+        pass
+
+
+def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tuple[int, ...]:
+    """The layers that `Residual`'s parameter names, ascending.
+
+    Examples
+    --------
+    >>> checkpoint_layers(4, 10)
+    (0, 4, 8)
+    """
+    if checkpoints in ("embedding", "tokens"):
+        return (0,)
+    if checkpoints == "every":
+        return tuple(range(layers))
+    if isinstance(checkpoints, str):
+        raise CacheError(
+            f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', 'every', "
+            "a number k (every k-th layer) or a set of layers"
+        )
+    if isinstance(checkpoints, int):
+        return tuple(range(0, layers, whole("checkpoints", checkpoints)))
+    kept = sorted(whole("a checkpoint layer", layer, 0) for layer in checkpoints)
+    if not kept or kept[0] != 0:
+        raise CacheError(f"checkpoint layers {kept} lack layer 0, where recomputing starts; add 0")
+    if kept[-1] >= layers:
+        raise CacheError(f"checkpoint layer {kept[-1]} does not exist: the model has {layers}")
+    return tuple(dict.fromkeys(kept))

@@ -1,0 +1,122 @@
+"""Any schedule of what is kept: what theorem T4 quantifies over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..projection import kv_from_residual
+from .base import Cache
+
+Schedule = Callable[[int, int, int], str]
+
+
+class Scheduled(Cache):
+    """After each step, keep of every layer and position what a schedule says.
+
+    Parameters
+    ----------
+    weights : Weights
+    schedule : callable
+        ``schedule(step, layer, position)`` returns ``"kv"``, ``"residual"`` or ``"both"``; `step`
+        counts calls. Where K/V are wanted again they are recomputed from the residual; where a
+        residual is wanted after it was dropped, K/V stay, since nothing gives it back.
+
+    Notes
+    -----
+    What is dropped is overwritten with NaN, so that reading it by mistake cannot go unnoticed.
+    """
+
+    policy = "scheduled"
+
+    def __init__(self, weights: Any, schedule: Schedule) -> None:
+        self.schedule = schedule
+        super().__init__(weights)
+
+    def reset(self) -> None:
+        self.seen = self._step = 0
+        width = self.weights.config.hidden_size
+        self._slots = [
+            [self._empty(0, *self._row), self._empty(0, *self._row), self._empty(0, width)]
+            for _ in self.weights.layers
+        ]
+        self._has_kv = [np.empty(0, dtype=bool) for _ in self._slots]
+        self._has_residual = [np.empty(0, dtype=bool) for _ in self._slots]
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        index, concat = layer.index, self._xp.concat
+        slot, new = self._slots[index], (k, v, residual)
+        self._slots[index] = slot = [
+            concat([kept[: self.seen], rows], axis=0)
+            for kept, rows in zip(slot, new, strict=True)
+        ]
+        there = np.ones(len(positions), dtype=bool)
+        for has in (self._has_kv, self._has_residual):
+            has[index] = np.concatenate([has[index][: self.seen], there])
+        all_k, all_v = self._xp.asarray(slot[0], copy=True), self._xp.asarray(slot[1], copy=True)
+        for at in np.flatnonzero(~self._has_kv[index]):
+            all_k[at : at + 1], all_v[at : at + 1] = self._recomputed(layer, at)
+        return np.arange(len(self._has_kv[index])), all_k, all_v
+
+    def evict(self, layer: Any) -> None:
+        k, v, residual = self._slots[layer.index]
+        has_kv, has_residual = self._has_kv[layer.index], self._has_residual[layer.index]
+        for at in range(len(has_kv)):
+            wanted = self.schedule(self._step, layer.index, at)
+            if wanted in ("kv", "both") and not has_kv[at]:
+                k[at : at + 1], v[at : at + 1] = self._recomputed(layer, at)
+                has_kv[at] = True
+            if wanted == "kv" and has_residual[at]:
+                residual[at], has_residual[at] = np.nan, False
+            if wanted == "residual" and has_kv[at] and has_residual[at]:
+                k[at], v[at], has_kv[at] = np.nan, np.nan, False
+
+    def _recomputed(self, layer: Any, at: int) -> tuple[Any, Any]:
+        rows = self._slots[layer.index][2][at : at + 1]
+        return kv_from_residual(rows, np.array([at]), layer)
+
+    def advance(self, tokens: int) -> None:
+        super().advance(tokens)
+        self._step += 1
+
+    @property
+    def stored(self) -> int:
+        return int(self._has_kv[0][: self.seen].sum())
+
+    @property
+    def nbytes(self) -> int:
+        kv = sum(int(has[: self.seen].sum()) for has in self._has_kv)
+        residuals = sum(int(has[: self.seen].sum()) for has in self._has_residual)
+        return self._kv_bytes(kv) + residuals * self.weights.config.hidden_size * self._itemsize
+
+    def _truncate(self, length: int) -> None:
+        pass  # rows from `seen` on are never read
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        tensors = {"step": np.array([self._step])}
+        for index, slot in enumerate(self._slots):
+            for name, array in zip(("k", "v", "residual"), slot, strict=True):
+                tensors[f"{name}.{index}"] = np.asarray(array[: self.seen])
+            tensors[f"has_kv.{index}"] = self._has_kv[index][: self.seen]
+            tensors[f"has_residual.{index}"] = self._has_residual[index][: self.seen]
+        return tensors
+
+    def _restore(self, tensors: dict[str, np.ndarray]) -> None:
+        self._step, self.seen = int(tensors["step"][0]), len(tensors["has_kv.0"])
+        shapes = (self._row, self._row, (self.weights.config.hidden_size,))
+        for index in range(len(self._slots)):
+            self._slots[index] = [
+                self._checked(tensors[f"{name}.{index}"], (self.seen, *shape))
+                for name, shape in zip(("k", "v", "residual"), shapes, strict=True)
+            ]
+            self._has_kv[index] = tensors[f"has_kv.{index}"]
+            self._has_residual[index] = tensors[f"has_residual.{index}"]
+
+    def fork(self) -> Scheduled:
+        twin = Scheduled(self.weights, self.schedule)
+        twin._restore({name: np.array(array) for name, array in self._tensors().items()})
+        return twin

@@ -1,0 +1,67 @@
+"""Attention sinks and a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import CacheError
+from ..layers import rope
+from .base import whole
+from .evicting import Evicting
+
+
+class StreamingLLM(Evicting):
+    """Keep the first `sinks` tokens and the newest ``budget - sinks``.
+
+    Xiao et al. 2023, arXiv 2309.17453, section 3.2.
+
+    Parameters
+    ----------
+    weights : Weights
+    budget : int
+        Tokens kept, sinks included.
+    sinks : int
+        Four in the paper.
+    reposition : bool
+        Count positions within the cache, as the paper does (a text may then outgrow the context);
+        otherwise keys and queries keep their positions in the text.
+
+    Notes
+    -----
+    Keys are stored as they were made and turned by the distance they moved when they are read,
+    so that moving one position a step does not pile up rounding. Departure: a call's tokens see
+    each other and everything stored before eviction.
+    """
+
+    policy = "streaming_llm"
+
+    def __init__(
+        self, weights: Any, budget: int, sinks: int = 4, reposition: bool = True
+    ) -> None:
+        self.sinks, self.reposition = whole("sinks", sinks, 0), bool(reposition)
+        if whole("budget", budget) <= self.sinks:
+            raise CacheError(f"budget is {budget}, expected more than the {self.sinks} sinks")
+        super().__init__(weights, budget, sinks=sinks, reposition=reposition)
+
+    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids, positions = super().begin(ids)
+        return ids, positions - self.seen + self.stored if self.reposition else positions
+
+    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
+        return np.where(positions < self.sinks, np.inf, positions)
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        where, keys, values = super().update(layer, positions, residual, k, v)
+        if not self.reposition:
+            return where, keys, values
+        made_at = self._scores[layer.index]  # this policy's scores: the position a key was made at
+        made_at[len(where) - len(positions) :] = positions[:, None]
+        moved = made_at[:, 0].astype(np.int64) - np.arange(len(where))
+        if moved.any():
+            cos, sin = layer.rotary(moved)
+            keys = layer.arithmetic.settle(rope(keys, (cos, -sin), layer.arithmetic))
+        return np.arange(len(where)), keys, values

@@ -1,0 +1,30 @@
+"""Drop the token that the newest one attends to least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .evicting import Evicting
+
+
+class TOVA(Evicting):
+    """Token Omission Via Attention: at each step keep the `budget` keys of highest weight.
+
+    Oren et al. 2024, arXiv 2401.06104, section 4. The weights are those of the newest query,
+    averaged over all heads of the layer, so that all heads keep the same tokens. Departure: a
+    call's tokens are evicted together, by its last query.
+    """
+
+    policy = "tova"
+    watches = True
+
+    def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
+        newest = np.asarray(pattern, dtype=np.float64)[:, -1].mean(axis=0)
+        scores = self._scores[layer.index]
+        scores[:] = 0.0
+        scores[: len(newest)] = newest[:, None]
+
+    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
+        return self._scores[layer]
