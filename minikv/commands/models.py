@@ -45,15 +45,24 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=_inspect)
 
 
+def fetch_missing(name: str) -> None:
+    """Fetch a known model that is not there yet; leave anything else as it is."""
+    from ..weights.fetch import KNOWN, fetch, is_fetched
+
+    if name in KNOWN and not is_fetched(name):
+        known = KNOWN[name]
+        if not known.refused:
+            size = f"{known.megabytes} MB on disk, {known.licence}"
+            print(f"fetching {name} ({size})", file=sys.stderr)
+        fetch(name)
+
+
 def _fetch(args: argparse.Namespace) -> None:
     from ..weights.fetch import KNOWN, fetch, home, is_fetched
 
     if not args.list:
-        if args.name in KNOWN and not KNOWN[args.name].refused and not is_fetched(args.name):
-            known = KNOWN[args.name]
-            size = f"{known.megabytes} MB on disk, {known.licence}"
-            print(f"fetching {known.name} ({size})", file=sys.stderr)
-        folder = fetch(args.name)
+        fetch_missing(args.name)
+        folder = fetch(args.name)  # there already, or an unknown name
         if args.json:
             print_json({"name": args.name, "folder": str(folder)})
         else:

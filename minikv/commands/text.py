@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
 from . import peak_memory, print_json, status
+from .models import fetch_missing
 
 if TYPE_CHECKING:
     from ..caches import Cache
@@ -30,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
     )
+    add("--fetch", action="store_true", help="fetch the model first, where it is missing")
     add(
         "--arithmetic",
         default="float32",
@@ -108,7 +110,9 @@ def _chat(args: argparse.Namespace) -> None:
     model, tokenizer = _load(args)
     context, asked = model.config.max_position_embeddings, sys.stdin.isatty() and not args.json
     start = [{"role": "system", "content": args.system}] if args.system else []
-    tokenizer.apply_chat_template([*start, {"role": "user", "content": ""}])  # fails before asking
+    # What can be refused is refused before asking.
+    tokenizer.apply_chat_template([*start, {"role": "user", "content": ""}])
+    _tokens(model, tokenizer, model.new_cache(), [0], args)
     if asked:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits its line with it)
@@ -140,9 +144,8 @@ def _chat(args: argparse.Namespace) -> None:
         new, figures = _answer(model, tokenizer, cache, ids[cache.seen :], args)
         ids += new
         spelled = text + tokenizer.decode(new, skip_special=False)
-        if figures["ended_by"] == "end of text":
-            new = new[:-1]
-        answer = tokenizer.decode(new, skip_special=False)
+        ended = figures["ended_by"] == "end of text"
+        answer = tokenizer.decode(new[:-1] if ended else new, skip_special=False)
         messages = [*asking, {"role": "assistant", "content": answer}]
         if args.json:
             print_json({"prompt": line, "text": answer, "ids": new, **figures}, one_line=True)
@@ -153,11 +156,27 @@ def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer]:
     from ..generation import sampler
 
     sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    if args.fetch:
+        fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
         model = load(args.model, args.arithmetic)
     if model.tokenizer is None:
         raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
     return model, model.tokenizer
+
+
+def _stops(model: Model, tokenizer: Tokenizer) -> set[int]:
+    return {*model.config.eos_token_id, *tokenizer.eos_ids}
+
+
+def _tokens(
+    model: Model, tokenizer: Tokenizer, cache: Cache, ids: list[int], args: argparse.Namespace
+) -> Iterator[int]:
+    """New tokens after `ids`; wrong parameters are refused here, before the first one."""
+    return model.generate(
+        ids, args.max_new_tokens, cache, args.temperature, args.top_k, args.top_p, args.seed,
+        stop=_stops(model, tokenizer),
+    )  # fmt: skip
 
 
 def _answer(
@@ -167,10 +186,7 @@ def _answer(
     """Continue `ids` and show the text as it comes; returns the new ids and the figures."""
     from ..tokenizer import StreamDecoder
 
-    stops = {*model.config.eos_token_id, *tokenizer.eos_ids}
-    tokens = model.generate(
-        ids, args.max_new_tokens, cache, args.temperature, args.top_k, args.top_p, args.seed, stops
-    )
+    tokens = _tokens(model, tokenizer, cache, ids, args)
     write: Callable[[str], None] = _nothing if args.json else _write
     decoder, new, ended_by = StreamDecoder(tokenizer), list[int](), "max_new_tokens"
     start = first = last = time.perf_counter()
@@ -184,7 +200,7 @@ def _answer(
             write(decoder.put(token))
             token = next(tokens, None)
             last = time.perf_counter()
-        if new and new[-1] in stops:
+        if new and new[-1] in _stops(model, tokenizer):
             ended_by = "end of text"
         elif len(new) < args.max_new_tokens:
             ended_by = "context"
