@@ -108,7 +108,9 @@ class ModelConfig:
         for name in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _LIMIT:
-                raise ConfigError(f"{name} is {value!r}, expected a whole number from 1 to 2**31 - 1")
+                raise ConfigError(
+                    f"{name} is {value!r}, expected a whole number from 1 to 2**31 - 1"
+                )
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) \
@@ -121,7 +123,9 @@ class ModelConfig:
                 f"num_key_value_heads, which is {self.num_key_value_heads}"
             )
         if self.head_dim % 2:
-            raise ConfigError(f"head_dim is {self.head_dim}, expected an even number (RoPE turns pairs)")
+            raise ConfigError(
+                f"head_dim is {self.head_dim}, expected an even number (RoPE turns pairs)"
+            )
         special = list(self.eos_token_id)
         if self.bos_token_id is not None:
             special.append(self.bos_token_id)
@@ -150,10 +154,8 @@ class ModelConfig:
         if model_type != "llama":
             raise ConfigError(f"model_type is {model_type!r}, which is not built; built: 'llama'")
         for key, unused in _NOT_BUILT.items():
-            value = given.get(key)
-            if not any(value is u or (value == u and type(value) is type(u)) for u in unused) \
-                    and not (key in ("partial_rotary_factor",) and value == 1):  # fmt: skip
-                raise ConfigError(f"{key} is {value!r}, a feature that is not built")
+            if given.get(key) not in unused:
+                raise ConfigError(f"{key} is {given[key]!r}, a feature that is not built")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                     "num_attention_heads")  # fmt: skip
         for key in required:
@@ -163,7 +165,12 @@ class ModelConfig:
         heads, width = given["num_attention_heads"], given["hidden_size"]
         head_dim = given.get("head_dim")
         if head_dim is None:
-            if not isinstance(heads, int) or not isinstance(width, int) or heads < 1 or width % heads:
+            if (
+                not isinstance(heads, int)
+                or not isinstance(width, int)
+                or heads < 1
+                or width % heads
+            ):
                 raise ConfigError(
                     f"hidden_size is {width!r}, expected a multiple of num_attention_heads "
                     f"({heads!r}) where head_dim is not given"
@@ -217,8 +224,11 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """How many weights the model has; a tied output matrix counts once."""
-        attention = self.hidden_size * self.head_dim * 2 * (
-            self.num_attention_heads + self.num_key_value_heads
+        attention = (
+            self.hidden_size
+            * self.head_dim
+            * 2
+            * (self.num_attention_heads + self.num_key_value_heads)
         )
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
@@ -226,7 +236,9 @@ class ModelConfig:
 
     def kv_bytes_per_token(self, dtype: str = "float32") -> int:
         """Bytes that one token's keys and values take over all layers: L * 2 * G * d * s."""
-        return self.num_hidden_layers * 2 * self.num_key_value_heads * self.head_dim * _ITEMSIZE[dtype]
+        return (
+            self.num_hidden_layers * 2 * self.num_key_value_heads * self.head_dim * _ITEMSIZE[dtype]
+        )
 
     def residual_bytes_per_token(self, dtype: str = "float32") -> int:
         """Bytes of one residual vector, D * s; one at every layer takes L times that."""
@@ -252,10 +264,14 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         return {"rope_theta": theta, "rope_scaling": None}
     if kind != "llama3":
         raise ConfigError(f"RoPE scaling of type {kind!r} is not built; built: 'default', 'llama3'")
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for field in fields(RopeScaling):
         value = merged.get(field.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not 0 < value < math.inf
+        ):
             raise ConfigError(f"RoPE scaling 'llama3': {field.name} is {value!r}, "
                               "expected a positive number")  # fmt: skip
         numbers[field.name] = value

@@ -26,9 +26,7 @@ from .arithmetic import Array
 from .errors import InputError
 
 
-def run_with_cache(
-    weights: decoder.Weights, ids: Sequence[int]
-) -> tuple[Array, dict[str, Array]]:
+def run_with_cache(weights: decoder.Weights, ids: Sequence[int]) -> tuple[Array, dict[str, Array]]:
     """One pass that keeps every activation.
 
     Returns

@@ -197,10 +197,8 @@ class Rows:
         return np.concatenate([np.asarray(chunk) for chunk in self.chunks])[:length]
 
 
-class _Prefix:
+class _Prefix(Cache):
     """Stands in for a cache while a chunk is replayed: writes its K/V behind the rows before."""
-
-    watches = False
 
     def __init__(self, k: Any, v: Any) -> None:
         self._k, self._v = k, v
@@ -211,9 +209,6 @@ class _Prefix:
         start, stop = int(positions[0]), int(positions[-1]) + 1
         self._k[start:stop], self._v[start:stop] = k, v
         return np.arange(stop), self._k[:stop], self._v[:stop]
-
-    def evict(self, layer: Any) -> None:
-        pass
 
 
 def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tuple[int, ...]:

@@ -51,14 +51,13 @@ class Scheduled(Cache):
         index, concat = layer.index, self._xp.concat
         slot, new = self._slots[index], (k, v, residual)
         self._slots[index] = slot = [
-            concat([kept[: self.seen], rows], axis=0)
-            for kept, rows in zip(slot, new, strict=True)
+            concat([kept[: self.seen], rows], axis=0) for kept, rows in zip(slot, new, strict=True)
         ]
         there = np.ones(len(positions), dtype=bool)
         for has in (self._has_kv, self._has_residual):
             has[index] = np.concatenate([has[index][: self.seen], there])
         all_k, all_v = self._xp.asarray(slot[0], copy=True), self._xp.asarray(slot[1], copy=True)
-        for at in np.flatnonzero(~self._has_kv[index]):
+        for at in np.flatnonzero(~self._has_kv[index]).tolist():
             all_k[at : at + 1], all_v[at : at + 1] = self._recomputed(layer, at)
         return np.arange(len(self._has_kv[index])), all_k, all_v
 

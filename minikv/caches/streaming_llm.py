@@ -37,9 +37,7 @@ class StreamingLLM(Evicting):
 
     policy = "streaming_llm"
 
-    def __init__(
-        self, weights: Any, budget: int, sinks: int = 4, reposition: bool = True
-    ) -> None:
+    def __init__(self, weights: Any, budget: int, sinks: int = 4, reposition: bool = True) -> None:
         self.sinks, self.reposition = whole("sinks", sinks, 0), bool(reposition)
         if whole("budget", budget) <= self.sinks:
             raise CacheError(f"budget is {budget}, expected more than the {self.sinks} sinks")
