@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ _MANIFEST = "minikv-manifest.json"
 _HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
               "special_tokens_map.json", "chat_template.jinja", "LICENSE",
               "model.safetensors", "model.safetensors.index.json")  # fmt: skip
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _CHUNK = 2**20
 
 
@@ -337,7 +339,7 @@ def _from_hub(known: Known, stage: Path) -> tuple[Path, str]:
             known.repository, revision=info.sha, local_dir=built, allow_patterns=sorted(files)
         )
     except OSError as error:
-        if error.errno is not None:  # the disk; the hub's and the network's errors carry none
+        if error.errno in _DISK_ERRORS:
             raise
         raise _hub_error(known, error) from error
     except Exception as error:  # the hub's client raises its HTTP library's errors as well
@@ -365,7 +367,7 @@ def _wanted(name: str) -> bool:
 
 
 def _hub_error(known: Known, error: Exception) -> FetchError:
-    if type(error).__name__ == "GatedRepoError" or "401" in str(error) or "403" in str(error):
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
         return FetchError(f"{known.repository} is gated: accept its licence on its page of the "
                           f"hub, run  hf auth login , then  minikv fetch {known.name}")  # fmt: skip
     first = (str(error).splitlines() or [type(error).__name__])[0]
