@@ -1,0 +1,391 @@
+"""T1 to T10: each a check that raises `Refuted`, and a control that must find a difference.
+
+A check takes a `Case` (a model, two texts, a way to cut the first into calls) and compares bits.
+A control drops the theorem's hypothesis and says whether that made a difference: a theorem whose
+control never does would be vacuous.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..arithmetic import Exact, Float32
+from ..caches import POLICIES, Cache, Residual, Scheduled
+from ..config import ModelConfig
+from ..decoder import Span, block, embed, unembed
+from ..model import Model, load, random_model
+from ..patching import kl_divergence
+from ..projection import kv_from_residual
+
+
+class Refuted(AssertionError):
+    """A theorem does not hold for a case; the message says where."""
+
+
+@functools.lru_cache(maxsize=4)
+def _model(source: ModelConfig | str, seed: int, scale: float, arithmetic: str) -> Model:
+    if isinstance(source, str):
+        return load(source, arithmetic)
+    return random_model(source, seed, arithmetic, scale)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance on which a theorem is checked; its repr reproduces it.
+
+    Parameters
+    ----------
+    source : ModelConfig or str
+        A shape for random weights, or the name of a fetched model.
+    ids, other : tuple of int
+        Two texts of the same length.
+    chunks : tuple of int
+        How many tokens each call takes of the first text; they add up to its length.
+    seed : int
+        Of permutations, schedules, droppings, and the random weights.
+    scale : float
+        Of the random weights.
+    arithmetic : str
+        ``"exact"``; controls use ``"float32"``.
+    """
+
+    source: ModelConfig | str
+    ids: tuple[int, ...]
+    other: tuple[int, ...]
+    chunks: tuple[int, ...]
+    seed: int = 0
+    scale: float = 1.0
+    arithmetic: str = "exact"
+
+    @property
+    def model(self) -> Model:
+        """The model, built once and shared."""
+        return _model(self.source, self.seed, self.scale, self.arithmetic)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A fresh generator: the same draws for every theorem."""
+        return np.random.default_rng(self.seed)
+
+    @functools.cached_property
+    def activations(self) -> dict[str, Any]:
+        """Every activation of one pass over the first text."""
+        return self.model.run_with_cache(self.ids)[1]
+
+    def decoded(self, cache: Cache) -> np.ndarray:
+        """Logits of every position of the first text, call by call, through `cache`."""
+        rows, start = [], 0
+        for count in self.chunks:
+            new = self.ids[start : start + count]
+            rows.append(np.asarray(self.model.forward([new], [cache], "all")))
+            start += count
+        return np.concatenate(rows)
+
+
+def same_bits(got: Any, expected: Any, what: str) -> None:
+    """Raise `Refuted` unless two arrays hold the same bits."""
+    a, b = (np.ascontiguousarray(x) for x in (got, expected))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise Refuted(f"{what}: {a.dtype} {a.shape} against {b.dtype} {b.shape}")
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    differ = np.argwhere(a.view(bits) != b.view(bits))
+    if len(differ):
+        at = tuple(int(i) for i in differ[0])
+        raise Refuted(
+            f"{what}: {len(differ)} of {a.size} numbers differ, first at {at}: {a[at]!r}, not {b[at]!r}"
+        )
+
+
+def projection(case: Case) -> None:
+    """T1: any rows of the stream, in any order, project to the K/V that a decoder cached."""
+    cache = case.model.new_cache("full")
+    case.decoded(cache)
+    cached, rng = cache.state()[0], case.rng
+    for layer in case.model.layers:
+        stream = case.activations[f"blocks.{layer.index}.hook_resid_pre"]
+        for size in {1, len(case.ids), int(rng.integers(1, len(case.ids) + 1))}:
+            at = rng.permutation(len(case.ids))[:size]
+            k, v = kv_from_residual(stream[at], at, layer)
+            same_bits(k, cached[f"k.{layer.index}"][at], f"K of layer {layer.index}, rows {at}")
+            same_bits(v, cached[f"v.{layer.index}"][at], f"V of layer {layer.index}, rows {at}")
+
+
+def markov(case: Case) -> None:
+    """T2: a text whose stream at layer l is replaced by a donor's continues as the donor."""
+    donor = np.asarray(case.model.logits(case.ids))
+    for layer in case.model.layers:
+        name = f"blocks.{layer.index}.hook_resid_pre"
+        stream = case.activations[name]
+        patched = case.model.run_with_hooks(case.other, {name: lambda value, _, s=stream: s})
+        same_bits(patched, donor, f"logits after patching layer {layer.index}")
+        if kl_divergence(donor, patched).any():
+            raise Refuted(f"D_KL is not 0 after patching layer {layer.index}")
+
+
+def last_position_patch(case: Case, layer: int) -> float:
+    """D_KL (nats) at the last position where only that position of the stream is patched."""
+    name = f"blocks.{layer}.hook_resid_pre"
+
+    def patch(value: Any, _: str) -> Any:
+        value = value.copy()
+        value[-1] = case.activations[name][-1]
+        return value
+
+    donor = case.model.logits(case.ids)
+    return float(kl_divergence(donor, case.model.run_with_hooks(case.other, {name: patch}))[-1])
+
+
+def cache_free(case: Case) -> None:
+    """T3: with no cache at all, each call gives the logits that the full cache gives."""
+    full = case.decoded(case.model.new_cache("full"))
+    same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
+    same_bits(case.model.logits(case.ids), full, "logits of one pass")
+
+
+def any_eviction(case: Case) -> None:
+    """T4: whatever a schedule keeps as K/V and what as residuals, decoding is the same."""
+    full, rng = case.decoded(case.model.new_cache("full")), case.rng
+    salt = int(rng.integers(1, 2**31))
+
+    def schedule(step: int, layer: int, position: int) -> str:
+        mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791) * salt
+        return ("kv", "residual", "both")[(mixed >> 7) % 3]
+
+    scheduled = Scheduled(case.model.weights, schedule)
+    same_bits(case.decoded(scheduled), full, "logits under a random schedule")
+    every = int(rng.integers(1, len(case.model.layers) + 1))
+    for checkpoints in ("embedding", "tokens", "every", every):
+        budget = int(rng.integers(0, len(case.ids) + 2))
+        cache = case.model.new_cache("residual", budget=budget, checkpoints=checkpoints)
+        same_bits(case.decoded(cache), full, f"logits, budget {budget}, {checkpoints!r}")
+
+
+class Unplaced(Residual):
+    """T4's broken cousin: its checkpoints have lost their positions."""
+
+    def _recompute(self, layer: Any, all_k: Any, all_v: Any) -> None:
+        super()._recompute(layer, all_k, all_v)
+        for at in range(self._evicted):
+            rows = self._rows[layer.index].joined(self.seen)[at : at + 1]
+            all_k[at : at + 1], _ = kv_from_residual(rows, np.array([0]), layer)
+
+
+def replay(case: Case) -> None:
+    """T5: from the stream at layer c, all later streams, K/V and logits follow."""
+    positions = np.arange(len(case.ids))
+    span = Span(slice(0, len(case.ids)), positions)
+    for start in case.model.layers:
+        stream = case.activations[f"blocks.{start.index}.hook_resid_pre"]
+        for layer in case.model.layers[start.index :]:
+            same_bits(
+                stream, case.activations[f"blocks.{layer.index}.hook_resid_pre"],
+                f"stream at layer {layer.index}, replayed from {start.index}",
+            )  # fmt: skip
+            stream = block(layer, stream, positions, [span])
+        logits = unembed(case.model.weights, stream)
+        same_bits(logits, case.model.logits(case.ids), f"logits, replayed from {start.index}")
+    ids = np.array(case.ids)
+    same_bits(embed(case.model.weights, ids), case.activations["hook_embed"], "layer 0 from ids")
+
+
+def row_locality(case: Case) -> None:
+    """T6: a sequence's logits do not depend on what else is in the batch, or on its order."""
+    texts = [case.ids, case.other[: case.chunks[0]], case.other, case.ids[: case.chunks[-1]]]
+    alone = [np.asarray(case.model.logits(text)) for text in texts]
+    for order in (range(len(texts)), case.rng.permutation(len(texts)).tolist()):
+        batch = np.asarray(case.model.forward([texts[i] for i in order], logits="all"))
+        expected = np.concatenate([alone[i] for i in order])
+        same_bits(batch, expected, f"logits of a ragged batch in the order {list(order)}")
+
+
+def order(case: Case) -> None:
+    """T7: the model's own sums do not depend on the order of their terms."""
+    layer, rng, arithmetic = case.model.layers[0], case.rng, case.model.arithmetic
+    x = case.activations["blocks.0.ln1.hook_normalized"]
+    expected, square = arithmetic.linear(x, layer.q_proj), arithmetic.mean_square(x)
+    shuffle = rng.permutation(x.shape[1])
+    weight = layer.q_proj
+    if isinstance(arithmetic, Exact):
+        shuffled = weight._replace(values=np.ascontiguousarray(weight.values[:, shuffle]))
+    else:
+        shuffled = np.ascontiguousarray(weight[:, shuffle])
+    same_bits(arithmetic.linear(x[:, shuffle], shuffled), expected, "a product, columns permuted")
+    same_bits(arithmetic.mean_square(x[:, shuffle]), square, "a mean of squares, permuted")
+
+
+def causality(case: Case) -> None:
+    """T8: later tokens change no earlier residual, K or V."""
+    for cut in {1, case.chunks[0], len(case.ids)}:
+        prefix = case.model.run_with_cache(case.ids[:cut])[1]
+        for name, value in prefix.items():
+            if name.endswith(("resid_pre", "resid_mid", "resid_post", "rot_k", "hook_v")):
+                same_bits(value, case.activations[name][:cut], f"{name} of the first {cut} tokens")
+
+
+class Unmasked(Cache):
+    """T8's broken cousin: says that every key is at position 0, so that no query is masked."""
+
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        return np.zeros(len(positions), dtype=np.int64), k, v
+
+
+def unmasked_drift(case: Case) -> bool:
+    """Whether, without the mask, the last token changes the first one's stream."""
+    streams = []
+    for text in (case.ids[:-1], case.ids):
+        rows: dict[str, Any] = {}
+        case.model.forward([text], [Unmasked(case.model.weights)], "none", rows.setdefault)
+        streams.append(rows[f"blocks.{len(case.model.layers) - 1}.hook_resid_post"][0])
+    return not np.array_equal(*streams)
+
+
+def bounded_loss(case: Case) -> None:
+    """T9: dropping softmax mass eps moves one attention output by at most 2 eps max|v|.
+
+    For each head, with what each eviction policy keeps and with random droppings. Both sides are
+    taken in float64; 1e-12 * max|v| allows for their rounding, which Higham's bound puts at
+    gamma_{S+2} <= 1e-12 for up to 4,000 keys.
+    """
+    kept = [case.rng.random(len(case.ids)) < share for share in (0.2, 0.5, 0.9)]
+    for budget in {1, max(1, len(case.ids) // 2)}:
+        for name in ("window", "streaming_llm", "h2o", "snapkv", "tova"):
+            sinks = {"sinks": 0} if name == "streaming_llm" else {}
+            cache = case.model.new_cache(name, budget=budget, **sinks)
+            case.decoded(cache)
+            kept += [np.isin(np.arange(len(case.ids)), head) for head in cache._positions[0].T]
+    for layer in case.model.layers:
+        at = f"blocks.{layer.index}.attn."
+        pattern = np.asarray(case.activations[at + "hook_pattern"], dtype=np.float64)[:, -1]
+        values = np.asarray(case.activations[at + "hook_v"], dtype=np.float64)
+        share = pattern.shape[0] // values.shape[1]
+        for head, weights in enumerate(pattern):
+            v = values[:, head // share]
+            for keep in kept:
+                loss, bound = attention_loss(weights, v, keep)
+                if loss > bound:
+                    raise Refuted(f"layer {layer.index} head {head}: moved {loss}, bound {bound}")
+
+
+def attention_loss(weights: np.ndarray, v: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
+    """How far dropping ``~keep`` moves ``weights @ v``, and T9's bound; ``(S,), (S, d), (S,)``."""
+    largest = float(np.sqrt((v * v).sum(axis=1)).max())
+    eps = float(weights[~keep].sum() / weights.sum())
+    if not weights[keep].sum() > 0:
+        return 0.0, 0.0  # everything dropped: nothing left to renormalise
+    exact = weights @ v / weights.sum()
+    dropped = weights[keep] @ v[keep] / weights[keep].sum()
+    return float(np.linalg.norm(exact - dropped)), 2 * eps * largest + 1e-12 * largest
+
+
+def some_policy_loses(case: Case) -> bool:
+    """Whether every eviction policy with half the budget changes the logits of this case."""
+    full, budget = case.decoded(case.model.new_cache("full")), max(1, len(case.ids) // 2)
+    lossy = [name for name in POLICIES if name not in ("full", "none", "residual")]
+    for name in lossy:
+        options = {"sinks": 0} if name == "streaming_llm" else {}
+        got = case.decoded(case.model.new_cache(name, budget=budget, **options))
+        if np.array_equal(got, full):
+            return False
+    return True
+
+
+def prefix(case: Case) -> None:
+    """T10: K/V of layer 0 depend on the token and its position alone."""
+    layer = case.model.layers[0]
+    swapped = (*case.other[:-1], case.ids[-1])  # another prefix, the same last token
+    k, v = _kv_rows(case, case.ids, 0), _kv_rows(case, swapped, 0)
+    for a, b, name in zip(k, v, "KV", strict=True):
+        same_bits(b[-1], a[-1], f"{name} of layer 0 at the last position after another prefix")
+    alone = embed(case.model.weights, np.array(case.ids[-1:]))
+    at = np.array([len(case.ids) - 1])
+    for got, rows, name in zip(kv_from_residual(alone, at, layer), k, "KV", strict=True):
+        same_bits(got[0], rows[-1], f"{name} of layer 0 from the token alone")
+
+
+def prefix_matters(case: Case) -> bool:
+    """Whether K of layer 1 at the last position changes with the prefix."""
+    swapped = (*case.other[:-1], case.ids[-1])
+    k, other = _kv_rows(case, case.ids, 1)[0], _kv_rows(case, swapped, 1)[0]
+    return not np.array_equal(k[-1], other[-1])
+
+
+def _kv_rows(case: Case, ids: Sequence[int], layer: int) -> tuple[Any, Any]:
+    cache = case.model.new_cache("full")
+    case.model.forward([ids], [cache], "none")
+    tensors = cache.state()[0]
+    return tensors[f"k.{layer}"], tensors[f"v.{layer}"]
+
+
+def refutes_float32(check: Callable[[Case], None]) -> Callable[[Case], bool]:
+    """The control of a theorem that float32 does not obey: its own check, on `Float32`."""
+
+    def control(case: Case) -> bool:
+        try:
+            check(replace(case, arithmetic=Float32.name))
+        except Refuted:
+            return True
+        return False
+
+    return control
+
+
+def _unplaced(case: Case) -> bool:
+    cache = Unplaced(case.model.weights, budget=0, checkpoints="every")
+    return not np.array_equal(case.decoded(cache), case.model.logits(case.ids))
+
+
+def _replay_of_another(case: Case) -> bool:
+    """Whether replaying with the first position of another text's stream changes the logits."""
+    last, positions = case.model.layers[-1], np.arange(len(case.ids))
+    stream = case.activations[f"blocks.{last.index}.hook_resid_pre"].copy()
+    stream[0] = case.model.run_with_cache(case.other)[1][f"blocks.{last.index}.hook_resid_pre"][0]
+    out = block(last, stream, positions, [Span(slice(0, len(case.ids)), positions)])
+    return not np.array_equal(out[-1], case.activations[f"blocks.{last.index}.hook_resid_post"][-1])
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A row of the table: what is claimed, how it is checked, what refutes its negation."""
+
+    id: str
+    name: str
+    statement: str
+    check: Callable[[Case], None] = field(repr=False)
+    control: Callable[[Case], bool] = field(repr=False)
+    dropped: str  # what the control drops
+
+
+THEOREMS: dict[str, Theorem] = {
+    theorem.id: theorem
+    for theorem in (
+        Theorem("T1", "projection", "K and V are projections of the residual stream",
+                projection, refutes_float32(projection), "exact sums"),
+        Theorem("T2", "Markov", "the whole stream at any layer determines the outputs",
+                markov, lambda case: last_position_patch(case, 0 if len(case.model.layers) == 1 else 1)
+                > 1e-6, "all positions but the last"),
+        Theorem("T3", "cache-free", "decoding without a cache gives the same logits",
+                cache_free, refutes_float32(cache_free), "exact sums"),
+        Theorem("T4", "any eviction", "any schedule of K/V and residuals decodes the same",
+                any_eviction, _unplaced, "the checkpoints' positions"),
+        Theorem("T5", "replay", "from a checkpoint at layer c everything above follows",
+                replay, _replay_of_another, "one position of the checkpoint"),
+        Theorem("T6", "row locality", "a row does not depend on which rows share the call",
+                row_locality, refutes_float32(row_locality), "exact sums"),
+        Theorem("T7", "order", "sums do not depend on the order of their terms",
+                order, refutes_float32(order), "exact sums"),
+        Theorem("T8", "causality", "a new token changes no earlier residual, K or V",
+                causality, unmasked_drift, "the causal mask"),
+        Theorem("T9", "bounded loss", "dropping mass eps moves an output by <= 2 eps max|v|",
+                bounded_loss, some_policy_loses, "half of the budget"),
+        Theorem("T10", "prefix", "K/V of layer 0 depend on token and position alone",
+                prefix, lambda case: len(case.model.layers) > 1 and prefix_matters(case),
+                "layer 0 (taking layer 1 instead)"),
+    )
+}  # fmt: skip

@@ -1,0 +1,48 @@
+"""Hypothesis strategies for the cases on which the theorems are checked."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from minikv import ModelConfig
+from minikv.verify import Case
+
+
+@st.composite
+def configs(draw: st.DrawFn, max_layers: int = 4) -> ModelConfig:
+    """Shapes with one to four blocks, MHA, GQA and MQA, odd sizes, tied or not."""
+    groups = draw(st.integers(1, 3))
+    return ModelConfig(
+        vocab_size=draw(st.integers(5, 61)),
+        hidden_size=draw(st.integers(1, 41)),
+        intermediate_size=draw(st.integers(1, 53)),
+        num_hidden_layers=draw(st.integers(1, max_layers)),
+        num_attention_heads=groups * draw(st.integers(1, 3)),
+        num_key_value_heads=groups,
+        head_dim=2 * draw(st.sampled_from([1, 2, 3, 5, 8, 32])),
+        max_position_embeddings=64,
+        rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
+        rope_theta=draw(st.sampled_from([2.0, 1e4, 1e6])),
+        tie_word_embeddings=draw(st.booleans()),
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn, max_layers: int = 4, min_tokens: int = 1, scales=None) -> Case:
+    """A random model, two texts of the same length, and a way to cut the first into calls."""
+    config = draw(configs(max_layers))
+    length = draw(st.one_of(st.integers(min_tokens, 12), st.sampled_from([31, 64])))
+    token = st.integers(0, config.vocab_size - 1)
+    text = st.lists(token, min_size=length, max_size=length).map(tuple)
+    cuts = draw(st.sets(st.integers(1, length - 1), max_size=6)) if length > 1 else set()
+    if draw(st.booleans()):
+        cuts |= set(range(length // 2 + 1, length))  # a prompt, then one token at a time
+    edges = [0, *sorted(cuts), length]
+    return Case(
+        config,
+        ids=draw(text),
+        other=draw(text),
+        chunks=tuple(b - a for a, b in zip(edges, edges[1:], strict=False)),
+        seed=draw(st.integers(0, 2**20)),
+        scale=draw(st.sampled_from(scales or [0.01, 1.0, 3.0, 30.0])),
+    )
