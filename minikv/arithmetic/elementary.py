@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 8192  # elements; exp's temporaries stay in the level-2 cache
+_BLOCK = 2**14  # elements; exp's temporaries stay in the level-2 cache
 
 # exp(x) = exp(n / 256) * exp(f / 256) with n an integer and |f| <= 1/2, both exact.
 _STEPS = 256
@@ -87,11 +87,9 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
     array([1.        , 2.71828183, 0.        ,        inf])
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if xp is not np:
+        if xp is not np or x.size <= _BLOCK:
             return _exp(x, xp)
-        x = np.ascontiguousarray(x, dtype=np.float64)
-        if x.size <= _BLOCK:
-            return _exp(x, np)
+        x = np.ascontiguousarray(x)
         out = np.empty(x.shape)  # elementwise, so blocks have the same bits as the whole
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
         for start in range(0, x.size, _BLOCK):
@@ -100,7 +98,7 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
 
 
 def _exp(x: Any, xp: ModuleType) -> Any:
-    f = x * float(_STEPS)
+    f = xp.astype(x, xp.float64, copy=False) * float(_STEPS)
     f = xp.clip(f, float(_LOWEST * _STEPS), _HIGHEST * _STEPS)
     n = xp.round(f)
     f -= n  # exact: both are multiples of ulp(x), and the difference is at most 1/2
