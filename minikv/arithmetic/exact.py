@@ -91,7 +91,7 @@ class Exact:
             raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {_LONGEST}")
         if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
             raise ArithmeticRangeError(
-                f"{xp.__name__} computes float64 in fewer bits, expected 53; in JAX, set jax_enable_x64"
+                f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
             )
         self.xp = xp
         self.dtype = xp.float32
