@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -55,7 +55,7 @@ class Cache:
 
     def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens to run for these new ones, and their positions; both ``(T,)``."""
-        return ids, np.arange(self.seen, self.seen + len(ids))
+        return ids, np.arange(self.next_position, self.next_position + len(ids))
 
     def update(
         self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
@@ -79,6 +79,11 @@ class Cache:
         self.seen += tokens
 
     @property
+    def next_position(self) -> int:
+        """Position of the next token."""
+        return self.seen
+
+    @property
     def stored(self) -> int:
         """Tokens whose K and V are held (per layer and head)."""
         raise NotImplementedError
@@ -97,21 +102,21 @@ class Cache:
 
     def fork(self) -> Self:
         """An independent copy, to continue the same text in two ways."""
-        twin = type(self)(self.weights, **self.parameters)
-        twin._restore({name: np.array(array) for name, array in self._tensors().items()})
-        return twin
+        return self._twin(self._tensors(), self.seen)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Tensors and metadata that `load_state` reads back, as safetensors stores them."""
-        return self._tensors(), self._metadata()
+        """A copy of the tensors held, and what they belong to: what a saved file contains."""
+        tensors = {name: np.array(array, order="C") for name, array in self._tensors().items()}
+        seen = str(self.seen)
+        return tensors, self._metadata() | {"seen": seen, "sha256": _digest(seen, tensors)}
 
     def load_state(self, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-        """Become what `state` described.
+        """Become what `state` described; after an error the cache is what it was.
 
         Raises
         ------
         CacheError
-            If the state belongs to another policy, model or arithmetic, or is incomplete.
+            If the state belongs to another policy, model or arithmetic, or is damaged.
         """
         for key, expected in self._metadata().items():
             if metadata.get(key) != expected:
@@ -120,28 +125,34 @@ class Cache:
                     "load it into a cache made as it was, by the same model"
                 )
         try:
-            self._restore(tensors)
-        except (KeyError, ValueError, IndexError) as error:
-            self.reset()
-            raise CacheError(f"the saved cache state is damaged: {error}") from None
+            if metadata["sha256"] != _digest(metadata["seen"], tensors):
+                raise ValueError("it does not have the SHA-256 that was saved with it")
+            self.__dict__.update(self._twin(tensors, int(metadata["seen"])).__dict__)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise CacheError(f"the saved cache is damaged, save it anew: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a safetensors file; an interrupted save leaves the old file whole."""
+        """Write the state to a safetensors file; an interrupted save leaves the old file whole.
+
+        Raises
+        ------
+        CacheError
+            If the file cannot be written.
+        """
         from safetensors.numpy import save
 
-        tensors, metadata = self.state()
-        data = save({name: np.ascontiguousarray(a) for name, a in tensors.items()}, metadata)
-        path = Path(path)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        path, data = Path(path), save(*self.state())
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(scratch, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        except OSError as error:
+            raise CacheError(f"cannot save the cache to {path}: {error.strerror}") from None
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def load(self, path: str | Path) -> None:
         """Read a file written by `save`; raises `CacheError` like `load_state`."""
@@ -149,38 +160,51 @@ class Cache:
 
         try:
             with safe_open(str(path), framework="numpy") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                metadata = file.metadata() or {}
-        except (OSError, SafetensorError) as error:
+                metadata, names = file.metadata() or {}, file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise CacheError(f"{path} is not a saved cache: {error}") from None
         self.load_state(tensors, metadata)
 
     def _metadata(self) -> dict[str, str]:
-        norms = hashlib.sha256(json.dumps(self.weights.config.to_dict()).encode())
-        for layer in self.weights.layers:
-            norms.update(np.asarray(layer.input_layernorm).tobytes())
-            norms.update(np.asarray(layer.post_attention_layernorm).tobytes())
+        model = hashlib.sha256(json.dumps(self.weights.config.to_dict()).encode())
+        learned = [self.weights.embed_tokens]
+        learned += [value for layer in self.weights.layers for value in vars(layer).values()]
+        for array in (getattr(value, "values", value) for value in learned):
+            if hasattr(array, "shape"):  # a sample, every 97th number, tells models apart
+                model.update(np.asarray(array).reshape(-1)[::97].tobytes())
         return {
             "policy": self.policy,
-            "parameters": json.dumps(self.parameters, sort_keys=True, default=sorted),
+            "parameters": json.dumps(self.parameters, sort_keys=True),
             "arithmetic": self.weights.arithmetic.name,
-            "model": norms.hexdigest(),
+            "model": model.hexdigest(),
         }
 
+    def _twin(self, tensors: dict[str, np.ndarray], seen: int) -> Self:
+        """A cache like this one that holds copies of these tensors."""
+        twin = copy.copy(self)
+        twin.reset()
+        twin.seen = seen
+        twin._restore(tensors)
+        return twin
+
     def _tensors(self) -> dict[str, np.ndarray]:
+        """All that is held of `seen` tokens, by name; may share memory with the cache."""
         raise NotImplementedError
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
+        """Take over copies of `tensors` after `reset`, with `seen` set."""
         raise NotImplementedError
 
     def _truncate(self, length: int) -> None:
         raise NotImplementedError
 
-    def _checked(self, array: np.ndarray, shape: tuple[int, ...]) -> Array:
-        """A saved tensor as an array of the namespace, if it has the shape expected."""
-        if array.shape != shape:
-            raise ValueError(f"a tensor has shape {array.shape}, expected {shape}")
-        return self._xp.asarray(array)
+    def _checked(self, array: np.ndarray, *shape: int, dtype: str = "") -> np.ndarray:
+        """A copy of a saved tensor that must have this shape; `dtype` is the model's by default."""
+        dtype = dtype or f"float{8 * self._itemsize}"
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"a tensor is {array.dtype} {array.shape}, expected {dtype} {shape}")
+        return np.array(array)
 
     def _empty(self, *shape: int) -> Array:
         return self._xp.empty(shape, dtype=self._dtype)
@@ -188,6 +212,14 @@ class Cache:
     def _kv_bytes(self, rows: int) -> int:
         """Bytes of K and V of that many rows of one layer."""
         return rows * 2 * math.prod(self._row) * self._itemsize
+
+
+def _digest(seen: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(seen.encode())
+    for name in sorted(tensors):
+        array = np.asarray(tensors[name], order="C")
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

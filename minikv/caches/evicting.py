@@ -14,22 +14,35 @@ class Evicting(Cache):
     """Keep at most `budget` tokens' K/V at each layer and head; the rest is gone for good.
 
     The call's tokens attend to what is stored and to themselves; then the layer drops rows until
-    `budget` are left. A policy says which by writing `priority`.
+    `budget` are left. A token fed alone so attends to `budget` tokens and itself. A policy says
+    what goes by writing `priority`.
 
-    If a call is interrupted, rows may be lost: the next call raises `CacheError` until `reset`.
+    `truncate` brings nothing back and undoes no score; heads that keep different tokens then keep
+    as many as the one that has the fewest left. If a call is interrupted, rows may be lost: until
+    `reset`, the cache raises `CacheError`.
+
+    Raises
+    ------
+    CacheError
+        If `budget` is below 1 or larger than the model's context.
     """
 
     per_head: ClassVar[bool] = False  # whether heads keep different tokens
 
     def __init__(self, weights: Any, budget: int, **parameters: Any) -> None:
-        self.budget = whole("budget", budget)
-        super().__init__(weights, budget=budget, **parameters)
+        self.budget, context = whole("budget", budget), weights.config.max_position_embeddings
+        if self.budget > context:
+            raise CacheError(
+                f"budget is {budget}, expected at most the context of {context} tokens "
+                "(max_position_embeddings)"
+            )
+        super().__init__(weights, budget=self.budget, **parameters)
 
     def reset(self) -> None:
         self.seen, self._open = 0, False
         layers, groups = range(len(self.weights.layers)), self._row[0]
-        self._positions = [np.empty((0, groups), dtype=np.int64) for _ in layers]
-        self._scores = [np.empty((0, groups)) for _ in layers]
+        self._positions: list[Any] = [np.empty((0, groups), dtype=np.int64) for _ in layers]
+        self._scores: list[Any] = [np.empty((0, groups)) for _ in layers]
         self._k = [self._empty(0, *self._row) for _ in layers]
         self._v = [self._empty(0, *self._row) for _ in layers]
 
@@ -38,21 +51,27 @@ class Evicting(Cache):
         raise NotImplementedError
 
     def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self._open:
-            raise CacheError(
-                f"a call on this {self.policy} cache was interrupted and may have dropped rows; "
-                "call reset() and feed the text again"
-            )
-        self._open = True
+        self._whole()
         return super().begin(ids)
 
     def advance(self, tokens: int) -> None:
         super().advance(tokens)
         self._open = False
 
+    def _arrays(self) -> dict[str, list[Any]]:
+        return {"positions": self._positions, "scores": self._scores, "k": self._k, "v": self._v}
+
+    def _whole(self) -> None:
+        if self._open:
+            raise CacheError(
+                f"a call on this {self.policy} cache was interrupted and may have dropped rows; "
+                "call reset() and feed the text again"
+            )
+
     def update(
         self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
     ) -> tuple[np.ndarray, Any, Any]:
+        self._open = True  # until `advance`
         index, groups = layer.index, self._row[0]
         at = np.arange(self.seen, self.seen + len(positions))
         new = np.broadcast_to(at[:, None], (len(at), groups))
@@ -89,28 +108,23 @@ class Evicting(Cache):
         return sum(self._kv_bytes(len(positions)) for positions in self._positions)
 
     def _truncate(self, length: int) -> None:
+        self._whole()
         for index, positions in enumerate(self._positions):
-            left = int((positions < length).sum(axis=0).min())  # every head keeps equally many
-            keep = np.broadcast_to(np.arange(left)[:, None], (left, self._row[0]))
-            self._positions[index] = positions[:left]
-            self._scores[index] = self._scores[index][:left]
-            self._k[index] = self._gather(self._k[index], keep)
-            self._v[index] = self._gather(self._v[index], keep)
+            left = int((positions < length).sum(axis=0).min())
+            for rows in self._arrays().values():
+                rows[index] = rows[index][:left]
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        tensors = {"seen": np.array([self.seen])}
-        for index in range(len(self._k)):
-            tensors[f"positions.{index}"] = self._positions[index]
-            tensors[f"scores.{index}"] = self._scores[index]
-            tensors[f"k.{index}"] = np.asarray(self._k[index])
-            tensors[f"v.{index}"] = np.asarray(self._v[index])
-        return tensors
+        self._whole()
+        return {f"{name}.{index}": np.asarray(rows) for name, layers in self._arrays().items()
+                for index, rows in enumerate(layers)}  # fmt: skip
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._open, self.seen = False, int(tensors["seen"][0])
         for index in range(len(self._k)):
-            self._positions[index] = tensors[f"positions.{index}"]
-            rows = len(self._positions[index])
-            self._scores[index] = np.array(tensors[f"scores.{index}"])
-            self._k[index] = self._checked(tensors[f"k.{index}"], (rows, *self._row))
-            self._v[index] = self._checked(tensors[f"v.{index}"], (rows, *self._row))
+            at, groups = tensors[f"positions.{index}"], self._row[0]
+            self._positions[index] = self._checked(at, len(at), groups, dtype="int64")
+            scores = tensors[f"scores.{index}"]
+            self._scores[index] = self._checked(scores, len(at), groups, dtype="float64")
+            for name, rows in (("k", self._k), ("v", self._v)):
+                given = self._checked(tensors[f"{name}.{index}"], len(at), *self._row)
+                rows[index] = self._xp.asarray(given)

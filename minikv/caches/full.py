@@ -59,9 +59,7 @@ class Full(Cache):
         }
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        layers = range(len(self.weights.layers))
-        shape = (len(tensors["k.0"]), *self._row)
-        self._k, self._v = (
-            [self._checked(tensors[f"{name}.{index}"], shape) for index in layers] for name in "kv"
-        )
-        self.seen = shape[0]
+        for name, buffers in (("k", self._k), ("v", self._v)):
+            for index in range(len(buffers)):
+                given = self._checked(tensors[f"{name}.{index}"], self.seen, *self._row)
+                buffers[index] = self._xp.asarray(given)

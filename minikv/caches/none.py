@@ -42,5 +42,4 @@ class NoCache(Cache):
         return {"ids": self._ids[: self.seen]}
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._ids = tensors["ids"].astype(np.int32)
-        self.seen = len(self._ids)
+        self._ids = self._checked(tensors["ids"], self.seen, dtype="int32")

@@ -38,9 +38,16 @@ class Residual(Cache):
 
     Notes
     -----
-    Bytes held: ``min(seen, budget) * L * 2 * G * d * s + seen * len(checkpoints) * D * s``.
-    A checkpoint is kept for recent tokens too: it is what they will be recomputed from. If a call
-    is interrupted, the K/V it may have overwritten count as evicted, and nothing is lost.
+    Bytes held: ``stored * L * 2 * G * d * s + seen * len(checkpoints) * D * s``, or ``seen * 4``
+    for the second term with token ids, where `stored` is ``min(seen, budget)``; after `truncate`
+    or an interrupted call it is less, until the next call. A checkpoint is kept for recent tokens
+    too: it is what they will be recomputed from. An interrupted call loses nothing: all K/V count
+    as evicted, since it may have overwritten some.
+
+    Raises
+    ------
+    CacheError
+        If `budget` is negative, or `checkpoints` names no layers, lacks 0 or has a layer too many.
     """
 
     policy = "residual"
@@ -48,58 +55,58 @@ class Residual(Cache):
     def __init__(
         self, weights: Any, budget: int = 128, checkpoints: str | int | Iterable[int] = "embedding"
     ) -> None:
-        if not isinstance(checkpoints, (str, int)):
-            checkpoints = sorted(set(checkpoints))
         self.budget = whole("budget", budget, 0)
         self.layers_kept = checkpoint_layers(checkpoints, len(weights.layers))
         self._tokens_only = checkpoints == "tokens"
         self._capacity = min(self.budget, weights.config.max_position_embeddings)
-        super().__init__(weights, budget=self.budget, checkpoints=checkpoints)
+        self._width = weights.config.hidden_size
+        kept = "tokens" if self._tokens_only else list(self.layers_kept)
+        super().__init__(weights, budget=self.budget, checkpoints=kept)
 
     def reset(self) -> None:
-        self.seen = 0
-        layers = range(len(self.weights.layers))
+        self.seen = self._evicted = 0  # tokens 0 to _evicted have no K/V here
+        layers, xp = range(len(self.weights.layers)), self._xp
         self._k = [self._empty(self._capacity, *self._row) for _ in layers]  # rings: row p at
         self._v = [self._empty(self._capacity, *self._row) for _ in layers]  # p % capacity
-        self._held = [(0, 0)] * len(self._k)  # positions whose K/V the layer's ring holds
-        self._rows = {layer: Rows(self._xp) for layer in self.layers_kept}
+        empty = xp.empty((0,), dtype=xp.int32) if self._tokens_only else self._empty(0, self._width)
+        self._rows = {layer: Rows(xp, empty) for layer in self.layers_kept}
         self._replayed: list[Any] = []
+        self._open = False  # whether a call has begun to overwrite the rings
 
     def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if any(held != self._held[0] or held[1] != self.seen for held in self._held):
-            self._held = [(self.seen, self.seen)] * len(self._held)  # an interrupted call
+        if self._open:
+            self._evicted, self._open = self.seen, False
         for rows in self._rows.values():
             rows.truncate(self.seen)
-        self._evicted = self._held[0][0]
         if self._tokens_only:
             self._rows[0].append(self._xp.asarray(ids.astype(np.int32)))
         return super().begin(ids)
 
+    def advance(self, tokens: int) -> None:
+        super().advance(tokens)
+        self._evicted, self._open = max(0, self.seen - self._capacity), False
+
     def update(
         self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
     ) -> tuple[np.ndarray, Any, Any]:
+        self._open = True
         index, end = layer.index, self.seen + k.shape[0]
         if index in self._rows and not self._tokens_only:
             self._rows[index].append(residual)
         ring_k, ring_v = self._k[index], self._v[index]
         if end <= self._capacity and not self._evicted:  # nothing to recompute, no wrap
             ring_k[self.seen : end], ring_v[self.seen : end] = k, v
-            self._held[index] = (0, end)
             return np.arange(end), ring_k[:end], ring_v[:end]
 
         all_k, all_v = self._empty(end, *self._row), self._empty(end, *self._row)
         self._recompute(layer, all_k, all_v)
-        for start, stop in self._ring_slices(self._evicted, self.seen):
-            at = start % self._capacity
-            all_k[start:stop] = ring_k[at : at + stop - start]
-            all_v[start:stop] = ring_v[at : at + stop - start]
+        for rows, at in self._ring_slices(self._evicted, self.seen):
+            all_k[rows], all_v[rows] = ring_k[at], ring_v[at]
         all_k[self.seen :], all_v[self.seen :] = k, v
-        oldest = max(self._evicted, end - self._capacity)
-        for start, stop in self._ring_slices(max(oldest, self.seen), end):
-            at = start % self._capacity
-            ring_k[at : at + stop - start] = all_k[start:stop]
-            ring_v[at : at + stop - start] = all_v[start:stop]
-        self._held[index] = (oldest, end)
+        oldest = max(0, end - self._capacity)
+        for rows, at in self._ring_slices(oldest if oldest < self._evicted else
+                                          max(oldest, self.seen), end):  # fmt: skip
+            ring_k[at], ring_v[at] = all_k[rows], all_v[rows]
         return np.arange(end), all_k, all_v
 
     def _recompute(self, layer: Any, all_k: Any, all_v: Any) -> None:
@@ -122,60 +129,59 @@ class Residual(Cache):
                 all_k[start:stop], all_v[start:stop] = kv_from_residual(rows, at, layer)
         self._replayed = carried
 
-    def _ring_slices(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
-        """Cut positions ``start..stop`` where the ring wraps."""
+    def _ring_slices(self, start: int, stop: int) -> Iterable[tuple[slice, slice]]:
+        """Positions ``start..stop`` and their places in the ring, cut where it wraps."""
         while start < stop:
-            cut = min(stop, (start // self._capacity + 1) * self._capacity)
-            yield start, cut
+            at = start % self._capacity
+            cut = min(stop, start - at + self._capacity)
+            yield slice(start, cut), slice(at, at + cut - start)
             start = cut
 
     @property
     def stored(self) -> int:
-        start, stop = self._held[0]
-        return max(0, min(stop, self.seen) - start)
+        return 0 if self._open else self.seen - self._evicted
 
     @property
     def nbytes(self) -> int:
-        width = 4 if self._tokens_only else self.weights.config.hidden_size * self._itemsize
+        width = 4 if self._tokens_only else self._width * self._itemsize
         checkpoints = self.seen * width * len(self._rows)
         return self._kv_bytes(self.stored) * len(self._k) + checkpoints
 
     def _truncate(self, length: int) -> None:
-        self._held = [(min(start, length), min(stop, length)) for start, stop in self._held]
+        self._evicted = min(self._evicted, length)
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        start, stop = self._held[0][0], self.seen
-        tensors = {"start": np.array([start])}
-        for index in range(len(self._k)):
-            for name, ring in (("k", self._k[index]), ("v", self._v[index])):
-                parts = [np.asarray(ring[a % self._capacity :][: b - a])
-                         for a, b in self._ring_slices(start, stop)]  # fmt: skip
-                tensors[f"{name}.{index}"] = np.concatenate([np.empty((0, *self._row)), *parts]) \
-                    .astype(np.asarray(ring[:0]).dtype)  # fmt: skip
+        start = self.seen - self.stored
+        tensors = {"evicted": np.array([start])}
+        for name, rings in (("k", self._k), ("v", self._v)):
+            for index, ring in enumerate(rings):
+                parts = [np.asarray(ring[at]) for _, at in self._ring_slices(start, self.seen)]
+                tensors[f"{name}.{index}"] = np.concatenate([np.asarray(ring[:0]), *parts])
         for index, rows in self._rows.items():
             tensors[f"checkpoint.{index}"] = rows.joined(self.seen)
         return tensors
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self.reset()
-        first = tensors["checkpoint.0"]
-        start, self.seen = int(tensors["start"][0]), len(first)
-        wide = () if self._tokens_only else (self.weights.config.hidden_size,)
+        self._evicted = start = int(self._checked(tensors["evicted"], 1, dtype="int64")[0])
+        for name, rings in (("k", self._k), ("v", self._v)):
+            for index, ring in enumerate(rings):
+                given = self._checked(tensors[f"{name}.{index}"], self.seen - start, *self._row)
+                for part, at in self._ring_slices(start, self.seen):
+                    ring[at] = self._xp.asarray(given[part.start - start : part.stop - start])
         for index, rows in self._rows.items():
-            rows.append(self._checked(tensors[f"checkpoint.{index}"], (self.seen, *wide)))
-        for index in range(len(self._k)):
-            for name, ring in (("k", self._k[index]), ("v", self._v[index])):
-                given = self._checked(tensors[f"{name}.{index}"], (self.seen - start, *self._row))
-                for a, b in self._ring_slices(start, self.seen):
-                    ring[a % self._capacity :][: b - a] = given[a - start : b - start]
-            self._held[index] = (start, self.seen)
+            width, dtype = ((), "int32") if self._tokens_only else ((self._width,), "")
+            saved = tensors[f"checkpoint.{index}"]
+            rows.append(self._xp.asarray(self._checked(saved, self.seen, *width, dtype=dtype)))
 
 
 class Rows:
-    """Rows appended in chunks of `_CHUNK`, so that growing never copies what is there."""
+    """Rows appended in chunks of `_CHUNK`, so that growing never copies what is there.
 
-    def __init__(self, xp: Any) -> None:
-        self._xp = xp
+    `empty` is an array of no rows, of the shape and dtype of what will be appended.
+    """
+
+    def __init__(self, xp: Any, empty: Any) -> None:
+        self._xp, self._empty = xp, empty
         self.chunks: list[Any] = []
         self.length = 0
 
@@ -184,7 +190,8 @@ class Rows:
         while taken < count:
             filled = self.length % _CHUNK
             if not filled:
-                self.chunks.append(self._xp.empty((_CHUNK, *rows.shape[1:]), dtype=rows.dtype))
+                chunk = (_CHUNK, *self._empty.shape[1:])
+                self.chunks.append(self._xp.empty(chunk, dtype=self._empty.dtype))
             fit = min(_CHUNK - filled, count - taken)
             self.chunks[-1][filled : filled + fit] = rows[taken : taken + fit]
             self.length, taken = self.length + fit, taken + fit
@@ -194,7 +201,7 @@ class Rows:
         del self.chunks[-(-self.length // _CHUNK) :]
 
     def joined(self, length: int) -> np.ndarray:
-        return np.concatenate([np.asarray(chunk) for chunk in self.chunks])[:length]
+        return np.concatenate([np.asarray(part) for part in (self._empty, *self.chunks)])[:length]
 
 
 class _Prefix(Cache):
@@ -228,11 +235,16 @@ def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tu
             f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', 'every', "
             "a number k (every k-th layer) or a set of layers"
         )
-    if isinstance(checkpoints, int):
+    if isinstance(checkpoints, (int, np.integer)):
         return tuple(range(0, layers, whole("checkpoints", checkpoints)))
-    kept = sorted(whole("a checkpoint layer", layer, 0) for layer in checkpoints)
-    if not kept or kept[0] != 0:
+    try:
+        kept = sorted({whole("a checkpoint layer", layer, 0) for layer in checkpoints})
+    except TypeError:
+        raise CacheError(
+            f"checkpoints is {checkpoints!r}, expected a name, a number or a set"
+        ) from None
+    if 0 not in kept:
         raise CacheError(f"checkpoint layers {kept} lack layer 0, where recomputing starts; add 0")
     if kept[-1] >= layers:
         raise CacheError(f"checkpoint layer {kept[-1]} does not exist: the model has {layers}")
-    return tuple(dict.fromkeys(kept))
+    return tuple(kept)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import CacheError
 from ..projection import kv_from_residual
 from .base import Cache
 
@@ -66,13 +67,17 @@ class Scheduled(Cache):
         has_kv, has_residual = self._has_kv[layer.index], self._has_residual[layer.index]
         for at in range(len(has_kv)):
             wanted = self.schedule(self._step, layer.index, at)
+            if wanted not in ("kv", "residual", "both"):
+                raise CacheError(
+                    f"schedule returned {wanted!r}, expected 'kv', 'residual' or 'both'"
+                )
             if wanted in ("kv", "both") and not has_kv[at]:
                 k[at : at + 1], v[at : at + 1] = self._recomputed(layer, at)
                 has_kv[at] = True
             if wanted == "kv" and has_residual[at]:
-                residual[at], has_residual[at] = np.nan, False
+                has_residual[at], residual[at] = False, np.nan
             if wanted == "residual" and has_kv[at] and has_residual[at]:
-                k[at], v[at], has_kv[at] = np.nan, np.nan, False
+                has_kv[at], k[at], v[at] = False, np.nan, np.nan
 
     def _recomputed(self, layer: Any, at: int) -> tuple[Any, Any]:
         rows = self._slots[layer.index][2][at : at + 1]
@@ -105,17 +110,12 @@ class Scheduled(Cache):
         return tensors
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._step, self.seen = int(tensors["step"][0]), len(tensors["has_kv.0"])
+        self._step = int(self._checked(tensors["step"], 1, dtype="int64")[0])
         shapes = (self._row, self._row, (self.weights.config.hidden_size,))
         for index in range(len(self._slots)):
             self._slots[index] = [
-                self._checked(tensors[f"{name}.{index}"], (self.seen, *shape))
+                self._xp.asarray(self._checked(tensors[f"{name}.{index}"], self.seen, *shape))
                 for name, shape in zip(("k", "v", "residual"), shapes, strict=True)
             ]
-            self._has_kv[index] = tensors[f"has_kv.{index}"]
-            self._has_residual[index] = tensors[f"has_residual.{index}"]
-
-    def fork(self) -> Scheduled:
-        twin = Scheduled(self.weights, self.schedule)
-        twin._restore({name: np.array(array) for name, array in self._tensors().items()})
-        return twin
+            for name, has in (("has_kv", self._has_kv), ("has_residual", self._has_residual)):
+                has[index] = self._checked(tensors[f"{name}.{index}"], self.seen, dtype="bool")

@@ -43,9 +43,9 @@ class StreamingLLM(Evicting):
             raise CacheError(f"budget is {budget}, expected more than the {self.sinks} sinks")
         super().__init__(weights, budget, sinks=sinks, reposition=reposition)
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids, positions = super().begin(ids)
-        return ids, positions - self.seen + self.stored if self.reposition else positions
+    @property
+    def next_position(self) -> int:
+        return self.stored if self.reposition else self.seen
 
     def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
         return np.where(positions < self.sinks, np.inf, positions)
