@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import strategies as st
 
 from minikv import ModelConfig
@@ -42,7 +44,7 @@ def cases(draw: st.DrawFn, max_layers: int = 4, min_tokens: int = 1, scales=None
         config,
         ids=draw(text),
         other=draw(text),
-        chunks=tuple(b - a for a, b in zip(edges, edges[1:], strict=False)),
+        chunks=tuple(b - a for a, b in itertools.pairwise(edges)),
         seed=draw(st.integers(0, 2**20)),
         scale=draw(st.sampled_from(scales or [0.01, 1.0, 3.0, 30.0])),
     )

@@ -1,4 +1,4 @@
-"""P and N of every theorem: its check on random cases, and a control that must find a difference."""
+"""P and N of each theorem: its check on random cases, and a control that must make a difference."""
 
 from __future__ import annotations
 

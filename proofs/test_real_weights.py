@@ -1,0 +1,37 @@
+"""W: every theorem on SmolLM2-135M-Instruct, at every layer, across kinds of text."""
+
+from __future__ import annotations
+
+import pytest
+
+from minikv.verify import THEOREMS
+from minikv.verify.texts import TEXTS, real_cases
+from minikv.verify.theorems import last_position_patch
+
+pytestmark = pytest.mark.weights
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return real_cases(MODEL)
+
+
+@pytest.mark.parametrize("theorem", list(THEOREMS))
+def test_holds_on_real_weights(theorem, cases):
+    # The two texts of a case are of different kinds; each theorem takes one of the four pairs,
+    # T2, which is about pairs, takes them all.
+    number = int(theorem[1:])
+    for case in cases if theorem == "T2" else [cases[number % len(TEXTS)]]:
+        THEOREMS[theorem].check(case)
+
+
+@pytest.mark.parametrize("theorem", list(THEOREMS))
+def test_control_makes_a_difference_on_real_weights(theorem, cases):
+    assert THEOREMS[theorem].control(cases[0])
+
+
+def test_patching_the_last_position_alone_is_not_enough_at_any_layer_but_the_last(cases):
+    case = cases[0]
+    losses = [last_position_patch(case, layer) for layer in range(len(case.model.layers) - 1)]
+    assert min(losses) > 1e-6  # nats; at the last layer the last position is all that is read
