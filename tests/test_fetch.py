@@ -139,6 +139,9 @@ def test_a_fetched_model_is_the_model_bit_for_bit(toy):
     for name, tensor in made.items():
         assert np.array_equal(ours[name].view(np.uint32), tensor.view(np.uint32)), name
     a, b = Tokenizer.from_folder(folder), Tokenizer.from_folder(TINY)
+    theirs = json.loads(b.backend.to_str())
+    for part, value in json.loads(a.backend.to_str()).items():
+        assert value == theirs[part] or part == "decoder", part
     text = "<|im_start|>the stream 123 é🙂 don't\n\n  that<|im_end|>"
     assert a.encode(text) == b.encode(text)
     assert a.decode(a.encode(text)) == b.decode(b.encode(text))

@@ -139,6 +139,7 @@ def test_every_finite_float16_and_bfloat16_widens_exactly(tmp_path):
             want = struct.unpack("<65536e", finite.tobytes())
         else:
             want = struct.unpack("<65536f", b"".join(b"\0\0" + v.tobytes() for v in finite))
+        assert not got.flags.writeable
         assert np.array_equal(got.view(np.uint32), np.array(want, np.float32).view(np.uint32))
 
 
@@ -216,14 +217,15 @@ LAST = "model.norm.weight"
 FIRST = EMBEDDING
 LIES = {
     "a dtype that does not exist": (changed(FIRST, dtype="F33"), "F33"),
-    "a dtype that is a list": (changed(FIRST, dtype=["F32"]), "dtype"),
+    "a dtype that is a list": (changed(FIRST, dtype=["F32"]), "dtype a list"),
     "float64": (None, "F64"),
-    "a shape larger than its bytes": (changed(FIRST, shape=[7, 5]), "shape"),
-    "a shape that overflows 64 bits": (changed(FIRST, shape=[2**33, 2**33]), "shape"),
-    "a shape with many dimensions": (changed(FIRST, shape=[1] * 10_000), "shape"),
-    "a negative dimension": (changed(FIRST, shape=[-7, -4]), "shape"),
-    "a fractional dimension": (changed(FIRST, shape=[7.0, 4]), "shape"),
-    "a dimension that is true": (changed(FIRST, shape=[28, True]), "shape"),
+    "a shape larger than its bytes": (changed(FIRST, shape=[7, 5]), "but 112 bytes"),
+    "a shape smaller than its bytes": (changed(FIRST, shape=[6, 4]), "but 112 bytes"),
+    "a shape that overflows 64 bits": (changed(FIRST, shape=[2**33, 2**33]), "but 112 bytes"),
+    "a shape with many dimensions": (changed(FIRST, shape=[1] * 10_000), "up to 8 whole numbers"),
+    "a negative dimension": (changed(FIRST, shape=[-7, -4]), "up to 8 whole numbers"),
+    "a fractional dimension": (changed(FIRST, shape=[7.0, 4]), "up to 8 whole numbers"),
+    "a dimension that is true": (changed(FIRST, shape=[28, True]), "up to 8 whole numbers"),
     "offsets beyond the file": (changed(LAST, data_offsets=[0, 2**40]), "offsets"),
     "negative offsets": (changed(FIRST, data_offsets=[-112, 0]), "offsets"),
     "offsets the wrong way round": (changed(FIRST, data_offsets=[112, 0]), "offsets"),
@@ -261,13 +263,13 @@ def test_a_header_that_lies_is_refused(tmp_path, lie):
 def test_overlaps_gaps_and_trailing_bytes_are_refused(tmp_path):
     header, data = layout(small_tensors())
     begin, end = header[LAST]["data_offsets"]
-    for shift, said in ((-4, "overlaps"), (4, "gap")):
+    for shift, said in ((-4, "overlaps the one before"), (4, "follows a gap")):
         moved = header | {LAST: header[LAST] | {"data_offsets": [begin + shift, end + shift]}}
         write(tmp_path / "model.safetensors", moved, data + b"\0" * 4)
         with pytest.raises(WeightsError, match=said):
             load_tensors(tmp_path, SMALL)
     write(tmp_path / "model.safetensors", header, data + b"\0")
-    with pytest.raises(WeightsError, match="describes"):
+    with pytest.raises(WeightsError, match="its header describes"):
         load_tensors(tmp_path, SMALL)
 
 
@@ -305,7 +307,7 @@ def test_a_key_that_appears_twice_is_refused(tmp_path):
     text = json.dumps(header)
     text = text[:-1] + ', "model.norm.weight": ' + json.dumps(header["model.norm.weight"]) + "}"
     write(tmp_path / "model.safetensors", text.encode(), data)
-    with pytest.raises(WeightsError, match="twice"):
+    with pytest.raises(WeightsError, match="appears twice"):
         load_tensors(tmp_path, SMALL)
 
 

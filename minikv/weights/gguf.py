@@ -148,7 +148,7 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
     tokenizer.decoder = decoders.ByteLevel()
     types = dict(zip(tokens, fields["tokenizer.ggml.token_type"], strict=True))
     for token, type_ in types.items():
-        added = AddedToken(token, normalized=False, special=type_ == _CONTROL)
+        added = AddedToken(token, normalized=False)
         if type_ == _CONTROL:
             tokenizer.add_special_tokens([added])
         elif type_ == _USER_DEFINED:
