@@ -20,7 +20,7 @@ Notation b64 := (binary_float 53 1024).
 Notation rne := mode_NE.
 Definition zero : b64 := B754_zero false.        (* +0.0 *)
 
-(* ------------------------------------------- T7: the orders of evaluation, now over binary64 data *)
+(** * T7: the orders of evaluation, now over binary64 data *)
 Inductive btree := BZero | BNum (x : b64) | BMul (x w : b64) | BFma (x w : b64) (acc : btree)
                  | BAdd (l r : btree).
 
@@ -56,10 +56,11 @@ Fixpoint has_zero (t : btree) : bool :=
 Definition holds (z : bool) (x : b64) (r : R) : Prop :=
   is_finite x = true /\ B2R x = r /\ (z = true -> r = 0 -> Bsign x = false).
 
-(* ------------------------------------------------------------------------- one operation at a time *)
+(** * One operation at a time *)
 Lemma no_overflow u l : (-1074 <= u <= 970)%Z -> fits u l ->
   round radix2 (SpecFloat.fexp 53 1024) (round_mode rne) (dot l) = dot l /\
-  Rlt_bool (Rabs (round radix2 (SpecFloat.fexp 53 1024) (round_mode rne) (dot l))) (pow2 1024) = true.
+  Rlt_bool (Rabs (round radix2 (SpecFloat.fexp 53 1024) (round_mode rne) (dot l))) (pow2 1024)
+  = true.
 Proof.
   intros Hu F. pose proof (fits_rnd u l (proj1 Hu) F) as E. unfold rnd in E.
   change (SpecFloat.fexp 53 1024) with (FLT_exp (-1074) 53).
@@ -117,7 +118,8 @@ Proof.
     (Rlt_bool_spec (B2R x * B2R w) 0); simpl; (reflexivity || nra).
 Qed.
 
-Lemma fma_holds u z x w a l : (-1074 <= u <= 970)%Z -> finite2 (x, w) -> fits u (real2 (x, w) :: l) ->
+Lemma fma_holds u z x w a l : (-1074 <= u <= 970)%Z -> finite2 (x, w) ->
+  fits u (real2 (x, w) :: l) ->
   holds z a (dot l) -> holds z (Bfma rne x w a) (dot (real2 (x, w) :: l)).
 Proof.
   intros Hu [Fx Fw] F (Fa & Va & Sa). destruct (no_overflow u _ Hu F) as [E O]. simpl in Fx, Fw.
@@ -128,10 +130,11 @@ Proof.
   destruct (Req_dec (dot l) 0) as [A|A].
   - rewrite (Sa Hz A). now destruct (xorb _ _).
   - rewrite sign_mult, (sign_nonzero a) by (auto; lra). rewrite Va.
-    destruct (Rlt_bool_spec (B2R x * B2R w) 0), (Rlt_bool_spec (dot l) 0); simpl; (reflexivity || lra).
+    destruct (Rlt_bool_spec (B2R x * B2R w) 0), (Rlt_bool_spec (dot l) 0); simpl;
+      (reflexivity || lra).
 Qed.
 
-(* --------------------------------------------------------------------------------- T7, bit for bit *)
+(** * T7, bit for bit *)
 Lemma B2R_one : B2R one = 1.
 Proof. apply Bone_correct. Qed.
 #[local] Opaque one.
@@ -164,8 +167,9 @@ Proof.
   - symmetry. exact (sum_perm _ _ (Permutation_map _ Q)).
 Qed.
 
-(* Hence any two orders give the same bits, if a +0.0 takes part in both or the result is not 0 ... *)
-Theorem bits_exact u l t1 t2 : bfits u l -> Permutation (bleaves t1) l -> Permutation (bleaves t2) l ->
+(* So any two orders give the same bits, if a +0.0 takes part in both or the result is not 0 ... *)
+Theorem bits_exact u l t1 t2 : bfits u l ->
+  Permutation (bleaves t1) l -> Permutation (bleaves t2) l ->
   (has_zero t1 && has_zero t2)%bool = true \/ bdot l <> 0 -> beval t1 = beval t2.
 Proof.
   intros F P1 P2 Z. destruct (value_exact u l t1 F P1) as (F1 & V1 & S1).
@@ -184,7 +188,7 @@ Proof.
   intros F P1 P2. apply (bits_exact u l); simpl; rewrite ?app_nil_r, ?Bool.orb_true_r; auto.
 Qed.
 
-(* ------------------------------------------------------------ the hypotheses of T7 cannot be dropped *)
+(** * The hypotheses of T7 cannot be dropped *)
 Definition of_int (n : Z) : b64 := binary_normalize 53%Z 1024%Z Hprec Hmax rne n 0 false.
 Notation int n := (BNum (of_int n)).
 

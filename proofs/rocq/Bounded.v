@@ -6,7 +6,8 @@
    than 2 will do.  Such a policy has a bounded loss; T4's recomputation has none.
 
    A vector is the function of its coordinates; |.| is any norm, given by the three properties
-   that the proof uses (the Euclidean and the maximum norm have them).  Rounding is not part of this theorem. *)
+   that the proof uses (the Euclidean and the maximum norm have them).  Rounding is not part of
+   this theorem. *)
 From Coq Require Import Reals List Lra.
 Import ListNotations.
 Open Scope R_scope.
@@ -20,10 +21,10 @@ Definition dropped (l : list (R * bool)) : R :=                            (* ep
 Definition renormalised (l : list (R * bool)) : list R :=
   map (fun p : R * bool => if snd p then fst p / (1 - dropped l) else 0) l.
 
-(* --------------------------------------------- T9: the softmax of what is kept is `renormalised` *)
+(** * T9: the softmax of what is kept is `renormalised` *)
 Definition softmax (scores : list (R * bool)) : list (R * bool) :=
   map (fun p => (exp (fst p) / sum (map (fun q => exp (fst q)) scores), snd p)) scores.
-Definition exp_kept (scores : list (R * bool)) : list R :=                 (* a dropped score is -inf *)
+Definition exp_kept (scores : list (R * bool)) : list R :=             (* a dropped score is -inf *)
   map (fun p : R * bool => if snd p then exp (fst p) else 0) scores.
 
 Lemma sum_exp_pos (scores : list (R * bool)) : scores <> [] ->
@@ -31,8 +32,8 @@ Lemma sum_exp_pos (scores : list (R * bool)) : scores <> [] ->
 Proof.
   assert (N : forall l : list (R * bool), 0 <= sum (map (fun q => exp (fst q)) l)).
   { induction l as [|q l IH]; simpl; [lra|]. pose proof (exp_pos (fst q)). lra. }
-  destruct scores as [|q l]; [easy|]. intros _. simpl. pose proof (N l). pose proof (exp_pos (fst q)).
-  lra.
+  destruct scores as [|q l]; [easy|]. intros _. simpl.
+  pose proof (N l). pose proof (exp_pos (fst q)). lra.
 Qed.
 
 Lemma softmax_sum scores : scores <> [] -> sum (weights (softmax scores)) = 1.
@@ -56,11 +57,11 @@ Proof.
     set (s := sum (map (fun q => exp (fst q)) scores)) in *. clearbody s. clear H K.
     induction scores as [|[x []] l IH]; unfold sum in *; simpl in *; [field| |]; lra. }
   unfold renormalised. rewrite E. set (k := sum (exp_kept scores)) in *. unfold softmax, exp_kept.
-  set (s := sum (map (fun q => exp (fst q)) scores)) in *. clearbody s k. rewrite !map_map. apply map_ext.
-  intros [x []]; simpl; field; lra.
+  set (s := sum (map (fun q => exp (fst q)) scores)) in *. clearbody s k.
+  rewrite !map_map. apply map_ext. intros [x []]; simpl; field; lra.
 Qed.
 
-(* ------------------------------------------------------------- T9: the weights move by 2 * eps in all *)
+(** * T9: the weights move by 2 * eps in all *)
 Fixpoint distance (ws ws' : list R) : R :=
   match ws, ws' with w :: ws, w' :: ws' => Rabs (w - w') + distance ws ws' | _, _ => 0 end.
 
@@ -87,7 +88,7 @@ Proof.
   - rewrite Rminus_0_r, Rabs_pos_eq by exact Hw. ring.
 Qed.
 
-(* ------------------------------------------------------------------------ T9: hence so does the output *)
+(** * T9: hence so does the output *)
 Section Vectors.
 Definition vector := nat -> R.
 Variable norm : vector -> R.

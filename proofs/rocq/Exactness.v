@@ -22,7 +22,7 @@ Notation fexp64 := (FLT_exp (-1074) 53).
 Definition rnd (x : R) : R := round radix2 fexp64 ZnearestE x.
 Notation pow2 := (bpow radix2).            (* pow2 u is 2^u, also for u < 0 *)
 
-(* ------------------------------------------------ numbers on a grid are not moved by rounding *)
+(** * Numbers on a grid are not moved by rounding *)
 Definition on_grid (u : Z) (x : R) : Prop := exists k : Z, x = IZR k * pow2 u.
 
 Lemma int_format k : (Z.abs k <= 2^53)%Z -> forall u, (-1074 <= u)%Z ->
@@ -41,7 +41,8 @@ Qed.
 
 Lemma grid_bound u k : Rabs (IZR k * pow2 u) <= pow2 (53 + u) -> (Z.abs k <= 2^53)%Z.
 Proof.
-  intros H. rewrite Rabs_mult, (Rabs_pos_eq (pow2 u)), bpow_plus, <- abs_IZR in H by apply bpow_ge_0.
+  intros H. rewrite Rabs_mult, (Rabs_pos_eq (pow2 u)), bpow_plus, <- abs_IZR in H
+    by apply bpow_ge_0.
   apply le_IZR. change (IZR (2^53)) with (pow2 53). exact (Rmult_le_reg_r _ _ _ (bpow_gt_0 _ u) H).
 Qed.
 
@@ -56,7 +57,7 @@ Proof. exists 0%Z. ring. Qed.
 Lemma on_grid_plus u x y : on_grid u x -> on_grid u y -> on_grid u (x + y).
 Proof. intros [j ->] [k ->]. exists (j + k)%Z. rewrite plus_IZR. ring. Qed.
 
-(* ------------------------------------------------------------------------- sums and dot products *)
+(** * Sums and dot products *)
 Definition sum (l : list R) : R := fold_right Rplus 0 l.
 Definition sumabs (l : list R) : R := sum (map Rabs l).
 Definition prods (l : list (R * R)) : list R := map (fun p => fst p * snd p) l.
@@ -76,7 +77,7 @@ Qed.
 Lemma on_grid_sum u l : Forall (on_grid u) l -> on_grid u (sum l).
 Proof. induction 1; simpl; [apply on_grid_0 | now apply on_grid_plus]. Qed.
 
-(* The one hypothesis of T7: the terms lie on the grid and their absolute sum is within 2^53 steps. *)
+(* The one hypothesis of T7: the terms lie on the grid, their absolute sum is within 2^53 steps. *)
 Definition fits (u : Z) (l : list (R * R)) : Prop :=
   Forall (on_grid u) (prods l) /\ sumabs (prods l) <= pow2 (53 + u).
 
@@ -98,13 +99,14 @@ Proof.
   eapply Rle_trans; [apply sum_le_sumabs | exact B].
 Qed.
 
-(* ------------------------------------------------------- T7: one datatype for every order of adding
+(** * T7: one datatype for every order of adding
    Zero      an exact zero: the initial accumulator, or padding
    Num x     a number as it is stored (a plain sum has only these leaves)
    Mul x w   a rounded product
    Fma x w a a fused multiply-add into the partial result a
    Add l r   a rounded addition of two partial results *)
-Inductive tree := Zero | Num (x : R) | Mul (x w : R) | Fma (x w : R) (acc : tree) | Add (l r : tree).
+Inductive tree :=
+  | Zero | Num (x : R) | Mul (x w : R) | Fma (x w : R) (acc : tree) | Add (l r : tree).
 
 Fixpoint leaves (t : tree) : list (R * R) :=
   match t with
@@ -188,56 +190,80 @@ Proof.
     = leaves acc ++ m).
   { induction m as [|[x w] m IH]; intros acc; simpl; [now rewrite app_nil_r|].
     rewrite IH. simpl. now rewrite <- app_assoc. }
-  unfold loop. change 0 with (feval Zero) at 1. rewrite E. apply (dot_exact u); [exact Hu | exact F |].
-  now rewrite L.
+  unfold loop. change 0 with (feval Zero) at 1. rewrite E.
+  apply (dot_exact u); [exact Hu | exact F | now rewrite L].
 Qed.
 
-(* ---------------------------------------------- T7's hypothesis in the form that a kernel can check
-   Floats n * 2^a against floats m * 2^b, with integers n and m; plain integers are a = b = 0. *)
-Definition scaled (a b : Z) (p : Z * Z) : R * R := (IZR (fst p) * pow2 a, IZR (snd p) * pow2 b).
+(** * T7's hypothesis in the forms that minikv checks *)
+Lemma grid_mult u v x w : on_grid u x -> on_grid v w -> on_grid (u + v) (x * w).
+Proof. intros [j ->] [k ->]. exists (j * k)%Z. rewrite mult_IZR, bpow_plus. ring. Qed.
 
-Definition absdot (l : list (Z * Z)) : Z := fold_right (fun p s => Z.abs (fst p * snd p) + s)%Z 0%Z l.
-Definition l1 (l : list (Z * Z)) : Z := fold_right (fun p s => Z.abs (fst p) + s)%Z 0%Z l.
-
-Lemma scaled_prod a b p : fst (scaled a b p) * snd (scaled a b p) = IZR (fst p * snd p) * pow2 (a + b).
-Proof. simpl. rewrite mult_IZR, bpow_plus. ring. Qed.
-
-Theorem fits_scaled a b l : (absdot l <= 2^53)%Z -> fits (a + b) (map (scaled a b) l).
+(* A dot product: x on the grid 2^u, its absolute values at most 2^A steps in all; w on the grid
+   2^v, each at most 2^B steps.  Integers are the case u = v = 0. *)
+Theorem fits_l1 A B u v l : (A + B <= 53)%Z ->
+  Forall (on_grid u) (map fst l) -> sumabs (map fst l) <= pow2 (A + u) ->
+  Forall (fun w => on_grid v w /\ Rabs w <= pow2 (B + v)) (map snd l) -> fits (u + v) l.
 Proof.
-  intros H. split.
-  - apply Forall_map, Forall_map, Forall_forall. intros p _. rewrite scaled_prod. now eexists.
-  - replace (sumabs _) with (IZR (absdot l) * pow2 (a + b)).
-    + rewrite (bpow_plus _ 53). apply Rmult_le_compat_r; [apply bpow_ge_0|].
-      change (pow2 53) with (IZR (2^53)). now apply IZR_le.
-    + clear H. unfold sumabs, prods.
-      induction l as [|p l IH]; cbn [map absdot fold_right sum]; [ring|].
-      unfold absdot in *. rewrite scaled_prod, Rabs_mult, (Rabs_pos_eq (pow2 (a + b))), <- abs_IZR, plus_IZR
-        by apply bpow_ge_0. unfold sum in *. rewrite <- IH. ring.
+  intros AB X S W. rewrite Forall_map in X, W. split.
+  - apply Forall_map. eapply Forall_impl; [|exact (Forall_and X W)].
+    intros [x w] [Hx [Hw _]]. now apply grid_mult.
+  - apply Rle_trans with (sumabs (map fst l) * pow2 (B + v)).
+    + clear X S. unfold sumabs, prods. induction W as [|[x w] l [_ Hw] _ IH]; simpl in *; [lra|].
+      rewrite Rabs_mult. pose proof (Rmult_le_compat_l _ _ _ (Rabs_pos x) Hw). lra.
+    + apply Rle_trans with (pow2 (A + u) * pow2 (B + v)).
+      * apply Rmult_le_compat_r; [apply bpow_ge_0 | exact S].
+      * rewrite <- bpow_plus. apply bpow_le. lia.
 Qed.
 
-(* What `Exact.linear` checks: an L1-bounded row against weights of B bits. *)
-Theorem fits_l1 B a b l : (0 <= B)%Z -> Forall (fun p => Z.abs (snd p) <= 2^B)%Z l ->
-  (l1 l * 2^B <= 2^53)%Z -> fits (a + b) (map (scaled a b) l).
+(* A dot product with a grid for each term (attention: the weight p of a token and its value x):
+   p on 2^(u-e), x on 2^(v+e), so that their products share one grid. *)
+Theorem fits_folded A B u v (l : list (Z * (R * R))) : (A + B <= 53)%Z ->
+  Forall (fun '(e, (p, x)) =>
+    on_grid (u - e) p /\ on_grid (v + e) x /\ Rabs x <= pow2 (B + v + e)) l ->
+  sum (map (fun '(e, (p, _)) => Rabs p * pow2 e) l) <= pow2 (A + u) -> fits (u + v) (map snd l).
 Proof.
-  intros HB W H. apply fits_scaled. eapply Z.le_trans; [|exact H]. clear H.
-  induction W as [|p l Hp _ IH]; cbn [absdot l1 fold_right]; [lia|].
-  unfold absdot, l1 in *. rewrite Z.abs_mul. pose proof (Z.abs_nonneg (fst p)). nia.
+  intros AB G S.
+  set (m := map (fun '(e, (p, x)) => (p * pow2 e, x * pow2 (- e))) l).
+  assert (One : forall e, pow2 e * pow2 (- e) = 1).
+  { intros e. rewrite <- bpow_plus. now replace (e + - e)%Z with 0%Z by lia. }
+  assert (M : prods (map snd l) = prods m).
+  { unfold m, prods. rewrite !map_map. apply map_ext. intros (e & p & x). simpl.
+    replace (p * pow2 e * (x * pow2 (- e))) with (p * x * (pow2 e * pow2 (- e))) by ring.
+    rewrite One. ring. }
+  unfold fits. rewrite M. apply (fits_l1 A B); [exact AB | | |].
+  - unfold m. rewrite map_map, Forall_map. eapply Forall_impl; [|exact G].
+    intros (e & p & x) ([k ->] & _). exists k. simpl. rewrite Rmult_assoc, <- bpow_plus.
+    do 2 f_equal. lia.
+  - unfold m, sumabs. rewrite !map_map. erewrite map_ext; [exact S|]. intros (e & p & x). simpl.
+    now rewrite Rabs_mult, (Rabs_pos_eq (pow2 e)) by apply bpow_ge_0.
+  - unfold m. rewrite map_map, Forall_map. eapply Forall_impl; [|exact G].
+    intros (e & p & x) (_ & [k Hk] & B'). simpl. split.
+    + exists k. rewrite Hk, Rmult_assoc, <- bpow_plus. do 2 f_equal. lia.
+    + rewrite Rabs_mult, (Rabs_pos_eq (pow2 (- e))) by apply bpow_ge_0.
+      replace (B + v)%Z with (B + v + e + - e)%Z by lia. rewrite (bpow_plus _ _ (- e)).
+      apply Rmult_le_compat_r; [apply bpow_ge_0 | exact B'].
 Qed.
 
-(* The coarser one: n terms, numbers of A and of B bits. *)
-Theorem fits_bits A B a b l : (0 <= A)%Z -> (0 <= B)%Z ->
-  Forall (fun p => Z.abs (fst p) <= 2^A /\ Z.abs (snd p) <= 2^B)%Z l ->
-  (Z.of_nat (length l) * 2^(A + B) <= 2^53)%Z -> fits (a + b) (map (scaled a b) l).
+(* A plain sum: at most 2^n numbers on the grid 2^u, each at most 2^A steps. *)
+Theorem fits_count n A u xs : (n + A <= 53)%Z -> INR (length xs) <= pow2 n ->
+  Forall (fun x => on_grid u x /\ Rabs x <= pow2 (A + u)) xs -> fits u (map (fun x => (x, 1)) xs).
 Proof.
-  intros HA HB F H. apply (fits_l1 B); [exact HB| |].
-  - eapply Forall_impl; [|exact F]. now intros p [_ ?].
-  - eapply Z.le_trans; [|exact H]. rewrite Z.pow_add_r, Z.mul_assoc by assumption.
-    apply Z.mul_le_mono_nonneg_r; [lia|]. clear H.
-    induction F as [|p l [Hp _] _ IH]; cbn [l1 fold_right length]; [lia|]. unfold l1 in *. lia.
+  intros HA N X.
+  assert (P : prods (map (fun x => (x, 1)) xs) = xs).
+  { unfold prods. rewrite map_map. rewrite <- (map_id xs) at 2.
+    apply map_ext. intros x. simpl. ring. }
+  split; rewrite P; [eapply Forall_impl; [|exact X]; now intros x [? _]|].
+  apply Rle_trans with (INR (length xs) * pow2 (A + u)).
+  - clear N P. unfold sumabs. induction X as [|x xs [_ Hx] _ IH]; [simpl; lra|].
+    cbn [length map sum fold_right]. rewrite S_INR. unfold sum in IH. lra.
+  - apply Rle_trans with (pow2 n * pow2 (A + u)).
+    + apply Rmult_le_compat_r; [apply bpow_ge_0 | exact N].
+    + rewrite <- bpow_plus. apply bpow_le. lia.
 Qed.
 
 (* Scaling an integer result back by a power of two rounds nothing either. *)
-Theorem unscale_exact k u : (Z.abs k <= 2^53)%Z -> (-1074 <= u)%Z -> rnd (IZR k * pow2 u) = IZR k * pow2 u.
+Theorem unscale_exact k u : (Z.abs k <= 2^53)%Z -> (-1074 <= u)%Z ->
+  rnd (IZR k * pow2 u) = IZR k * pow2 u.
 Proof. intros. apply round_generic; [apply valid_rnd_N | now apply int_format]. Qed.
 
 Print Assumptions dot_exact.
@@ -245,7 +271,7 @@ Print Assumptions order_independent.
 Print Assumptions padding_exact.
 Print Assumptions chunks_exact.
 Print Assumptions loop_exact.
-Print Assumptions fits_scaled.
 Print Assumptions fits_l1.
-Print Assumptions fits_bits.
+Print Assumptions fits_folded.
+Print Assumptions fits_count.
 Print Assumptions unscale_exact.

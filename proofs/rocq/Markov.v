@@ -48,14 +48,15 @@ Qed.
 Section Decoder.
 Context {Tok V KV Out : Type}.          (* tokens, residual vectors, K/V entries, logits *)
 
-Record layer := { kv : nat -> V -> KV;             (* K/V entry of a row, from its position and itself *)
-                  g : nat -> V -> list KV -> V }.  (* its new value, given the K/V of positions 0..p *)
+Record layer := {
+  kv : nat -> V -> KV;              (* K/V entry of a row, from its position and itself *)
+  g : nat -> V -> list KV -> V }.   (* the row's new value, given the K/V of positions 0..p *)
 
 Variable emb : nat -> Tok -> V.         (* position and token -> the stream before layer 0 *)
 Variable head : V -> Out.               (* the stream after the last layer -> logits *)
 Variable Ls : list layer.
 
-(* --------------------------------------------- the full forward pass: all positions, causal mask *)
+(** * The full forward pass: all positions, causal mask *)
 Definition kvs (L : layer) (hs : list V) : list KV := mapi (kv L) hs.
 Definition rows (L : layer) (p : nat) (hs : list V) (ks : list KV) : list V :=
   mapi_from p (fun i h => g L i h (firstn (S i) ks)) hs.
@@ -85,12 +86,12 @@ Qed.
 Lemma run_from_stream l toks : run Ls (mapi emb toks) = run (skipn l Ls) (stream l toks).
 Proof. unfold stream, run. rewrite <- fold_left_app, firstn_skipn. reflexivity. Qed.
 
-(* ----------------------------------------------------------------------------- T1: projection
+(** * T1: projection
    A row of K/V is a function of the same row of the stream, whatever rows are beside it. *)
 Theorem projection L hs p : nth_error (kvs L hs) p = option_map (kv L p) (nth_error hs p).
 Proof. apply mapi_nth. Qed.
 
-(* --------------------------------------------------------------------------------- T2: Markov
+(** * T2: Markov
    The stream at any one layer, all positions, determines the outputs. *)
 Theorem markov l toks1 toks2 : stream l toks1 = stream l toks2 -> outputs toks1 = outputs toks2.
 Proof. intros H. unfold outputs. now rewrite !(run_from_stream l), H. Qed.
@@ -131,7 +132,7 @@ Proof.
   now rewrite <- run_from_stream.
 Qed.
 
-(* --------------------------------------------------------- T3: cache-free; decoding in any chunks
+(** * T3: cache-free; decoding in any chunks
    `extend` takes new rows, from position p on, through the layers.  A cache is one list of K/V
    entries per layer. *)
 Fixpoint extend (ls : list layer) (cache : list (list KV)) (p : nat) (hs : list V)
@@ -162,7 +163,8 @@ Lemma extend_caches ls : forall hs more, exists new,
 Proof.
   induction ls as [|L ls IH]; intros hs more; simpl; [now exists more|].
   destruct (IH (fwd L hs) (rows L (length hs) more (kvs L (hs ++ more)))) as (new & E & F).
-  exists new. rewrite fwd_length in E. rewrite <- kvs_app, E, fwd_app. split; [reflexivity | exact F].
+  exists new. rewrite fwd_length in E. rewrite <- kvs_app, E, fwd_app.
+  split; [reflexivity | exact F].
 Qed.
 
 Lemma outputs_length toks : length (outputs toks) = length toks.
@@ -218,7 +220,7 @@ Theorem cache_free_generation sample n : forall chunks,
   generate (fun cs => fst (decode cs)) sample n chunks = generate cache_free sample n chunks.
 Proof. induction n; intros; simpl; [|rewrite decode_is_forward, IHn]; reflexivity. Qed.
 
-(* ---------------------------------------------------------------------------- T4: any eviction
+(** * T4: any eviction
    What a layer keeps of one position: K/V, the residual on entry to the layer, or both. *)
 Inductive keep := KeepKV (k : KV) | KeepRes (h : V) | KeepBoth (h : V) (k : KV).
 Inductive action := DropKV | DropRes | Materialise | Leave.
@@ -253,7 +255,8 @@ Fixpoint extend_ev (act : nat -> nat -> action) (l : nat) (ls : list layer)
    It answers for each call, layer and position, and may change its mind at every call. *)
 Variable policy : list (list Tok) -> nat -> nat -> action.
 
-Definition decode_ev_chunk (state : list (list Tok) * list Out * list (list cell)) (toks : list Tok) :=
+Definition decode_ev_chunk (state : list (list Tok) * list Out * list (list cell))
+  (toks : list Tok) :=
   let '(history, outs, store) := state in
   let p := length outs in
   let (hs, store') := extend_ev (policy (history ++ [toks])) 0 Ls store p (mapi_from p emb toks) in
@@ -320,10 +323,11 @@ Proof.
 Qed.
 
 Corollary evicting_generation sample n : forall chunks,
-  generate (fun cs => snd (fst (decode_ev cs))) sample n chunks = generate cache_free sample n chunks.
+  generate (fun cs => snd (fst (decode_ev cs))) sample n chunks
+  = generate cache_free sample n chunks.
 Proof. induction n; intros; simpl; [|rewrite any_eviction_is_exact, IHn]; reflexivity. Qed.
 
-(* --------------------------------------------------------------------------------- T5: replay
+(** * T5: replay
    From a checkpoint of the stream at layer l follow the outputs and the K/V of all layers >= l;
    from layer 0, that is, from the token ids, everything does. *)
 Theorem replay l toks :
@@ -335,7 +339,7 @@ Proof.
   induction Ls as [|L ls IH]; intros [|l] hs; simpl; try reflexivity. apply IH.
 Qed.
 
-(* ------------------------------------------------------------------------------ T8: causality
+(** * T8: causality
    The stream, K/V and outputs of the first n tokens are those of a text that ends there. *)
 Lemma run_firstn ls hs n : firstn n (run ls hs) = run ls (firstn n hs).
 Proof.
@@ -361,7 +365,7 @@ Proof.
   unfold outputs. now rewrite firstn_map, run_firstn, mapi_firstn.
 Qed.
 
-(* -------------------------------------------------------------------------------- T10: prefix
+(** * T10: prefix
    K/V of layer 0 depend on token and position alone; those of any layer on the prefix alone. *)
 Theorem layer0_kv L toks p :
   nth_error (kvs L (stream 0 toks)) p = option_map (fun t => kv L p (emb p t)) (nth_error toks p).
@@ -378,7 +382,7 @@ Qed.
 
 End Decoder.
 
-(* ------------------------------------------------ T2 and T10: their hypotheses cannot be dropped
+(** * T2 and T10: their hypotheses cannot be dropped
    A decoder over the integers: a token is its own embedding, K/V is the row, each of the two
    layers adds up what it sees. *)
 Open Scope Z_scope.
@@ -398,14 +402,15 @@ Proof. now vm_compute. Qed.
 
 (* T10: below layer 0 no function of token and position gives the K/V. *)
 Theorem deep_kv_needs_prefix : ~ exists f : nat -> Z -> Z, forall toks p,
-  nth_error (kvs sum_layer (stream id_emb sum_model 1 toks)) p = option_map (f p) (nth_error toks p).
+  nth_error (kvs sum_layer (stream id_emb sum_model 1 toks)) p
+  = option_map (f p) (nth_error toks p).
 Proof.
   intros [f H]. pose proof (H [1; 4] 1%nat) as A. pose proof (H [3; 4] 1%nat) as B.
   vm_compute in A, B. congruence.
 Qed.
 Close Scope Z_scope.
 
-(* ----------------------------------------------- counter-example: value residual breaks T1 and T2
+(** * Counter-example: value residual breaks T1 and T2
    The K/V entry of a layer also reads the stream before layer 0 of its position. *)
 Section ValueResidual.
 Context {V KV : Type}.
@@ -416,7 +421,8 @@ Definition vr_fwd (L : vr_layer) (h0s hs : list V) : list V :=
 Definition vr_run (ls : list vr_layer) (h0s hs : list V) : list V :=
   fold_left (fun x L => vr_fwd L h0s x) ls hs.
 
-(* The cure: with the stream of pairs (h, h0) it is a decoder of the kind above: T1 to T10 hold. *)
+(* The cure: with the stream of pairs (h, h0) it is a decoder of the kind above, so all of
+   the theorems hold. *)
 Definition pair_layer (L : vr_layer) : @layer (V * V) KV :=
   {| kv j x := vkv L j (fst x) (snd x); g i x ks := (vg L i (fst x) ks, snd x) |}.
 
