@@ -203,6 +203,27 @@ def test_a_hub_cache_snapshot_loads_through_its_links(tmp_path):
     assert same_bits(load_tensors(snapshot, SMALL), small_tensors())
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("tied", "shards"), [(True, "5GB"), (False, "20KB")])
+def test_folders_that_transformers_writes_load_as_they_are(tmp_path, dtype, tied, shards):
+    torch = pytest.importorskip("torch", reason="needs the extra `peers`")
+    transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=tied,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path, max_shard_size=shards)
+    assert (tmp_path / "model.safetensors.index.json").exists() is (shards == "20KB")
+    ours = load_tensors(tmp_path, ModelConfig.from_file(tmp_path / "config.json"))
+    theirs = {name: tensor.float().numpy() for name, tensor in model.state_dict().items()}
+    if tied:
+        del theirs["lm_head.weight"]
+    assert same_bits(ours, theirs)
+
+
 # What is refused, and that the message names it
 
 
