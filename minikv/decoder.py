@@ -167,7 +167,7 @@ def _attend(
         lambda pattern: hook(name + "hook_pattern", pattern),
     )  # fmt: skip
     for span in spans:
-        rows, at, cache = span.rows, span.positions, span.cache
+        rows, at, cache = (span.rows, ...), span.positions, span.cache
         key_positions, keys, values = at, k[rows], v[rows]
         observe = None
         if cache is not None:

@@ -153,10 +153,11 @@ def attention(
     step = _QUERY_BLOCK if hooks is None else tokens
     blocks = []
     for start in range(0, tokens, step):
-        rows, seen = query_positions[start : start + step], key_positions.shape[0]
+        stop = min(start + step, tokens)
+        rows, seen = query_positions[start:stop], key_positions.shape[0]
         if hooks is None and key_positions.ndim == 1:
             seen = int(key_positions.searchsorted(rows[-1], "right"))  # later keys weigh nothing
-        scores = arithmetic.scores(q[start : start + step], k[:seen])
+        scores = arithmetic.scores(q[start:stop, ...], k[:seen, ...])
         if key_positions[seen - 1].max() > rows[0]:
             hidden = key_positions[:seen].T[..., None, :] > rows[:, None]  # (T, S) or (G, T, S)
             if hidden.ndim == 3:
@@ -170,7 +171,7 @@ def attention(
             pattern = hooks[1](pattern)
         if observe is not None:
             observe(rows, pattern)
-        blocks.append(arithmetic.weighted_sum(pattern, v[:seen]))
+        blocks.append(arithmetic.weighted_sum(pattern, v[:seen, ...]))
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=0)
 
 
