@@ -188,12 +188,14 @@ def _answer(
 
     tokens = _tokens(model, tokenizer, cache, ids, args)
     write: Callable[[str], None] = _nothing if args.json else _write
-    decoder, new, ended_by = StreamDecoder(tokenizer), list[int](), "max_new_tokens"
+    decoder, new, ended_by = StreamDecoder(tokenizer), list[int](), "length reached"
     start = first = last = time.perf_counter()
     try:
-        with status(f"reading {len(ids)} tokens") if len(ids) > 256 else contextlib.nullcontext():
-            token = next(tokens, None)
-        first = last = time.perf_counter()
+        try:
+            with status(f"reading {len(ids)} tokens"):
+                token = next(tokens, None)
+        finally:
+            first = last = time.perf_counter()
         write(echo)
         while token is not None:
             new.append(token)
@@ -203,7 +205,7 @@ def _answer(
         if new and new[-1] in _stops(model, tokenizer):
             ended_by = "end of text"
         elif len(new) < args.max_new_tokens:
-            ended_by = "context"
+            ended_by = "context full"
     except KeyboardInterrupt:
         ended_by = "Ctrl-C"
     write(decoder.flush() + "\n")
@@ -227,11 +229,11 @@ def _sentence(figures: dict[str, Any]) -> str:
     each, peak = figures["seconds_per_token"], figures["peak_memory_bytes"]
     return (
         f"[{figures['prompt_tokens']} prompt tokens in {figures['prefill_seconds']:.2f} s, "
-        f"{figures['new_tokens']} new tokens"
-        + (f" at {each:.4f} s each" if each is not None else "")
-        + f" (ended by {figures['ended_by']})"
-        + (f", peak memory {peak / 1e6:.0f} MB" if peak is not None else "")
-        + f", cache {figures['cache_bytes'] / 1e6:.1f} MB for {figures['cache_tokens']} tokens]"
+        f"{figures['new_tokens']} new"
+        + (f" at {each:.3f} s each" if each is not None else "")
+        + f", {figures['ended_by']}; "
+        + (f"peak {peak / 1e6:.0f} MB, " if peak is not None else "")
+        + f"cache {figures['cache_bytes'] / 1e6:.1f} MB ({figures['cache_tokens']} tokens)]"
     )
 
 
