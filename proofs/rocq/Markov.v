@@ -223,37 +223,38 @@ Proof. induction n; intros; simpl; [|rewrite decode_is_forward, IHn]; reflexivit
 (** * T4: any eviction
    What a layer keeps of one position: K/V, the residual on entry to the layer, or both. *)
 Inductive keep := KeepKV (k : KV) | KeepRes (h : V) | KeepBoth (h : V) (k : KV).
-Inductive action := DropKV | DropRes | Materialise | Leave.
 Definition cell : Type := nat * keep.   (* with its position *)
 
 Definition read (L : layer) (c : cell) : KV :=   (* recompute K/V from the residual if need be *)
   match c with (_, KeepKV k) | (_, KeepBoth _ k) => k | (p, KeepRes h) => kv L p h end.
-Definition evict (L : layer) (act : nat -> action) (c : cell) : cell :=
-  let (p, x) := c in
-  (p, match act p, x with
-      | DropKV, KeepBoth h _ => KeepRes h
-      | DropRes, KeepBoth _ k => KeepKV k
-      | Materialise, KeepRes h => KeepBoth h (kv L p h)
-      | _, _ => x
-      end).
+
+(* What a schedule may want of a position; a residual once dropped does not come back. *)
+Inductive want := WantKV | WantResidual | WantBoth.
+Definition evict (L : layer) (wanted : nat -> want) (c : cell) : cell :=
+  (fst c, match wanted (fst c), snd c with
+          | WantKV, _ => KeepKV (read L c)
+          | WantResidual, KeepBoth h _ => KeepRes h
+          | WantBoth, KeepRes h => KeepBoth h (read L c)
+          | _, x => x
+          end).
 
 Definition new_cells (L : layer) (p : nat) (hs : list V) : list cell :=
   mapi_from p (fun p h => (p, KeepBoth h (kv L p h))) hs.
 
-Fixpoint extend_ev (act : nat -> nat -> action) (l : nat) (ls : list layer)
+Fixpoint extend_ev (wanted : nat -> nat -> want) (l : nat) (ls : list layer)
                    (store : list (list cell)) (p : nat) (hs : list V)
   : list V * list (list cell) :=
   match ls, store with
   | L :: ls, c :: store =>
       let c' := c ++ new_cells L p hs in
-      let (hs', store') := extend_ev act (S l) ls store p (rows L p hs (map (read L) c')) in
-      (hs', map (evict L (act l)) c' :: store')
+      let (hs', store') := extend_ev wanted (S l) ls store p (rows L p hs (map (read L) c')) in
+      (hs', map (evict L (wanted l)) c' :: store')
   | _, _ => (hs, [])
   end.
 
 (* The policy sees the whole history, hence everything (the state is a function of the history).
    It answers for each call, layer and position, and may change its mind at every call. *)
-Variable policy : list (list Tok) -> nat -> nat -> action.
+Variable policy : list (list Tok) -> nat -> nat -> want.
 
 Definition decode_ev_chunk (state : list (list Tok) * list Out * list (list cell))
   (toks : list Tok) :=
@@ -280,18 +281,21 @@ Fixpoint bisim (ls : list layer) (store : list (list cell)) (cache : list (list 
 
 Lemma ok_read L c k : ok L c k -> read L c = k.
 Proof. destruct c as [p []]; simpl; intuition congruence. Qed.
-Lemma ok_evict L act c k : ok L c k -> ok L (evict L act c) k.
-Proof. destruct c as [p []]; simpl; destruct (act p); simpl; intuition congruence. Qed.
+Lemma ok_evict L wanted c k : ok L c k -> ok L (evict L wanted c) k.
+Proof.
+  destruct c as [p []]; unfold evict; simpl; destruct (wanted p); simpl; intuition congruence.
+Qed.
 Lemma ok_reads L cs ks : Forall2 (ok L) cs ks -> map (read L) cs = ks.
 Proof. induction 1; simpl; [reflexivity|]. f_equal; [now apply ok_read | assumption]. Qed.
-Lemma ok_evicts L act cs ks : Forall2 (ok L) cs ks -> Forall2 (ok L) (map (evict L act) cs) ks.
+Lemma ok_evicts L wanted cs ks :
+  Forall2 (ok L) cs ks -> Forall2 (ok L) (map (evict L wanted) cs) ks.
 Proof. induction 1; simpl; constructor; [now apply ok_evict | assumption]. Qed.
 Lemma ok_new L hs : forall p, Forall2 (ok L) (new_cells L p hs) (mapi_from p (kv L) hs).
 Proof. unfold new_cells. induction hs; intros p; simpl; repeat constructor; auto. Qed.
 
-Lemma extend_bisim act p ls : forall l store cache hs, bisim ls store cache ->
-  fst (extend_ev act l ls store p hs) = fst (extend ls cache p hs)
-  /\ bisim ls (snd (extend_ev act l ls store p hs)) (snd (extend ls cache p hs)).
+Lemma extend_bisim wanted p ls : forall l store cache hs, bisim ls store cache ->
+  fst (extend_ev wanted l ls store p hs) = fst (extend ls cache p hs)
+  /\ bisim ls (snd (extend_ev wanted l ls store p hs)) (snd (extend ls cache p hs)).
 Proof.
   induction ls as [|L ls IH]; intros l [|c store] [|k cache] hs B; simpl in B; try easy.
   destruct B as [Bc B]. cbn [extend_ev extend].
@@ -486,5 +490,7 @@ Print Assumptions prefix_kv.
 Print Assumptions last_row_is_not_enough.
 Print Assumptions deep_kv_needs_prefix.
 Print Assumptions vr_is_paired.
+Print Assumptions vr_equal_streams.
+Print Assumptions vr_different_outputs.
 Print Assumptions vr_not_markov.
 Print Assumptions vr_no_recompute.

@@ -1,0 +1,219 @@
+"""Build the Rocq proofs in this folder and check what they rest on.
+
+::
+
+    python proofs/rocq/check.py          # a table: theorem, file, assumptions
+    python proofs/rocq/check.py --json
+
+The files and their order are those of ``_CoqProject``. Nothing is left behind: the build runs in a
+temporary folder. Exit status 1 if a proof does not hold, is unfinished, or rests on an axiom that
+is not in `ACCEPTED`; 2 if there is no compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+SECONDS = 300  # for one file; each takes under ten
+
+# What a proof may rest on. All four are axioms of Coq's own library and come in with its real
+# numbers; a proof that does not speak of reals (Markov.v) rests on none of them.
+ACCEPTED = {
+    # the reals as Dedekind cuts: one can decide whether a sequence of decisions is ever negative
+    "ClassicalDedekindReals.sig_forall_dec",
+    # the same construction: from "not not P" to a decision
+    "ClassicalDedekindReals.sig_not_dec",
+    # functions that agree everywhere are equal: two cuts with the same members are one real number
+    "FunctionalExtensionality.functional_extensionality_dep",
+    # P or not P: Flocq's lemmas on rounding argue by cases on real numbers
+    "Classical_Prop.classic",
+}
+# Words that assume instead of prove, or switch a check of the kernel off.
+FORBIDDEN = re.compile(
+    r"\b(Admitted|admit|give_up|Abort|Axioms?|Parameters?|Conjectures?|bypass_check"
+    r"|Unset\s+(?:Guard|Positivity|Universe)\s+Checking)\b"
+)
+STATED = re.compile(r"\b(?:Theorem|Corollary|Example)\s+([\w']+)")
+REQUIRED = re.compile(r"\bFrom\s+Minikv\s+Require\s+Import\s+([^.]+)\.")
+PRINTED = re.compile(r"\bPrint\s+Assumptions\s+([\w']+)\s*\.")
+INSTALL = "no coqc or rocq on the PATH; install both Rocq and Flocq (Debian: coq, libcoq-flocq)"
+
+
+def compiler() -> list[str] | None:
+    """The command that compiles a file, or None."""
+    for command in (["coqc"], ["rocq", "compile"]):
+        if shutil.which(command[0]):
+            return command
+    return None
+
+
+def sources(folder: Path) -> list[str]:
+    """Names of the files to build, in order."""
+    return re.findall(r"^(\w+\.v)$", (folder / "_CoqProject").read_text(encoding="utf-8"), re.M)
+
+
+def code(text: str) -> str:
+    """The text without its (nested) comments and without the contents of its strings."""
+    kept, depth = [], 0
+    for token in re.findall(r'\(\*|\*\)|"[^"]*"|.', text, re.S):
+        if token == "(*":
+            depth += 1
+        elif token == "*)":
+            depth -= 1
+        elif not depth:
+            kept.append('""' if token[0] == '"' else token)
+    return "".join(kept)
+
+
+def listed(readme: str) -> list[tuple[str, str]]:
+    """``(file, lemma)`` for each `` `File.lemma` `` in the second column of README's table."""
+    rows = re.findall(r"^\| T[^|]*\|([^|]*)\|", readme, re.M)
+    return [
+        (f"{file}.v", lemma)
+        for row in rows
+        for file, lemma in re.findall(r"`(\w+)\.([\w']+)`", row)
+    ]
+
+
+def assumptions(output: str) -> list[list[str]]:
+    """What each ``Print Assumptions`` answered, in order: the names of axioms, none if closed.
+
+    A line of any other kind counts as a name, so that it is not accepted.
+    """
+    answers: list[list[str]] = []
+    for line in output.splitlines():
+        if line == "Closed under the global context" or line == "Axioms:":
+            answers.append([])
+        elif line and not line[0].isspace():
+            if not answers:
+                answers.append([])
+            answers[-1].append(line.split(" :")[0].strip())
+    return answers
+
+
+def check(folder: Path, command: list[str]) -> tuple[list[dict], list[str]]:
+    """Build and check the proofs in `folder`.
+
+    Returns
+    -------
+    theorems : list of dict
+        ``theorem``, ``file`` and ``assumptions`` of all that is printed.
+    problems : list of str
+        Empty if everything holds.
+    """
+    names = sources(folder)
+    texts = {name: code((folder / name).read_text(encoding="utf-8")) for name in names}
+    printed = {name: PRINTED.findall(text) for name, text in texts.items()}
+    needs = {
+        name: [f"{other}.v" for line in REQUIRED.findall(text) for other in line.split()]
+        for name, text in texts.items()
+    }
+    problems = []
+    for at, name in enumerate(names):
+        for other in needs[name]:
+            if other not in names[:at]:
+                problems.append(f"{name} requires {other}: put that before it in _CoqProject")
+    for path in sorted(folder.glob("*.v")):
+        if path.name not in names:
+            problems.append(f"{path.name} is not in _CoqProject, so it is not checked; add it")
+    for name, text in texts.items():
+        for word in FORBIDDEN.findall(text):
+            problems.append(f"{name} contains {word!r}; prove it instead")
+        for theorem in STATED.findall(text):
+            if theorem not in printed[name]:
+                problems.append(f"{name} states {theorem} without `Print Assumptions {theorem}.`")
+    for name, lemma in listed((folder / "README.md").read_text(encoding="utf-8")):
+        if lemma not in printed.get(name, ()):
+            problems.append(f"README lists {lemma}, but {name} has no `Print Assumptions {lemma}.`")
+    if problems:
+        return [], problems  # no need to build
+
+    theorems: list[dict] = []
+    for name, result in _build(folder, needs, command).items():
+        if isinstance(result, str):
+            problems.append(f"{name} does not compile: {result}")
+            continue
+        answers = assumptions(result.stdout)
+        if len(answers) != len(printed[name]):
+            problems.append(
+                f"{name} has {len(printed[name])} `Print Assumptions`, "
+                f"{command[0]} answered {len(answers)} of them"
+            )
+            continue
+        for theorem, axioms in zip(printed[name], answers, strict=True):
+            theorems.append({"theorem": theorem, "file": name, "assumptions": axioms})
+            for axiom in axioms:
+                if axiom not in ACCEPTED:
+                    problems.append(f"{name}: {theorem} rests on {axiom}")
+    return theorems, problems
+
+
+def _build(
+    folder: Path, needs: dict[str, list[str]], command: list[str]
+) -> dict[str, subprocess.CompletedProcess | str]:
+    """Compile copies of the files, two at a time, each after those it needs; a str is an error."""
+    built: dict[str, Future] = {}
+    with tempfile.TemporaryDirectory(prefix="rocq-") as scratch, ThreadPoolExecutor(2) as pool:
+
+        def compile_one(name: str) -> subprocess.CompletedProcess | str:
+            for other in needs[name]:
+                if isinstance(built[other].result(), str):
+                    return f"{other}, which it requires, does not"
+            try:
+                done = subprocess.run(
+                    [*command, "-q", "-Q", ".", "Minikv", name],
+                    cwd=scratch, capture_output=True, text=True, timeout=SECONDS,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return f"still running after {SECONDS} s"
+            return done if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip())
+
+        for name in needs:
+            shutil.copy(folder / name, scratch)
+        for name in needs:
+            built[name] = pool.submit(compile_one, name)
+        return {name: future.result() for name, future in built.items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the result as JSON alone")
+    as_json = parser.parse_args(arguments).json
+    command = compiler()
+    if command is None:
+        print(INSTALL, file=sys.stderr)
+        return 2
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
+    version = version.split("\n")[0].strip()
+    start = time.perf_counter()
+    theorems, problems = check(FOLDER, command)
+    seconds = round(time.perf_counter() - start, 1)
+    if as_json:
+        result = {"ok": not problems, "compiler": version, "seconds": seconds,
+                  "theorems": theorems, "problems": problems}  # fmt: skip
+        print(json.dumps(result, indent=2))
+    else:
+        width = max([len(entry["theorem"]) for entry in theorems], default=0)
+        for entry in theorems:
+            rests_on = ", ".join(axiom.split(".")[-1] for axiom in entry["assumptions"])
+            print(f"{entry['theorem']:{width}}  {entry['file']:12}  {rests_on or 'no axioms'}")
+        for problem in problems:
+            print(f"FAILED  {problem}", file=sys.stderr)
+        if not problems:
+            print(f"{len(theorems)} theorems hold ({version}, {seconds} s)")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
