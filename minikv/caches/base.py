@@ -34,16 +34,16 @@ class Cache:
     ----------
     weights : minikv.decoder.Weights
         Of the model that the cache serves.
-    **parameters
-        Of the policy; they are part of a saved state.
+    parameters : dict, optional
+        Of the policy, as JSON can hold them; they are part of a saved state.
     """
 
     policy: ClassVar[str] = ""
     watches: ClassVar[bool] = False  # whether `observe` wants the attention weights
     seen: int
 
-    def __init__(self, weights: Weights, **parameters: Any) -> None:
-        self.weights, self.parameters = weights, parameters
+    def __init__(self, weights: Weights, parameters: dict[str, Any] | None = None) -> None:
+        self.weights, self.parameters = weights, parameters or {}
         self._xp, self._dtype = weights.arithmetic.xp, weights.arithmetic.dtype
         self._row = (weights.config.num_key_value_heads, weights.config.head_dim)
         self._itemsize = 8 if weights.arithmetic.name == "float64" else 4

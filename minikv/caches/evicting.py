@@ -29,14 +29,16 @@ class Evicting(Cache):
 
     per_head: ClassVar[bool] = False  # whether heads keep different tokens
 
-    def __init__(self, weights: Any, budget: int, **parameters: Any) -> None:
+    def __init__(
+        self, weights: Any, budget: int, parameters: dict[str, Any] | None = None
+    ) -> None:
         self.budget, context = whole("budget", budget), weights.config.max_position_embeddings
         if self.budget > context:
             raise CacheError(
                 f"budget is {budget}, expected at most the context of {context} tokens "
                 "(max_position_embeddings)"
             )
-        super().__init__(weights, budget=self.budget, **parameters)
+        super().__init__(weights, {"budget": self.budget} | (parameters or {}))
 
     def reset(self) -> None:
         self.seen, self._open = 0, False

@@ -39,7 +39,7 @@ class H2O(Evicting):
         self.recent = whole("budget", budget) // 2 if recent is None else whole("recent", recent, 0)
         if self.recent > budget:
             raise CacheError(f"recent is {recent}, expected at most the budget of {budget}")
-        super().__init__(weights, budget, recent=self.recent)
+        super().__init__(weights, budget, {"recent": self.recent})
 
     def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
         got = np.asarray(pattern, dtype=np.float64).sum(axis=1)  # over queries: (H, S)

@@ -61,7 +61,7 @@ class Residual(Cache):
         self._capacity = min(self.budget, weights.config.max_position_embeddings)
         self._width = weights.config.hidden_size
         kept = "tokens" if self._tokens_only else list(self.layers_kept)
-        super().__init__(weights, budget=self.budget, checkpoints=kept)
+        super().__init__(weights, {"budget": self.budget, "checkpoints": kept})
 
     def reset(self) -> None:
         self.seen = self._evicted = 0  # tokens 0 to _evicted have no K/V here
@@ -240,9 +240,7 @@ def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tu
     try:
         kept = sorted({whole("a checkpoint layer", layer, 0) for layer in checkpoints})
     except TypeError:
-        raise CacheError(
-            f"checkpoints is {checkpoints!r}, expected a name, a number or a set"
-        ) from None
+        raise CacheError(f"checkpoints is {checkpoints!r}, expected a set of layers") from None
     if 0 not in kept:
         raise CacheError(f"checkpoint layers {kept} lack layer 0, where recomputing starts; add 0")
     if kept[-1] >= layers:

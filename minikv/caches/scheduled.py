@@ -68,9 +68,7 @@ class Scheduled(Cache):
         for at in range(len(has_kv)):
             wanted = self.schedule(self._step, layer.index, at)
             if wanted not in ("kv", "residual", "both"):
-                raise CacheError(
-                    f"schedule returned {wanted!r}, expected 'kv', 'residual' or 'both'"
-                )
+                raise CacheError(f"the schedule says {wanted!r}, expected kv, residual or both")
             if wanted in ("kv", "both") and not has_kv[at]:
                 k[at : at + 1], v[at : at + 1] = self._recomputed(layer, at)
                 has_kv[at] = True

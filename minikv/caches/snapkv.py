@@ -48,7 +48,7 @@ class SnapKV(Evicting):
             raise CacheError(f"window is {window}, expected at most the budget of {budget}")
         if self.kernel % 2 == 0:
             raise CacheError(f"kernel is {kernel}, expected an odd width")
-        super().__init__(weights, budget, window=self.window, kernel=kernel)
+        super().__init__(weights, budget, {"window": self.window, "kernel": self.kernel})
 
     def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
         if self.seen:

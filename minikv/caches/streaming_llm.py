@@ -41,7 +41,7 @@ class StreamingLLM(Evicting):
         self.sinks, self.reposition = whole("sinks", sinks, 0), bool(reposition)
         if whole("budget", budget) <= self.sinks:
             raise CacheError(f"budget is {budget}, expected more than the {self.sinks} sinks")
-        super().__init__(weights, budget, sinks=sinks, reposition=reposition)
+        super().__init__(weights, budget, {"sinks": self.sinks, "reposition": self.reposition})
 
     @property
     def next_position(self) -> int:
