@@ -200,11 +200,7 @@ class Exact:
         grid = self._grid(norm, lambda: size, self.significand - self.kv_bits)
         q = xp.reshape(_round(q, grid * _ROUND), (tokens, groups, -1, head_dim))
         q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
-        k = xp.permute_dims(xp.astype(k, xp.float64), (1, 0, 2))
-        if q.shape[1] < length:  # (S, d) @ (d, few) is twice as fast as (few, d) @ (d, S)
-            scores = xp.permute_dims(k @ xp.permute_dims(q, (0, 2, 1)), (0, 2, 1))
-        else:
-            scores = q @ xp.permute_dims(k, (0, 2, 1))
+        scores = q @ xp.permute_dims(xp.astype(k, xp.float64), (1, 2, 0))  # (G, R*T, S)
         return xp.reshape(scores, (heads, tokens, length))
 
     def softmax(self, scores: Any) -> Any:
