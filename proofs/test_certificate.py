@@ -1,0 +1,95 @@
+"""D: the dataflow certificate holds for the decoder, refuses the unknown, catches smugglers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import configs
+
+import minikv
+from minikv.verify.labels import LabelArithmetic, Namespace, UnknownOperation, certify
+
+SHAPES = {  # V, D, F, L, H, G, d
+    "smollm-135m": (49152, 576, 1536, 30, 9, 3, 64),
+    "smollm-360m": (49152, 960, 2560, 32, 15, 5, 64),
+    "smollm-1.7b": (49152, 2048, 8192, 24, 32, 32, 64),
+    "tinyllama-1.1b": (32000, 2048, 5632, 22, 32, 4, 64),
+    "llama-3.2-1b": (128256, 2048, 8192, 16, 32, 8, 64),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_decoder_is_certified_at_its_true_depth(name):
+    config = minikv.ModelConfig(*SHAPES[name])
+    certificate = certify(config)
+    assert certificate.failures == ()
+    assert certificate.claims > 100 * config.num_hidden_layers
+
+
+@given(config=configs())
+def test_the_decoder_is_certified_for_any_shape(config):
+    assert certify(config, chunks=(2, 2)).failures == ()
+
+
+def test_an_operation_that_is_not_known_is_refused():
+    with pytest.raises(UnknownOperation, match="'cumulative_sum'"):
+        Namespace().cumulative_sum(np.zeros(3))
+    config = minikv.tiny_config()
+
+    def sneaky():
+        return lambda name, value: value.tobytes() if name.endswith("hook_z") else value
+
+    with pytest.raises(UnknownOperation, match="'tobytes'"):
+        certify(config, smuggle=sneaky)
+
+
+def test_control_flow_that_reads_values_is_refused():
+    def nosy():
+        return lambda name, value: -value if value else value
+
+    with pytest.raises(UnknownOperation, match="control flow"):
+        certify(minikv.tiny_config(), smuggle=nosy)
+
+
+def carry(source: str, target: str):
+    """A change of architecture: add what `source` was at block 0 to `target` of later blocks."""
+
+    def make():
+        kept = {}
+
+        def hook(name, value):
+            if name == f"blocks.0.{source}":
+                kept["value"] = value
+            if name.endswith(target) and not name.startswith("blocks.0."):
+                return value + kept["value"]
+            return value
+
+        return hook
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("attn.hook_v", "attn.hook_v"),  # value residual
+        ("attn.hook_k", "attn.hook_k"),  # cross-layer keys
+        ("hook_resid_pre", "hook_resid_mid"),  # DenseFormer's average of earlier layers
+        ("hook_mlp_out", "hook_mlp_out"),
+    ],
+)
+def test_state_smuggled_past_the_stream_is_caught(source, target):
+    failures = certify(
+        minikv.tiny_config(num_hidden_layers=3), smuggle=carry(source, target)
+    ).failures
+    assert any("T2" in failure for failure in failures), failures
+
+
+def test_a_mask_that_leaks_the_future_is_caught(monkeypatch):
+    def leak(self, scores):  # forgets that a score of -inf weighs nothing
+        return LabelArithmetic.mean_square(self, scores)
+
+    monkeypatch.setattr(LabelArithmetic, "softmax", lambda self, s: s.__class__(
+        np.broadcast_to(leak(self, s).bits & ~np.uint64(1 << 63), s.shape)))  # fmt: skip
+    assert any("T8" in f for f in certify(minikv.tiny_config()).failures)
