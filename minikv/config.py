@@ -102,38 +102,26 @@ class ModelConfig:
     eos_token_id: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                 "num_attention_heads", "num_key_value_heads", "head_dim",
-                 "max_position_embeddings")  # fmt: skip
-        for name in sizes:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _LIMIT:
-                raise ConfigError(
-                    f"{name} is {value!r}, expected a whole number from 1 to 2**31 - 1"
-                )
-        for name in ("rms_norm_eps", "rope_theta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) \
-                    or not 0 < value < math.inf:  # fmt: skip
-                raise ConfigError(f"{name} is {value!r}, expected a positive finite number")
-            object.__setattr__(self, name, float(value))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and not _is_whole(value, 1, _LIMIT):
+                raise ConfigError(f"{field.name} is {value!r}, expected a whole number from 1 up")
+            if field.type == "float":
+                if not _is_positive(value):
+                    raise ConfigError(f"{field.name} is {value!r}, expected a positive number")
+                object.__setattr__(self, field.name, float(value))
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads is {self.num_attention_heads}, expected a multiple of "
                 f"num_key_value_heads, which is {self.num_key_value_heads}"
             )
         if self.head_dim % 2:
-            raise ConfigError(
-                f"head_dim is {self.head_dim}, expected an even number (RoPE turns pairs)"
-            )
-        special = list(self.eos_token_id)
-        if self.bos_token_id is not None:
-            special.append(self.bos_token_id)
-        for token in special:
-            if not isinstance(token, int) or not 0 <= token < self.vocab_size:
-                raise ConfigError(
-                    f"special token id {token!r} is outside the vocabulary of {self.vocab_size}"
-                )
+            raise ConfigError(f"head_dim is {self.head_dim}, expected an even number for RoPE")
+        first = () if self.bos_token_id is None else (self.bos_token_id,)
+        for token in (*first, *self.eos_token_id):
+            if not _is_whole(token, 0, self.vocab_size):
+                raise ConfigError(f"special token id {token!r} is outside the vocabulary "
+                                  f"of {self.vocab_size}")  # fmt: skip
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> ModelConfig:
@@ -165,16 +153,9 @@ class ModelConfig:
         heads, width = given["num_attention_heads"], given["hidden_size"]
         head_dim = given.get("head_dim")
         if head_dim is None:
-            if (
-                not isinstance(heads, int)
-                or not isinstance(width, int)
-                or heads < 1
-                or width % heads
-            ):
-                raise ConfigError(
-                    f"hidden_size is {width!r}, expected a multiple of num_attention_heads "
-                    f"({heads!r}) where head_dim is not given"
-                )
+            if not (_is_whole(heads, 1, _LIMIT) and _is_whole(width, 1, _LIMIT)) or width % heads:
+                raise ConfigError(f"hidden_size is {width!r}, expected a multiple of num_attention_"
+                                  f"heads ({heads!r}) where head_dim is not given")  # fmt: skip
             head_dim = width // heads
         eos = given.get("eos_token_id")
         if eos is None or isinstance(eos, int):
@@ -224,21 +205,15 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """How many weights the model has; a tied output matrix counts once."""
-        attention = (
-            self.hidden_size
-            * self.head_dim
-            * 2
-            * (self.num_attention_heads + self.num_key_value_heads)
-        )
-        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        D, heads = self.hidden_size, 2 * (self.num_attention_heads + self.num_key_value_heads)
+        layer = D * (heads * self.head_dim + 3 * self.intermediate_size + 2)
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return embeddings + self.num_hidden_layers * layer + self.hidden_size
 
     def kv_bytes_per_token(self, dtype: str = "float32") -> int:
         """Bytes that one token's keys and values take over all layers: L * 2 * G * d * s."""
-        return (
-            self.num_hidden_layers * 2 * self.num_key_value_heads * self.head_dim * _ITEMSIZE[dtype]
-        )
+        row = self.num_key_value_heads * self.head_dim
+        return self.num_hidden_layers * 2 * row * _ITEMSIZE[dtype]
 
     def residual_bytes_per_token(self, dtype: str = "float32") -> int:
         """Bytes of one residual vector, D * s; one at every layer takes L times that."""
@@ -264,18 +239,19 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         return {"rope_theta": theta, "rope_scaling": None}
     if kind != "llama3":
         raise ConfigError(f"RoPE scaling of type {kind!r} is not built; built: 'default', 'llama3'")
-    numbers: dict[str, Any] = {}
-    for field in fields(RopeScaling):
-        value = merged.get(field.name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not 0 < value < math.inf
-        ):
-            raise ConfigError(f"RoPE scaling 'llama3': {field.name} is {value!r}, "
-                              "expected a positive number")  # fmt: skip
-        numbers[field.name] = value
+    numbers: dict[str, Any] = {field.name: merged.get(field.name) for field in fields(RopeScaling)}
+    for name, value in numbers.items():
+        if not _is_positive(value):
+            raise ConfigError(f"{name} is {value!r}, expected a positive number (RoPE 'llama3')")
     if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
         raise ConfigError("RoPE scaling 'llama3': low_freq_factor must be below high_freq_factor")
     numbers["original_max_position_embeddings"] = int(numbers["original_max_position_embeddings"])
     return {"rope_theta": theta, "rope_scaling": RopeScaling(**numbers)}
+
+
+def _is_whole(value: Any, least: int, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < limit
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -186,7 +186,7 @@ def label_weights(config: ModelConfig) -> Weights:
         name: np.broadcast_to(np.float32(0), shape)
         for name, shape in expected_shapes(config).items()
     }
-    return build(config, zeros, LabelArithmetic())  # type: ignore[arg-type]  # Labels, not numbers
+    return build(config, zeros, LabelArithmetic())
 
 
 def certify(

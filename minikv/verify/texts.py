@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import TokenizerError
 from .theorems import Case
 
 TEXTS = {
@@ -26,6 +27,8 @@ def real_cases(name: str, tokens: int = 12) -> list[Case]:
         Length of the texts.
     """
     tokenizer = Case(name, (0,), (0,), (1,)).model.tokenizer
+    if tokenizer is None:
+        raise TokenizerError(f"{name} has no tokenizer.json, which these texts need")
     ids = {kind: tuple(tokenizer.encode(text)[:tokens]) for kind, text in TEXTS.items()}
     kinds = list(ids)
     cases = []
