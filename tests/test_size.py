@@ -42,8 +42,10 @@ def test_code_lines_counts_code_alone():
 
 
 def test_the_core_stays_under_1500_lines():
-    files = [f for part in CORE for f in
-             ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]  # fmt: skip
+    files: list[Path] = []
+    for part in CORE:
+        path = PACKAGE / part
+        files += [path] if path.is_file() else path.glob("*.py")
     assert total(files) < 1500
 
 
