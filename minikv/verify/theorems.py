@@ -265,7 +265,8 @@ def bounded_loss(case: Case) -> None:
             sinks = {"sinks": 0} if name == "streaming_llm" else {}
             cache = case.model.new_cache(name, budget=budget, **sinks)
             case.decoded(cache)
-            kept += [np.isin(np.arange(len(case.ids)), head) for head in cache._positions[0].T]
+            held = cache.state()[0]["positions.0"]
+            kept += [np.isin(np.arange(len(case.ids)), head) for head in held.T]
     for layer in case.model.layers:
         at = f"blocks.{layer.index}.attn."
         pattern = np.asarray(case.activations[at + "hook_pattern"], dtype=np.float64)[:, -1]
