@@ -20,6 +20,7 @@ from .errors import InputError, MinikvError
 COMMANDS = (
     "minikv.commands.text",
     "minikv.commands.models",
+    "minikv.commands.fingerprint",
 )
 """Modules that add commands, in the order of ``minikv --help``."""
 

@@ -1,0 +1,427 @@
+"""One fingerprint everywhere: what a machine can vary, against theorems T6 and T7.
+
+Runs the whole forward pass under every BLAS kernel that the CPU can run, one and two threads, SIMD
+levels, NumPy versions, array libraries, chunkings, batches and caches, and prints the fingerprint
+(`minikv.fingerprint`) that the float32 and the exact arithmetic give in each. Exact must have one
+value. Float32 must have several: that is the negative control, without which the one value would
+say nothing.
+
+Kernel, threads, SIMD and interpreter are settled when a process starts, so each such row has a
+process of its own, and that the kernel and the SIMD level really changed is read back in it. What
+cannot be run here is a row too, with the reason.
+
+    python proofs/portability.py --quick
+    python proofs/portability.py --python old-numpy/bin/python --python jax/bin/python
+
+Exit code 0 if everything that ran agrees, 1 if not, 2 for input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # another interpreter need not have minikv installed
+    sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+import minikv  # noqa: E402
+from minikv.arithmetic import get_arithmetic  # noqa: E402
+from minikv.commands import print_json, print_table  # noqa: E402
+from minikv.errors import MinikvError  # noqa: E402
+from minikv.fingerprint import environment, fingerprint, hash_logits, split  # noqa: E402
+from minikv.model import Model  # noqa: E402
+from minikv.tokenizer import Tokenizer  # noqa: E402
+from minikv.weights import load_tensors, resolve  # noqa: E402
+from minikv.weights.fetch import DEFAULT, is_fetched  # noqa: E402
+
+TEXT = (
+    "A cache keeps what was computed once, so that nobody has to compute it again. Whether the "
+    "second computation would have given the same bits is seldom asked. Here it is: the same text "
+    "is read in other pieces, on other kernels and by other libraries, and every logit of every "
+    "position has to come out the same. Where it does not, some sum was rounded on the way."
+)
+TIMEOUT = 1800  # seconds for one process
+SETTINGS = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+# OPENBLAS_CORETYPE, and NumPy's names, before 2.4 and since, for the instructions that it uses.
+X86_KERNELS = {
+    "Prescott": ("SSE3", "X86_V2"),
+    "Core2": ("SSSE3", "X86_V2"),
+    "Nehalem": ("SSE42", "X86_V2"),
+    "Barcelona": ("SSE3", "X86_V2"),
+    "Sandybridge": ("AVX", "X86_V3"),
+    "Haswell": ("AVX2", "X86_V3"),
+    "Zen": ("AVX2", "X86_V3"),
+    "SkylakeX": ("AVX512_SKX", "X86_V4"),
+    "SapphireRapids": ("AVX512_SPR",),
+}
+ARM_KERNELS = {"ARMV8": ("ASIMD",), "NEOVERSEN1": ("ASIMD",), "NEOVERSEV1": ("SVE",)}
+QUICK_KERNELS = ("Prescott", "Haswell", "SkylakeX", "ARMV8", "NEOVERSEN1")
+NAMESPACES = {
+    "array_api_strict": "array_api_strict",
+    "torch": "array_api_compat.torch",
+    "jax": "jax.numpy",
+}
+RANDOM = {  # configurations of random weights, by the name that --model takes
+    "random-small": minikv.ModelConfig(
+        vocab_size=512, hidden_size=96, intermediate_size=256, num_hidden_layers=3,
+        num_attention_heads=6, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
+    ),
+    "random-smollm": minikv.ModelConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=4,
+        num_attention_heads=9, num_key_value_heads=3, head_dim=64,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One environment: what each arithmetic gave there, or why it did not run.
+
+    `status` is "ran", "same" (the kernel of a row above), "unavailable" or "failed".
+    """
+
+    varied: str
+    environment: str
+    status: str = "ran"
+    kernel: str = ""
+    threads: int = 0
+    simd: Sequence[str] = ()
+    note: str = ""
+    float32: str = ""
+    exact: str = ""
+
+
+# How the text is fed: functions of a model and the text, to the fingerprint of the text.
+
+
+def in_chunks(length: int, policy: str = "full", **parameters: Any) -> Callable[..., str]:
+    """So many tokens a call, through a cache."""
+
+    def feed(model: Model, ids: Sequence[int]) -> str:
+        cache = model.new_cache(policy, **parameters)
+        parts = split(ids, length)
+        return hash_logits(*(model.forward([p], [cache], logits="all") for p in parts))
+
+    return feed
+
+
+def in_a_batch(place: int) -> Callable[..., str]:
+    """As number `place` of a ragged batch, among parts of the text."""
+
+    def feed(model: Model, ids: Sequence[int]) -> str:
+        others = [ids[: 1 + len(ids) // 3], ids[::-1], ids[:1], ids[len(ids) // 2 :]]
+        batch = [*others[:place], ids, *others[place:]]
+        start = sum(map(len, batch[:place]))
+        logits = np.asarray(model.forward(batch, logits="all"))
+        return hash_logits(logits[start : start + len(ids)])
+
+    return feed
+
+
+def ways(layers: int) -> dict[str, Callable[..., str]]:
+    """Chunkings, batches and caches; what --quick tries comes first."""
+    return {
+        "chunks of 1": in_chunks(1),
+        "chunks of 7": in_chunks(7),
+        "one chunk, with a cache": in_chunks(2**20),
+        "ragged batch of 5, as the first": in_a_batch(0),
+        "ragged batch of 5, as the third": in_a_batch(2),
+        "chunks of 7, no cache": in_chunks(7, "none"),
+        "chunks of 7, residuals of layer 0": in_chunks(7, "residual", budget=8),
+        "chunks of 7, residuals of all layers": in_chunks(
+            7, "residual", budget=0, checkpoints="every"
+        ),
+        "chunks of 2": in_chunks(2),
+        "chunks of 3": in_chunks(3),
+        "chunks of 64": in_chunks(64),
+        "ragged batch of 5, as the last": in_a_batch(4),
+        "chunks of 7, token ids": in_chunks(7, "residual", budget=8, checkpoints="tokens"),
+        "chunks of 64, residuals of two layers": in_chunks(
+            64, "residual", budget=3, checkpoints={0, layers // 2}
+        ),
+    }
+
+
+# The process of a row: reads what to do as JSON, measures, prints JSON.
+
+
+def source(model: str) -> tuple[minikv.ModelConfig, dict[str, np.ndarray]]:
+    """Configuration and tensors of a key of `RANDOM`, a fetched model or a folder."""
+    if model in RANDOM:
+        return RANDOM[model], minikv.random_tensors(RANDOM[model], seed=7)
+    folder = resolve(model)
+    config = minikv.ModelConfig.from_file(folder / "config.json")
+    return config, load_tensors(folder, config)
+
+
+def worker(job: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprints of a text, in this process.
+
+    `job` has "model", "ids", "namespace", "ways" (keys of `ways`, or "" for one call without a
+    cache) and "skip", the kernels that need no second look. The answer has "environment", and,
+    unless skipped, "prints" by way and arithmetic; or "missing": why the library cannot be used.
+    """
+    name, xp = job["namespace"], np
+    if name != "numpy":
+        try:
+            library = importlib.import_module(name)
+            if name == "jax":
+                library.config.update("jax_enable_x64", True)
+            xp = importlib.import_module(NAMESPACES[name])
+        except ImportError as error:
+            return {"missing": str(error)}
+    answer: dict[str, Any] = {"environment": environment()}
+    if name != "numpy":
+        answer["environment"]["library"] = f"{name} {library.__version__}"
+    if name in ("torch", "jax"):
+        answer["environment"]["kernel"] = "its own"
+    if answer["environment"]["kernel"] in job["skip"]:
+        return answer
+    config, tensors = source(job["model"])
+    prints: dict[str, dict[str, str]] = {way: {} for way in job["ways"]}
+    for arithmetic in ("float32", "exact"):
+        sums = get_arithmetic(arithmetic, context=config.max_position_embeddings, xp=xp)
+        model = Model(minikv.build(config, tensors, sums))
+        for way in job["ways"]:
+            feed = ways(config.num_hidden_layers)[way] if way else fingerprint
+            prints[way][arithmetic] = feed(model, job["ids"])
+        del model  # before the next one takes as much memory
+    return answer | {"prints": prints}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model and a text, measured in one process after the other."""
+
+    model: str
+    ids: list[int]
+
+    def rows(
+        self, varied: str, names: dict[str, str], python: str = sys.executable,
+        namespace: str = "numpy", skip: Sequence[str] = (), threads: int = 1, **variables: str,
+    ) -> list[Row]:  # fmt: skip
+        """Run `worker` with these environment variables; a row for each way in `names`."""
+        first, *more = names.values()
+        others = f" and {len(more)} more" if more else ""
+        print(f"{varied}: {first}{others} ...", file=sys.stderr, flush=True)
+        job = {"model": self.model, "ids": self.ids, "namespace": namespace, "ways": list(names),
+               "skip": list(skip)}  # fmt: skip
+        settings = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+        settings |= dict.fromkeys(THREADS, str(threads)) | {"JAX_PLATFORMS": "cpu"} | variables
+        answer = _answer(python, json.dumps(job), settings)
+        for status, key in (("failed", "failed"), ("unavailable", "missing")):
+            if key in answer:
+                return [Row(varied, name, status, note=answer[key]) for name in names.values()]
+        where = answer["environment"]
+        common = {key: where[key] for key in ("kernel", "threads", "simd")}
+        if "prints" not in answer:
+            return [Row(varied, name, "same", **common) for name in names.values()]
+        note = f"{where['library']}, " if "library" in where else ""
+        note += f"NumPy {where['numpy']}"
+        if where["threads"] != threads:
+            note += f"; {threads} threads asked for"
+        return [Row(varied, name, note=note, **common, **answer["prints"][way])
+                for way, name in names.items()]  # fmt: skip
+
+    def row(self, varied: str, name: str, **how: Any) -> Row:
+        """A process for the text in one call."""
+        return self.rows(varied, {"": name}, **how)[0]
+
+
+def _answer(python: str, job: str, settings: dict[str, str]) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            [python, str(Path(__file__).resolve()), "--worker"],
+            input=job, env=settings, text=True, capture_output=True, timeout=TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no answer after {TIMEOUT} s"}
+    except OSError as error:
+        return {"failed": f"{python}: {error.strerror}"}
+    if done.returncode < 0:
+        return {"failed": f"killed by signal {-done.returncode}"}
+    if done.returncode or not done.stdout.strip():
+        return {"failed": (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# What to vary.
+
+
+def measure(task: Task, pythons: Sequence[str], quick: bool) -> Iterator[Row]:
+    """All rows."""
+    fed = list(ways(1))[: 8 if quick else None]
+    base, *rest = task.rows("feeding", {"": "one call", **{way: way for way in fed}})
+    yield from (base, *rest)
+    if base.status != "ran":
+        return
+    yield task.row("BLAS kernel", "own choice, 2 threads", threads=2)
+    yield from kernels(task, base, quick)
+    yield from simd_levels(task, base, sys.executable, "")
+    for python in pythons:
+        yield (row := task.row("NumPy", python, python=python))
+        if row.status == "ran":
+            yield from simd_levels(task, row, python, f" of {row.note}")
+    for library in NAMESPACES:
+        yield from array_library(task, library, pythons, quick)
+
+
+def array_library(task: Task, library: str, pythons: Sequence[str], quick: bool) -> Iterator[Row]:
+    """The whole forward pass in another library, in each interpreter that has it."""
+    varied, missing = "array library", []
+    if quick and library != "array_api_strict":
+        yield Row(varied, library, "unavailable", note="left out by --quick")
+        return
+    for python in (sys.executable, *pythons):
+        row = task.row(varied, library, python=python, namespace=library)
+        if row.status == "unavailable":
+            missing.append(row)
+            continue
+        yield row
+        if library == "torch" and row.status == "ran":
+            how = {"python": python, "namespace": library}
+            yield task.row(varied, "torch, 2 threads", threads=2, **how)
+            yield task.row(varied, "torch, MKL_CBWR=COMPATIBLE", MKL_CBWR="COMPATIBLE", **how)
+    if len(missing) == 1 + len(pythons):
+        yield missing[0]
+
+
+def kernels(task: Task, base: Row, quick: bool) -> Iterator[Row]:
+    """Every kernel that OpenBLAS has for this CPU, with one thread and with two."""
+    varied, where = "BLAS kernel", environment()
+    if "openblas" not in where["blas"].lower() or base.kernel.startswith("unknown"):
+        reason = f"the BLAS is {where['blas']}, kernel {base.kernel}"
+        yield Row(varied, "OpenBLAS kernels", "unavailable", note=reason)
+        return
+    known = ARM_KERNELS if where["platform"].endswith(("aarch64", "arm64")) else X86_KERNELS
+    seen = {base.kernel: "own choice"}
+    for kernel, needs in known.items():
+        if quick and kernel not in QUICK_KERNELS:
+            continue
+        if not set(needs) & set(base.simd):
+            reason = f"NumPy finds no {needs[0]} in this CPU"
+            yield Row(varied, kernel, "unavailable", note=reason)
+            continue
+        row = task.row(varied, f"{kernel}, 1 thread", skip=list(seen), OPENBLAS_CORETYPE=kernel)
+        if row.status == "same":
+            row = replace(row, environment=kernel, note=f"is the kernel of: {seen[row.kernel]}")
+        yield row
+        if row.status == "ran":
+            seen[row.kernel] = kernel
+            if not quick:
+                yield task.row(varied, f"{kernel}, 2 threads", threads=2, OPENBLAS_CORETYPE=kernel)
+
+
+def simd_levels(task: Task, base: Row, python: str, of: str) -> Iterator[Row]:
+    """NumPy without AVX-512, and without all that it does not need."""
+    dispatched = _dispatched(python)
+    wide = [name for name in dispatched if name.startswith(("AVX512", "X86_V4"))]
+    for name, off in (("no AVX-512", wide), ("baseline alone", dispatched)):
+        if not off:
+            yield Row("SIMD", name + of, "unavailable", note="NumPy finds none to switch off")
+            continue
+        row = task.row("SIMD", name + of, python=python, NPY_DISABLE_CPU_FEATURES=" ".join(off))
+        if still := set(off) & set(row.simd):
+            row = replace(row, status="failed", note=f"still on: {' '.join(sorted(still))}")
+        yield row
+
+
+def _dispatched(python: str) -> list[str]:
+    """What NumPy found beyond its baseline; the only names that it lets one switch off."""
+    code = ("import json, numpy; found = numpy.show_config(mode='dicts')['SIMD Extensions']; "
+            "print(json.dumps(found.get('found', [])))")  # fmt: skip
+    return json.loads(subprocess.run([python, "-c", code], text=True, capture_output=True).stdout)
+
+
+def faults(rows: Sequence[Row]) -> list[str]:
+    """Why the rows do not show what they should; empty if they do."""
+    exact = {row.exact for row in rows if row.status == "ran"}
+    float32 = {row.float32 for row in rows if row.status == "ran"}
+    found = [f"{row.varied}, {row.environment}: {row.note}"
+             for row in rows if row.status == "failed"]  # fmt: skip
+    if len(exact) != 1:
+        found.append(f"exact has {len(exact)} values, expected one")
+    if len(float32) < 2:
+        found.append("float32 has no second value, so that exact's one value shows nothing: "
+                     "the negative control failed")  # fmt: skip
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description="Fingerprints of float32 and exact in every environment that can be had here."
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a small random model, fewer rows")
+    add("--model", metavar="NAME", help="a fetched model or a folder; by default "
+        f"{DEFAULT} if fetched, else random weights of its shape with 4 layers")  # fmt: skip
+    add("--ids", nargs="+", type=int, metavar="ID", help="token ids of the text")
+    add("--python", action="append", default=[], metavar="PATH",
+        help="another interpreter, for its NumPy and its array libraries")  # fmt: skip
+    add("--json", action="store_true", help="print JSON")
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.worker:
+        print(json.dumps(worker(json.load(sys.stdin))))
+        return 0
+    model = args.model or (
+        "random-small" if args.quick else DEFAULT if is_fetched(DEFAULT) else "random-smollm"
+    )
+    try:
+        ids = args.ids
+        if ids is None and model in RANDOM:
+            ids = [i * i * 31 % RANDOM[model].vocab_size for i in range(70)]
+        elif ids is None:
+            ids = Tokenizer.from_folder(resolve(model)).encode(TEXT)
+        config, _ = source(model)
+        minikv.decoder.check_ids(ids, config)
+    except MinikvError as error:
+        print(f"portability: error: {error}", file=sys.stderr)
+        return 2
+    rows = list(measure(Task(model, ids), args.python, args.quick))
+    wrong = faults(rows)
+    if args.json:
+        print_json({"model": model, "ids": ids, "environment": environment(),
+                    "rows": [asdict(row) for row in rows], "faults": wrong})  # fmt: skip
+    else:
+        report(model, ids, rows, wrong)
+    return 1 if wrong else 0
+
+
+def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[str]) -> None:
+    """The table, and what it says."""
+    where = environment()
+    print(f"{model}, {len(ids)} tokens; {where['cpu']}, {where['platform']}, "
+          f"NumPy {where['numpy']}, {where['blas']}\n")  # fmt: skip
+    print_table(
+        ["varied", "environment", "kernel", "threads", "float32", "exact", "note"],
+        ([row.varied, row.environment, row.kernel or "-", str(row.threads or "-"),
+          *((row.float32[:12], row.exact[:12]) if row.status == "ran" else (f"({row.status})", "")),
+          row.note] for row in rows),
+    )  # fmt: skip
+    ran = [row for row in rows if row.status == "ran"]
+    values = len({row.float32 for row in ran}), len({row.exact for row in ran})
+    print(f"\n{len(ran)} environments ran: float32 has {values[0]} values, exact has {values[1]}")
+    for fault in wrong:
+        print(f"FAULT: {fault}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
