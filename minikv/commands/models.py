@@ -15,34 +15,31 @@ def add_parser(subparsers: Any) -> None:
     """Add both commands."""
     from ..weights.fetch import DEFAULT
 
-    parser = subparsers.add_parser(
+    fetch = subparsers.add_parser(
         "fetch",
         help="fetch a model, or list what can be fetched",
         description="Fetch a model, once: checked by SHA-256, and there whole or not at all.\n"
         "Models go to $MINIKV_HOME, else to weights/ of a checkout, else to ~/.cache/minikv.",
         epilog=f"examples:\n  minikv fetch\n  minikv fetch {DEFAULT}\n  minikv fetch --list",
     )
-    parser.add_argument(
-        "name", nargs="?", default=DEFAULT, metavar="NAME", help="default: %(default)s"
-    )
-    parser.add_argument("--list", action="store_true", help="list the names")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_fetch)
-
-    parser = subparsers.add_parser(
+    fetch.add_argument("--list", action="store_true", help="list the names")
+    inspect = subparsers.add_parser(
         "inspect",
         help="a model's configuration, tensors, and bytes per token",
         description="Check a model's files and say what is in them: configuration, tensors, and\n"
         "what a token costs as keys and values, as residuals, or as its id.",
         epilog=f"examples:\n  minikv inspect {DEFAULT}\n  minikv inspect ./my-model --tensors",
     )
-    parser.add_argument(
-        "name", nargs="?", default=DEFAULT, metavar="NAME",
-        help="a fetched model or a folder (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--tensors", action="store_true", help="list every tensor by itself")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_inspect)
+    inspect.add_argument("--tensors", action="store_true", help="list every tensor by itself")
+    for parser, run, what in (
+        (fetch, _fetch, "a name that --list shows"),
+        (inspect, _inspect, "a fetched model, or a folder"),
+    ):
+        parser.add_argument(
+            "name", nargs="?", default=DEFAULT, metavar="NAME", help=f"{what} (default: {DEFAULT})"
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=run)
 
 
 def fetch_missing(name: str) -> None:
@@ -69,16 +66,11 @@ def _fetch(args: argparse.Namespace) -> None:
             print(f"{args.name} is in {folder}")
         return
     rows = [
-        {
-            "name": known.name,
-            "fetched": is_fetched(known.name),
-            "megabytes": known.megabytes,
-            "licence": known.licence,
-            "repository": known.repository,
-            "note": f"not yet: {known.refused}" if known.refused else known.note,
-        }
+        {"name": known.name, "fetched": is_fetched(known.name), "megabytes": known.megabytes,
+         "licence": known.licence, "repository": known.repository,
+         "note": f"not yet: {known.refused}" if known.refused else known.note}
         for known in KNOWN.values()
-    ]
+    ]  # fmt: skip
     if args.json:
         print_json({"home": str(home()), "models": rows})
         return

@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
@@ -24,37 +25,22 @@ def add_parser(subparsers: Any) -> None:
     from ..weights.fetch import DEFAULT
 
     common = argparse.ArgumentParser(add_help=False)
-    add = common.add_argument
-    add(
-        "--model",
-        default=DEFAULT,
-        metavar="NAME",
-        help="a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
-    )
-    add("--fetch", action="store_true", help="fetch the model first, where it is missing")
-    add(
-        "--arithmetic",
-        default="float32",
-        metavar="A",
-        help="float32 (fast; default), float64, or exact (the same bits on every machine)",
-    )
-    add("--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s")
-    add(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="0 takes the likeliest token (default); above 0 draws one",
-    )
-    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens")
-    add(
-        "--top-p",
-        type=float,
-        metavar="P",
-        help="draw among the likeliest tokens whose probabilities reach P",
-    )
-    add("--seed", type=int, metavar="S", help="of the draws")
-    add("--json", action="store_true", help="print text and figures as JSON, at the end")
+    # fmt: off
+    for flag, kind, default, letter, text in (
+        ("--model", str, DEFAULT, "NAME",
+         "a name that `minikv fetch --list` shows, or a folder (default: %(default)s)"),
+        ("--arithmetic", str, "float32", "A",
+         "float32 (fast; default), float64, or exact (the same bits on every machine)"),
+        ("--max-new-tokens", int, 128, "N", "default: %(default)s"),
+        ("--temperature", float, 0.0, "T", "0: the likeliest token (default); above 0: drawn"),
+        ("--top-k", int, None, "K", "draw among the K likeliest tokens"),
+        ("--top-p", float, None, "P", "draw among the likeliest whose probabilities reach P"),
+        ("--seed", int, None, "S", "of the draws"),
+    ):
+        common.add_argument(flag, type=kind, default=default, metavar=letter, help=text)
+    # fmt: on
+    common.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
+    common.add_argument("--json", action="store_true", help="print text and figures as JSON")
 
     parser = subparsers.add_parser(
         "generate",
@@ -90,14 +76,13 @@ def add_parser(subparsers: Any) -> None:
 
 def _generate(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-    model, tokenizer = _load(args)
+    model, tokenizer, generate = _load(args)
+    text = prompt
     if args.chat:
         text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
-        ids = tokenizer.encode(text, add_special=False)
-    else:
-        ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(text, add_special=not args.chat)
     echo = "" if args.chat else prompt
-    new, figures = _answer(model, tokenizer, model.new_cache(), ids, args, echo)
+    new, figures = _answer(tokenizer, model.new_cache(), ids, generate, args.json, echo)
     if args.json:
         print_json({
             "model": args.model, "arithmetic": args.arithmetic, "chat": args.chat,
@@ -107,12 +92,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _chat(args: argparse.Namespace) -> None:
-    model, tokenizer = _load(args)
+    model, tokenizer, generate = _load(args)
     context, asked = model.config.max_position_embeddings, sys.stdin.isatty() and not args.json
     start = [{"role": "system", "content": args.system}] if args.system else []
     # What can be refused is refused before asking.
     tokenizer.apply_chat_template([*start, {"role": "user", "content": ""}])
-    _tokens(model, tokenizer, model.new_cache(), [0], args)
+    generate([0])
     if asked:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits its line with it)
@@ -141,7 +126,7 @@ def _chat(args: argparse.Namespace) -> None:
                   f"{context}: ask less, or start again with /new", file=sys.stderr)  # fmt: skip
             continue
         ids += more
-        new, figures = _answer(model, tokenizer, cache, ids[cache.seen :], args)
+        new, figures = _answer(tokenizer, cache, ids[cache.seen :], generate, args.json)
         ids += new
         spelled = text + tokenizer.decode(new, skip_special=False)
         ended = figures["ended_by"] == "end of text"
@@ -151,7 +136,8 @@ def _chat(args: argparse.Namespace) -> None:
             print_json({"prompt": line, "text": answer, "ids": new, **figures}, one_line=True)
 
 
-def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer]:
+def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer, partial[Iterator[int]]]:
+    """The model, its tokenizer, and `Model.generate` with the parameters given."""
     from .. import load
     from ..generation import sampler
 
@@ -160,34 +146,26 @@ def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer]:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
         model = load(args.model, args.arithmetic)
-    if model.tokenizer is None:
+    if (tokenizer := model.tokenizer) is None:
         raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
-    return model, model.tokenizer
-
-
-def _stops(model: Model, tokenizer: Tokenizer) -> set[int]:
-    return {*model.config.eos_token_id, *tokenizer.eos_ids}
-
-
-def _tokens(
-    model: Model, tokenizer: Tokenizer, cache: Cache, ids: list[int], args: argparse.Namespace
-) -> Iterator[int]:
-    """New tokens after `ids`; wrong parameters are refused here, before the first one."""
-    return model.generate(
-        ids, args.max_new_tokens, cache, args.temperature, args.top_k, args.top_p, args.seed,
-        stop=_stops(model, tokenizer),
-    )  # fmt: skip
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    stop = {*model.config.eos_token_id, *tokenizer.eos_ids}
+    return model, tokenizer, partial(model.generate, **settings, stop=stop)
 
 
 def _answer(
-    model: Model, tokenizer: Tokenizer, cache: Cache, ids: list[int], args: argparse.Namespace,
-    echo: str = "",
+    tokenizer: Tokenizer, cache: Cache, ids: list[int], generate: partial[Iterator[int]],
+    silent: bool, echo: str = "",
 ) -> tuple[list[int], dict[str, Any]]:  # fmt: skip
     """Continue `ids` and show the text as it comes; returns the new ids and the figures."""
     from ..tokenizer import StreamDecoder
 
-    tokens = _tokens(model, tokenizer, cache, ids, args)
-    write: Callable[[str], None] = _nothing if args.json else _write
+    def write(text: str) -> None:
+        if not silent:
+            print(text, end="", flush=True)
+
+    tokens = generate(ids, cache=cache)
     decoder, new, ended_by = StreamDecoder(tokenizer), list[int](), "length reached"
     start = first = last = time.perf_counter()
     try:
@@ -202,24 +180,21 @@ def _answer(
             write(decoder.put(token))
             token = next(tokens, None)
             last = time.perf_counter()
-        if new and new[-1] in _stops(model, tokenizer):
+        if new and new[-1] in generate.keywords["stop"]:
             ended_by = "end of text"
-        elif len(new) < args.max_new_tokens:
+        elif len(new) < generate.keywords["max_new_tokens"]:
             ended_by = "context full"
     except KeyboardInterrupt:
         ended_by = "Ctrl-C"
     write(decoder.flush() + "\n")
     figures = {
-        "prompt_tokens": len(ids),
-        "new_tokens": len(new),
-        "ended_by": ended_by,
+        "prompt_tokens": len(ids), "new_tokens": len(new), "ended_by": ended_by,
         "prefill_seconds": first - start,
         "seconds_per_token": (last - first) / (len(new) - 1) if len(new) > 1 else None,
         "peak_memory_bytes": peak_memory(),
-        "cache_tokens": cache.seen,
-        "cache_bytes": cache.nbytes,
-    }
-    if not args.json:
+        "cache_tokens": cache.seen, "cache_bytes": cache.nbytes,
+    }  # fmt: skip
+    if not silent:
         print(_sentence(figures), file=sys.stderr)
     return new, figures
 
@@ -235,12 +210,3 @@ def _sentence(figures: dict[str, Any]) -> str:
         + (f"peak {peak / 1e6:.0f} MB, " if peak is not None else "")
         + f"cache {figures['cache_bytes'] / 1e6:.1f} MB ({figures['cache_tokens']} tokens)]"
     )
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _nothing(text: str) -> None:
-    """The text is part of the JSON that is printed at the end."""
