@@ -1,4 +1,4 @@
-"""exp, sin, cos and tanh: the stated bounds in ulp against mpmath, and nothing but IEEE operations."""
+"""exp, sin, cos, tanh: the stated bounds in ulp against mpmath, and only IEEE operations used."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ POINTS = {
     "exp, largest results": (
         "exp", np.append(np.linspace(709.77, LAST_FINITE, 2000), LAST_FINITE)),
     "tanh, whole range": ("tanh", RNG.uniform(-25, 25, 4000)),
-    "tanh, around 5/8": ("tanh", np.append(RNG.uniform(0.6, 0.65, 4000), around(np.array([0.625])))),
+    "tanh, around 5/8": ("tanh", around(np.append(RNG.uniform(0.6, 0.65, 1300), 0.625))),
     "tanh, small": ("tanh", RNG.normal(size=2000) * 2.0 ** RNG.integers(-60, 0, 2000)),
     "sin, whole range": ("sin", RNG.uniform(-(2**20), 2**20, 6000)),
     "cos, whole range": ("cos", RNG.uniform(-(2**20), 2**20, 6000)),
