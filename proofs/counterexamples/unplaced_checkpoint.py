@@ -1,0 +1,21 @@
+"""Checkpoints without positions: an evicted key is recomputed as if it stood at position 0.
+
+A residual says what a token is, not where it is: rotary keys need both. The cure is KV-Direct as it
+stands, whose checkpoints are kept in the order of the text.
+"""
+
+from minikv.verify.theorems import Unplaced
+
+from . import same
+
+THEOREM = "T4"
+
+
+def refuted(case) -> bool:
+    cache = Unplaced(case.model.weights, budget=0, checkpoints="every")
+    return not same(case.decoded(cache), case.logits)
+
+
+def cured(case) -> bool:
+    cache = case.model.new_cache("residual", budget=0, checkpoints="every")
+    return same(case.decoded(cache), case.logits)

@@ -1,0 +1,48 @@
+"""Each counter-example refutes the theorem that it names, and its cure restores the claim."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import find, given, settings
+from strategies import cases
+
+from minikv.verify import THEOREMS
+
+FOLDER = Path(__file__).parent / "counterexamples"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+# A past to change, and room in the context for the two rows of the injected prefix.
+CASES = cases(max_layers=3, min_tokens=3, scales=[1.0]).filter(lambda case: len(case.ids) <= 62)
+
+
+def load(name: str):
+    return importlib.import_module(f"counterexamples.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_theorem_it_names_is_refuted(name):
+    example = load(name)
+    found = find(CASES, example.refuted, settings=settings(settings.default, max_examples=300))
+    print(f"{example.THEOREM} is refuted by {name}, for example on\n    {found!r}")
+    THEOREMS[example.THEOREM].check(found)  # without the change, the same case is fine
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(load(name), "cured")])
+@given(case=CASES)
+@settings(max_examples=15)
+def test_the_cure_restores_the_claim(name, case):
+    assert load(name).cured(case)
+
+
+def test_the_table_names_every_file_and_its_theorem():
+    rows = re.findall(
+        r"\| `(\w+)\.py` \|.*?\| (T\d+) \| (.*?) \|", (FOLDER / "README.md").read_text()
+    )
+    assert [(name, theorem) for name, theorem, _ in sorted(rows)] == [
+        (name, load(name).THEOREM) for name in NAMES
+    ]
+    for name, _, cure in rows:
+        assert cure.startswith("none") != hasattr(load(name), "cured"), name
