@@ -35,15 +35,24 @@ a first session:
   minikv generate --chat "Name three colours."        answer a question
   minikv chat                                         talk; Ctrl-D leaves
   minikv inspect                                      what the model holds, and bytes per token
+  minikv fingerprint                                  the same digits on every machine
 
 Every command has --help with examples, and --json where it prints figures."""
 
 
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """Descriptions and examples as written, and room for the commands' names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 16  # argparse forgets that commands are indented twice
+
+
 class _Parser(argparse.ArgumentParser):
-    """Help in our layout, and errors like every other error."""
+    """Errors like every other error."""
 
     def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("formatter_class", _Layout)
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> Any:
