@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "that this machine offers, float32 beside exact; 1 as exit code if exact is not one value "
         "(needs a checkout: proofs/portability.py)")  # fmt: skip
     add("--python", action="append", default=[], metavar="PATH",
-        help="with --everywhere: another interpreter, for its NumPy and array libraries")  # fmt: skip
+        help="with --everywhere: another interpreter, with other libraries")  # fmt: skip
     parser.set_defaults(run=_fingerprint)
 
 

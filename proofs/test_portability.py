@@ -1,0 +1,137 @@
+"""portability.py: one Exact value in every environment, several Float32 values, honest rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import portability
+import pytest
+from portability import Row, Task, faults, kernels, ways
+
+import minikv
+from minikv.fingerprint import fingerprint
+
+SCRIPT = Path(portability.__file__)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--json"],
+        text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def test_exact_has_one_value_and_float32_several(quick):
+    ran = [row for row in quick["rows"] if row["status"] == "ran"]
+    assert len({row["exact"] for row in ran}) == 1
+    assert len({row["float32"] for row in ran}) >= 2
+    assert quick["faults"] == []
+
+
+def test_every_kind_of_environment_has_a_row_with_a_value_or_a_reason(quick):
+    kinds = {"feeding", "BLAS kernel", "SIMD", "array library"}
+    assert kinds <= {row["varied"] for row in quick["rows"]}
+    for row in quick["rows"]:
+        assert row["note"]
+        assert (row["status"] == "ran") == bool(row["exact"]) == bool(row["float32"])
+
+
+def test_no_kernel_is_counted_twice(quick):
+    rows = [row for row in quick["rows"] if row["varied"] == "BLAS kernel"]
+    ran = [(row["kernel"], row["threads"]) for row in rows if row["status"] == "ran"]
+    assert len(set(ran)) == len(ran) > 1
+
+
+def test_feeding_alone_changes_float32_but_not_exact():
+    config, tensors = portability.source("random-small")
+    ids = list(range(23))
+    values = {}
+    for arithmetic in ("float32", "exact"):
+        model = minikv.Model(minikv.build(config, tensors, arithmetic))
+        fed = {feed(model, ids) for feed in ways(config.num_hidden_layers).values()}
+        values[arithmetic] = fed | {fingerprint(model, ids)}
+    assert len(values["exact"]) == 1
+    assert len(values["float32"]) > 1
+
+
+# What must be found wrong is found wrong.
+
+GOOD = [Row("a", "1", float32="f", exact="e"), Row("a", "2", float32="g", exact="e")]
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    ([*GOOD, Row("a", "3", float32="f", exact="x")], "exact has 2 values"),
+    (GOOD[:1], "float32 has no second value"),
+    ([*GOOD, Row("a", "3", "failed", note="killed by signal 4")], "killed by signal 4"),
+    ([], "exact has 0 values"),
+])  # fmt: skip
+def test_faults_are_named(rows, said):
+    assert any(said in fault for fault in faults(rows))
+
+
+def test_rows_that_did_not_run_are_no_fault():
+    others = [Row("a", "3", "unavailable", note="not installed"), Row("a", "4", "same")]
+    assert faults(GOOD + others) == []
+
+
+@pytest.mark.parametrize(("code", "said"), [
+    ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed by signal 4"),
+    ("raise ImportError('no NumPy')", "no NumPy"),
+    ("", "exit code 0"),
+])  # fmt: skip
+def test_a_process_that_dies_is_a_failed_row(code, said, tmp_path):
+    python = tmp_path / "python"  # an interpreter that dies in its own way
+    python.write_text(f"#!{sys.executable}\n{code}\n")
+    python.chmod(0o755)
+    row = Task("random-small", [1, 2]).row("NumPy", "broken", python=str(python))
+    assert row.status == "failed"
+    assert said in row.note
+
+
+def test_an_interpreter_that_does_not_exist_is_a_failed_row(tmp_path):
+    row = Task("random-small", [1, 2]).row("NumPy", "none", python=str(tmp_path / "none"))
+    assert (row.status, row.note) == ("failed", f"{tmp_path / 'none'}: No such file or directory")
+
+
+def test_a_library_that_is_not_installed_is_a_row_with_the_reason(monkeypatch):
+    monkeypatch.setitem(portability.NAMESPACES, "no_such_library", "no_such_library")
+    row = Task("random-small", [1, 2]).row("array library", "none", namespace="no_such_library")
+    # In the process the name is unknown to NAMESPACES too, but the import fails before that.
+    assert (row.status, row.note) == ("unavailable", "No module named 'no_such_library'")
+
+
+def test_another_blas_is_a_row_with_the_reason(monkeypatch):
+    where = portability.environment() | {"blas": "accelerate unknown"}
+    monkeypatch.setattr(portability, "environment", lambda: where)
+    [row] = kernels(Task("random-small", [1]), GOOD[0], quick=True)
+    assert row.status == "unavailable"
+    assert "accelerate" in row.note
+
+
+@pytest.mark.parametrize("argv", [["--model", "no-such-model"], ["--quick", "--ids", "512"]])
+def test_wrong_input_is_one_line(argv, capsys):
+    assert portability.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("portability: error:")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.weights
+def test_real_weights_under_two_kernels_and_every_feeding(smollm2):
+    ids = minikv.load(smollm2).tokenizer.encode(portability.TEXT)[:40]
+    task = Task(str(smollm2), ids)
+    fed = {"": "one call", **{way: way for way in list(ways(1))[:8]}}
+    rows = task.rows("feeding", fed)
+    rows += list(kernels(task, rows[0], quick=True))
+    rows += [task.row("SIMD", "baseline alone", NPY_DISABLE_CPU_FEATURES=" ".join(
+        portability._dispatched(sys.executable)))]  # fmt: skip
+    assert faults(rows) == []
+    if rows[0].kernel in portability.X86_KERNELS:
+        assert len({row.kernel for row in rows if row.status == "ran"}) >= 2

@@ -1,0 +1,307 @@
+"""The fingerprint: golden values, what may change it, what may not, and the command.
+
+``python tests/test_fingerprint.py`` writes ``tests/golden/fingerprints.json`` anew, and says what
+changed: only a change to the specification of the exact arithmetic may do that. It needs the real
+weights.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minikv
+from minikv.cli import main
+from minikv.config import RopeScaling
+from minikv.errors import InputError
+from minikv.fingerprint import PROMPT, environment, fingerprint
+from minikv.model import Model
+from minikv.tokenizer import Tokenizer
+from minikv.weights import load_tensors, save_folder, weights_hash
+from minikv.weights.fetch import DEFAULT, resolve
+
+HERE = Path(__file__).parent
+TINY = HERE / "fixtures" / "tiny"
+GOLDEN = HERE / "golden" / "fingerprints.json"
+PROMPTS = {  # what the real model reads
+    "prose": PROMPT,
+    "code": "def gcd(a: int, b: int) -> int:\n    while b:\n        a, b = b, a % b\n    return a\n"
+    "\n\nassert gcd(12, 18) == 6  # größter gemeinsamer Teiler: 最大公約数\n" * 3,
+}
+CONFIGS = {
+    "grouped": minikv.tiny_config(),
+    "one K/V head, untied, odd sizes": minikv.tiny_config(
+        vocab_size=83, hidden_size=29, intermediate_size=47, num_attention_heads=5,
+        num_key_value_heads=1, head_dim=10, tie_word_embeddings=False,
+    ),
+    "Llama 3 RoPE": minikv.tiny_config(
+        num_attention_heads=3, num_key_value_heads=3, rope_theta=500000.0,
+        rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32),
+    ),
+    "one wide block, 200 tokens": minikv.tiny_config(
+        vocab_size=1009, hidden_size=320, intermediate_size=640, num_hidden_layers=1,
+        num_attention_heads=8, num_key_value_heads=4, head_dim=40, max_position_embeddings=4096,
+    ),
+    "eight blocks": minikv.tiny_config(
+        hidden_size=64, num_hidden_layers=8, rms_norm_eps=1e-6, rope_theta=1e6,
+        max_position_embeddings=64,
+    ),
+}  # fmt: skip
+
+
+def random_ids(config: minikv.ModelConfig) -> list[int]:
+    """A text that fits the context: 200 tokens at most, more than one block of queries."""
+    length = min(200, config.max_position_embeddings)
+    return [(i * i * 31 + 7 * i) % config.vocab_size for i in range(length)]
+
+
+def case(name: str) -> tuple[minikv.ModelConfig, dict[str, np.ndarray], list[int]]:
+    """Configuration, tensors and text of a golden value, by its name."""
+    kind, _, which = name.partition(": ")
+    if kind == "random":
+        config = CONFIGS[which]
+        tensors = minikv.random_tensors(config, seed=list(CONFIGS).index(which), scale=1.5)
+        return config, tensors, random_ids(config)
+    folder = TINY if kind == "tiny" else resolve(DEFAULT)
+    config = minikv.ModelConfig.from_file(folder / "config.json")
+    text = PROMPT if kind == "tiny" else PROMPTS[which]
+    return config, load_tensors(folder, config), Tokenizer.from_folder(folder).encode(text)
+
+
+def measure(name: str) -> dict[str, object]:
+    config, tensors, ids = case(name)
+    model = Model(minikv.build(config, tensors, "exact"))
+    return {
+        "ids": list(ids), "weights": weights_hash(tensors), "fingerprint": fingerprint(model, ids)
+    }  # fmt: skip
+
+
+NAMES = ["tiny", *(f"random: {name}" for name in CONFIGS)]
+REAL_NAMES = [f"{DEFAULT}: {name}" for name in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, *(pytest.param(name, marks=pytest.mark.weights) for name in REAL_NAMES)]
+)
+def test_fingerprint_is_the_golden_one(name):
+    assert measure(name) == json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+
+
+def test_every_golden_value_is_compared():
+    assert sorted(json.loads(GOLDEN.read_text(encoding="utf-8"))) == sorted(NAMES + REAL_NAMES)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3, 7, 1000, (5, 1, 8)])
+def test_chunks_do_not_change_the_exact_fingerprint(chunks):
+    model = minikv.load(TINY, "exact")
+    ids = list(range(3, 17))
+    assert fingerprint(model, ids, chunks) == fingerprint(model, ids)
+
+
+def test_chunks_change_the_float32_fingerprint():
+    model = minikv.load(TINY, "float32")
+    ids = list(range(3, 17))
+    assert len({fingerprint(model, ids, chunks) for chunks in (None, 1, 2, 3, 7)}) > 1
+
+
+def test_the_text_changes_the_fingerprint():
+    model = minikv.load(TINY, "exact")
+    texts = [[3, 4, 5], [3, 4, 6], [3, 5, 4], [3, 4], [3, 4, 5, 5]]
+    assert len({fingerprint(model, ids) for ids in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(("chunks", "said"), [
+    (0, "0 tokens"), (-1, "-1 tokens"), ((2, 2), "do not add up"), ((4, -1), "do not add up"),
+])  # fmt: skip
+def test_chunks_that_do_not_fit_are_refused(chunks, said):
+    with pytest.raises(InputError, match=said):
+        fingerprint(minikv.load(TINY, "exact"), [3, 4, 5], chunks)
+
+
+# A damaged bit. Exact rounds each row of a weight matrix to multiples of a step, its grid: 2**-20
+# of the power of two below the row's largest weight. In that weight a float32 has 23 bits behind
+# the leading one, so its bit 3 is one step, and bits 0 to 2 are fractions of a step.
+
+MATRICES = [name for name in load_tensors(TINY, minikv.ModelConfig.from_file(TINY / "config.json"))
+            if not name.endswith("norm.weight")]  # fmt: skip
+TEXT = list(range(40, 80))
+
+
+def flip(tensors, name, at, bit):
+    """A copy of the tensors with one bit of one weight flipped."""
+    damaged = np.array(tensors[name])
+    damaged.view(np.uint32)[at] ^= np.uint32(1 << bit)
+    return {**tensors, name: damaged}
+
+
+def largest_of_a_row(matrix, skip_ties=False):
+    """Index of the largest weight of a row; of a row where flipping bit 0 rounds to the same."""
+    for row in range(len(matrix)):
+        at = row, int(np.argmax(np.abs(matrix[row])))
+        # In eighths of a step, a fraction of 4 is a tie and 5 rounds up: the one pair on two sides.
+        if not skip_ties or int(matrix.view(np.uint32)[at]) & 0b110 != 0b100:
+            return at
+    raise AssertionError("every row's largest weight is a tie")
+
+
+@pytest.fixture(scope="module")
+def toy():
+    config = minikv.ModelConfig.from_file(TINY / "config.json")
+    tensors = load_tensors(TINY, config)
+
+    def look(tensors):
+        model = Model(minikv.build(config, tensors, "exact"))
+        return weights_hash(tensors), fingerprint(model, TEXT)
+
+    return tensors, look, look(tensors)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_flipped_bit_on_the_grid_changes_both_hashes(name, toy):
+    tensors, look, sound = toy
+    weights, answer = look(flip(tensors, name, largest_of_a_row(tensors[name]), bit=3))
+    assert weights != sound[0]
+    assert answer != sound[1]
+
+
+@pytest.mark.parametrize("name", [name for name in MATRICES if "embed" not in name])
+def test_a_flipped_bit_below_the_grid_changes_the_weights_hash_alone(name, toy):
+    tensors, look, sound = toy
+    at = largest_of_a_row(tensors[name], skip_ties=True)
+    weights, answer = look(flip(tensors, name, at, bit=0))
+    assert weights != sound[0]
+    assert answer == sound[1]
+
+
+def test_the_embedding_as_input_has_no_grid(toy):
+    # The output matrix is the embedding too, and rounds it; as the stream's start it counts whole.
+    tensors, look, sound = toy
+    name = "model.embed_tokens.weight"
+    embedding = tensors[name]
+    row, column = largest_of_a_row(embedding[TEXT], skip_ties=True)
+    assert look(flip(tensors, name, (TEXT[row], column), bit=0))[1] != sound[1]
+    assert TEXT[-1] < 100
+    row, column = largest_of_a_row(embedding[100:], skip_ties=True)  # of a token not in the text
+    assert look(flip(tensors, name, (100 + row, column), bit=0))[1] == sound[1]
+
+
+@pytest.mark.parametrize("bit", [22, 23, 31])
+def test_a_flipped_bit_of_a_norm_weight_changes_both_hashes(bit, toy):
+    tensors, look, sound = toy
+    for name in ("model.layers.0.input_layernorm.weight", "model.norm.weight"):
+        weights, answer = look(flip(tensors, name, (5,), bit))
+        assert weights != sound[0]
+        assert answer != sound[1]
+
+
+# The environment and the command.
+
+
+def test_environment_names_what_float32_depends_on():
+    where = environment()
+    assert where["numpy"] == np.__version__
+    assert where["threads"] >= 1
+    assert where["simd"]
+    assert all(where[key] for key in ("blas", "kernel", "python", "platform", "cpu"))
+
+
+def test_environment_without_threadpoolctl_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert environment()["kernel"] == "unknown: threadpoolctl is not installed"
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*argv):
+        code = main(["fingerprint", "--model", str(TINY), *argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_command_prints_the_golden_fingerprint(run):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["tiny"]
+    code, out, _ = run("--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert {key: figures[key] for key in golden} == golden
+    assert figures["tokens"] == len(golden["ids"])
+    assert figures["environment"]["numpy"] == np.__version__
+    code, out, _ = run("--chunk", "3", "--ids", *map(str, golden["ids"]))
+    assert code == 0
+    assert golden["fingerprint"] in out
+    assert golden["weights"] in out
+
+
+def test_command_sees_a_damaged_file(run, tmp_path, capsys):
+    config = minikv.ModelConfig.from_file(TINY / "config.json")
+    tensors = load_tensors(TINY, config)
+    name = "model.layers.2.mlp.down_proj.weight"
+    damaged = flip(tensors, name, largest_of_a_row(tensors[name]), bit=3)
+    save_folder(tmp_path / "damaged", config, damaged)
+    ids = [str(token) for token in TEXT]
+    sound = json.loads(run("--json", "--ids", *ids)[1])
+    assert main(["fingerprint", "--model", str(tmp_path / "damaged"), "--json", "--ids", *ids]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["weights"] != sound["weights"]
+    assert found["fingerprint"] != sound["fingerprint"]
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (["--chunk", "0"], "0 tokens"),
+    (["--ids", "320"], "outside the vocabulary"),
+    (["--ids", "x"], "invalid int"),
+    (["--prompt", "a", "--ids", "1"], "not allowed with"),
+    (["--prompt", ""], "empty"),
+    (["--arithmetic", "float16"], "float16"),
+    (["--python", "python3"], "--everywhere"),
+    (["--everywhere", "--chunk", "2"], "--chunk"),
+    (["--everywhere", "--arithmetic", "float32"], "--arithmetic"),
+])  # fmt: skip
+def test_command_refuses_wrong_input_in_one_line(argv, said, run):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_everywhere_passes_its_arguments_on(run, monkeypatch):
+    import subprocess
+
+    calls = []
+
+    def fake(command):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    assert run("--everywhere", "--ids", "3", "4", "--python", "p", "--json")[0] == 1
+    [[python, script, *rest]] = calls
+    assert python == sys.executable
+    assert Path(script).is_file()
+    assert rest == ["--model", str(TINY), "--ids", "3", "4", "--python", "p", "--json"]
+
+
+def test_everywhere_needs_a_checkout(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(minikv, "__file__", str(tmp_path / "minikv" / "__init__.py"))
+    code, _, err = run("--everywhere")
+    assert code == 2
+    assert "checkout" in err
+
+
+def write_golden() -> None:
+    before = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
+    after = {name: measure(name) for name in NAMES + REAL_NAMES}
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in after.items()]
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    for name, value in after.items():
+        print("same   " if before.get(name) == value else "CHANGED", name)
+
+
+if __name__ == "__main__":
+    write_golden()
