@@ -161,6 +161,11 @@ def test_templates_have_the_helpers_that_they_rely_on(copy):
     )
 
 
+def test_lines_that_hold_only_a_tag_leave_no_trace(copy):
+    tokenizer = with_template(copy, "{% if true %}\nA\n   {% endif %}\nB")
+    assert tokenizer.apply_chat_template([]) == "A\nB"
+
+
 @pytest.mark.parametrize(
     "template",
     ["{{ raise_exception('roles must alternate') }}", "{% if %}", "{{ 1 / 0 }}", "{{ nope.nope }}",
@@ -188,7 +193,7 @@ def test_messages_need_role_and_content(message):
 
 def test_every_source_of_end_tokens_counts(copy):
     assert TOY.eos_ids == (2,)
-    (copy / "generation_config.json").write_text('{"eos_token_id": [0, 2, 7]}')
+    (copy / "generation_config.json").write_text('{"eos_token_id": [0, 2, 7, "9", true]}')
     assert Tokenizer.from_folder(copy).eos_ids == (2, 0, 7)
 
 
