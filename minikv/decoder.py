@@ -86,11 +86,12 @@ def forward(
     Raises
     ------
     InputError
-        If a sequence is empty, holds an id outside the vocabulary, or outgrows the context.
+        If a sequence is empty, holds an id outside the vocabulary, or outgrows the context, or
+        if a cache is of another model or given twice.
     """
     if logits not in ("last", "all", "none"):
         raise InputError(f"logits is {logits!r}; choose 'last', 'all' or 'none'")
-    ids, spans = _stack(weights.config, sequences, caches)
+    ids, spans = _stack(weights, sequences, caches)
     positions = np.concatenate([span.positions for span in spans])
     x = hook("hook_embed", embed(weights, ids))
     for layer in weights.layers:
@@ -183,15 +184,19 @@ def _attend(
 
 
 def _stack(
-    config: ModelConfig, sequences: Sequence[Any], caches: Sequence[Cache | None] | None
+    weights: Weights, sequences: Sequence[Any], caches: Sequence[Cache | None] | None
 ) -> tuple[np.ndarray, list[Span]]:
     """Check the sequences and lay their tokens out as rows."""
+    config = weights.config
     if not len(sequences):
         raise InputError("no sequence given, expected at least one")
     if caches is None:
         caches = [None] * len(sequences)
     if len(caches) != len(sequences):
         raise InputError(f"{len(caches)} caches for {len(sequences)} sequences, expected one each")
+    for cache in caches:
+        if cache is not None and cache.weights is not weights:
+            raise InputError("a cache belongs to another model; make one with model.new_cache()")
     held = [id(cache) for cache in caches if cache is not None]
     if len(set(held)) != len(held):
         raise InputError("one cache is given for two sequences, expected one each")

@@ -59,21 +59,22 @@ def generate(
     if not _whole(max_new_tokens) or max_new_tokens < 0:
         raise InputError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number from 0 up")
     context = weights.config.max_position_embeddings
-    room = context - cache.seen - len(prompt)
-    if room < 1 and max_new_tokens:
+    length = cache.next_position + len(prompt)
+    if length >= context and max_new_tokens:
         raise InputError(
-            f"the prompt has {cache.seen + len(prompt)} tokens, expected at most {context - 1} so "
+            f"the prompt has {length} tokens, expected at most {context - 1} so "
             f"that one can follow within the context of {context}; shorten the prompt"
         )
     stops = set(weights.config.eos_token_id) if stop is None else set(stop)
-    # The last token is chosen but never fed back, so one more fits than there is room for.
-    return _tokens(weights, prompt, min(max_new_tokens, room), cache, choose, stops)
+    return _tokens(weights, prompt, max_new_tokens, cache, choose, stops)
 
 
 def _tokens(
     weights: decoder.Weights, new: Any, count: int, cache: Cache, choose: Any, stops: set[int]
 ) -> Iterator[int]:
     for _ in range(count):
+        if cache.next_position + len(new) >= weights.config.max_position_embeddings:
+            return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
         token = choose(np.asarray(logits)[0])
         yield token

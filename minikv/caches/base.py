@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..decoder import Weights
     from ..layers import Layer
 
-Array = Any
+Attended = tuple[np.ndarray, Any, Any]  # positions, keys and values that tokens attend to
 
 
 class Cache:
@@ -57,9 +57,7 @@ class Cache:
         """Tokens to run for these new ones, and their positions; both ``(T,)``."""
         return ids, np.arange(self.next_position, self.next_position + len(ids))
 
-    def update(
-        self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
-    ) -> tuple[np.ndarray, Array, Array]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         """Take the rows of new tokens at one layer: ``(T, D)``, ``(T, G, d)``, ``(T, G, d)``.
 
         Returns the positions, keys and values that these tokens attend to, including their own:
@@ -68,7 +66,7 @@ class Cache:
         """
         raise NotImplementedError
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Array) -> None:
+    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
         """See the ``(H, T, S)`` attention weights of the queries at `positions`."""
 
     def evict(self, layer: Layer) -> None:
@@ -86,7 +84,7 @@ class Cache:
     @property
     def stored(self) -> int:
         """Tokens whose K and V are held (per layer and head)."""
-        raise NotImplementedError
+        return self.seen
 
     @property
     def nbytes(self) -> int:
@@ -197,7 +195,7 @@ class Cache:
         raise NotImplementedError
 
     def _truncate(self, length: int) -> None:
-        raise NotImplementedError
+        """Drop what is at `length` and up, where rows from `seen` on are not simply unread."""
 
     def _checked(self, array: np.ndarray, *shape: int, dtype: str = "") -> np.ndarray:
         """A copy of a saved tensor that must have this shape; `dtype` is the model's by default."""
@@ -206,7 +204,7 @@ class Cache:
             raise ValueError(f"a tensor is {array.dtype} {array.shape}, expected {dtype} {shape}")
         return np.array(array)
 
-    def _empty(self, *shape: int) -> Array:
+    def _empty(self, *shape: int) -> Any:
         return self._xp.empty(shape, dtype=self._dtype)
 
     def _kv_bytes(self, rows: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import CacheError
-from .base import Cache, whole
+from .base import Attended, Cache, whole
 
 
 class Evicting(Cache):
@@ -29,9 +29,7 @@ class Evicting(Cache):
 
     per_head: ClassVar[bool] = False  # whether heads keep different tokens
 
-    def __init__(
-        self, weights: Any, budget: int, parameters: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, weights: Any, budget: int, parameters: dict[str, Any] | None = None) -> None:
         self.budget, context = whole("budget", budget), weights.config.max_position_embeddings
         if self.budget > context:
             raise CacheError(
@@ -70,9 +68,7 @@ class Evicting(Cache):
                 "call reset() and feed the text again"
             )
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         self._open = True  # until `advance`
         index, groups = layer.index, self._row[0]
         at = np.arange(self.seen, self.seen + len(positions))
@@ -91,15 +87,11 @@ class Evicting(Cache):
             return
         order = np.argsort(self.priority(index, positions), axis=0, kind="stable")
         keep = np.sort(order[-self.budget :], axis=0)  # rows are by position: newer ones are last
-        self._positions[index] = np.take_along_axis(positions, keep, axis=0)
-        self._scores[index] = np.take_along_axis(self._scores[index], keep, axis=0)
-        self._k[index] = self._gather(self._k[index], keep)
-        self._v[index] = self._gather(self._v[index], keep)
-
-    def _gather(self, rows: Any, keep: np.ndarray) -> Any:
-        xp = self._xp
-        heads = [xp.take(rows[:, g], xp.asarray(keep[:, g]), axis=0) for g in range(self._row[0])]
-        return xp.stack(heads, axis=1)
+        for rows in (self._positions, self._scores):
+            rows[index] = np.take_along_axis(rows[index], keep, axis=0)
+        where = self._xp.asarray(keep[:, :, None])
+        for rows in (self._k, self._v):
+            rows[index] = self._xp.take_along_axis(rows[index], where, axis=0)
 
     @property
     def stored(self) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Cache
+from .base import Attended, Cache
 
-_FIRST_CAPACITY = 64  # tokens
+_FIRST_CAPACITY = 16  # tokens
 
 
 class Full(Cache):
@@ -25,9 +25,7 @@ class Full(Cache):
         self._k = [self._empty(0, *self._row) for _ in self.weights.layers]
         self._v = [self._empty(0, *self._row) for _ in self.weights.layers]
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         end = self.seen + k.shape[0]
         out = []
         for buffers, rows in ((self._k, k), (self._v, v)):
@@ -41,15 +39,8 @@ class Full(Cache):
         return np.arange(end), out[0], out[1]
 
     @property
-    def stored(self) -> int:
-        return self.seen
-
-    @property
     def nbytes(self) -> int:
         return self._kv_bytes(self.seen) * len(self._k)
-
-    def _truncate(self, length: int) -> None:
-        pass  # rows from `seen` on are never read
 
     def _tensors(self) -> dict[str, np.ndarray]:
         return {

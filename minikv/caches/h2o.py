@@ -14,7 +14,8 @@ from .evicting import Evicting
 class H2O(Evicting):
     """Keep the newest `recent` tokens and those with the most attention accumulated.
 
-    Zhang et al. 2023, arXiv 2306.14048, section 4.2 and algorithm 1.
+    Zhang et al. 2023, arXiv 2306.14048, section 4, algorithm 1, with the recent tokens that the
+    authors' code keeps beside the heavy hitters (``H2OKVCache_LayerWise``).
 
     Parameters
     ----------
@@ -23,12 +24,14 @@ class H2O(Evicting):
         Tokens kept at each layer and K/V head.
     recent : int, optional
         Of these, how many are the newest; half by default, as in the paper's experiments.
+        0 is algorithm 1 to the letter.
 
     Notes
     -----
     The score of a key is the attention that it got from every query since it was made, the prompt's
-    included. With grouped queries, the R query heads of a K/V head are added, and each K/V head
-    keeps tokens of its own. Departure: a call's tokens are scored and evicted together.
+    included; a key keeps its position in the text. With grouped queries, which the paper does not
+    have, the R query heads of a K/V head are added, and each K/V head keeps tokens of its own.
+    Departure: after the prompt too, the tokens of one call are scored and evicted together.
     """
 
     policy = "h2o"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Cache
+from .base import Attended, Cache
 
 
 class NoCache(Cache):
@@ -22,9 +22,7 @@ class NoCache(Cache):
         self._ids = np.concatenate([self._ids[: self.seen], ids.astype(np.int32)])
         return self._ids.astype(np.int64), np.arange(len(self._ids))
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         return positions, k, v
 
     @property
@@ -34,9 +32,6 @@ class NoCache(Cache):
     @property
     def nbytes(self) -> int:
         return 4 * self.seen
-
-    def _truncate(self, length: int) -> None:
-        self._ids = self._ids[:length]
 
     def _tensors(self) -> dict[str, np.ndarray]:
         return {"ids": self._ids[: self.seen]}

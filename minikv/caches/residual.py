@@ -14,7 +14,7 @@ import numpy as np
 from ..decoder import Span, block, embed
 from ..errors import CacheError
 from ..projection import kv_from_residual
-from .base import Cache, whole
+from .base import Attended, Cache, whole
 
 _CHUNK = 256  # tokens: checkpoints are stored, and replayed, in chunks of this many rows
 
@@ -86,9 +86,7 @@ class Residual(Cache):
         super().advance(tokens)
         self._evicted, self._open = max(0, self.seen - self._capacity), False
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         self._open = True
         index, end = layer.index, self.seen + k.shape[0]
         if index in self._rows and not self._tokens_only:
@@ -104,8 +102,8 @@ class Residual(Cache):
             all_k[rows], all_v[rows] = ring_k[at], ring_v[at]
         all_k[self.seen :], all_v[self.seen :] = k, v
         oldest = max(0, end - self._capacity)
-        for rows, at in self._ring_slices(oldest if oldest < self._evicted else
-                                          max(oldest, self.seen), end):  # fmt: skip
+        first = oldest if oldest < self._evicted else max(oldest, self.seen)  # not in the ring yet
+        for rows, at in self._ring_slices(first, end):
             ring_k[at], ring_v[at] = all_k[rows], all_v[rows]
         return np.arange(end), all_k, all_v
 
@@ -151,8 +149,7 @@ class Residual(Cache):
         self._evicted = min(self._evicted, length)
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        start = self.seen - self.stored
-        tensors = {"evicted": np.array([start])}
+        tensors, start = {}, self.seen - self.stored
         for name, rings in (("k", self._k), ("v", self._v)):
             for index, ring in enumerate(rings):
                 parts = [np.asarray(ring[at]) for _, at in self._ring_slices(start, self.seen)]
@@ -162,10 +159,13 @@ class Residual(Cache):
         return tensors
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._evicted = start = int(self._checked(tensors["evicted"], 1, dtype="int64")[0])
+        held = len(tensors["k.0"])
+        if held > min(self.seen, self._capacity):
+            raise ValueError(f"it has K/V of {held} tokens, expected {self._capacity} at most")
+        self._evicted = start = self.seen - held
         for name, rings in (("k", self._k), ("v", self._v)):
             for index, ring in enumerate(rings):
-                given = self._checked(tensors[f"{name}.{index}"], self.seen - start, *self._row)
+                given = self._checked(tensors[f"{name}.{index}"], held, *self._row)
                 for part, at in self._ring_slices(start, self.seen):
                     ring[at] = self._xp.asarray(given[part.start - start : part.stop - start])
         for index, rows in self._rows.items():
@@ -205,14 +205,12 @@ class Rows:
 
 
 class _Prefix(Cache):
-    """Stands in for a cache while a chunk is replayed: writes its K/V behind the rows before."""
+    """The cache of a chunk that is replayed: writes its K/V behind the rows before."""
 
     def __init__(self, k: Any, v: Any) -> None:
         self._k, self._v = k, v
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         start, stop = int(positions[0]), int(positions[-1]) + 1
         self._k[start:stop], self._v[start:stop] = k, v
         return np.arange(stop), self._k[:stop], self._v[:stop]

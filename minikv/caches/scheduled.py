@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import CacheError
 from ..projection import kv_from_residual
-from .base import Cache
+from .base import Attended, Cache
 
 Schedule = Callable[[int, int, int], str]
 
@@ -46,9 +46,7 @@ class Scheduled(Cache):
         self._has_kv = [np.empty(0, dtype=bool) for _ in self._slots]
         self._has_residual = [np.empty(0, dtype=bool) for _ in self._slots]
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         index, concat = layer.index, self._xp.concat
         slot, new = self._slots[index], (k, v, residual)
         self._slots[index] = slot = [
@@ -94,9 +92,6 @@ class Scheduled(Cache):
         kv = sum(int(has[: self.seen].sum()) for has in self._has_kv)
         residuals = sum(int(has[: self.seen].sum()) for has in self._has_residual)
         return self._kv_bytes(kv) + residuals * self.weights.config.hidden_size * self._itemsize
-
-    def _truncate(self, length: int) -> None:
-        pass  # rows from `seen` on are never read
 
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors = {"step": np.array([self._step])}

@@ -14,7 +14,7 @@ from .evicting import Evicting
 class SnapKV(Evicting):
     """After the prompt, keep its last `window` tokens and the keys that these attend to most.
 
-    Li et al. 2024, arXiv 2404.14469, section 4 and listing 1.
+    Li et al. 2024, arXiv 2404.14469, section 4, listing 1.
 
     Parameters
     ----------
@@ -25,13 +25,15 @@ class SnapKV(Evicting):
     window : int, optional
         The observation window; 32 in the paper's code, here at most half the budget by default.
     kernel : int
-        Width of the max-pooling over neighbouring keys, odd; 7 in the paper's experiments.
+        Width of the max-pooling over neighbouring keys, odd. The authors' code has 5 and the
+        average by default, and offers the maximum; 1 is no pooling.
 
     Notes
     -----
-    Votes are the window's attention weights added over its queries and averaged over the R query
-    heads of a K/V head (the paper's code expands K/V to all heads and keeps tokens per query
-    head). The prompt is the first call.
+    Votes are the window's attention weights, added over its queries. Departures: they are averaged
+    over the R query heads of a K/V head before pooling (the authors' code expands K/V to all heads
+    and keeps tokens of each query head), and the prompt is the first call: later ones are not
+    compressed.
     """
 
     policy = "snapkv"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import CacheError
 from ..layers import rope
-from .base import whole
+from .base import Attended, whole
 from .evicting import Evicting
 
 
@@ -31,8 +31,10 @@ class StreamingLLM(Evicting):
     Notes
     -----
     Keys are stored as they were made and turned by the distance they moved when they are read,
-    so that moving one position a step does not pile up rounding. Departure: a call's tokens see
-    each other and everything stored before eviction.
+    so that moving one position a step does not pile up rounding; the authors' code stores them
+    unturned, which is the same but for rounding. As there, eviction follows attention, so that a
+    token fed alone sees `budget` tokens and itself. Departure: the tokens of one call see all of
+    that call, and their positions count from what is stored before it.
     """
 
     policy = "streaming_llm"
@@ -50,9 +52,7 @@ class StreamingLLM(Evicting):
     def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
         return np.where(positions < self.sinks, np.inf, positions)
 
-    def update(
-        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
-    ) -> tuple[np.ndarray, Any, Any]:
+    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         where, keys, values = super().update(layer, positions, residual, k, v)
         if not self.reposition:
             return where, keys, values

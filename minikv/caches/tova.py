@@ -12,9 +12,10 @@ from .evicting import Evicting
 class TOVA(Evicting):
     """Token Omission Via Attention: at each step keep the `budget` keys of highest weight.
 
-    Oren et al. 2024, arXiv 2401.06104, section 4. The weights are those of the newest query,
-    averaged over all heads of the layer, so that all heads keep the same tokens. Departure: a
-    call's tokens are evicted together, by its last query.
+    Oren et al. 2024, arXiv 2401.06104, and the authors' ``TOVACache``. The weights are those of the
+    newest query, averaged over all heads of the layer, so that all heads keep the same tokens; the
+    newest token may go itself. A key keeps its position in the text. Departure: the tokens of one
+    call are evicted together, by its last query, after the prompt too.
     """
 
     policy = "tova"

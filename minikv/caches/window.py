@@ -8,11 +8,10 @@ from .evicting import Evicting
 
 
 class Window(Evicting):
-    """Sliding window: token t attends to the last `budget` tokens.
+    """Sliding window: a token attends to the `budget` tokens before it, and to itself.
 
-    The window-attention baseline of Xiao et al. 2023, arXiv 2309.17453, figure 1b, with original
-    positions. Departure: the tokens of one call see each other in full, as they do in that
-    paper's own prefill.
+    The window attention that Xiao et al. 2023, arXiv 2309.17453, figure 1b, compare with; keys
+    keep their positions in the text. Departure: the tokens of one call also see all of that call.
     """
 
     policy = "window"
