@@ -205,6 +205,20 @@ def test_special_tokens_may_be_objects(copy):
     assert tokenizer.eos_ids == (0, 2)  # config.json says 2
 
 
+def test_what_a_model_puts_around_a_text_can_be_left_out(copy):
+    spec = json.loads((copy / "tokenizer.json").read_text())
+    start = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    spec["post_processor"] = {
+        "type": "TemplateProcessing", "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [], "special_tokens": {
+            "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }  # fmt: skip
+    (copy / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = Tokenizer.from_folder(copy)
+    assert tokenizer.encode("the") == [1, *TOY.encode("the")]
+    assert tokenizer.encode("the", add_special=False) == TOY.encode("the")
+
+
 @pytest.mark.parametrize("text", [None, b"bytes", 5, ["a"], "half \ud800", "\udfff"])
 def test_text_that_is_no_text_is_refused(text):
     with pytest.raises(TokenizerError, match="expected"):
