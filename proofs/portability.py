@@ -271,12 +271,14 @@ def measure(task: Task, pythons: Sequence[str], quick: bool) -> Iterator[Row]:
     yield task.row("BLAS kernel", "own choice, 2 threads", threads=2)
     yield from kernels(task, base, quick)
     yield from simd_levels(task, base, sys.executable, "")
+    usable = [sys.executable]
     for python in pythons:
         yield (row := task.row("NumPy", python, python=python))
         if row.status == "ran":
+            usable.append(python)
             yield from simd_levels(task, row, python, f" of {row.note}")
     for library in NAMESPACES:
-        yield from array_library(task, library, pythons, quick)
+        yield from array_library(task, library, usable, quick)
 
 
 def array_library(task: Task, library: str, pythons: Sequence[str], quick: bool) -> Iterator[Row]:
@@ -285,7 +287,7 @@ def array_library(task: Task, library: str, pythons: Sequence[str], quick: bool)
     if quick and library != "array_api_strict":
         yield Row(varied, library, "unavailable", note="left out by --quick")
         return
-    for python in (sys.executable, *pythons):
+    for python in pythons:
         row = task.row(varied, library, python=python, namespace=library)
         if row.status == "unavailable":
             missing.append(row)
@@ -295,7 +297,7 @@ def array_library(task: Task, library: str, pythons: Sequence[str], quick: bool)
             how = {"python": python, "namespace": library}
             yield task.row(varied, "torch, 2 threads", threads=2, **how)
             yield task.row(varied, "torch, MKL_CBWR=COMPATIBLE", MKL_CBWR="COMPATIBLE", **how)
-    if len(missing) == 1 + len(pythons):
+    if len(missing) == len(pythons):
         yield missing[0]
 
 

@@ -12,7 +12,6 @@ import pytest
 from portability import Row, Task, faults, kernels, ways
 
 import minikv
-from minikv.fingerprint import fingerprint
 
 SCRIPT = Path(portability.__file__)
 
@@ -49,15 +48,8 @@ def test_no_kernel_is_counted_twice(quick):
 
 
 def test_feeding_alone_changes_float32_but_not_exact():
-    config, tensors = portability.source("random-small")
-    ids = list(range(23))
-    values = {}
-    for arithmetic in ("float32", "exact"):
-        model = minikv.Model(minikv.build(config, tensors, arithmetic))
-        fed = {feed(model, ids) for feed in ways(config.num_hidden_layers).values()}
-        values[arithmetic] = fed | {fingerprint(model, ids)}
-    assert len(values["exact"]) == 1
-    assert len(values["float32"]) > 1
+    rows = Task("random-small", list(range(70))).rows("feeding", {way: way for way in ways(3)})
+    assert faults(rows) == []
 
 
 # What must be found wrong is found wrong.
@@ -124,8 +116,9 @@ def test_wrong_input_is_one_line(argv, capsys):
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_real_weights_under_two_kernels_and_every_feeding(smollm2):
-    ids = minikv.load(smollm2).tokenizer.encode(portability.TEXT)[:40]
+    ids = minikv.load(smollm2).tokenizer.encode(portability.TEXT)[:24]
     task = Task(str(smollm2), ids)
     fed = {"": "one call", **{way: way for way in list(ways(1))[:8]}}
     rows = task.rows("feeding", fed)

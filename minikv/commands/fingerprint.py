@@ -87,6 +87,8 @@ def _fingerprint(args: argparse.Namespace) -> int | None:
 def _everywhere(args: argparse.Namespace, ids: list[int] | None) -> int:
     import minikv
 
+    from ..weights.fetch import DEFAULT
+
     script = Path(minikv.__file__).parents[1] / "proofs" / "portability.py"
     if not script.is_file():
         raise InputError(f"--everywhere runs {script}, which an installed minikv lacks: "
@@ -94,7 +96,9 @@ def _everywhere(args: argparse.Namespace, ids: list[int] | None) -> int:
     if args.chunk or args.arithmetic != "exact":
         raise InputError("--everywhere tries every chunk, float32 and exact: leave out --chunk "
                          "and --arithmetic")  # fmt: skip
-    command = [sys.executable, str(script), "--model", args.model]
+    command = [sys.executable, str(script)]
+    if args.model != DEFAULT:  # which the script replaces by random weights where it is missing
+        command += ["--model", args.model]
     command += ["--ids", *map(str, ids)] if ids is not None else []
     for path in args.python:
         command += ["--python", path]
