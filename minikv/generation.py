@@ -65,12 +65,15 @@ def generate(
             f"the prompt has {length} tokens, expected at most {context - 1} so "
             f"that one can follow within the context of {context}; shorten the prompt"
         )
-    stops = set(weights.config.eos_token_id) if stop is None else set(stop)
-    return _tokens(weights, prompt, max_new_tokens, cache, choose, stops)
+    stops = weights.config.eos_token_id if stop is None else stop
+    stops = tuple(stops) if isinstance(stops, Iterable) else (None,)
+    if not all(_whole(token) for token in stops):
+        raise InputError(f"stop is {stop!r}, expected token ids")
+    return _tokens(weights, prompt, max_new_tokens, cache, choose, frozenset(stops))
 
 
 def _tokens(
-    weights: decoder.Weights, new: Any, count: int, cache: Cache, choose: Any, stops: set[int]
+    weights: decoder.Weights, new: Any, count: int, cache: Cache, choose: Any, stops: frozenset[int]
 ) -> Iterator[int]:
     for _ in range(count):
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
@@ -98,7 +101,8 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
     def choose(logits: np.ndarray) -> int:
         if temperature == 0:
             return int(np.argmax(logits))
-        scaled = (logits.astype(np.float64) - logits.max()) / temperature
+        with np.errstate(over="ignore"):  # a tiny temperature makes -inf of a difference: weight 0
+            scaled = (logits.astype(np.float64) - logits.max()) / temperature
         order = np.argsort(-scaled, kind="stable")[:top_k]  # most likely first
         p = np.exp(scaled[order])
         p /= p.sum()
