@@ -1,0 +1,106 @@
+"""M: small faults planted in the code, one at a time; which theorem notices?
+
+    python proofs/mutants.py [--only NAME ...] [--write]
+
+Each mutant of ``mutants.toml`` is a textual change of one place, applied in a scratch copy of the
+package; the checks of all theorems then run on random cases (the same for each mutant), and the
+table says which fail. A mutant that none of them kills is put through the rest of ``proofs/``.
+``--write`` keeps the table in ``mutants.md``. A fault is planted where it breaks an equality that a
+theorem claims: a change that every path shares, such as another norm weight, makes another decoder,
+for which the theorems hold; parity tests in ``tests/`` are there for those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "proofs" / "mutants.md"
+EXAMPLES = 20  # random cases for each theorem
+
+MUTANTS = tomllib.loads((ROOT / "proofs" / "mutants.toml").read_text(encoding="utf-8"))
+
+WORKER = f"""
+import sys, warnings
+warnings.simplefilter("ignore")
+from hypothesis import given, settings, Phase, HealthCheck
+from strategies import cases
+from minikv.verify import THEOREMS
+for name, theorem in THEOREMS.items():
+    @settings(max_examples={EXAMPLES}, derandomize=True, database=None, deadline=None,
+              phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def check(case):
+        theorem.check(case)
+    try:
+        check()
+    except BaseException as error:
+        print(name)
+"""
+
+
+def killers(name: str) -> list[str]:
+    """The theorems (or tests of ``proofs/``) that notice a mutant."""
+    file, old, new = (MUTANTS[name][key] for key in ("file", "old", "new"))
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        shutil.copytree(ROOT / "minikv", copy / "minikv", ignore=shutil.ignore_patterns("*.pyc"))
+        for part in ("proofs", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("*.pyc"))
+        for part in ("conftest.py", "pyproject.toml"):
+            shutil.copy(ROOT / part, copy)
+        target = copy / "minikv" / file
+        source = target.read_text(encoding="utf-8")
+        if source.count(old) != 1:
+            raise SystemExit(f"mutant {name}: {old!r} stands {source.count(old)} times in {file}")
+        target.write_text(source.replace(old, new), encoding="utf-8")
+        path = os.pathsep.join([str(copy), str(copy / "proofs")])
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        env.pop("HYPOTHESIS_PROFILE", None)
+        run = subprocess.run(
+            [sys.executable, "-c", WORKER], env=env, cwd=copy, capture_output=True, text=True
+        )
+        found = run.stdout.split()
+        if run.returncode or found:
+            return found or ["import"]
+        rest = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "proofs", "--no-header", "-p",
+             "no:cacheprovider", "--ignore=proofs/test_theorems.py", "--ignore=proofs/test_rocq.py",
+             "--ignore=proofs/test_readme.py"],
+            env=env, cwd=copy, capture_output=True, text=True,
+        )  # fmt: skip
+        failed = [line for line in rest.stdout.splitlines() if line.startswith("FAILED")]
+        return [failed[0].split()[1]] if failed else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=list(MUTANTS), default=list(MUTANTS))
+    parser.add_argument("--write", action="store_true", help="keep the table in proofs/mutants.md")
+    options = parser.parse_args()
+    lines = ["| mutant | file | killed by |", "|---|---|---|"]
+    print(*lines, sep="\n", flush=True)
+    survivors = 0
+    for name in options.only:
+        found = killers(name)
+        survivors += not found
+        by = ", ".join(f"`{who}`" if "::" in who else who for who in found)
+        lines.append(f"| {name} | `{MUTANTS[name]['file']}` | {by or '**survived**'} |")
+        print(lines[-1], flush=True)
+    score = f"{len(options.only) - survivors} of {len(options.only)} killed."
+    print(score)
+    if options.write:
+        intro = f"# Mutants\n\nMade by `python proofs/mutants.py --write`: {score}\n\n"
+        TABLE.write_text(intro + "\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    main()
