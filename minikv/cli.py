@@ -21,6 +21,7 @@ COMMANDS = (
     "minikv.commands.text",
     "minikv.commands.models",
     "minikv.commands.fingerprint",
+    "minikv.commands.prove",
 )
 """Modules that add commands, in the order of ``minikv --help``."""
 

@@ -1,0 +1,86 @@
+"""Check T1 to T10, bit for bit, on random models (the default, without weights) or on a fetched
+one; drop each theorem's hypothesis and see it fail; certify the flow of data for all inputs of the
+shapes (D). Exit code 1 if anything fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "prove", help="check the ten theorems, and that each can fail", description=__doc__,
+        epilog="examples:\n  minikv prove --quick\n  minikv prove --only T2,T4 --html report.html",
+    )  # fmt: skip
+    add, source = parser.add_argument, parser.add_mutually_exclusive_group()
+    source.add_argument("--model", metavar="NAME", help="a fetched model or a folder")
+    source.add_argument("--random", action="store_true", help="random models (default)")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_const", dest="count", const=8, help="fewer cases")
+    effort.add_argument("--thorough", action="store_const", dest="count", const=400, help="more")
+    add("--only", metavar="T2,T4", help="some of T1 to T10 and D, the dataflow certificate")
+    add("--seed", type=int, default=0, metavar="S", help="of the random models (default: 0)")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    add("--html", type=Path, metavar="FILE", help="write a report with formulas and plots")
+    parser.set_defaults(run=_prove, count=40)
+
+
+def _prove(args: argparse.Namespace) -> int:
+    from .. import __version__
+    from ..fingerprint import environment, fingerprint
+    from ..verify import report
+    from ..verify.texts import real_cases
+    from ..weights.progress import show
+
+    ids = args.only.upper().split(",") if args.only else list(report.CLAIMS)
+    if unknown := set(ids) - report.CLAIMS.keys():
+        raise InputError(f"--only {min(unknown)}: expected some of {', '.join(report.CLAIMS)}")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: expected a number from 0 up")
+    if args.model:
+        controls = real_cases(args.model)
+        cases, on = controls[: args.count // 8], f"{args.model}, texts of several kinds"
+    else:
+        seeds, draw = range(args.seed, args.seed + args.count), report.random_case
+        cases = [draw(seed, (seed - args.seed + 1) / args.count) for seed in seeds]
+        controls = [draw(args.seed + step, scale=1.0) for step in range(100)]
+        on = f"{args.count} random models and texts (seed {args.seed})"
+
+    def watched(number: int, some: list[Any]) -> Iterator[Any]:
+        for step, case in enumerate(some):
+            show(ids[number], (number + step / len(some)) / len(ids), 1.0)
+            yield case
+
+    width = max(20, shutil.get_terminal_size((110, 24)).columns - 42)
+    print(f"    {'statement':<{width}} {'cases':>5} {'time':>8}  {'verdict':<7}  control")
+    results = []
+    for number, id in enumerate(ids):
+        claim, some = report.CLAIMS[id], cases[:1] if args.model and id == "D" else cases
+        result = report.prove(claim, watched(number, some), controls)
+        results.append(result)
+        print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
+        print(f"{id:<3} {claim.statement[:width]:<{width}} {result.examples:>5} "
+              f"{result.seconds:>6.2f} s  {result.verdict:<7}  {'found' * bool(result.control)}"
+              + f"\n{result.failure}" * bool(result.failure), flush=True)  # fmt: skip
+    example = max(controls[:9], key=lambda case: case.model.config.num_hidden_layers)
+    facts = {"fingerprint": fingerprint(example.model, example.ids),
+             "minikv": __version__, **environment()}  # fmt: skip
+    said = report.conclusion(results, on)
+    print(f"\nfingerprint of one text: {facts['fingerprint']}\n{said}")
+    if args.json:
+        told = {"results": [*map(asdict, results)], "facts": facts, "conclusion": said}
+        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    if args.html:
+        args.html.write_text(report.page(results, example, on, facts), encoding="utf-8")
+    return 0 if all(result.verdict == "holds" for result in results) else 1
