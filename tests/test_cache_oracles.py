@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import event, given
@@ -194,6 +195,7 @@ class Text:
     seed: int
     scale: float
     calls: list[list[int]]
+    query_block: int = 128  # queries that minikv's attention takes at once
 
 
 @st.composite
@@ -212,7 +214,8 @@ def texts(draw: st.DrawFn) -> Text:
     sizes += [1] * draw(st.integers(0, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     calls = [rng.integers(0, config.vocab_size, size).tolist() for size in sizes]
-    return Text(config, draw(st.integers(0, 2**20)), draw(st.sampled_from([0.7, 1.5, 3.0])), calls)
+    return Text(config, draw(st.integers(0, 2**20)), draw(st.sampled_from([0.7, 1.5, 3.0])), calls,
+                draw(st.sampled_from([1, 2, 3, 128])))  # fmt: skip
 
 
 def agree(text: Text, rule: Rule, policy: str, **parameters) -> None:
@@ -228,7 +231,8 @@ def agree(text: Text, rule: Rule, policy: str, **parameters) -> None:
     cache = minikv.Model(weights).new_cache(policy, **parameters)
     oracle = Oracle(tensors, text.config, rule, parameters.get("reposition", False))
     for ids in text.calls:
-        got = np.asarray(minikv.forward(weights, [ids], [cache], logits="all"))
+        with patch.object(minikv.layers, "_QUERY_BLOCK", text.query_block):
+            got = np.asarray(minikv.forward(weights, [ids], [cache], logits="all"))
         try:
             expected = oracle.feed(ids)
         except NearTie:

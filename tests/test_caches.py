@@ -465,7 +465,7 @@ def test_an_interrupted_save_leaves_the_old_file_whole(step, tmp_path, monkeypat
 
 
 def test_saving_where_nothing_can_be_written_is_refused(tmp_path):
-    for path in (tmp_path / "missing" / "cache", tmp_path):
+    for path in (tmp_path / "missing" / "cache", tmp_path, "/", ""):
         with pytest.raises(CacheError, match="cannot save the cache to"):
             EXACT.new_cache().save(path)
     assert list(tmp_path.iterdir()) == []

@@ -140,7 +140,7 @@ class Cache:
         from safetensors.numpy import save
 
         path, data = Path(path), save(*self.state())
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch = path.parent / f".{path.name}.{os.getpid()}"
         try:
             with open(scratch, "wb") as file:
                 file.write(data)
