@@ -118,13 +118,19 @@ class Exact:
             largest = max(largest, 2.0 * float(top.max()))
         return Weight(self.xp.asarray(values), largest, name)
 
+    def _estimate(self, size: Any, factors: Any = None) -> Any:
+        """``(..., K) -> (..., 1)``: sums, plain or times ``(..., K, 1)``, added in any order."""
+        if factors is not None:
+            return size @ factors
+        return _scalar(self.xp.sum(size, axis=-1, keepdims=True))
+
     def _grid(self, norm: Any, rows: Callable[[], Any], bits: int) -> Any:
         """The finest grid for rows of absolute values x that ensures sum x_int <= 2**bits.
 
         Parameters
         ----------
         norm : float or (..., 1)
-            The sums of the rows, added in any order, so not exact.
+            The sums of the rows by `_estimate`, not exact.
         rows : callable
             Makes the ``(..., K)`` rows.
         bits : int
@@ -155,7 +161,7 @@ class Exact:
         xp = self.xp
         wide = xp.astype(x, xp.float64)
         size = xp.abs(wide)
-        norm = _scalar(xp.sum(size, axis=-1, keepdims=True))
+        norm = self._estimate(size)
         largest = norm if isinstance(norm, float) else float(xp.max(norm))  # NaN where any x is
         safe = largest * weight.largest < _FLOAT32_MAX
         if not safe and not largest < math.inf:
@@ -195,9 +201,8 @@ class Exact:
         length, groups, _ = k.shape
         q = xp.astype(q, xp.float64) * (1 / math.sqrt(head_dim))
         size = xp.abs(q)
-        norm = xp.sum(size, axis=-1, keepdims=True)
         # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
-        grid = self._grid(norm, lambda: size, self.significand - self.kv_bits)
+        grid = self._grid(self._estimate(size), lambda: size, self.significand - self.kv_bits)
         q = xp.reshape(_round(q, grid * _ROUND), (tokens, groups, -1, head_dim))
         q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
         scores = q @ xp.permute_dims(xp.astype(k, xp.float64), (1, 2, 0))  # (G, R*T, S)
@@ -228,7 +233,8 @@ class Exact:
         power = xp.permute_dims(power, (1, 0, 2))  # (G, S, 1)
         size = xp.abs(pattern)
         across = xp.permute_dims(power, (0, 2, 1))
-        grid = self._grid(size @ power, lambda: size * across, self.significand - self.kv_bits)
+        norm = self._estimate(size, power)
+        grid = self._grid(norm, lambda: size * across, self.significand - self.kv_bits)
         pattern = _round(pattern, (grid * _ROUND) * (1.0 / across))
         z = pattern @ xp.permute_dims(xp.astype(v, xp.float64), (1, 0, 2))
         z = xp.permute_dims(xp.reshape(z, (heads, tokens, head_dim)), (1, 0, 2))

@@ -1,0 +1,241 @@
+"""T7: the sums of `Exact` have the same bits in any order, and why.
+
+The operations themselves run here, on arrays that take every ``@`` and every sum across elements
+out of NumPy's hands and add term by term, in pure Python, in an order drawn by Hypothesis. One more
+"order" adds nothing up: it checks the hypothesis of ``rocq/Exactness.v`` on the terms, that their
+absolute values add up to at most 2**53 times a power of two that divides them all; for operands
+on which that holds, no order on any machine can differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import fields, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+from operands import OPERATIONS, Operands, attention, cancelling, linear, operands, same
+
+from minikv.arithmetic import Exact, Float32, exact
+
+EXACT = Exact(context=256)
+BUDGET = settings(settings.default, max_examples=500, phases=[Phase.generate])
+SUMMING = [name for name in OPERATIONS if name != "settle"]
+
+
+class FourBitsTooMany(Exact):
+    significand = 57
+
+
+# --- orders of addition: functions of a list of numbers
+
+
+def one_by_one(terms: list) -> float:
+    total = 0.0 * terms[0]
+    for term in terms:
+        total = total + term
+    return total
+
+
+def random_tree(terms: list) -> float:
+    """Join two random partial sums until one is left; the seed comes from the number of terms."""
+    terms, rng = list(terms), random.Random(len(terms))
+    while len(terms) > 1:
+        i = rng.randrange(len(terms))
+        terms[i], terms[-1] = terms[-1], terms[i]
+        last = terms.pop()
+        j = rng.randrange(len(terms))
+        terms[j] = terms[j] + last
+    return terms[0]
+
+
+def in_chunks(terms: list) -> float:
+    return one_by_one([one_by_one(terms[i : i + 7]) for i in range(0, len(terms), 7)])
+
+
+def certified(terms: list) -> float:
+    """Not an order: the hypothesis of the theorem, then the true sum."""
+    ratios = [Fraction(float(term)) for term in terms]
+    common = math.lcm(*(ratio.denominator for ratio in ratios))
+    integers = [abs(int(ratio * common)) for ratio in ratios]
+    step = math.gcd(*(integer & -integer for integer in integers)) or 1
+    assert sum(integers) <= step * 2**53, "some order of addition could round"
+    return math.fsum(terms)
+
+
+ORDERS: dict[str, Callable[[list], float]] = {
+    "forwards": one_by_one,
+    "backwards": lambda terms: one_by_one(terms[::-1]),
+    "smallest first": lambda terms: one_by_one(sorted(terms, key=abs)),
+    "largest first": lambda terms: one_by_one(sorted(terms, key=abs, reverse=True)),
+    "positive first": lambda terms: one_by_one(sorted(terms, reverse=True)),
+    "random tree": random_tree,
+    "in chunks": in_chunks,
+    "certified": certified,
+}
+ADDING = [name for name in ORDERS if name != "certified"]
+
+
+class AnyOrder(np.ndarray):
+    """An array whose sums and matrix products are taken by `order`."""
+
+    order: Callable[[list], float] = staticmethod(one_by_one)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        plain = [np.asarray(a) if isinstance(a, np.ndarray) else a for a in inputs]
+        if ufunc is np.matmul:
+            a, b = plain
+            result = self._add_up(a[..., :, None, :] * np.swapaxes(b, -1, -2)[..., None, :, :])
+        elif ufunc is np.vecdot:
+            result = self._add_up(plain[0] * plain[1])
+        elif ufunc is np.add and method == "reduce":
+            assert options["axis"] in (-1, plain[0].ndim - 1)
+            result = self._add_up(plain[0])
+            result = result[..., None] if options.get("keepdims") else result
+        else:
+            if out is not None:
+                options["out"] = tuple(np.asarray(a) for a in out)
+            result = getattr(ufunc, method)(*plain, **options)
+        return out[0] if out is not None else np.asarray(result).view(AnyOrder)
+
+    @classmethod
+    def _add_up(cls, terms: np.ndarray) -> np.ndarray:
+        result = np.empty(terms.shape[:-1], terms.dtype)
+        for index in np.ndindex(result.shape):
+            row = terms[index]  # Python's floats are float64; float32 stays what it is
+            result[index] = cls.order(row.tolist() if row.dtype == np.float64 else list(row))
+        return result
+
+
+class Certified(Exact):
+    """`Exact` with the one kind of sum excepted that may round, the estimates that pick a grid.
+
+    Where rounding could change the grid, the true sum decides: see ``tests/test_exact.py``.
+    """
+
+    def _estimate(self, size, factors=None):
+        order, AnyOrder.order = AnyOrder.order, staticmethod(one_by_one)
+        try:
+            return super()._estimate(size, factors)
+        finally:
+            AnyOrder.order = staticmethod(order)
+
+
+class CertifiedFourBitsTooMany(Certified):
+    significand = 57
+
+
+def under(order: str, operation: Callable, arithmetic: object, o: Operands) -> np.ndarray:
+    """The operation with all its sums in this order."""
+    AnyOrder.order = staticmethod(ORDERS[order])
+    disguised = {
+        f.name: getattr(o, f.name).view(AnyOrder) for f in fields(o) if f.name != "visible"
+    }
+    return np.asarray(operation(arithmetic, replace(o, **disguised)))
+
+
+def test_a_disguised_operation_adds_in_the_order_it_is_told():
+    """Otherwise every property below would hold of anything."""
+    o = find(operands(), lambda o: o.x.shape[1] > 2 and o.k.shape[0] > 2)
+    calls: list[int] = []
+    ORDERS["spy"] = lambda terms: calls.append(len(terms)) or math.fsum(terms)
+    try:
+        for operation in OPERATIONS.values():
+            calls.clear()
+            under("spy", operation, EXACT, o)
+            assert bool(calls) == (operation is not OPERATIONS["settle"])
+        under("spy", OPERATIONS["attention"], EXACT, o)
+        assert {o.q.shape[2], o.k.shape[0]} <= set(calls)  # q . k, and over tokens
+    finally:
+        del ORDERS["spy"]
+
+
+@pytest.mark.parametrize("operation", SUMMING)
+@given(o=operands(longest=24), order=st.sampled_from(ADDING))
+def test_every_order_gives_the_bits_of_the_blas(operation, order, o):
+    function = OPERATIONS[operation]
+    expected = function(EXACT, o)
+    assert same(under(order, function, EXACT, o), expected)
+    assert same(under("certified", function, Certified(context=256), o), expected)
+
+
+@given(o=operands(), data=st.data())
+def test_features_and_keys_may_come_in_any_order(o, data):
+    features = data.draw(st.permutations(range(o.x.shape[1])))
+    keys = data.draw(st.permutations(range(o.k.shape[0])))
+    shuffled = replace(
+        o, x=o.x[:, features], w=o.w[:, features], k=o.k[keys], v=o.v[keys],
+        visible=o.visible[:, keys],
+    )  # fmt: skip
+    assert same(linear(EXACT, shuffled), linear(EXACT, o))
+    assert same(attention(EXACT, shuffled), attention(EXACT, o))
+
+
+@given(o=operands(), data=st.data())
+def test_a_sum_may_be_split_anywhere(o, data):
+    """On a common grid, the parts of a product add up to the bits of the whole."""
+    grids: list = []
+
+    class Spy(Exact):
+        def _grid(self, norm, rows, bits):
+            grids.append(super()._grid(norm, rows, bits))
+            return grids[-1]
+
+    spy = Spy(context=256)
+    weight = spy.weight(o.w, "w")
+    whole = spy.linear(o.x, weight)
+    x = exact._round(o.x.astype(np.float64), grids[0] * exact._ROUND)
+    edges = sorted({0, x.shape[1], *data.draw(st.sets(st.integers(0, x.shape[1]), max_size=4))})
+    parts = [x[:, a:b] @ weight.values[:, a:b].T for a, b in itertools.pairwise(edges)]
+    data.draw(st.randoms()).shuffle(parts)
+    assert same((sum(parts, np.zeros(whole.shape))).astype(np.float32) + 0.0, whole)
+
+
+# --- controls: what must fail
+
+
+def two_orders() -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(ADDING), min_size=2, max_size=2, unique=True)
+
+
+@pytest.mark.parametrize("operation", SUMMING)
+def test_float32_depends_on_the_order(operation):
+    function = OPERATIONS[operation]
+
+    def differs(drawn: tuple[Operands, list[str]]) -> bool:
+        with np.errstate(all="ignore"):
+            one, other = (under(order, function, Float32(), drawn[0]) for order in drawn[1])
+        return bool(np.isfinite(one).all()) and not same(one, other)
+
+    o, orders = find(st.tuples(operands(longest=24), two_orders()), differs, settings=BUDGET)
+    assert same(*(under(order, function, EXACT, o) for order in orders))
+
+
+@pytest.mark.parametrize("operation", ["linear", "attention"])
+def test_four_bits_more_than_float64_has_break_it(operation):
+    function, broken = OPERATIONS[operation], FourBitsTooMany(context=256)
+
+    def differs(drawn: tuple[Operands, list[str]]) -> bool:
+        o = replace(drawn[0], w=drawn[0].w[:2])  # pure Python is slow
+        return not same(*(under(order, function, broken, o) for order in drawn[1]))
+
+    o, orders = find(st.tuples(cancelling(), two_orders()), differs, settings=BUDGET)
+    assert same(*(under(order, function, EXACT, o) for order in orders))
+
+
+@pytest.mark.parametrize("operation", ["linear", "attention"])
+def test_the_certificate_notices_four_bits_too_many(operation):
+    def refused(o: Operands) -> bool:
+        try:
+            under("certified", OPERATIONS[operation], CertifiedFourBitsTooMany(context=256), o)
+        except AssertionError:
+            return True
+        return False
+
+    assert refused(find(operands(), refused, settings=BUDGET))
