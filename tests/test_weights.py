@@ -236,25 +236,25 @@ def changed(name: str, **changes: Any):
 
 LAST = "model.norm.weight"
 FIRST = EMBEDDING
+UNREADABLE = r"model\.safetensors cannot be read as whole"
 LIES = {
     "a dtype that does not exist": (changed(FIRST, dtype="F33"), "F33"),
-    "a dtype that is a list": (changed(FIRST, dtype=["F32"]), "dtype a list"),
+    "a dtype that is a list": (changed(FIRST, dtype=["F32"]), UNREADABLE),
     "float64": (None, "F64"),
-    "a shape larger than its bytes": (changed(FIRST, shape=[7, 5]), "but 112 bytes"),
-    "a shape smaller than its bytes": (changed(FIRST, shape=[6, 4]), "but 112 bytes"),
-    "a shape that overflows 64 bits": (changed(FIRST, shape=[2**33, 2**33]), "but 112 bytes"),
-    "a shape with many dimensions": (changed(FIRST, shape=[1] * 10_000), "up to 8 whole numbers"),
-    "a negative dimension": (changed(FIRST, shape=[-7, -4]), "up to 8 whole numbers"),
-    "a fractional dimension": (changed(FIRST, shape=[7.0, 4]), "up to 8 whole numbers"),
-    "a dimension that is true": (changed(FIRST, shape=[28, True]), "up to 8 whole numbers"),
-    "offsets beyond the file": (changed(LAST, data_offsets=[0, 2**40]), "offsets"),
-    "negative offsets": (changed(FIRST, data_offsets=[-112, 0]), "offsets"),
-    "offsets the wrong way round": (changed(FIRST, data_offsets=[112, 0]), "offsets"),
-    "three offsets": (changed(FIRST, data_offsets=[0, 50, 112]), "offsets"),
-    "no offsets": (lambda h: h[FIRST].pop("data_offsets"), "offsets"),
-    "an unknown field": (changed(FIRST, stride=[4, 1]), "something other"),
-    "a tensor that is a number": (lambda h: h.update({FIRST: 5}), "something other"),
-    "metadata that is no object": (lambda h: h.update({"__metadata__": [1]}), "metadata"),
+    "a shape larger than its bytes": (changed(FIRST, shape=[7, 5]), UNREADABLE),
+    "a shape smaller than its bytes": (changed(FIRST, shape=[6, 4]), UNREADABLE),
+    "a shape that overflows 64 bits": (changed(FIRST, shape=[2**33, 2**33]), UNREADABLE),
+    "a shape with many dimensions": (changed(FIRST, shape=[1] * 10_000), UNREADABLE),
+    "a negative dimension": (changed(FIRST, shape=[-7, -4]), UNREADABLE),
+    "a fractional dimension": (changed(FIRST, shape=[7.0, 4]), UNREADABLE),
+    "a dimension that is true": (changed(FIRST, shape=[28, True]), UNREADABLE),
+    "offsets beyond the file": (changed(LAST, data_offsets=[0, 2**40]), UNREADABLE),
+    "negative offsets": (changed(FIRST, data_offsets=[-112, 0]), UNREADABLE),
+    "offsets the wrong way round": (changed(FIRST, data_offsets=[112, 0]), UNREADABLE),
+    "three offsets": (changed(FIRST, data_offsets=[0, 50, 112]), UNREADABLE),
+    "no offsets": (lambda h: h[FIRST].pop("data_offsets"), UNREADABLE),
+    "a tensor that is a number": (lambda h: h.update({FIRST: 5}), UNREADABLE),
+    "metadata that is no object": (lambda h: h.update({"__metadata__": [1]}), UNREADABLE),
     "a layer too many": (
         lambda h: h.update({"model.layers.1.mlp.up_proj.weight":
                             {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
@@ -284,29 +284,29 @@ def test_a_header_that_lies_is_refused(tmp_path, lie):
 def test_overlaps_gaps_and_trailing_bytes_are_refused(tmp_path):
     header, data = layout(small_tensors())
     begin, end = header[LAST]["data_offsets"]
-    for shift, said in ((-4, "overlaps the one before"), (4, "follows a gap")):
+    for shift in (-4, 4):
         moved = header | {LAST: header[LAST] | {"data_offsets": [begin + shift, end + shift]}}
         write(tmp_path / "model.safetensors", moved, data + b"\0" * 4)
-        with pytest.raises(WeightsError, match=said):
+        with pytest.raises(WeightsError, match=UNREADABLE):
             load_tensors(tmp_path, SMALL)
     write(tmp_path / "model.safetensors", header, data + b"\0")
-    with pytest.raises(WeightsError, match="its header describes"):
+    with pytest.raises(WeightsError, match=UNREADABLE):
         load_tensors(tmp_path, SMALL)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "cut short"),
-        (b"\x02\0\0\0", "cut short"),
-        (b"\x02\0\0\0\0\0\0\0{", "cut short"),
-        (b"\xff" * 8 + b"{}", "cut short"),
+        (b"", UNREADABLE),
+        (b"\x02\0\0\0", UNREADABLE),
+        (b"\x02\0\0\0\0\0\0\0{", UNREADABLE),
+        (b"\xff" * 8 + b"{}", UNREADABLE),
         (b"\x02\0\0\0\0\0\0\0{}", "lacks|0 layers"),
-        (b"\x02\0\0\0\0\0\0\0[]", "no JSON object"),
-        (b"\x02\0\0\0\0\0\0\0{]", "not valid JSON"),
-        (b"\x02\0\0\0\0\0\0\0\xff\xfe", "not valid JSON"),
-        (b"PK\x03\x04" + b"\0" * 60, "."),
-        ((9).to_bytes(8, "little") + b'{"a":' + b"9" * 4, "not valid JSON"),
+        (b"\x02\0\0\0\0\0\0\0[]", UNREADABLE),
+        (b"\x02\0\0\0\0\0\0\0{]", UNREADABLE),
+        (b"\x02\0\0\0\0\0\0\0\xff\xfe", UNREADABLE),
+        (b"PK\x03\x04" + b"\0" * 60, UNREADABLE),
+        ((9).to_bytes(8, "little") + b'{"a":' + b"9" * 4, UNREADABLE),
     ],
 )
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path, text, said):
@@ -321,15 +321,6 @@ def test_a_truncated_file_is_refused_at_every_length(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(whole[:length])
         with pytest.raises(WeightsError):
             load_tensors(tmp_path, SMALL)
-
-
-def test_a_key_that_appears_twice_is_refused(tmp_path):
-    header, data = layout(small_tensors())
-    text = json.dumps(header)
-    text = text[:-1] + ', "model.norm.weight": ' + json.dumps(header["model.norm.weight"]) + "}"
-    write(tmp_path / "model.safetensors", text.encode(), data)
-    with pytest.raises(WeightsError, match="appears twice"):
-        load_tensors(tmp_path, SMALL)
 
 
 def test_missing_extra_and_misshaped_tensors_are_named(tmp_path):
@@ -394,7 +385,7 @@ def test_a_header_beyond_the_limit_is_not_read(tmp_path):
         file.write((2**40).to_bytes(8, "little"))
         file.truncate(2**41)  # sparse: takes no disk
     tracemalloc.start()
-    with pytest.raises(WeightsError, match="limit"):
+    with pytest.raises(WeightsError, match=UNREADABLE):
         load_tensors(tmp_path, SMALL)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
