@@ -49,8 +49,9 @@ def _prove(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
     if args.model:
-        controls = real_cases(args.model)
-        cases, on = controls[: args.count // 8], f"{args.model}, texts of several kinds"
+        controls = real_cases(args.model, 12 if args.count <= 40 else 48)
+        cases = controls[: args.count // 8]
+        on = f"{args.model} with {len(cases)} pair{'s' * (len(cases) > 1)} of texts"
     else:
         seeds, draw = range(args.seed, args.seed + args.count), report.random_case
         cases = [draw(seed, (seed - args.seed + 1) / args.count) for seed in seeds]
