@@ -1,0 +1,161 @@
+"""minikv prove: what it prints and writes, and that it notices what does not hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from minikv.cli import main
+from minikv.verify import THEOREMS, Case, Refuted, labels, report
+from minikv.verify.report import CLAIMS, conclusion, prove, random_case
+
+VOID = {"meta", "circle", "path", "br"}
+
+
+class Balanced(HTMLParser):
+    """Every tag that is opened is closed; nothing is fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        assert not {"src", "xlink:href"} & dict(attrs).keys()
+        assert dict(attrs).get("href", "#").startswith("#")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def replaced(monkeypatch, id: str, **changes) -> None:
+    monkeypatch.setitem(report.CLAIMS, id, replace(CLAIMS[id], **changes))
+
+
+def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tmp_path):
+    told, page = tmp_path / "r.json", tmp_path / "r.html"
+    assert main(["prove", "--quick", "--json", str(told), "--html", str(page)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if line.endswith("holds    found")]
+    assert [line.split()[0] for line in rows] == list(CLAIMS)
+    assert lines[-1].startswith("Established on 8 random models and texts (seed 0): T1, T2,")
+    assert "Not established: other weights" in lines[-1]
+
+    written = json.loads(told.read_text(encoding="utf-8"))
+    assert [result["id"] for result in written["results"]] == list(CLAIMS)
+    assert {result["verdict"] for result in written["results"]} == {"holds"}
+    assert written["conclusion"] == lines[-1]
+
+    text = page.read_text(encoding="utf-8")
+    parser = Balanced()
+    parser.feed(text)
+    assert "$" not in text  # every gap is filled
+    assert parser.seen.count("section") == len(CLAIMS) + 1
+    assert parser.seen.count("svg") == 2
+    assert parser.seen.count("circle") > 10
+    assert written["facts"]["fingerprint"] in text
+    losses = re.findall(r"D_KL = (\S+) nats", text)
+    assert float(losses[0]) > 1e-3
+
+
+def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
+    assert main(["prove", "--quick", "--only", "t7,T10"]) == 0
+    out = capsys.readouterr().out
+    assert "(seed 0): T7, T10 (" in out
+    assert "Not established: T1 (not run), T2 (not run)" in out
+    assert "\nT1 " not in out
+
+
+@pytest.mark.parametrize("wrong", [["--only", "T11"], ["--seed", "-1"], ["--model", "no-such"]])
+def test_wrong_input_is_one_line(wrong, capsys):
+    assert main(["prove", *wrong]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_theorem_that_fails_is_named_with_python_that_reproduces_it(monkeypatch, capsys):
+    def order(case: Case) -> None:
+        if len(case.ids) > 6:
+            THEOREMS["T7"].check(replace(case, arithmetic="float32"))
+
+    replaced(monkeypatch, "T7", check=order)
+    assert main(["prove", "--only", "T7,T10"]) == 1
+    out = capsys.readouterr().out
+    assert "FAILS" in out
+    assert "Not established: T1 (not run)" in out
+    assert "T7 (FAILS)" in out
+    assert "a product, columns permuted" in out
+    code = out[out.index("from minikv.config") :].partition("\nT10")[0]
+    with pytest.raises(Refuted, match="columns permuted"):
+        exec(code, {})
+
+
+def test_a_fault_that_shows_as_another_error_fails_too(monkeypatch, capsys):
+    def check(case: Case) -> None:
+        raise IndexError("out of bounds")
+
+    replaced(monkeypatch, "T10", check=check)
+    assert main(["prove", "--quick", "--only", "T10"]) == 1
+    assert "IndexError: out of bounds" in capsys.readouterr().out
+
+
+def test_a_theorem_whose_control_finds_nothing_is_vacuous(monkeypatch, capsys):
+    replaced(monkeypatch, "T10", control=lambda case: False)
+    assert main(["prove", "--quick", "--only", "T10"]) == 1
+    assert "T10 (VACUOUS)" in capsys.readouterr().out
+
+
+def test_the_certificate_fails_where_the_mask_leaks(monkeypatch):
+    monkeypatch.setattr(
+        labels.LabelArithmetic, "softmax",
+        lambda self, s: labels.Labels(
+            np.broadcast_to(
+                np.bitwise_or.reduce(s.bits, axis=-1, keepdims=True) & ~np.uint64(1 << 63),
+                s.shape,
+            )
+        ),
+    )  # fmt: skip
+    result = prove(CLAIMS["D"], [random_case(0)], [random_case(0)])
+    assert result.verdict == "FAILS"
+    assert "T8" in result.failure
+
+
+def test_the_control_of_the_certificate_carries_state_past_the_stream():
+    certificate = labels.certify(
+        random_case(3).model.config, (5,), lambda: lambda name, value: value
+    )
+    assert certificate.failures == ()
+    assert CLAIMS["D"].control(random_case(0))
+
+
+def test_cases_grow_and_come_from_their_seed_alone():
+    cases = [random_case(seed, (seed + 1) / 200) for seed in range(200)]
+    assert cases == [random_case(seed, (seed + 1) / 200) for seed in range(200)]
+    first, last = (sum(len(case.ids) for case in some) for some in (cases[:50], cases[-50:]))
+    assert 2 * first < last
+    assert len({case.source for case in cases}) == 200
+    assert {len(case.chunks) == 1 for case in cases} == {True, False}
+    scales = {case.scale for case in cases}
+    assert scales == {0.01, 1.0, 3.0, 30.0}
+    assert all(min(case.chunks) > 0 for case in cases)
+
+
+def test_nothing_established_is_said_as_such():
+    assert "Established on x: nothing" in conclusion([], "x")
+
+
+@pytest.mark.weights
+def test_on_real_weights(capsys):
+    name = "smollm2-135m-instruct"
+    assert main(["prove", "--quick", "--model", name, "--only", "T2,T7,D"]) == 0
+    assert f"Established on {name} with 1 pair of texts: T2, T7, D" in capsys.readouterr().out
