@@ -20,6 +20,7 @@ from .errors import InputError, MinikvError
 COMMANDS = (
     "minikv.commands.text",
     "minikv.commands.models",
+    "minikv.commands.experiments",
     "minikv.commands.fingerprint",
     "minikv.commands.prove",
 )

@@ -48,6 +48,8 @@ def print_table(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if type(value) is int else str(value)

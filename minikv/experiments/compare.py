@@ -1,0 +1,131 @@
+"""Agreement with the full cache, policy by policy and budget by budget (claim 7 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..caches import Cache, Full
+from ..decoder import forward
+from ..model import Model
+from ..patching import kl_divergence
+from . import Progress, fill, policy_cache, silent
+
+POLICIES = ("residual:every", "h2o", "snapkv", "tova", "streaming_llm", "window")
+BUDGETS = (32, 64, 128)
+
+
+@dataclass
+class _Run:
+    """One policy at one budget, on one prompt."""
+
+    policy: str
+    budget: int
+    forced: Cache  # is fed the full cache's tokens
+    free: Cache | None = None  # is fed its own; from the first token that differs
+    token: int = -1  # the last one of its own
+    kl: list[float] = field(default_factory=list)
+    matches: list[bool] = field(default_factory=list)
+    bits_equal: bool = True
+
+
+def compare(
+    model: Model,
+    prompts: Mapping[str, Sequence[int]],
+    budgets: Sequence[int] = BUDGETS,
+    new_tokens: int = 64,
+    policies: Sequence[str] = POLICIES,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Continue each prompt greedily with the full cache and with each policy and budget.
+
+    The first new token comes from the pass over the prompt, which every policy sees whole, so it
+    cannot differ and is not counted: `new_tokens` are counted after it. A token that ends a text
+    does not end it here. Each policy runs twice: on tokens of its own (the match), and on those of
+    the full cache (D_KL, so that step t is compared on one and the same text); the two part at the
+    first token that differs. All of these are rows of one batch, which changes no bit under Exact.
+
+    Parameters
+    ----------
+    model : Model
+    prompts : mapping of str to token ids
+    budgets : sequence of int
+        Tokens whose K/V are kept.
+    new_tokens : int
+    policies : sequence of str
+        See `policy_cache`.
+
+    Returns
+    -------
+    list of dict, one for each policy, budget and prompt
+        ``match``: fraction of new tokens equal to the full cache's, position by position.
+        ``kl_mean``, ``kl_max``: D_KL(full || policy) of the next token, over the steps, in nats.
+        ``first_divergence``: the first new token that differs, from 1, or None.
+        ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
+        ``bytes``, ``full_bytes``: held at the end.
+    """
+    rows = []
+    for number, (name, ids) in enumerate(prompts.items()):
+        full = Full(model.weights)
+        runs = [_Run(policy, budget, policy_cache(policy, model.weights, budget))
+                for policy in policies for budget in budgets]  # fmt: skip
+        token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
+        for step in range(new_tokens):
+            token = _step(model, full, runs, token)
+            progress(f"compare: {name}", (number + (step + 1) / new_tokens) / len(prompts))
+        for run in runs:
+            first = None if all(run.matches) else run.matches.index(False) + 1
+            rows.append({
+                "policy": run.policy, "budget": run.budget, "prompt": name, "tokens": len(ids),
+                "match": float(np.mean(run.matches)), "kl_mean": float(np.mean(run.kl)),
+                "kl_max": max(run.kl), "first_divergence": first, "bits_equal": run.bits_equal,
+                "bytes": run.forced.nbytes, "full_bytes": full.nbytes,
+            })  # fmt: skip
+    return rows
+
+
+def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
+    """Decode one token everywhere; returns the full cache's next."""
+    parted = [run for run in runs if run.free is not None]
+    caches = [full, *(run.forced for run in runs), *(run.free for run in parted)]
+    tokens = [[token]] * (1 + len(runs)) + [[run.token] for run in parted]
+    logits = np.asarray(forward(model.weights, tokens, caches))
+    best = logits.argmax(axis=-1).tolist()
+    for run, own in zip(parted, best[1 + len(runs) :], strict=True):
+        run.token = own
+    for run, row, own in zip(runs, logits[1:], best[1:], strict=False):
+        run.kl.append(float(kl_divergence(logits[0], row)))
+        run.bits_equal &= row.tobytes() == logits[0].tobytes()
+        if run.free is None:
+            run.token = own
+            if own != best[0]:
+                run.free = run.forced.fork()
+        run.matches.append(run.token == best[0])
+    return best[0]
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`compare`'s rows with the prompts taken together: means, and the worst of them."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["policy"], row["budget"]), []).append(row)
+    return [
+        {
+            "policy": policy, "budget": budget, "match": _mean(group, "match"),
+            "worst_match": min(row["match"] for row in group), "kl_mean": _mean(group, "kl_mean"),
+            "kl_max": max(row["kl_max"] for row in group),
+            "first_divergence": min(
+                (row["first_divergence"] for row in group if row["first_divergence"]), default=None
+            ),
+            "bits_equal": all(row["bits_equal"] for row in group),
+            "bytes": round(_mean(group, "bytes")), "full_bytes": round(_mean(group, "full_bytes")),
+        }
+        for (policy, budget), group in groups.items()
+    ]  # fmt: skip
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))

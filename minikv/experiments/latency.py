@@ -1,0 +1,130 @@
+"""Reading K/V through attention against recomputing them first (claim 8 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..errors import InputError
+from ..layers import attention
+from ..model import Model
+from ..projection import kv_from_residual
+from . import Progress, seconds, silent
+
+BATCHES, LENGTHS, MOST_TOKENS = (1, 4, 16), (128, 512, 2048), 8192
+
+
+def latency(
+    model: Model,
+    batches: Sequence[int] = BATCHES,
+    lengths: Sequence[int] = LENGTHS,
+    repeats: int = 5,
+    most_tokens: int = MOST_TOKENS,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Attention of one new token a sequence, over K/V that are there or are made on the spot.
+
+    All blocks take their turn, each with K/V and residuals of its own, as in decoding, so that a
+    working set larger than the processor's cache is read from memory. Recomputing starts from the
+    residual at the block itself, the cheapest recomputation there is: one projection.
+
+    Parameters
+    ----------
+    model : Model
+    batches, lengths : sequence of int
+        Sequences, and tokens of each; pairs beyond `most_tokens` in all are left out.
+    repeats : int
+        The two operations take turns; medians.
+
+    Returns
+    -------
+    list of dict
+        For one block: ``read_seconds``, ``recompute_seconds`` (attention included), ``ratio``
+        (below 1 where recomputing wins), and each operation's flop/byte, see `intensity`.
+    """
+    cases = [(batch, length) for batch in batches for length in lengths
+             if batch * length <= most_tokens]  # fmt: skip
+    if not cases:
+        raise InputError(f"every batch * length is above {most_tokens} tokens: lower one of them")
+    rows, layers, size = [], len(model.layers), np.dtype(model.arithmetic.dtype).itemsize
+    for number, (batch, length) in enumerate(cases):
+        calls = _calls(model, batch, length)
+        calls["read"]()  # warm up
+        taken = seconds(calls, repeats)
+        rows.append({
+            "batch": batch, "length": length, "read_seconds": taken["read"] / layers,
+            "recompute_seconds": taken["recompute"] / layers,
+            "ratio": taken["recompute"] / taken["read"],
+            **intensity(model.config, batch, length, size),
+        })  # fmt: skip
+        progress("latency", (number + 1) / len(cases))
+    return rows
+
+
+def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> dict[str, float]:
+    """Floating-point operations for each byte read, of one block, by formula.
+
+    Reading: ``4 H d`` operations and ``2 G d`` numbers a token. Recomputing: ``4 D G d`` operations
+    more, and ``D`` numbers a token in place of them, and the two weight matrices once. RMSNorm,
+    RoPE and softmax are left out, and K/V made are taken to stay in the processor's cache.
+
+    Examples
+    --------
+    >>> import minikv
+    >>> intensity(minikv.tiny_config(), batch=1, length=100, itemsize=4)
+    {'read_intensity': 1.0, 'recompute_intensity': 10.48}
+    """
+    tokens, kv = batch * length, 2 * config.num_key_value_heads * config.head_dim
+    attend = 4 * config.num_attention_heads * config.head_dim * tokens
+    project = 2 * config.hidden_size * kv * tokens
+    read_bytes = tokens * kv * itemsize
+    recompute_bytes = (tokens + kv) * config.hidden_size * itemsize
+    return {
+        "read_intensity": round(attend / read_bytes, 2),
+        "recompute_intensity": round((attend + project) / recompute_bytes, 2),
+    }
+
+
+def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None]]:
+    """The two operations over all blocks."""
+    config, arithmetic, xp = model.config, model.arithmetic, model.arithmetic.xp
+    rng, positions = np.random.default_rng(0), np.tile(np.arange(length), batch)
+    heads = (batch, length, config.num_key_value_heads, config.head_dim)
+
+    def random(*shape: int) -> Any:
+        return xp.asarray(rng.standard_normal(shape, dtype=np.float32), dtype=arithmetic.dtype)
+
+    def attend(kv: Any) -> None:
+        k, v = (xp.reshape(part, heads) for part in kv)
+        for row in range(batch):
+            attention(q[row], k[row], v[row], np.array([length - 1]), np.arange(length), arithmetic)
+
+    q = random(batch, 1, config.num_attention_heads, config.head_dim)
+    stream = [(random(batch * length, config.hidden_size), layer) for layer in model.layers]
+    cached = [kv_from_residual(rows, positions, layer) for rows, layer in stream]
+
+    def read() -> None:
+        for kv in cached:
+            attend(kv)
+
+    def recompute() -> None:
+        for rows, layer in stream:
+            attend(kv_from_residual(rows, positions, layer))
+
+    return {"read": read, "recompute": recompute}
+
+
+def verdict(config: ModelConfig, rows: Sequence[dict[str, Any]]) -> str:
+    """Whether, and where, recomputing wins; and whether it could where arithmetic costs nothing."""
+    wins = [f"batch {row['batch']}, length {row['length']}" for row in rows if row["ratio"] < 1]
+    ratios = [row["ratio"] for row in rows]
+    width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
+    said = f"recomputing is slower everywhere here: {min(ratios):.1f} to {max(ratios):.1f} times"
+    if wins:
+        said = f"recomputing is faster at {'; '.join(wins)}"
+    could = f"win at most {kv / width:.2g} times" if width < kv else "not win"
+    return (f"{said}. A residual has {width} numbers, K and V of one block {kv}: by bytes read, "
+            f"recomputing could {could} even if arithmetic cost nothing")  # fmt: skip

@@ -1,0 +1,249 @@
+"""Memory over a conversation of 20 turns (claim 6 of the paper), measured and by formula."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..caches import Cache, Residual
+from ..caches.residual import checkpoint_layers
+from ..decoder import forward
+from ..errors import InputError
+from ..model import Model
+from . import Progress, policy_cache, silent
+
+SETTINGS = ("full", "residual:every@128", "residual:5@128", "residual:embedding@128",
+            "residual:embedding@32", "residual:tokens@32")  # fmt: skip
+_TIMED = 3  # tokens a turn that are decoded one by one; the rest of a reply goes in at once
+_CHUNK, _QUERIES = 256, 128  # rows that Residual replays at a time, queries of an attention block
+
+Turn = tuple[list[int], list[int]]  # token ids of what the user says, template included; the reply
+
+
+def converse(
+    model: Model, lines: Sequence[str], reply_tokens: int = 20, progress: Progress = silent
+) -> list[Turn]:
+    """Hold a conversation, greedily and with the full cache; every reply is cut to a length."""
+    tokenizer: Any = model.tokenizer
+    cache, messages, spelled, ids, turns = model.new_cache(), [], "", [], list[Turn]()
+    for number, line in enumerate(lines):
+        messages.append({"role": "user", "content": line})
+        text = tokenizer.apply_chat_template(messages)
+        if not text.startswith(spelled):
+            raise InputError("the model's chat template rewrites earlier turns")
+        asked = tokenizer.encode(text[len(spelled) :], add_special=False)
+        ids += asked
+        reply = list(model.generate(ids[cache.seen :], reply_tokens, cache, stop=()))
+        ids += reply
+        spelled = text + tokenizer.decode(reply, skip_special=False)
+        messages.append({"role": "assistant", "content": spelled[len(text) :]})
+        turns.append((asked, reply))
+        progress("memory: the conversation", (number + 1) / len(lines))
+    return turns
+
+
+def memory(
+    model: Model,
+    turns: Sequence[Turn],
+    settings: Sequence[str] = SETTINGS,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Feed a conversation to caches and watch their memory, turn by turn.
+
+    Parameters
+    ----------
+    model : Model
+    turns : sequence of (user ids, reply ids)
+        All caches get the same tokens.
+    settings : sequence of str
+        ``policy@budget``, see `policy_cache`.
+
+    Returns
+    -------
+    list of dict, one for each setting and turn
+        ``bytes``: K/V, checkpoints and ids held for the tokens seen, by formula (`Cache.nbytes`).
+        ``allocated``: what the cache has allocated after the turn, by tracemalloc.
+        ``peak``: the most allocated at any instant of the turn, activations included, likewise.
+        ``peak_formula``: see `peak_formula`; None under another arithmetic than float32.
+        ``seconds_per_token``: median over the last tokens of the reply, decoded one by one.
+    """
+    total = sum(len(asked) + len(reply) for asked, reply in turns)
+    model.layers[0].rotary(np.arange(total))  # the table is the model's, not a cache's
+    rows, traced = [], tracemalloc.is_tracing()
+    if not traced:
+        tracemalloc.start()
+    try:
+        for done, setting in enumerate(settings):
+            for row in _watched(model, turns, setting):
+                rows.append(row)
+                share = (done + row["turn"] / len(turns)) / len(settings)
+                progress(f"memory: {setting}", share)
+    finally:
+        if not traced:
+            tracemalloc.stop()
+    return rows
+
+
+def _watched(model: Model, turns: Sequence[Turn], setting: str) -> Iterator[dict[str, Any]]:
+    """One setting's rows, by a cache that is gone afterwards."""
+    before = tracemalloc.get_traced_memory()[0]
+    cache = policy_cache(setting, model.weights)
+    for number, (asked, reply) in enumerate(turns):
+        tracemalloc.reset_peak()
+        one_by_one = reply[-_TIMED:]
+        formula, times = 0, []
+        for ids in ([*asked, *reply[: -len(one_by_one)]], *([token] for token in one_by_one)):
+            start = time.perf_counter()
+            forward(model.weights, [ids], [cache])
+            times.append(time.perf_counter() - start)
+            formula = max(formula, peak_formula(cache, len(ids)))
+        allocated, peak = tracemalloc.get_traced_memory()
+        yield {
+            "setting": setting, "turn": number + 1, "tokens": cache.seen, "bytes": cache.nbytes,
+            "allocated": allocated - before, "peak": peak - before,
+            "peak_formula": formula if model.arithmetic.name == "float32" else None,
+            "seconds_per_token": median(times[1:]),
+        }  # fmt: skip
+
+
+def peak_formula(cache: Cache, new: int) -> int:
+    """The most bytes that a float32 call on a cache takes: what is held, and working memory.
+
+    Held is what is allocated: buffers that double (`Full`), rings of `budget` tokens and
+    checkpoints in chunks of 256 tokens (`Residual`). Working memory of `Residual`, once a token is
+    evicted: K and V of one block for the whole text; between checkpoints the evicted tokens'
+    stream before a block, and after it as far as it has got; and one block's activations for one
+    chunk. Of these the larger counts: attention's scores for 128 queries, three times, and the
+    weights of the 128 before; or SwiGLU's four arrays of width F. The narrow ones that live beside
+    them are added.
+
+    Parameters
+    ----------
+    cache : Full or Residual
+        After the call.
+    new : int
+        Tokens of the call.
+    """
+    config, seen, size = cache.weights.config, cache.seen, 4
+    width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
+    queries, layers = config.num_attention_heads * config.head_dim, config.num_hidden_layers
+
+    def activations(start: int, stop: int) -> int:
+        """Of one block for the tokens at positions start..stop, which see all tokens before."""
+        scores = before = 0
+        for at in range(start, stop, _QUERIES):
+            end = min(at + _QUERIES, stop)
+            scores = max(scores, 3 * (end - at) * end + before)
+            before = (end - at) * end
+        attention = (stop - start) * (2 * width + 2 * queries + kv)
+        swiglu = (stop - start) * (4 * width + 2 * queries + kv + 4 * config.intermediate_size)
+        return max(attention + scores * config.num_attention_heads, swiglu)
+
+    own = activations(seen - new, seen)
+    if not isinstance(cache, Residual):
+        return size * (max(64, 1 << (seen - 1).bit_length()) * kv * layers + own)
+    kept, ids_only = cache.layers_kept, cache.parameters["checkpoints"] == "tokens"
+    held = min(cache.budget, config.max_position_embeddings) * kv * layers
+    held += -(-seen // _CHUNK) * _CHUNK * (1 if ids_only else width * len(kept))
+    evicted = max(0, seen - new - cache.budget)
+    if not evicted:
+        return size * (held + own)
+    gap = max(b - a for a, b in zip(kept, [*kept[1:], layers], strict=True))
+    chunks = [(at, min(at + _CHUNK, evicted)) for at in range(0, evicted, _CHUNK)]
+    if gap > 1:
+        before = evicted * width if gap > 2 else 0
+        replay = before + max(activations(a, b) + a * width for a, b in chunks)
+    else:
+        replay = 3 * (chunks[0][1] - chunks[0][0]) * (width + kv)
+    waiting = new * (2 * width + queries + kv)  # of the new tokens, while the old are replayed
+    return size * (held + seen * kv + max(replay + waiting, own))
+
+
+class Shape(NamedTuple):
+    """What a token's bytes depend on, in bfloat16."""
+
+    layers: int
+    hidden_size: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def kv(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self.layers * 2 * self.kv_heads * self.head_dim * 2
+
+    def checkpoint(self, checkpoints: str | int) -> int:
+        """Bytes of one token's checkpoints."""
+        if checkpoints == "tokens":
+            return 4
+        return len(checkpoint_layers(checkpoints, self.layers)) * self.hidden_size * 2
+
+
+# From the models' published config.json files.
+SHAPES = {
+    "smollm-135m": Shape(30, 576, 3, 64), "smollm-360m": Shape(32, 960, 5, 64),
+    "smollm-1.7b": Shape(24, 2048, 32, 64), "qwen2.5-0.5b": Shape(24, 896, 2, 64),
+    "llama-3.2-1b": Shape(16, 2048, 8, 64), "llama-3.2-3b": Shape(28, 3072, 8, 128),
+    "gemma-3-270m": Shape(18, 640, 1, 256), "gemma-3-1b": Shape(26, 1152, 1, 256),
+    "gemma-3-4b": Shape(34, 2560, 4, 256),
+}  # fmt: skip
+PAPER_FULL, PAPER_DIRECT, PAPER_TURNS = 103, 42, 20  # MB after so many turns, at gemma-3-4b
+
+
+def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[dict[str, Any]], str]:
+    """Bytes held at a model's shape, turn by turn: full cache, and KV-Direct by budget.
+
+    The conversation has as many tokens as make up the paper's 103 MB (of 2**20 bytes) at Gemma
+    3-4B's shape, evenly over 20 turns. KV-Direct keeps one residual a token. Working memory is left
+    out. The default budgets are 32, 128 and the one at which KV-Direct holds the paper's 42 MB.
+
+    Returns
+    -------
+    rows, note
+        Rows like `memory`'s, and what a reader should know about them.
+
+    Examples
+    --------
+    >>> rows, _ = accounting("gemma-3-4b", [128])
+    >>> rows[-2:]
+    [{'setting': 'full', 'turn': 20, 'tokens': 776, 'bytes': 108068864},
+     {'setting': 'residual@128', 'turn': 20, 'tokens': 776, 'bytes': 21798912}]
+    """
+    if name not in SHAPES:
+        raise InputError(f"shape {name!r} is unknown; choose {', '.join(SHAPES)}")
+    shape, paper, rows = SHAPES[name], paper_budget(2**20), []
+    each = shape.checkpoint("embedding")
+    for turn in range(1, PAPER_TURNS + 1):
+        seen = round(paper["tokens"] * turn / PAPER_TURNS)
+        for budget in (0, *(budgets or (32, 128, paper["budget"]))):
+            held = min(seen, budget) * shape.kv + seen * each if budget else seen * shape.kv
+            rows.append({"setting": f"residual@{budget}" if budget else "full", "turn": turn,
+                         "tokens": seen, "bytes": held})  # fmt: skip
+    note = (
+        f"{name} in bfloat16: K and V of a token {shape.kv:,} bytes, one residual {each:,}, one at "
+        f"every layer {shape.checkpoint('every'):,}.\nBytes held after each turn, without working "
+        "memory: K and V of the newest `budget` tokens, one residual for each.\n"
+    )
+    for size, given in (("10^6", paper_budget(10**6)), ("2^20", paper)):
+        note += (f"With MB = {size} bytes, the paper's 103 MB are {given['tokens']} tokens of "
+                 f"Gemma 3-4B, and 42 MB is a budget of {given['budget']}.\n")  # fmt: skip
+    return rows, note + "Our accounting: the paper states neither layout nor length nor its MB."
+
+
+def paper_budget(megabyte: int) -> dict[str, int]:
+    """The tokens that 103 MB of full cache are, and the budget at which KV-Direct holds 42 MB.
+
+    Examples
+    --------
+    >>> paper_budget(10**6)
+    {'tokens': 740, 'budget': 274}
+    """
+    shape = SHAPES["gemma-3-4b"]
+    tokens = round(PAPER_FULL * megabyte / shape.kv)
+    left = PAPER_DIRECT * megabyte - tokens * shape.checkpoint("embedding")
+    return {"tokens": tokens, "budget": left // shape.kv}
