@@ -210,7 +210,7 @@ def texts(draw: st.DrawFn) -> Text:
         rope_theta=512.0,
         tie_word_embeddings=draw(st.booleans()),
     )
-    sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    sizes = [draw(st.integers(1, 18)), *draw(st.lists(st.integers(1, 6), max_size=2))]
     sizes += [1] * draw(st.integers(0, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     calls = [rng.integers(0, config.vocab_size, size).tolist() for size in sizes]

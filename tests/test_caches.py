@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import minikv
-from minikv.caches import Cache, Residual, Scheduled, SnapKV, make_cache
+from minikv.caches import Cache, Evicting, Residual, Scheduled, SnapKV, make_cache
 from minikv.caches import residual as residual_module
 from minikv.errors import CacheError, InputError
 
@@ -114,13 +114,12 @@ def test_an_eviction_policy_below_full_budget_is_not_full(name):
 
 @pytest.mark.parametrize("checkpoints", ["embedding", "every"])
 def test_in_float32_residual_is_not_full(checkpoints):
-    """The negative control: prefill and recomputation call BLAS with different shapes."""
+    """The negative control: decoding and recomputation call BLAS with different shapes."""
     for seed in range(50):
         model = minikv.random_model(minikv.tiny_config(hidden_size=64), seed=seed)
         cache = model.new_cache("residual", budget=1, checkpoints=checkpoints)
-        if not same(
-            feed(model, cache, TEXT, 16, 1, 1), feed(model, model.new_cache(), TEXT, 16, 1, 1)
-        ):
+        steps = (1,) * 23
+        if not same(feed(model, cache, TEXT, *steps), feed(model, model.new_cache(), TEXT, *steps)):
             return
     pytest.fail("no counter-example in 50 models")
 
@@ -239,10 +238,10 @@ def test_a_fork_and_its_original_do_not_touch_each_other(name):
     cache, alone = policy(name), policy(name)
     for c in (cache, alone):
         feed(EXACT, c, TEXT[:9], 6)
-    twin = cache.fork()
-    feed(EXACT, twin, TEXT[15:])
-    twin.truncate(3)
-    feed(EXACT, twin, TEXT[15:])
+    for ids in (TEXT[15:17], TEXT[15:]):  # over the rows that were there, and beyond them
+        twin = cache.fork()
+        twin.truncate(3)
+        feed(EXACT, twin, ids)
     assert same(feed(EXACT, cache, TEXT[9:], 1), feed(EXACT, alone, TEXT[9:], 1))
 
 
@@ -257,7 +256,7 @@ def test_a_state_is_a_copy(name):
     second.load_state(tensors, metadata)
     for c in (cache, first):
         c.truncate(4)
-        feed(EXACT, c, TEXT[12:])
+        feed(EXACT, c, TEXT[12:14])
     assert all((tensors[key] == before[key]).all() or name == "scheduled" for key in tensors)
     third = policy(name)
     third.load_state(before, metadata)
@@ -666,6 +665,16 @@ def test_snapkv_keeps_what_is_generated():
     feed(EXACT, cache, TEXT[15:], *[1] * 8)
     assert cache.stored == 6 + 9
     assert (cache.state()[0]["positions.1"][-11:, 0] == np.arange(13, 24)).all()
+
+
+def test_the_newer_of_equals_stays():
+    class Equal(Evicting):
+        def priority(self, layer, positions):
+            return np.zeros(positions.shape)
+
+    cache = Equal(EXACT.weights, budget=4)
+    feed(EXACT, cache, TEXT, 9, 1, 1)
+    assert (cache.state()[0]["positions.1"] == np.arange(20, 24)[:, None]).all()
 
 
 def test_snapkv_watches_by_half_the_budget_or_32():
