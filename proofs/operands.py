@@ -38,7 +38,7 @@ def arrays(draw: st.DrawFn, *shape: int) -> np.ndarray:
     array = rng.normal(size=shape)
     if draw(st.booleans()):
         array = array * np.exp(rng.normal(size=shape) * draw(st.sampled_from([1.0, 4.0])))
-    array = array.astype(np.float32)
+    array = (array * draw(st.sampled_from([1.0, 1.0, 1e-25]))).astype(np.float32)
     flat = array.reshape(-1)
     places = st.tuples(st.integers(0, flat.size - 1), st.sampled_from(AWKWARD))
     for at, value in draw(st.lists(places, max_size=6)):

@@ -204,6 +204,44 @@ def test_orders_that_disagree_about_the_grid_are_overruled_by_the_true_sum():
     assert grids == {2 * exact._power_below(bits) * 2.0**-32}
 
 
+def test_weights_have_the_bits_that_their_bound_allows():
+    matrix = np.concatenate([W, np.nextafter(np.float32([[2.0] * D]), np.float32(0))])
+    values = ARITHMETIC.weight(matrix, "w").values
+    power = 2.0 ** np.frexp(np.abs(matrix).max(axis=1, keepdims=True))[1].astype(np.float64)
+    integers = values / power * 2.0**21
+    assert (integers == np.rint(integers)).all()
+    assert np.abs(integers).max() == 2.0**21
+
+
+def test_the_longest_mean_of_the_worst_squares_is_exact():
+    # All squares next to the largest, just below a power of two: the sum is next to its bound.
+    x = np.random.default_rng(7).uniform(1.41, 1.4142135, (1, 2**20)).astype(np.float32)
+    square = x.astype(np.float64) ** 2
+    rounded = np.rint(square * 2.0**32) * 2.0**-32
+    assert ARITHMETIC.mean_square(x)[0, 0] == math.fsum(rounded[0]) * 2.0**-20
+
+
+def test_weights_of_either_sign_are_summed_exactly():
+    # Not what softmax makes, but what a hook may: the bound is on absolute values.
+    pattern = np.random.default_rng(8).random((H, T, S))
+    order = np.random.default_rng(9).permutation(2 * S)
+    pattern, v = np.concatenate([pattern, -pattern], axis=-1), np.concatenate([V, V])
+    assert (ARITHMETIC.weighted_sum(pattern[..., order], v[order]) == 0).all()
+
+
+@pytest.mark.parametrize("power", [-80, 60])
+def test_powers_of_two_go_straight_through(power):
+    factor = np.float32(2.0**power)
+    whole = ARITHMETIC.linear(X, WEIGHT)
+    assert same(ARITHMETIC.linear(X * factor, WEIGHT), whole * factor)
+    assert same(ARITHMETIC.linear(X, ARITHMETIC.weight(W * factor, "w")), whole * factor)
+    assert same(ARITHMETIC.settle(V / 3 * factor), ARITHMETIC.settle(V / 3) * factor)
+    pattern = attend(ARITHMETIC, Q, K, V, causal(T, S))[1]
+    z = ARITHMETIC.weighted_sum(pattern, V)
+    assert same(ARITHMETIC.weighted_sum(pattern, V * factor), z * factor)
+    assert same(ARITHMETIC.scores(Q * factor, K), ARITHMETIC.scores(Q, K * factor))
+
+
 # --- distance to the true value: inequalities that follow from the grids
 
 HALF = 2.0**-24  # a float32 rounding, relative
@@ -309,10 +347,11 @@ def test_tiny_beside_huge_zeros_and_subnormals():
 
 
 def test_no_result_is_minus_zero():
-    x, w = np.full((2, 1), -0.0, np.float32), np.ones((2, 1), np.float32)
-    assert not np.signbit(ARITHMETIC.linear(x, ARITHMETIC.weight(w, "w"))).any()
-    pattern, v = np.ones((1, 1, 1)), ARITHMETIC.settle(np.full((1, 1, 2), -0.0, np.float32))
-    assert not np.signbit(ARITHMETIC.weighted_sum(pattern, v)).any()
+    weight = ARITHMETIC.weight(np.array([[0.1], [-0.1]], np.float32), "w")
+    for x in (0.0, -0.0, 1e-45, -1e-45):  # a tenth of the last underflows
+        assert not np.signbit(ARITHMETIC.linear(np.full((2, 1), x, np.float32), weight)).any()
+        v = ARITHMETIC.settle(np.full((1, 1, 2), x, np.float32))
+        assert not np.signbit(ARITHMETIC.weighted_sum(np.full((1, 1, 1), 0.1), v)).any()
 
 
 @pytest.mark.parametrize("rows", [1, 3])
