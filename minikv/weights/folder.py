@@ -96,7 +96,8 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarra
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
     tensors = {name: _as_float32(name, raw) for name, raw in stored.items()}
     if head is not None:
-        embedding, output = tensors["model.embed_tokens.weight"], _as_float32("lm_head.weight", head)
+        embedding = tensors["model.embed_tokens.weight"]
+        output = _as_float32("lm_head.weight", head)
         if not np.array_equal(output.view(np.uint32), embedding.view(np.uint32)):
             raise WeightsError(
                 "lm_head.weight differs from model.embed_tokens.weight, but config.json says "
