@@ -50,7 +50,7 @@ def _prove(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
     if args.model:
         controls = real_cases(args.model, 12 if args.count <= 40 else 48)
-        cases = controls[: args.count // 8]
+        cases = controls[: args.count // 20 or 1]  # quick: 1, default: 2
         on = f"{args.model} with {len(cases)} pair{'s' * (len(cases) > 1)} of texts"
     else:
         seeds, draw = range(args.seed, args.seed + args.count), report.random_case
