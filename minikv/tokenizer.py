@@ -58,12 +58,7 @@ class Tokenizer:
         settings = _read_json(folder / "tokenizer_config.json")
         special = {key: _content(value) for key, value in settings.items()
                    if key.endswith("_token") and _content(value)}  # fmt: skip
-        template = _template(settings)
-        try:
-            if (folder / "chat_template.jinja").is_file():
-                template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise TokenizerError(f"{folder / 'chat_template.jinja'}: {error}") from None
+        template = _read_text(folder / "chat_template.jinja") or _template(settings)
         stops: list[Any] = [backend.token_to_id(special.get("eos_token", ""))]
         for name in ("generation_config.json", "config.json"):
             given = _read_json(folder / name).get("eos_token_id")
@@ -97,10 +92,8 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"text holds half of a surrogate pair at character {error.start}, "
-                "expected text that UTF-8 can hold"
-            ) from None
+            raise TokenizerError(f"text holds half of a surrogate pair at character {error.start}, "
+                                 "expected text that UTF-8 can hold") from None  # fmt: skip
         return self.backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
@@ -111,17 +104,13 @@ class Tokenizer:
         TokenizerError
             If an id is not a token of this vocabulary.
         """
-        tokens = [self._checked(token) for token in ids]
-        return self.backend.decode(tokens, skip_special_tokens=skip_special)
+        return self.backend.decode([self._checked(token) for token in ids], skip_special)
 
     def stream(self, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:
         """Pieces of text as their tokens arrive; joined, they are ``decode`` of all the ids."""
         decoder = StreamDecoder(self, skip_special)
-        for token in ids:
-            if piece := decoder.put(token):
-                yield piece
-        if piece := decoder.flush():
-            yield piece
+        yield from filter(None, map(decoder.put, ids))
+        yield from filter(None, [decoder.flush()])
 
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
@@ -143,9 +132,7 @@ class Tokenizer:
             If jinja2 is not installed.
         """
         if self.chat_template is None:
-            raise TokenizerError(
-                "the model ships no chat template: use a model tuned for chat, or raw text"
-            )
+            raise TokenizerError("the model ships no chat template: use a chat model, or raw text")
         for message in messages:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise TokenizerError(f"a message is {message!r:.80}, expected a mapping with "
@@ -160,12 +147,10 @@ class Tokenizer:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        given = {**self.special_tokens, "messages": list(messages),
+                 "add_generation_prompt": add_generation_prompt}  # fmt: skip
         try:
-            return environment.from_string(self.chat_template).render(
-                messages=list(messages),
-                add_generation_prompt=add_generation_prompt,
-                **self.special_tokens,
-            )
+            return environment.from_string(self.chat_template).render(given)
         except Exception as error:  # templates run code: types, arithmetic, anything may fail
             raise TokenizerError(f"the model's chat template refused: {error}") from error
 
@@ -219,13 +204,19 @@ class StreamDecoder:
         return self._tokenizer.decode(self._emitted + new, self._skip_special)[len(before) :]
 
 
+def _read_text(path: Path) -> str:
+    """A file's text; empty where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path} cannot be used: {error}") from None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file."""
-    if not path.is_file():
-        return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(_read_text(path) or "{}")
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} cannot be used: {error}") from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} holds a {type(content).__name__}, expected an object")

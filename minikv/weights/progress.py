@@ -20,6 +20,5 @@ def show(label: str, done: float, total: float) -> None:
     share = min(done / total, 1.0) if total else 1.0
     bar = ("#" * round(24 * share)).ljust(24)
     figures = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total > 1 else ""
-    end = "\n" if share == 1.0 else ""
-    print(f"\r{label[:32]:<32} [{bar}] {share:4.0%} {figures:<12}", end=end, file=sys.stderr)
-    sys.stderr.flush()
+    print(f"\r{label[:32]:<32} [{bar}] {share:4.0%} {figures:<12}",
+          end="\n" if share == 1.0 else "", file=sys.stderr, flush=True)  # fmt: skip
