@@ -7,7 +7,7 @@ kvpress compresses a prompt after its prefill, as a press does. That is the firs
 `ObservedAttentionPress` divides by the number of queries) and no window of its own, which is
 StreamingLLM without sinks.
 
-kvpress 0.5 asks for transformers below 5.3: give it an environment of its own.
+kvpress 0.5 asks for transformers below 5.3.
 """
 
 from __future__ import annotations
