@@ -667,6 +667,25 @@ def test_snapkv_keeps_what_is_generated():
     assert (cache.state()[0]["positions.1"][-11:, 0] == np.arange(13, 24)).all()
 
 
+@pytest.mark.parametrize("name", ["h2o", "snapkv"])
+def test_truncation_leaves_heads_that_keep_different_tokens_equally_long(name):
+    cache = policy(name, budget=8)
+    feed(EXACT, cache, TEXT, 20)
+    before, differ = cache.state()[0], 0
+    for length in range(24):
+        twin = cache.fork()
+        twin.truncate(length)
+        after = twin.state()[0]
+        for layer in range(3):
+            earlier = (before[f"positions.{layer}"] < length).sum(axis=0)
+            differ += len(set(earlier.tolist())) > 1
+            for kind in ("positions", "k", "v"):
+                rows = before[f"{kind}.{layer}"][: earlier.min()]
+                assert (after[f"{kind}.{layer}"] == rows).all()
+                assert len(after[f"{kind}.{layer}"]) == len(rows)
+    assert differ
+
+
 def test_the_newer_of_equals_stays():
     class Equal(Evicting):
         def priority(self, layer, positions):
