@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +11,17 @@ import numpy as np
 import pytest
 
 
-def peer_modules() -> tuple[Any, Any]:
-    """torch and transformers; without them the calling test module is skipped, or fails in CI."""
+def peer_modules(*more: str) -> tuple[Any, ...]:
+    """torch, transformers and `more`; without them the calling module is skipped, or fails in CI."""
     try:
-        import torch
-        import transformers
+        torch, transformers, *rest = map(importlib.import_module, ("torch", "transformers", *more))
     except ImportError as error:
         reason = f'needs  pip install "minikv[peers]"  ({error})'
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason, allow_module_level=True)
     transformers.utils.logging.disable_progress_bar()
-    return torch, transformers
+    return torch, transformers, *rest
 
 
 def first_divergence(

@@ -16,17 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layerwise import peer_modules
 
 import minikv
 
 pytestmark = pytest.mark.peers
 
-try:
-    import kvpress
-    import torch
-    import transformers
-except ImportError as error:
-    pytest.skip(f"needs kvpress, torch and transformers: {error}", allow_module_level=True)
+torch, transformers, kvpress = peer_modules("kvpress")
 
 SEEDS = range(6)
 TOKENS, MORE = 30, 4
