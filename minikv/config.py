@@ -105,10 +105,10 @@ class ModelConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and not _is_whole(value, 1, _LIMIT):
-                raise ConfigError(f"{field.name} is {value!r}, expected a whole number from 1 up")
+                raise ConfigError(f"{field.name} is {value!r:.80}, expected a whole number >= 1")
             if field.type == "float":
                 if not _is_positive(value):
-                    raise ConfigError(f"{field.name} is {value!r}, expected a positive number")
+                    raise ConfigError(f"{field.name} is {value!r:.80}, expected a positive number")
                 object.__setattr__(self, field.name, float(value))
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
@@ -120,7 +120,7 @@ class ModelConfig:
         first = () if self.bos_token_id is None else (self.bos_token_id,)
         for token in (*first, *self.eos_token_id):
             if not _is_whole(token, 0, self.vocab_size):
-                raise ConfigError(f"special token id {token!r} is outside the vocabulary "
+                raise ConfigError(f"special token id {token!r:.80} is outside the vocabulary "
                                   f"of {self.vocab_size}")  # fmt: skip
 
     @classmethod
@@ -138,12 +138,11 @@ class ModelConfig:
         """
         if not isinstance(given, Mapping):
             raise ConfigError(f"config.json holds a {type(given).__name__}, expected an object")
-        model_type = given.get("model_type", "llama")
-        if model_type != "llama":
-            raise ConfigError(f"model_type is {model_type!r}, which is not built; built: 'llama'")
+        if (kind := given.get("model_type", "llama")) != "llama":
+            raise ConfigError(f"model_type is {kind!r:.80}, which is not built: only 'llama'")
         for key, unused in _NOT_BUILT.items():
             if given.get(key) not in unused:
-                raise ConfigError(f"{key} is {given[key]!r}, a feature that is not built")
+                raise ConfigError(f"{key} is {given[key]!r:.80}, a feature that is not built")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                     "num_attention_heads")  # fmt: skip
         for key in required:
@@ -154,18 +153,18 @@ class ModelConfig:
         head_dim = given.get("head_dim")
         if head_dim is None:
             if not (_is_whole(heads, 1, _LIMIT) and _is_whole(width, 1, _LIMIT)) or width % heads:
-                raise ConfigError(f"hidden_size is {width!r}, expected a multiple of num_attention_"
-                                  f"heads ({heads!r}) where head_dim is not given")  # fmt: skip
+                raise ConfigError(f"hidden_size is {width!r:.80}, expected a multiple of num_"
+                                  f"attention_heads ({heads!r:.80}) without head_dim")  # fmt: skip
             head_dim = width // heads
         eos = given.get("eos_token_id")
         if eos is None or isinstance(eos, int):
             eos = () if eos is None else (eos,)
         if not isinstance(eos, (list, tuple)):
-            raise ConfigError(f"eos_token_id is {eos!r}, expected a token id or a list of them")
+            raise ConfigError(f"eos_token_id is {eos!r:.80}, expected a token id or a list of them")
         kv_heads = given.get("num_key_value_heads")
         tied = given.get("tie_word_embeddings", False)
         if not isinstance(tied, bool):
-            raise ConfigError(f"tie_word_embeddings is {tied!r}, expected true or false")
+            raise ConfigError(f"tie_word_embeddings is {tied!r:.80}, expected true or false")
         return cls(
             **{key: given[key] for key in required},
             num_key_value_heads=heads if kv_heads is None else kv_heads,
@@ -229,7 +228,7 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("rope_parameters", "rope_scaling"):
         part = given.get(key) or {}
         if not isinstance(part, Mapping):
-            raise ConfigError(f"{key} is {part!r}, expected an object or null")
+            raise ConfigError(f"{key} is {part!r:.80}, expected an object or null")
         merged = {**part, **merged}
     theta = given.get("rope_theta", merged.get("rope_theta", 10000.0))
     kind = merged.get("rope_type", merged.get("type", "default"))
@@ -238,11 +237,11 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "default":
         return {"rope_theta": theta, "rope_scaling": None}
     if kind != "llama3":
-        raise ConfigError(f"RoPE scaling of type {kind!r} is not built; built: 'default', 'llama3'")
+        raise ConfigError(f"rope_type is {kind!r:.80}, which is not built: 'default', 'llama3' are")
     numbers: dict[str, Any] = {field.name: merged.get(field.name) for field in fields(RopeScaling)}
     for name, value in numbers.items():
         if not _is_positive(value):
-            raise ConfigError(f"{name} is {value!r}, expected a positive number (RoPE 'llama3')")
+            raise ConfigError(f"{name} is {value!r:.80}, RoPE 'llama3' takes a positive number")
     if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
         raise ConfigError("RoPE scaling 'llama3': low_freq_factor must be below high_freq_factor")
     numbers["original_max_position_embeddings"] = int(numbers["original_max_position_embeddings"])

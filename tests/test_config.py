@@ -106,3 +106,10 @@ JSON = st.recursive(
 def test_no_value_of_any_key_crashes(key, value):
     with contextlib.suppress(ConfigError):
         ModelConfig.from_dict({**SMOLLM, key: value})
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "model_type", "eos_token_id", "rope_scaling"])
+def test_a_long_value_is_quoted_in_part(key):
+    with pytest.raises(ConfigError, match=key) as caught:
+        ModelConfig.from_dict(SMOLLM | {key: "9" * 10_000})
+    assert len(str(caught.value)) < 300
