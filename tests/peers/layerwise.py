@@ -12,7 +12,7 @@ import pytest
 
 
 def peer_modules(*more: str) -> tuple[Any, ...]:
-    """torch, transformers and `more`; without them the calling module is skipped, or fails in CI."""
+    """torch, transformers and `more`; without them the calling module is skipped; CI fails."""
     try:
         torch, transformers, *rest = map(importlib.import_module, ("torch", "transformers", *more))
     except ImportError as error:
