@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_the_committed_texts_are_eight_kinds_and_the_conversation_has_20_turns()
 @pytest.mark.weights
 def test_every_committed_text_has_at_least_256_tokens(smollm2):
     model = minikv.load(smollm2)
-    lengths = {n: len(i) for n, i in experiments.encoded(model, experiments.read_prompts()).items()}
+    prompts = experiments.read_prompts()
+    lengths = {name: len(model.tokenizer.encode(text)) for name, text in prompts.items()}
     assert min(lengths.values()) >= 256, lengths
 
 
@@ -151,7 +153,7 @@ def test_compare_says_what_separate_runs_say(policy):
         for token in full[:-1]:
             logits = model.forward([[token], [token]], [reference, cache])
             kl.append(float(minikv.kl_divergence(logits[0], logits[1])))
-        assert row["kl_mean"] == np.mean(kl)
+        assert row["kl_mean"] == statistics.fmean(kl)
         assert row["kl_max"] == max(kl) > 0
         assert (row["bytes"], row["full_bytes"]) == (cache.nbytes, reference.nbytes)
 
@@ -170,7 +172,7 @@ def test_the_summary_takes_means_over_prompts_and_keeps_the_worst():
 @pytest.mark.slow
 def test_residual_keeps_every_bit_of_a_real_model_and_the_baselines_do_not(smollm2):
     model = minikv.load(smollm2, "exact")
-    ids = experiments.encoded(model, experiments.read_prompts())["letter"][:96]
+    ids = model.tokenizer.encode(experiments.read_prompts()["letter"])[:96]
     residuals = [f"residual:{kept}" for kept in ("every", "7", "embedding", "tokens")]
     for row in compare.compare(model, {"letter": ids}, [1, 32], 3, [*residuals, *EVICTING[:1]]):
         lossless = row["policy"] in residuals
@@ -218,29 +220,32 @@ def test_residual_grows_by_its_checkpoints_alone_and_full_by_keys_and_values(wat
 
 
 def test_accounting_reproduces_the_papers_bytes_at_gemma_3_4b():
-    gemma = memory.SHAPES["gemma-3-4b"]
-    assert gemma.kv == 139_264  # 136 KB
-    assert gemma.checkpoint("embedding") == 5_120  # 5 KB
-    assert gemma.checkpoint("every") == 34 * 5_120
-    assert gemma.checkpoint("tokens") == 4
+    kv, one = memory.shape_bytes("gemma-3-4b", "K/V"), memory.shape_bytes("gemma-3-4b", "embedding")
+    assert (kv, one) == (136 * 1024, 5 * 1024)  # the paper's 136 KB and 5 KB
+    assert memory.shape_bytes("gemma-3-4b", "every") == 34 * one
+    assert memory.shape_bytes("gemma-3-4b", "tokens") == 4
     for megabyte in (10**6, 2**20):
         paper = memory.paper_budget(megabyte)
-        assert abs(paper["tokens"] * gemma.kv - 103 * megabyte) <= gemma.kv / 2
-        held = paper["budget"] * gemma.kv + paper["tokens"] * 5_120
-        assert held <= 42 * megabyte < held + gemma.kv
+        assert abs(paper["tokens"] * kv - 103 * megabyte) <= kv / 2
+        held = paper["budget"] * kv + paper["tokens"] * one
+        assert held <= 42 * megabyte < held + kv
+    rows, _ = memory.accounting("gemma-3-4b", [paper["budget"]])
+    assert rows[-2]["bytes"] == paper["tokens"] * kv
+    assert rows[-1]["bytes"] == held
 
 
-def test_accounting_counts_as_a_cache_and_a_configuration_do():
+def test_accounting_counts_as_a_cache_and_a_configuration_do(monkeypatch):
     config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64)
-    shape = memory.SHAPES["smollm-135m"]
-    assert shape.kv == config.kv_bytes_per_token("bfloat16")
-    assert shape.checkpoint("embedding") == config.residual_bytes_per_token("bfloat16")
+    kv, one = (memory.shape_bytes("smollm-135m", kept) for kept in ("K/V", "embedding"))
+    assert kv == config.kv_bytes_per_token("bfloat16")
+    assert one == config.residual_bytes_per_token("bfloat16")
     model = tiny("float32")
-    like = memory.Shape(2, 24, 2, 6)
+    monkeypatch.setitem(memory.SHAPES, "tiny", (2, 24, 2, 6))
+    kv = memory.shape_bytes("tiny", "K/V")
     for kept in ("every", 2, "embedding"):
         cache = model.new_cache("residual", budget=5, checkpoints=kept)
         model.forward([list(range(9))], [cache])
-        assert cache.nbytes == 2 * (5 * like.kv + 9 * like.checkpoint(kept))  # float32
+        assert cache.nbytes == 2 * (5 * kv + 9 * memory.shape_bytes("tiny", kept))  # float32
 
 
 # --- frontier and latency -------------------------------------------------------------------------

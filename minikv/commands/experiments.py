@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, require_extra
+from ..errors import InputError, TokenizerError, require_extra
 from . import peak_memory, print_json, print_table, status
 
 
@@ -17,17 +17,15 @@ def add_parser(subparsers: Any) -> None:
     """Add the four commands."""
     from ..weights.fetch import DEFAULT
 
-    def command(run: Any, arithmetic: str, text: str, about: str, example: str) -> Any:
+    def command(run: Any, arithmetic: str, text: str, example: str, about: str) -> Any:
         name = run.__name__.lstrip("_")
         parser = subparsers.add_parser(
             name, help=text, description=about,
             epilog=f"examples:\n  minikv {name} --plot {name}.png\n  minikv {name} {example}",
         )  # fmt: skip
         add = parser.add_argument
-        add("--model", default=DEFAULT, metavar="NAME",
-            help="a fetched model or a folder (default: %(default)s)")  # fmt: skip
-        add("--arithmetic", default=arithmetic, metavar="A",
-            help="float32, float64 or exact (default: %(default)s)")  # fmt: skip
+        add("--model", default=DEFAULT, metavar="M", help="name or folder (default: %(default)s)")
+        add("--arithmetic", default=arithmetic, metavar="A", help="default: %(default)s")
         add("--json", action="store_true", help="print rows and figures as JSON")
         add("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf (extra `plots`)")
         parser.set_defaults(run=run)
@@ -35,63 +33,61 @@ def add_parser(subparsers: Any) -> None:
 
     add = command(
         _compare, "exact", "cache policies against the full cache",
-        "Continue texts with the full cache and with each policy at each budget: equal tokens\n"
-        "(greedy, each policy on its own text), D_KL(full || policy) of the next token (on the\n"
-        "full cache's text), first token that differs, bytes held. By default 8 prompts of 250\n"
-        "to 400 tokens and 64 new ones. Residual loses nothing under --arithmetic exact.",
-        "--policies residual:embedding,residual:5,window --budgets 64",
+        "--policies residual:embedding,residual:5,window --budgets 64", """\
+Continue texts with the full cache and with each policy at each budget: equal tokens (greedy, each
+policy on its own text), D_KL(full || policy) of the next token (on the full cache's text), first
+token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
+residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
+streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact.""",
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
     add("--new-tokens", type=_number, metavar="N", help="default: 64")
-    add("--policies", type=_names, metavar="P,P", help="residual:every, residual:embedding, "
-        "residual:tokens, residual:5 (every 5th layer), window, streaming_llm, h2o, snapkv, tova, "
-        "none (default: residual:every and the five that evict)")  # fmt: skip
-    add("--quick", action="store_true",
-        help="2 prompts, 16 new tokens, budgets 32 and 128, where these are not given")  # fmt: skip
+    add("--policies", type=_names, metavar="P,P", help="default: residual:every, and what evicts")
+    add("--quick", action="store_true", help="2 prompts, 16 new tokens, budgets 32,128 by default")
 
     add = command(
-        _memory, "float32", "memory over a conversation of 20 turns",
-        "Hold a conversation and watch, turn by turn, what each cache holds (by its formula),\n"
-        "has allocated and at most needed (by tracemalloc, beside the formula of its peak), and\n"
-        "the time of a token. --shape needs no weights: exact bytes at a larger model's shape.",
-        "--shape gemma-3-4b",
+        _memory, "float32", "memory over a conversation of 20 turns", "--shape gemma-3-4b", """\
+Hold a conversation and watch, turn by turn, what each cache holds (by its formula), has allocated
+and at most needed (by tracemalloc, beside the formula of its peak), and the time of a token.
+--shape needs no weights: exact bytes at a larger model's shape.""",
     )  # fmt: skip
     add("--turns", type=_number, default=20, metavar="N", help="default: 20, which is all")
     add("--reply-tokens", type=_number, default=20, metavar="N", help="default: %(default)s")
     add("--settings", type=_names, metavar="S,S", help="POLICY@BUDGET, as in residual:every@128")
     add("--shape", metavar="NAME", help="smollm-135m, llama-3.2-1b, gemma-3-4b, ...")
-    add("--budgets", type=_numbers, metavar="N,N", help="with --shape (default: 32,128 and the "
-        "one that gives the paper's 42 MB)")  # fmt: skip
+    add("--budgets", type=_numbers, metavar="N,N", help="with --shape (default: 32, 128, and what "
+        "gives the paper's 42 MB)")  # fmt: skip
 
     add = command(
-        _frontier, "float32", "bytes a token against recompute time",
-        "For each set of checkpoints: the bytes that a token without K and V keeps, and the\n"
-        "measured time to get them back.", "--evicted 512",
+        _frontier, "float32", "bytes a token against recompute time", "--evicted 512", """\
+For each set of checkpoints: the bytes that a token without K and V keeps, and the measured time to
+get them back.""",
     )  # fmt: skip
     add("--evicted", type=_number, default=256, metavar="N", help="default: %(default)s tokens")
     add("--repeats", type=_number, default=5, metavar="N", help="default: %(default)s")
 
     add = command(
-        _latency, "float32", "reading K/V against recomputing them",
-        "Time attention of one new token a sequence over cached keys and values, and over keys\n"
-        "and values made from residuals on the spot, with the arithmetic intensity of both.",
-        "--batches 1,8 --lengths 256,1024",
+        _latency, "float32", "reading K/V against recomputing them", "--batches 1,8 --lengths 256",
+        """\
+Time attention of one new token a sequence over cached keys and values, and over keys and values
+made from residuals on the spot, with the arithmetic intensity of both. Pairs of batch and length
+beyond 8,192 tokens in all are left out.""",
     )  # fmt: skip
     add("--batches", type=_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16")
     add("--lengths", type=_numbers, default=[128, 512, 2048], metavar="N,N",
-        help="default: 128,512,2048 (pairs beyond 8,192 tokens in all are left out)")  # fmt: skip
+        help="default: 128,512,2048")  # fmt: skip
     add("--repeats", type=_number, default=5, metavar="N", help="default: %(default)s")
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from ..experiments import compare, encoded, read_prompts
+    from ..experiments import compare, read_prompts
 
     texts, started = read_prompts(args.prompts), time.perf_counter()
     model = _load(args)
     if args.quick and not args.prompts:
         texts = dict(list(texts.items())[:2])
-    prompts = encoded(model, texts)
+    prompts = {name: model.tokenizer.encode(text) for name, text in texts.items()}
     new_tokens = args.new_tokens or (16 if args.quick else 64)
     budgets = args.budgets or ((32, 128) if args.quick else compare.BUDGETS)
     policies = args.policies or compare.POLICIES
@@ -183,7 +179,10 @@ def _load(args: argparse.Namespace) -> Any:
 
     _check_plot(args)
     with status(f"preparing {args.model} ({args.arithmetic})"):
-        return load(args.model, args.arithmetic)
+        model = load(args.model, args.arithmetic)
+    if model.tokenizer is None and args.run in (_compare, _memory):
+        raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
+    return model
 
 
 def _check_plot(args: argparse.Namespace) -> None:

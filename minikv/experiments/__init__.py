@@ -19,9 +19,8 @@ import numpy as np
 
 from .. import decoder
 from ..caches import Cache, make_cache
-from ..errors import InputError, TokenizerError
+from ..errors import InputError
 from ..fingerprint import environment
-from ..model import Model
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share that is done."""
@@ -52,13 +51,6 @@ def read_conversation() -> list[str]:
     """Our script of 20 user turns, about a garden."""
     text = (resources.files("minikv") / "data" / "conversation.txt").read_text(encoding="utf-8")
     return text.splitlines()
-
-
-def encoded(model: Model, texts: Mapping[str, str]) -> dict[str, list[int]]:
-    """Token ids of texts by name."""
-    if model.tokenizer is None:
-        raise TokenizerError("the model has no tokenizer.json, which text needs")
-    return {name: model.tokenizer.encode(text) for name, text in texts.items()}
 
 
 def policy_cache(name: str, weights: decoder.Weights, budget: int = 128) -> Cache:
@@ -128,9 +120,7 @@ def fill(weights: decoder.Weights, caches: Sequence[Cache], ids: Any) -> np.ndar
 
 
 def seconds(
-    calls: dict[Any, Callable[[], Any]],
-    repeats: int,
-    progress: Callable[[float], None] | None = None,
+    calls: Mapping[Any, Callable[[], Any]], repeats: int, progress: Progress = silent
 ) -> dict[Any, float]:
     """Median time of each call; the calls take turns, so that a slow moment hits all alike."""
     times: dict[Any, list[float]] = {name: [] for name in calls}
@@ -139,8 +129,7 @@ def seconds(
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
-            if progress:
-                progress((number + (done + 1) / len(calls)) / repeats)
+            progress("timing", (number + (done + 1) / len(calls)) / repeats)
     return {name: median(taken) for name, taken in times.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def compare(
             first = None if all(run.matches) else run.matches.index(False) + 1
             rows.append({
                 "policy": run.policy, "budget": run.budget, "prompt": name, "tokens": len(ids),
-                "match": float(np.mean(run.matches)), "kl_mean": float(np.mean(run.kl)),
+                "match": fmean(run.matches), "kl_mean": fmean(run.kl),
                 "kl_max": max(run.kl), "first_divergence": first, "bits_equal": run.bits_equal,
                 "bytes": run.forced.nbytes, "full_bytes": full.nbytes,
             })  # fmt: skip
@@ -114,18 +115,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((row["policy"], row["budget"]), []).append(row)
     return [
         {
-            "policy": policy, "budget": budget, "match": _mean(group, "match"),
-            "worst_match": min(row["match"] for row in group), "kl_mean": _mean(group, "kl_mean"),
-            "kl_max": max(row["kl_max"] for row in group),
-            "first_divergence": min(
-                (row["first_divergence"] for row in group if row["first_divergence"]), default=None
-            ),
-            "bits_equal": all(row["bits_equal"] for row in group),
-            "bytes": round(_mean(group, "bytes")), "full_bytes": round(_mean(group, "full_bytes")),
+            "policy": policy, "budget": budget, "match": fmean(_all(group, "match")),
+            "worst_match": min(_all(group, "match")), "kl_mean": fmean(_all(group, "kl_mean")),
+            "kl_max": max(_all(group, "kl_max")),
+            "first_divergence": min(filter(None, _all(group, "first_divergence")), default=None),
+            "bits_equal": all(_all(group, "bits_equal")),
+            "bytes": round(fmean(_all(group, "bytes"))),
+            "full_bytes": round(fmean(_all(group, "full_bytes"))),
         }
         for (policy, budget), group in groups.items()
     ]  # fmt: skip
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    return float(np.mean([row[key] for row in rows]))
+def _all(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [row[key] for row in rows]

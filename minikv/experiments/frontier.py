@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..caches import Cache, Full, Residual
 from ..decoder import forward
 from ..model import Model
 from . import Progress, fill, seconds, silent
-from .memory import SHAPES
+from .memory import shape_bytes
 
 
 def frontier(
@@ -51,32 +52,22 @@ def frontier(
     for kept in checkpoints:
         caches[kept] = Residual(weights, budget=0, checkpoints=kept)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, evicted)
-    progress("frontier", 0.0)
     fill(weights, list(caches.values()), ids)
     per_token = {kept: cache.nbytes // evicted for kept, cache in caches.items()}
-    calls = {kept: _step(weights, cache, evicted) for kept, cache in caches.items()}
-    step = seconds(calls, repeats, lambda share: progress("frontier", share))
-    gemma = SHAPES["gemma-3-4b"]
+
+    def step_and_back(cache: Cache) -> None:
+        forward(weights, [[1]], [cache])
+        cache.truncate(evicted)
+
+    calls = {kept: partial(step_and_back, cache) for kept, cache in caches.items()}
+    step = seconds(calls, repeats, progress)
+    paper = {"K/V": "136 KB (standard cache)", "embedding": "5 KB (KV-Direct)"}
     return [
         {
-            "checkpoints": str(kept),
-            "bytes": per_token[kept],
-            "gemma_bytes": gemma.kv if kept == "K/V" else gemma.checkpoint(kept),
-            "step_seconds": step[kept],
-            "recompute_seconds": (step[kept] - step["K/V"]) / evicted,
-            "paper": {"K/V": "136 KB (standard cache)", "embedding": "5 KB (KV-Direct)"}.get(
-                str(kept), ""
-            ),
+            "checkpoints": str(kept), "bytes": per_token[kept],
+            "gemma_bytes": shape_bytes("gemma-3-4b", kept),
+            "step_seconds": step[kept], "recompute_seconds": (step[kept] - step["K/V"]) / evicted,
+            "paper": paper.get(str(kept), ""),
         }
         for kept in caches
-    ]
-
-
-def _step(weights: Any, cache: Cache, length: int) -> Callable[[], None]:
-    """A call that decodes one token after `length` tokens, and takes it back."""
-
-    def call() -> None:
-        forward(weights, [[1]], [cache])
-        cache.truncate(length)
-
-    return call
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -164,35 +164,31 @@ def peak_formula(cache: Cache, new: int) -> int:
     return size * (held + seen * kv + max(replay + waiting, own))
 
 
-class Shape(NamedTuple):
-    """What a token's bytes depend on, in bfloat16."""
-
-    layers: int
-    hidden_size: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def kv(self) -> int:
-        """Bytes of one token's keys and values."""
-        return self.layers * 2 * self.kv_heads * self.head_dim * 2
-
-    def checkpoint(self, checkpoints: str | int) -> int:
-        """Bytes of one token's checkpoints."""
-        if checkpoints == "tokens":
-            return 4
-        return len(checkpoint_layers(checkpoints, self.layers)) * self.hidden_size * 2
-
-
-# From the models' published config.json files.
+# Layers, hidden size, K/V heads and head size, from the models' published config.json files.
 SHAPES = {
-    "smollm-135m": Shape(30, 576, 3, 64), "smollm-360m": Shape(32, 960, 5, 64),
-    "smollm-1.7b": Shape(24, 2048, 32, 64), "qwen2.5-0.5b": Shape(24, 896, 2, 64),
-    "llama-3.2-1b": Shape(16, 2048, 8, 64), "llama-3.2-3b": Shape(28, 3072, 8, 128),
-    "gemma-3-270m": Shape(18, 640, 1, 256), "gemma-3-1b": Shape(26, 1152, 1, 256),
-    "gemma-3-4b": Shape(34, 2560, 4, 256),
+    "smollm-135m": (30, 576, 3, 64), "smollm-360m": (32, 960, 5, 64),
+    "smollm-1.7b": (24, 2048, 32, 64), "qwen2.5-0.5b": (24, 896, 2, 64),
+    "llama-3.2-1b": (16, 2048, 8, 64), "llama-3.2-3b": (28, 3072, 8, 128),
+    "gemma-3-270m": (18, 640, 1, 256), "gemma-3-1b": (26, 1152, 1, 256),
+    "gemma-3-4b": (34, 2560, 4, 256),
 }  # fmt: skip
 PAPER_FULL, PAPER_DIRECT, PAPER_TURNS = 103, 42, 20  # MB after so many turns, at gemma-3-4b
+
+
+def shape_bytes(name: str, kept: str | int) -> int:
+    """Bytes that a token keeps at a model's shape in bfloat16: ``"K/V"``, or checkpoints.
+
+    Examples
+    --------
+    >>> shape_bytes("gemma-3-4b", "K/V"), shape_bytes("gemma-3-4b", "embedding")
+    (139264, 5120)
+    """
+    if name not in SHAPES:
+        raise InputError(f"shape {name!r} is unknown; choose {', '.join(SHAPES)}")
+    layers, hidden_size, kv_heads, head_dim = SHAPES[name]
+    if kept == "K/V":
+        return layers * 2 * kv_heads * head_dim * 2
+    return 4 if kept == "tokens" else len(checkpoint_layers(kept, layers)) * hidden_size * 2
 
 
 def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[dict[str, Any]], str]:
@@ -214,19 +210,17 @@ def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[di
     [{'setting': 'full', 'turn': 20, 'tokens': 776, 'bytes': 108068864},
      {'setting': 'residual@128', 'turn': 20, 'tokens': 776, 'bytes': 21798912}]
     """
-    if name not in SHAPES:
-        raise InputError(f"shape {name!r} is unknown; choose {', '.join(SHAPES)}")
-    shape, paper, rows = SHAPES[name], paper_budget(2**20), []
-    each = shape.checkpoint("embedding")
+    kv, each = shape_bytes(name, "K/V"), shape_bytes(name, "embedding")
+    paper, rows = paper_budget(2**20), []
     for turn in range(1, PAPER_TURNS + 1):
         seen = round(paper["tokens"] * turn / PAPER_TURNS)
         for budget in (0, *(budgets or (32, 128, paper["budget"]))):
-            held = min(seen, budget) * shape.kv + seen * each if budget else seen * shape.kv
+            held = min(seen, budget) * kv + seen * each if budget else seen * kv
             rows.append({"setting": f"residual@{budget}" if budget else "full", "turn": turn,
                          "tokens": seen, "bytes": held})  # fmt: skip
     note = (
-        f"{name} in bfloat16: K and V of a token {shape.kv:,} bytes, one residual {each:,}, one at "
-        f"every layer {shape.checkpoint('every'):,}.\nBytes held after each turn, without working "
+        f"{name} in bfloat16: K and V of a token {kv:,} bytes, one residual {each:,}, one at "
+        f"every layer {shape_bytes(name, 'every'):,}.\nBytes held after each turn, without working "
         "memory: K and V of the newest `budget` tokens, one residual for each.\n"
     )
     for size, given in (("10^6", paper_budget(10**6)), ("2^20", paper)):
@@ -243,7 +237,6 @@ def paper_budget(megabyte: int) -> dict[str, int]:
     >>> paper_budget(10**6)
     {'tokens': 740, 'budget': 274}
     """
-    shape = SHAPES["gemma-3-4b"]
-    tokens = round(PAPER_FULL * megabyte / shape.kv)
-    left = PAPER_DIRECT * megabyte - tokens * shape.checkpoint("embedding")
-    return {"tokens": tokens, "budget": left // shape.kv}
+    kv, each = shape_bytes("gemma-3-4b", "K/V"), shape_bytes("gemma-3-4b", "embedding")
+    tokens = round(PAPER_FULL * megabyte / kv)
+    return {"tokens": tokens, "budget": (PAPER_DIRECT * megabyte - tokens * each) // kv}
