@@ -28,30 +28,28 @@ def memory(rows: Rows, path: str | Path, title: str) -> None:
     """Bytes held after each turn, from the rows of `experiments.memory`."""
     points = ((row["setting"], row["turn"], row["bytes"] / 1e6) for row in rows)
     axes = _axes("turn of the conversation", "held by the cache (MB = 10⁶ bytes)", title)
-    _lines(axes, points, path, bottom=0)
+    ticks = {row["turn"] for row in rows if row["turn"] in (1, 5, 10, 15, 20)}
+    _lines(axes, points, path, x_ticks=ticks, bottom=0)
 
 
 def frontier(rows: Rows, path: str | Path, title: str) -> None:
-    """Recompute time against bytes, one dot each, from the rows of `experiments.frontier`."""
+    """Recompute time against bytes, a point each, from the rows of `experiments.frontier`."""
+    points = []
+    for row in rows:
+        name = row["checkpoints"]
+        label = f"every {name} layers" if name.isdecimal() else name.replace("every", "every layer")
+        note = f"\n(paper: {row['paper']})" if row["paper"] else ""
+        points.append((label + note, row["bytes"], 1e6 * row["recompute_seconds"]))
     axes = _axes("bytes that the token keeps", "recompute time a token (µs)", title)
     axes.set_xscale("log")
-    for row in rows:
-        label, paper = row["checkpoints"], row["paper"]
-        label = f"every {label} layers" if label.isdecimal() else label
-        at = row["bytes"], 1e6 * row["recompute_seconds"]
-        axes.plot(*at, "*" if paper else "o", markersize=20 if paper else 10,
-                  color=COLOURS[1 if paper else 0])  # fmt: skip
-        axes.annotate(f"{label}\n{paper}".strip(), at, xytext=(10, 6), fontsize=_FONT - 1,
-                      textcoords="offset points")  # fmt: skip
-    axes.margins(x=0.22, y=0.15)
-    axes.figure.savefig(path, dpi=150)
+    _lines(axes, points, path)
 
 
 def latency(rows: Rows, path: str | Path, title: str) -> None:
-    """Time of both operations against length, from the rows of `experiments.latency`."""
-    points = ((f"{name}, batch {row['batch']}", row["length"], 1e3 * row[f"{name}_seconds"])
-              for row in rows for name in ("read", "recompute"))  # fmt: skip
-    axes = _axes("tokens in each sequence", "time for one block (ms)", title)
+    """How many times slower recomputing is, from the rows of `experiments.latency`."""
+    points = [(f"batch {row['batch']}", row["length"], row["ratio"]) for row in rows]
+    points += [("equal", row["length"], 1.0) for row in rows]
+    axes = _axes("tokens in each sequence", "time to recompute / time to read", title)
     axes.set_xscale("log")
     axes.set_yscale("log")
     _lines(axes, points, path, x_ticks={row["length"] for row in rows})
@@ -78,12 +76,13 @@ def _lines(
     for label, *point in points:
         series.setdefault(label, []).append((point[0], point[1]))
     for number, (label, line) in enumerate(series.items()):
-        axes.plot(*zip(*sorted(line), strict=True), label=label, linewidth=2.5, markersize=8,
-                  color=COLOURS[number % 7], marker=MARKERS[number % 7],
+        axes.plot(*zip(*sorted(line), strict=True), label=label, linewidth=2.5, markersize=11,
+                  color=COLOURS[(number + number // 7) % 7], marker=MARKERS[number % 7],
                   linestyle=("-", "--")[number // 7 % 2])  # fmt: skip
     if ticks := sorted(x_ticks):  # written out, where the axis would show powers of ten
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
     axes.set_ylim(bottom=bottom)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=_FONT)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=_FONT,
+                labelspacing=0.7)  # fmt: skip
     axes.figure.savefig(path, dpi=150)

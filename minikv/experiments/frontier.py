@@ -61,7 +61,7 @@ def frontier(
 
     calls = {kept: partial(step_and_back, cache) for kept, cache in caches.items()}
     step = seconds(calls, repeats, progress)
-    paper = {"K/V": "136 KB (standard cache)", "embedding": "5 KB (KV-Direct)"}
+    paper = {"K/V": "136 KB, standard cache", "embedding": "5 KB, KV-Direct"}
     return [
         {
             "checkpoints": str(kept), "bytes": per_token[kept],
