@@ -18,7 +18,7 @@ from .arithmetic import Arithmetic, Array
 from .config import ModelConfig
 
 Hook = Callable[[str, Array], Array]
-_QUERY_BLOCK = 128  # queries per attention block: its scores then fit in the processor's cache
+_QUERY_BLOCK = 32  # queries per attention block: its scores then fit in the processor's cache
 
 
 @dataclass(frozen=True)

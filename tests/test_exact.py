@@ -101,6 +101,13 @@ def test_linear_does_not_depend_on_the_order_of_features_or_on_zero_features():
     assert same(ARITHMETIC.linear(x, ARITHMETIC.weight(w, "w")), whole)
 
 
+def test_linear_on_more_rows_than_it_takes_at_a_time():
+    x = draw(2 * exact._ROWS + 1, D, heavy=True)
+    whole = ARITHMETIC.linear(x, WEIGHT)
+    for rows in (slice(0, 1), slice(100, 200), slice(2 * exact._ROWS, None)):
+        assert same(ARITHMETIC.linear(x[rows], WEIGHT), whole[rows])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("size", [1, 2, 7, 36])
 def test_attention_does_not_depend_on_chunking(size, threads):
