@@ -69,8 +69,9 @@ def policy_cache(name: str, weights: decoder.Weights, budget: int = 128) -> Cach
     if policy not in ("full", "none"):
         parameters["budget"] = int(own or budget)
     if given:
-        layers = [int(part) for part in given.split("+") if part.isdecimal()]
-        parameters["checkpoints"] = layers if "+" in given else layers[0] if layers else given
+        numbers = all(part.isdecimal() for part in given.split("+"))
+        layers = [int(part) for part in given.split("+")] if numbers else [given]
+        parameters["checkpoints"] = layers if len(layers) > 1 else layers[0]
     return make_cache(policy, weights, **parameters)
 
 
@@ -112,9 +113,7 @@ class _Together:
 def fill(weights: decoder.Weights, caches: Sequence[Cache], ids: Any) -> np.ndarray:
     """Put one prompt into empty caches by one pass; returns the last token's logits, ``(V,)``."""
     if any(cache.seen for cache in caches):
-        raise InputError(
-            "a cache has seen tokens, expected empty ones: only these can share a pass"
-        )
+        raise InputError("a cache has seen tokens, expected empty ones to share one pass")
     together: Any = _Together(caches)
     return np.asarray(decoder.forward(weights, [ids], [together]))[0]
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..caches import Cache, Residual
-from ..caches.residual import checkpoint_layers
+from ..caches.residual import _CHUNK, checkpoint_layers
 from ..decoder import forward
 from ..errors import InputError
+from ..layers import _QUERY_BLOCK
 from ..model import Model
 from . import Progress, policy_cache, silent
 
 SETTINGS = ("full", "residual:every@128", "residual:5@128", "residual:embedding@128",
             "residual:embedding@32", "residual:tokens@32")  # fmt: skip
 _TIMED = 3  # tokens a turn that are decoded one by one; the rest of a reply goes in at once
-_CHUNK, _QUERIES = 256, 128  # rows that Residual replays at a time, queries of an attention block
 
 Turn = tuple[list[int], list[int]]  # token ids of what the user says, template included; the reply
 
@@ -118,9 +118,9 @@ def peak_formula(cache: Cache, new: int) -> int:
     checkpoints in chunks of 256 tokens (`Residual`). Working memory of `Residual`, once a token is
     evicted: K and V of one block for the whole text; between checkpoints the evicted tokens'
     stream before a block, and after it as far as it has got; and one block's activations for one
-    chunk. Of these the larger counts: attention's scores for 128 queries, three times, and the
-    weights of the 128 before; or SwiGLU's four arrays of width F. The narrow ones that live beside
-    them are added.
+    chunk. Of these the larger counts: attention's scores for one block of queries, three times,
+    and the weights of the block before; or SwiGLU's four arrays of width F. The narrow ones that
+    live beside them are added.
 
     Parameters
     ----------
@@ -136,12 +136,12 @@ def peak_formula(cache: Cache, new: int) -> int:
     def activations(start: int, stop: int) -> int:
         """Of one block for the tokens at positions start..stop, which see all tokens before."""
         scores = before = 0
-        for at in range(start, stop, _QUERIES):
-            end = min(at + _QUERIES, stop)
+        for at in range(start, stop, _QUERY_BLOCK):
+            end = min(at + _QUERY_BLOCK, stop)
             scores = max(scores, 3 * (end - at) * end + before)
             before = (end - at) * end
-        attention = (stop - start) * (2 * width + 2 * queries + kv)
-        swiglu = (stop - start) * (4 * width + 2 * queries + kv + 4 * config.intermediate_size)
+        attention = (stop - start) * (width + 2 * queries + kv)
+        swiglu = (stop - start) * (3 * width + 2 * queries + kv + 4 * config.intermediate_size)
         return max(attention + scores * config.num_attention_heads, swiglu)
 
     own = activations(seen - new, seen)
@@ -155,13 +155,13 @@ def peak_formula(cache: Cache, new: int) -> int:
         return size * (held + own)
     gap = max(b - a for a, b in zip(kept, [*kept[1:], layers], strict=True))
     chunks = [(at, min(at + _CHUNK, evicted)) for at in range(0, evicted, _CHUNK)]
+    stream = evicted * width if gap > 1 else 0
+    replay = 3 * min(_CHUNK, evicted) * (width + kv) + stream
     if gap > 1:
-        before = evicted * width if gap > 2 else 0
-        replay = before + max(activations(a, b) + a * width for a, b in chunks)
-    else:
-        replay = 3 * (chunks[0][1] - chunks[0][0]) * (width + kv)
+        before = stream if gap > 2 else 0
+        replay = max(replay, before + max(activations(a, b) + a * width for a, b in chunks))
     waiting = new * (2 * width + queries + kv)  # of the new tokens, while the old are replayed
-    return size * (held + seen * kv + max(replay + waiting, own))
+    return size * (held + seen * kv + max(replay + waiting, own + stream))
 
 
 # Layers, hidden size, K/V heads and head size, from the models' published config.json files.
