@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, TokenizerError, require_extra
+from ..weights.progress import show
 from . import peak_memory, print_json, print_table, status
 
 
@@ -91,7 +92,7 @@ def _compare(args: argparse.Namespace) -> None:
     new_tokens = args.new_tokens or (16 if args.quick else 64)
     budgets = args.budgets or ((32, 128) if args.quick else compare.BUDGETS)
     policies = args.policies or compare.POLICIES
-    rows = compare.compare(model, prompts, budgets, new_tokens, policies, _progress)
+    rows = compare.compare(model, prompts, budgets, new_tokens, policies, show)
     table, lengths = compare.summary(rows), sorted(map(len, prompts.values()))
     _publish(
         args, {"new_tokens": new_tokens, "rows": table, "prompts": rows}, table,
@@ -105,16 +106,18 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _memory(args: argparse.Namespace) -> None:
-    from ..experiments import memory, read_conversation
+    from ..experiments import memory, policy_cache, read_conversation
 
     figures: dict[str, Any] = {}
     if args.shape:
         rows, note = memory.accounting(args.shape, args.budgets)
         _check_plot(args)
     else:
-        model, script = _load(args), read_conversation()[: args.turns]
-        turns = memory.converse(model, script, args.reply_tokens, _progress)
-        rows = memory.memory(model, turns, args.settings or memory.SETTINGS, _progress)
+        model, settings = _load(args), args.settings or memory.SETTINGS
+        for setting in settings:
+            policy_cache(setting, model.weights)  # refuses a wrong one before the conversation
+        turns = memory.converse(model, read_conversation()[: args.turns], args.reply_tokens, show)
+        rows = memory.memory(model, turns, settings, show)
         figures = {"turns": turns, "process_peak": peak_memory()}
         note = (
             f"{len(turns)} turns, replies of {args.reply_tokens} tokens. bytes: K/V, checkpoints "
@@ -130,7 +133,7 @@ def _memory(args: argparse.Namespace) -> None:
 def _frontier(args: argparse.Namespace) -> None:
     from ..experiments.frontier import frontier
 
-    rows = frontier(_load(args), args.evicted, args.repeats, progress=_progress)
+    rows = frontier(_load(args), args.evicted, args.repeats, progress=show)
     _publish(
         args, {"rows": rows}, rows,
         f"{args.evicted} tokens without K and V; medians of {args.repeats} steps. bytes: of such a "
@@ -144,7 +147,7 @@ def _latency(args: argparse.Namespace) -> None:
     from ..experiments.latency import latency, verdict
 
     model = _load(args)
-    rows = latency(model, args.batches, args.lengths, args.repeats, progress=_progress)
+    rows = latency(model, args.batches, args.lengths, args.repeats, progress=show)
     said = verdict(model.config, rows)
     _publish(
         args, {"verdict": said, "rows": rows}, rows,
@@ -193,12 +196,6 @@ def _check_plot(args: argparse.Namespace) -> None:
             raise InputError(f"--plot {args.plot}: expected a name that ends in .png, .svg or .pdf")
         if not Path(args.plot).resolve().parent.is_dir():
             raise InputError(f"--plot {args.plot}: its folder does not exist")
-
-
-def _progress(label: str, share: float) -> None:
-    from ..weights.progress import show
-
-    show(label, share, 1)
 
 
 def _names(text: str) -> list[str]:

@@ -74,9 +74,8 @@ def memory(
     """
     total = sum(len(asked) + len(reply) for asked, reply in turns)
     model.layers[0].rotary(np.arange(total))  # the table is the model's, not a cache's
-    rows, traced = [], tracemalloc.is_tracing()
-    if not traced:
-        tracemalloc.start()
+    rows = []
+    tracemalloc.start()
     try:
         for done, setting in enumerate(settings):
             for row in _watched(model, turns, setting):
@@ -84,8 +83,7 @@ def memory(
                 share = (done + row["turn"] / len(turns)) / len(settings)
                 progress(f"memory: {setting}", share)
     finally:
-        if not traced:
-            tracemalloc.stop()
+        tracemalloc.stop()
     return rows
 
 

@@ -13,7 +13,7 @@ def silent(label: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
-def show(label: str, done: float, total: float) -> None:
+def show(label: str, done: float, total: float = 1.0) -> None:
     """Draw a bar on standard error, where that is a terminal."""
     if not sys.stderr.isatty():
         return
