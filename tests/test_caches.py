@@ -400,6 +400,21 @@ def test_a_damaged_file_is_refused_or_read_right(name, data, tmp_path_factory):
     assert same(feed(EXACT, cache, TEXT[9:], 1), feed(EXACT, expected, TEXT[9:], 1))
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_one_bit_of_a_saved_number_is_missed(name, tmp_path):
+    path = tmp_path / "cache.safetensors"
+    whole = saved(name)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    cache = policy(name)
+    feed(EXACT, cache, TEXT[:3])
+    with pytest.raises(CacheError, match=r"the saved cache is damaged.*SHA-256"):
+        cache.load(path)
+    assert cache.seen == 3
+    path.write_bytes(whole)
+    cache.load(path)
+    assert cache.seen == 9
+
+
 shapes = st.one_of(st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)))
 arrays = st.builds(np.zeros, shapes, st.sampled_from(["f4", "f8", "i8", "i4", "?", "U3", "O"]))
 names = st.sampled_from(["k.0", "ids", "has_kv.0", "positions.0", "step", "evicted"])
