@@ -59,7 +59,7 @@ class Weight(NamedTuple):
     """A matrix with a grid to each row; no |w_int| exceeds 2**weight_bits."""
 
     values: Any  # (N, K) float64
-    largest: float  # of |values|
+    largest: float  # no |value| exceeds it
     name: str
 
 
@@ -179,7 +179,9 @@ class Exact:
         if not safe and not bool(xp.all(xp.abs(out) <= _FLOAT32_MAX)):
             raise ArithmeticRangeError(f"output of {weight.name} overflows float32")
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
-        return xp.astype(out, xp.float32) + 0.0
+        out = xp.astype(out, xp.float32)
+        out += 0.0
+        return out
 
     def mean_square(self, x: Any) -> Any:
         xp = self.xp
