@@ -32,7 +32,10 @@ import sys, warnings
 warnings.simplefilter("ignore")
 from hypothesis import given, settings, Phase, HealthCheck
 from strategies import cases
+from minikv import layers
+from minikv.caches import residual
 from minikv.verify import THEOREMS
+layers._QUERY_BLOCK = residual._CHUNK = 8  # as in conftest.py
 for name, theorem in THEOREMS.items():
     @settings(max_examples={EXAMPLES}, derandomize=True, database=None, deadline=None,
               phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -6,13 +6,10 @@ import itertools
 
 from hypothesis import strategies as st
 
-from minikv import ModelConfig, layers
-from minikv.caches import residual
+from minikv import ModelConfig
 from minikv.verify import Case
 
 CONTEXT = 24  # tokens; some texts fill it
-# So that texts of this length take several blocks of queries and several chunks of a replay.
-layers._QUERY_BLOCK = residual._CHUNK = 8
 
 
 @st.composite
