@@ -71,9 +71,11 @@ def refused(run) -> Callable[..., str]:
 def spawn(
     *argv: object, program: str = "from minikv.cli import main; import sys; sys.exit(main())"
 ):
+    # A shell starts background jobs with SIGINT ignored, which children inherit; undo that.
+    restore = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, argv)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restore,
     )  # fmt: skip
 
 
