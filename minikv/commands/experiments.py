@@ -39,7 +39,8 @@ Continue texts with the full cache and with each policy at each budget: equal to
 policy on its own text), D_KL(full || policy) of the next token (on the full cache's text), first
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
-streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact.""",
+streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes some
+ten minutes on two cores, --quick less than one; residual:embedding replays the text at each token.""",
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
@@ -51,7 +52,7 @@ streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmeti
         _memory, "float32", "memory over a conversation of 20 turns", "--shape gemma-3-4b", """\
 Hold a conversation and watch, turn by turn, what each cache holds (by its formula), has allocated
 and at most needed (by tracemalloc, beside the formula of its peak), and the time of a token.
---shape needs no weights: exact bytes at a larger model's shape.""",
+--shape needs no weights: exact bytes at a larger model's shape. Takes some eight minutes.""",
     )  # fmt: skip
     add("--turns", type=_number, default=20, metavar="N", help="default: 20, which is all")
     add("--reply-tokens", type=_number, default=20, metavar="N", help="default: %(default)s")
