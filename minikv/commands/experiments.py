@@ -40,7 +40,7 @@ policy on its own text), D_KL(full || policy) of the next token (on the full cac
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
 streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes some
-ten minutes on two cores, --quick less than one; residual:embedding replays the text at each token.""",
+ten minutes on two cores, --quick under one; residual:embedding replays the text at each token.""",
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
