@@ -36,7 +36,7 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
     weights, config, arithmetic = model.weights, model.config, model.arithmetic
     row = (1, config.num_key_value_heads, config.head_dim)
     heads, eps = (1, config.num_attention_heads, config.head_dim), config.rms_norm_eps
-    keys = np.empty((len(model.layers), capacity, *row[1:]), dtype=arithmetic.dtype)
+    keys = np.empty((len(model.layers), row[1], capacity, row[2]), dtype=arithmetic.dtype)
     values = np.empty_like(keys)
 
     def step(token: int, at: int) -> np.ndarray:
@@ -45,17 +45,20 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
         for index, layer in enumerate(model.layers):
             y = rms_norm(x, layer.input_layernorm, eps, arithmetic)
             turn = layer.rotary(position)
-            q = rope(arithmetic.linear(y, layer.q_proj).reshape(heads), turn, arithmetic)
-            k = rope(arithmetic.linear(y, layer.k_proj).reshape(row), turn, arithmetic)
-            v = arithmetic.linear(y, layer.v_proj).reshape(row)
-            keys[index, at : at + 1] = arithmetic.settle(k)
-            values[index, at : at + 1] = arithmetic.settle(v)
+            qkv, width = arithmetic.linear(y, layer.qkv_proj), config.attention_width
+            k, v = np.split(qkv[:, width:], 2, axis=1)
+            q = rope(qkv[:, :width].reshape(heads), turn, arithmetic)
+            k, v = rope(k.reshape(row), turn, arithmetic), v.reshape(row)
+            keys[index, :, at] = arithmetic.settle(k)[0]
+            values[index, :, at] = arithmetic.settle(v)[0]
+            stored = (slice(None), slice(at + 1))
             z = attention(
-                q, keys[index, : at + 1], values[index, : at + 1], position, positions, arithmetic
-            )
+                q, keys[index][stored].swapaxes(0, 1), values[index][stored].swapaxes(0, 1),
+                position, positions, arithmetic,
+            )  # fmt: skip
             x = x + arithmetic.linear(z.reshape(1, -1), layer.o_proj)
             y = rms_norm(x, layer.post_attention_layernorm, eps, arithmetic)
-            gate, up = arithmetic.linear(y, layer.gate_proj), arithmetic.linear(y, layer.up_proj)
+            gate, up = np.split(arithmetic.linear(y, layer.gate_up_proj), 2, axis=1)
             x = x + arithmetic.linear(swiglu(gate, up, arithmetic), layer.down_proj)
         return arithmetic.linear(rms_norm(x, weights.norm, eps, arithmetic), weights.lm_head)[0]
 

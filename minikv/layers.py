@@ -23,20 +23,20 @@ _QUERY_BLOCK = 32  # queries per attention block: its scores then fit in the pro
 
 @dataclass(frozen=True)
 class Layer:
-    """The weights of one block, under Hugging Face's names, and what is needed to use them."""
+    """The weights of one block, under Hugging Face's names, and what is needed to use them.
+
+    Matrices that read the same rows are stacked: one long product is faster than two short ones.
+    """
 
     index: int
     config: ModelConfig
     arithmetic: Arithmetic
     rotary: Rotary
     input_layernorm: Array  # (D,)
-    q_proj: Any  # (H*d, D), as prepared by Arithmetic.weight
-    k_proj: Any  # (G*d, D)
-    v_proj: Any  # (G*d, D)
+    qkv_proj: Any  # (H*d + 2*G*d, D): q_proj, k_proj, v_proj; as prepared by Arithmetic.weight
     o_proj: Any  # (D, H*d)
     post_attention_layernorm: Array  # (D,)
-    gate_proj: Any  # (F, D)
-    up_proj: Any  # (F, D)
+    gate_up_proj: Any  # (2*F, D): gate_proj above up_proj
     down_proj: Any  # (D, F)
 
 
@@ -47,8 +47,7 @@ def rms_norm(x: Array, weight: Array, eps: float, arithmetic: Arithmetic) -> Arr
     """
     xp = arithmetic.xp
     scale = xp.sqrt(arithmetic.mean_square(x) + eps)
-    return xp.astype(xp.astype(x, arithmetic.wide, copy=False) / scale * weight, arithmetic.dtype,
-                     copy=False)  # fmt: skip
+    return arithmetic.narrow(arithmetic.widen(x) / scale * weight)
 
 
 def rope_frequencies(config: ModelConfig) -> np.ndarray:
@@ -84,14 +83,16 @@ class Rotary:
     def __init__(self, config: ModelConfig, arithmetic: Arithmetic) -> None:
         self._arithmetic = arithmetic
         self._frequencies = rope_frequencies(config)
-        self._length = 0
-        self._cos = self._sin = None
+        self._grow(1)
 
     def __call__(self, positions: np.ndarray) -> tuple[Array, Array]:
         """``(T,)`` positions -> cosines and signed sines, each ``(T, 1, d)``."""
-        needed = int(positions.max()) + 1 if positions.size else 1
-        if needed > self._length:
-            self._grow(1 << (needed - 1).bit_length())
+        one = len(positions) == 1
+        last = int(positions[0]) if one else int(positions.max(initial=0))
+        if last >= self._cos.shape[0]:
+            self._grow(1 << last.bit_length())
+        if one:  # no copy for the step of a decode
+            return self._cos[last : last + 1, ...], self._sin[last : last + 1, ...]
         xp = self._arithmetic.xp
         rows = xp.asarray(positions)
         return xp.take(self._cos, rows, axis=0), xp.take(self._sin, rows, axis=0)
@@ -103,7 +104,6 @@ class Rotary:
         cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)
         self._cos = xp.concat([cos, cos], axis=-1)
         self._sin = xp.concat([-sin, sin], axis=-1)
-        self._length = length
 
 
 def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Array:
@@ -111,11 +111,11 @@ def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Arra
     xp = arithmetic.xp
     cos, sin = cos_sin
     half = x.shape[-1] // 2
-    x = xp.astype(x, arithmetic.wide, copy=False)
+    x = arithmetic.widen(x)
     turned = xp.concat([x[..., half:], x[..., :half]], axis=-1)
     turned *= sin
     turned += x * cos
-    return xp.astype(turned, arithmetic.dtype, copy=False)
+    return arithmetic.narrow(turned)
 
 
 def attention(
@@ -150,6 +150,7 @@ def attention(
     (T, H, d)
     """
     xp, tokens = arithmetic.xp, q.shape[0]
+    k, v = arithmetic.widen(k), arithmetic.values(v)
     step = _QUERY_BLOCK if hooks is None else tokens
     blocks = []
     for start in range(0, tokens, step):
@@ -180,9 +181,8 @@ def swiglu(gate: Array, up: Array, arithmetic: Arithmetic) -> Array:
 
     Shazeer 2020, arXiv 2002.05202, equation 6.
     """
-    xp = arithmetic.xp
     denominator = arithmetic.exp(-gate)
     denominator += 1.0
-    out = xp.astype(gate, arithmetic.wide, copy=False) / denominator
+    out = arithmetic.widen(gate) / denominator
     out *= up
-    return xp.astype(out, arithmetic.dtype, copy=False)
+    return arithmetic.narrow(out)

@@ -17,7 +17,7 @@ from .config import ModelConfig
 from .errors import WeightsError
 from .layers import Layer, Rotary
 from .tokenizer import Tokenizer
-from .weights import expected_shapes, load_tensors, resolve
+from .weights import expected_shapes, load_tensors, release, resolve
 
 
 @dataclass(frozen=True)
@@ -170,36 +170,40 @@ def build(
     """Prepare tensors under Hugging Face's names for an arithmetic."""
     arithmetic = get_arithmetic(arithmetic, context=config.max_position_embeddings)
     xp, rotary = arithmetic.xp, Rotary(config, arithmetic)
+    # glibc gives a large block back to the system when it is freed, to fault it in anew page by
+    # page at the next layer, until one of its size has been freed once (mallopt(3)).
+    np.empty(31 << 20, dtype=np.uint8)
 
     def vector(name: str) -> Array:
         return xp.asarray(np.asarray(tensors[name]), dtype=arithmetic.wide)
 
-    def matrix(name: str) -> Any:
-        return arithmetic.weight(tensors[name], name.removesuffix(".weight"))
+    def matrix(at: str, *names: str) -> Any:
+        parts = [tensors[f"{at}{name}.weight"] for name in names]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        prepared = arithmetic.weight(whole, at + "+".join(names))
+        release(parts)
+        return prepared
 
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}."
         return Layer(
             index, config, arithmetic, rotary,
             input_layernorm=vector(at + "input_layernorm.weight"),
-            q_proj=matrix(at + "self_attn.q_proj.weight"),
-            k_proj=matrix(at + "self_attn.k_proj.weight"),
-            v_proj=matrix(at + "self_attn.v_proj.weight"),
-            o_proj=matrix(at + "self_attn.o_proj.weight"),
+            qkv_proj=matrix(at + "self_attn.", "q_proj", "k_proj", "v_proj"),
+            o_proj=matrix(at + "self_attn.", "o_proj"),
             post_attention_layernorm=vector(at + "post_attention_layernorm.weight"),
-            gate_proj=matrix(at + "mlp.gate_proj.weight"),
-            up_proj=matrix(at + "mlp.up_proj.weight"),
-            down_proj=matrix(at + "mlp.down_proj.weight"),
+            gate_up_proj=matrix(at + "mlp.", "gate_proj", "up_proj"),
+            down_proj=matrix(at + "mlp.", "down_proj"),
         )  # fmt: skip
 
     missing = [name for name in expected_shapes(config) if name not in tensors]
     if missing:
         raise WeightsError(f"the tensor {missing[0]} is missing")
-    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
     return decoder.Weights(
         config, arithmetic,
         embed_tokens=xp.asarray(tensors["model.embed_tokens.weight"], dtype=arithmetic.dtype),
         layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
         norm=vector("model.norm.weight"),
-        lm_head=matrix(head),
+        lm_head=matrix("", head),
     )  # fmt: skip

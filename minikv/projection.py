@@ -12,7 +12,7 @@ def kv_from_residual(
     residuals: Array,
     positions: np.ndarray,
     layer: Layer,
-    normalized: Array | None = None,
+    projected: Array | None = None,
     hook: Hook | None = None,
 ) -> tuple[Array, Array]:
     """Project residual-stream rows to the keys and values that attention reads.
@@ -28,8 +28,9 @@ def kv_from_residual(
         Their positions in the text.
     layer : Layer
         Block l.
-    normalized : (T, D), optional
-        ``rms_norm(residuals)`` where the caller has it already.
+    projected : (T, 2*G*d), optional
+        The rows' product with k_proj and v_proj, where the caller has it already: new tokens get
+        it together with their queries.
     hook : callable, optional
         Sees and may replace ``attn.hook_k``, ``attn.hook_v`` and ``attn.hook_rot_k``.
 
@@ -39,11 +40,12 @@ def kv_from_residual(
         Keys with their rotary positions, and values.
     """
     arithmetic, config, xp = layer.arithmetic, layer.config, layer.arithmetic.xp
-    if normalized is None:
+    if projected is None:
         normalized = rms_norm(residuals, layer.input_layernorm, config.rms_norm_eps, arithmetic)
-    heads = (residuals.shape[0], config.num_key_value_heads, config.head_dim)
-    k = xp.reshape(arithmetic.linear(normalized, layer.k_proj), heads)
-    v = xp.reshape(arithmetic.linear(normalized, layer.v_proj), heads)
+        projected = arithmetic.linear(normalized, layer.qkv_proj[config.attention_width :, ...])
+    both = (residuals.shape[0], 2, config.num_key_value_heads, config.head_dim)
+    kv = xp.reshape(projected, both)
+    k, v = kv[:, 0, ...], kv[:, 1, ...]
     if hook is not None:
         k = hook(f"blocks.{layer.index}.attn.hook_k", k)
         v = hook(f"blocks.{layer.index}.attn.hook_v", v)

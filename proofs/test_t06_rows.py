@@ -105,9 +105,9 @@ def test_without_exact_sums_a_row_depends_on_its_neighbours(arithmetic):
 
 def test_a_scale_from_the_whole_batch_breaks_it():
     class PerBatch(Exact):
-        def _grid(self, norm, rows, bits):
+        def _grid(self, size, norm, bits):
             largest = norm if isinstance(norm, float) else float(np.max(norm))
-            return super()._grid(largest, rows, bits) + 0.0 * norm
+            return super()._grid(size, largest, bits) + 0.0 * norm
 
     def differs(o: Operands) -> bool:
         return not same(linear(PerBatch(), pick(o, [0])), linear(PerBatch(), o)[:1])

@@ -119,10 +119,10 @@ class Certified(Exact):
     Where rounding could change the grid, the true sum decides: see ``tests/test_exact.py``.
     """
 
-    def _estimate(self, size, factors=None):
+    def _estimate(self, size):
         order, AnyOrder.order = AnyOrder.order, staticmethod(one_by_one)
         try:
-            return super()._estimate(size, factors)
+            return super()._estimate(size)
         finally:
             AnyOrder.order = staticmethod(order)
 
@@ -183,8 +183,8 @@ def test_a_sum_may_be_split_anywhere(o, data):
     grids: list = []
 
     class Spy(Exact):
-        def _grid(self, norm, rows, bits):
-            grids.append(super()._grid(norm, rows, bits))
+        def _grid(self, size, norm, bits):
+            grids.append(super()._grid(size, norm, bits))
             return grids[-1]
 
     spy = Spy(context=256)

@@ -161,7 +161,7 @@ def test_another_array_library_gives_the_same_bits():
 
 def rounded_rows(rows: np.ndarray, bits: int) -> np.ndarray:
     size = np.abs(rows)
-    grid = ARITHMETIC._grid(np.sum(size, axis=-1, keepdims=True), lambda: size, bits)
+    grid = ARITHMETIC._grid(size, np.sum(size, axis=-1, keepdims=True), bits)
     return exact._round(rows, grid * exact._ROUND) / grid
 
 
@@ -202,9 +202,9 @@ def test_orders_that_disagree_about_the_grid_are_overruled_by_the_true_sum():
     grids = set()
     for x in (row, row[::-1]):
         norm = np.add.accumulate(x)[-1:].reshape(1, 1)  # strictly one after the other
-        grids.add(float(ARITHMETIC._grid(norm, lambda x=x: x[None], 32)[0, 0]))
-        grids.add(float(ARITHMETIC._grid(float(norm[0, 0]), lambda x=x: x[None], 32)[0, 0]))
-        pair = ARITHMETIC._grid(np.repeat(norm, 2, 0), lambda x=x: np.stack([x, x]), 32)
+        grids.add(float(ARITHMETIC._grid(x[None], norm, 32)[0, 0]))
+        grids.add(float(ARITHMETIC._grid(x[None], float(norm[0, 0]), 32)[0, 0]))
+        pair = ARITHMETIC._grid(np.stack([x, x]), np.repeat(norm, 2, 0), 32)
         grids |= set(pair[:, 0].tolist())
     assert len(grids) == 1
     bits = math.fsum(row) * (1 + 2.0**-9)

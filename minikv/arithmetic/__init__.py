@@ -44,8 +44,17 @@ class Arithmetic(Protocol):
     dtype: Any
     wide: Any
 
+    def widen(self, x: Array) -> Array:
+        """`x` in `wide`, to compute with; may be `x` itself."""
+
+    def narrow(self, x: Array) -> Array:
+        """`x` rounded to `dtype`, to keep; may be `x` itself."""
+
     def weight(self, matrix: np.ndarray, name: str) -> Any:
-        """Prepare a ``(N, K)`` matrix once, at load; `name` is used in error messages."""
+        """Prepare a ``(N, K)`` matrix once, at load; `name` is used in error messages.
+
+        ``weight[i:j, ...]`` of the result is rows i to j, prepared.
+        """
 
     def linear(self, x: Array, weight: Any) -> Array:
         """``(T, K) -> (T, N)``: x @ matrix.T, in `dtype`."""
@@ -65,7 +74,13 @@ class Arithmetic(Protocol):
     def softmax(self, scores: Array) -> Array:
         """``(H, T, S) -> (H, T, S)`` over the last axis, in `wide`; a score of -inf weighs 0."""
 
-    def weighted_sum(self, pattern: Array, v: Array) -> Array:
+    def values(self, v: Array) -> Any:
+        """V as `weighted_sum` reads it: prepared once for many blocks of queries.
+
+        ``values[i:j, ...]`` of the result is tokens i to j. Preparing twice changes nothing.
+        """
+
+    def weighted_sum(self, pattern: Array, v: Any) -> Array:
         """``(H, T, S), (S, G, d) -> (T, H, d)``: sum_s pattern * v, in `dtype`."""
 
     def exp(self, x: Array) -> Array:

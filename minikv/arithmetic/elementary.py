@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 2**14  # elements; exp's temporaries stay in the level-2 cache
+_BLOCK = 2**14  # elements; exp's scratch memory stays in the level-2 cache
+_SHIFT = 1.5 * 2.0**52
+_SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 
 # exp(x) = exp(n / 256) * exp(f / 256) with n an integer and |f| <= 1/2, both exact.
 _STEPS = 256
@@ -87,14 +89,7 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
     array([1.        , 2.71828183, 0.        ,        inf])
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if xp is not np or x.size <= _BLOCK:
-            return _exp(x, xp)
-        x = np.ascontiguousarray(x)
-        out = np.empty(x.shape)  # elementwise, so blocks have the same bits as the whole
-        flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-        for start in range(0, x.size, _BLOCK):
-            flat_out[start : start + _BLOCK] = _exp(flat_x[start : start + _BLOCK], np)
-        return out
+        return _exp_numpy(np.asarray(x)) if xp is np else _exp(x, xp)
 
 
 def _exp(x: Any, xp: ModuleType) -> Any:
@@ -104,12 +99,9 @@ def _exp(x: Any, xp: ModuleType) -> Any:
     f -= n  # exact: both are multiples of ulp(x), and the difference is at most 1/2
     n -= _LOWEST * _STEPS
     index = xp.astype(n, xp.int64)  # anything where x is NaN: the result is NaN for any index
-    if xp is np:
-        power = _exp_table().take(index, mode="clip")
-    else:
-        table = _table_in(xp)
-        index = xp.reshape(xp.clip(index, 0, table.shape[0] - 1), (-1,))
-        power = xp.reshape(xp.take(table, index, axis=0), x.shape)
+    table = _table_in(xp)
+    index = xp.reshape(xp.clip(index, 0, table.shape[0] - 1), (-1,))
+    power = xp.reshape(xp.take(table, index, axis=0), x.shape)
     result = f * _EXP[3]
     result += _EXP[2]
     result *= f
@@ -120,6 +112,33 @@ def _exp(x: Any, xp: ModuleType) -> Any:
     result *= power
     result += power
     return result
+
+
+def _exp_numpy(x: np.ndarray) -> np.ndarray:
+    """`_exp` in NumPy, block by block in scratch memory that stays in the processor's cache.
+
+    Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits of the sum.
+    """
+    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty(x.shape)
+    results, table = out.reshape(-1), _exp_table()
+    scratch = np.empty((3, min(flat.size, _BLOCK)))
+    for start in range(0, flat.size, _BLOCK):
+        result = results[start : start + _BLOCK]
+        f, n, power = scratch[:, : result.size]
+        np.multiply(flat[start : start + _BLOCK], float(_STEPS), out=f)
+        np.clip(f, _LOWEST * _STEPS, _HIGHEST * _STEPS, out=f)
+        np.add(f, _SHIFT, out=n)
+        f -= np.subtract(n, _SHIFT, out=power)
+        index = n.view(np.int64)
+        index -= _SHIFT_BITS + _LOWEST * _STEPS
+        table.take(index, mode="clip", out=power)
+        np.multiply(f, _EXP[3], out=result)
+        for coefficient in _EXP[2::-1]:
+            result += coefficient
+            result *= f
+        result *= power
+        result += power
+    return out
 
 
 def tanh(x: Any, xp: ModuleType = np) -> Any:

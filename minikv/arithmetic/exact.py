@@ -13,9 +13,9 @@ values allows. In the comments, x_int is x / grid(x), and what makes a sum of x 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _LONGEST = 2**20  # terms of a sum, over features or over tokens
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _TINY = 2.0**-149  # the smallest positive float32
 _ROUND = 1.5 * 2.0**52
-_ROWS = 128  # of a product at a time, so that its float64 operands stay in the processor's cache
+_ROWS = 512  # of a product at a time, so that its float64 operands stay in the processor's cache
 
 
 def _power_below(y: Any) -> Any:
@@ -40,14 +40,14 @@ def _power_below(y: Any) -> Any:
 
 
 def _round(x: Any, shift: Any) -> Any:
-    """x to the nearest multiple of the grid ``shift / _ROUND``, ties to even; a zero becomes +0.0.
+    """x, in place, to the nearest multiple of the grid ``shift / _ROUND``; a zero becomes +0.0.
 
     For |x| <= 2**51 * grid: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart, so
-    that the addition rounds and the subtraction is exact.
+    that the addition rounds, ties to even, and the subtraction is exact.
     """
-    rounded = x + shift
-    rounded -= shift
-    return rounded
+    x += shift
+    x -= shift
+    return x
 
 
 def _scalar(array: Any) -> Any:
@@ -55,12 +55,27 @@ def _scalar(array: Any) -> Any:
     return float(array[(0,) * array.ndim]) if math.prod(array.shape) == 1 else array
 
 
-class Weight(NamedTuple):
+@dataclass(frozen=True)
+class Weight:
     """A matrix with a grid to each row; no |w_int| exceeds 2**weight_bits."""
 
     values: Any  # (N, K) float64
     largest: float  # no |value| exceeds it
     name: str
+
+    def __getitem__(self, at: Any) -> Weight:
+        return Weight(self.values[at], self.largest, self.name)
+
+
+@dataclass(frozen=True)
+class Values:
+    """V, and the power of two of each row: |v_int| < 2**kv_bits, v = v_int * power * 2**-23."""
+
+    rows: Any  # (S, G, d) float64
+    powers: Any  # (S, G, 1)
+
+    def __getitem__(self, at: Any) -> Values:
+        return Values(self.rows[at], self.powers[at])
 
 
 class Exact:
@@ -101,6 +116,12 @@ class Exact:
         # exp(score - max) <= 1, and `context` integers of so many bits add up to 2**53 at most
         self.denominator_bits = min(40, self.significand - (context - 1).bit_length())
 
+    def widen(self, x: Any) -> Any:
+        return self.xp.astype(x, self.xp.float64, copy=False)
+
+    def narrow(self, x: Any) -> Any:
+        return self.xp.astype(x, self.xp.float32)
+
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         if not 1 <= matrix.shape[1] <= _LONGEST:
             raise ArithmeticRangeError(
@@ -109,7 +130,7 @@ class Exact:
         values = np.empty(matrix.shape)
         largest = 0.0
         for start in range(0, len(matrix), 256):  # blocks bound the memory of the temporaries
-            rows = np.asarray(matrix[start : start + 256], dtype=np.float64)
+            rows = np.array(matrix[start : start + 256], dtype=np.float64)
             top = np.max(np.abs(rows), axis=1, keepdims=True)
             if not float(top.max()) <= _FLOAT32_MAX:
                 raise ArithmeticRangeError(f"{name} holds NaN or infinity, expected finite weights")
@@ -119,21 +140,19 @@ class Exact:
             largest = max(largest, 2.0 * float(top.max()))
         return Weight(self.xp.asarray(values), largest, name)
 
-    def _estimate(self, size: Any, factors: Any = None) -> Any:
-        """``(..., K) -> (..., 1)``: sums, plain or times ``(..., K, 1)``, added in any order."""
-        if factors is not None:
-            return size @ factors
+    def _estimate(self, size: Any) -> Any:
+        """``(..., K) -> (..., 1)``: sums, added in any order, so that they may round."""
         return _scalar(self.xp.sum(size, axis=-1, keepdims=True))
 
-    def _grid(self, norm: Any, rows: Callable[[], Any], bits: int) -> Any:
+    def _grid(self, size: Any, norm: Any, bits: int) -> Any:
         """The finest grid for rows of absolute values x that ensures sum x_int <= 2**bits.
 
         Parameters
         ----------
+        size : (..., K)
+            The rows.
         norm : float or (..., 1)
-            The sums of the rows by `_estimate`, not exact.
-        rows : callable
-            Makes the ``(..., K)`` rows.
+            Their sums by `_estimate`.
         bits : int
             29 or more.
 
@@ -151,10 +170,9 @@ class Exact:
         power = _power_below(target)
         close = abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power
         if close if isinstance(norm, float) else bool(xp.any(close)):
-            true = rows()
-            flat = xp.reshape(true, (-1, true.shape[-1]))
+            flat = xp.reshape(size, (-1, size.shape[-1]))
             sums = [math.fsum(float(x) for x in flat[i, :]) for i in range(flat.shape[0])]
-            norm = xp.reshape(xp.asarray(sums, dtype=xp.float64), (*true.shape[:-1], 1))
+            norm = xp.reshape(xp.asarray(sums, dtype=xp.float64), (*size.shape[:-1], 1))
             power = _power_below(norm * scale)
         return power * 2.0
 
@@ -174,18 +192,18 @@ class Exact:
                 "expected finite activations"
             )
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
-        grid = self._grid(norm, lambda: size, self.significand - self.weight_bits)
+        grid = self._grid(size, norm, self.significand - self.weight_bits)
         out = _round(wide, grid * _ROUND) @ weight.values.T
         if not safe and not bool(xp.all(xp.abs(out) <= _FLOAT32_MAX)):
             raise ArithmeticRangeError(f"output of {weight.name} overflows float32")
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
-        out = xp.astype(out, xp.float32)
+        out = self.narrow(out)
         out += 0.0
         return out
 
     def mean_square(self, x: Any) -> Any:
         xp = self.xp
-        square = xp.astype(x, xp.float64)
+        square = self.widen(x)
         square = square * square  # exact: 24 + 24 bits
         top = _scalar(xp.max(square, axis=-1, keepdims=True))
         # square < 2 * power, so 2**20 integers of at most 2**33 add up to at most 2**53
@@ -199,19 +217,19 @@ class Exact:
         # largest number, which therefore stays, and the grid with it: settling is idempotent.
         top = xp.astype(xp.max(xp.abs(x), axis=-1, keepdims=True), xp.float64)
         grid = _power_below(top) * 2.0 ** (1 - self.kv_bits)
-        return xp.astype(_round(xp.astype(x, xp.float64), grid * _ROUND), xp.float32)
+        return self.narrow(_round(xp.astype(x, xp.float64), grid * _ROUND))
 
     def scores(self, q: Any, k: Any) -> Any:
         xp = self.xp
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
-        q = xp.astype(q, xp.float64) * (1 / math.sqrt(head_dim))
+        q = self.widen(q) * (1 / math.sqrt(head_dim))
         size = xp.abs(q)
         # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
-        grid = self._grid(self._estimate(size), lambda: size, self.significand - self.kv_bits)
+        grid = self._grid(size, self._estimate(size), self.significand - self.kv_bits)
         q = xp.reshape(_round(q, grid * _ROUND), (tokens, groups, -1, head_dim))
         q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
-        scores = q @ xp.permute_dims(xp.astype(k, xp.float64), (1, 2, 0))  # (G, R*T, S)
+        scores = q @ xp.permute_dims(self.widen(k), (1, 2, 0))  # (G, R*T, S)
         return xp.reshape(scores, (heads, tokens, length))
 
     def softmax(self, scores: Any) -> Any:
@@ -226,31 +244,34 @@ class Exact:
         pattern /= xp.sum(pattern, axis=-1, keepdims=True)
         return pattern
 
+    def values(self, v: Any) -> Values:
+        if isinstance(v, Values):
+            return v
+        top = self.widen(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
+        return Values(self.widen(v), _power_below(self.xp.clip(top, _TINY, _FLOAT32_MAX)))
+
     def weighted_sum(self, pattern: Any, v: Any) -> Any:
-        xp = self.xp
+        xp, v = self.xp, self.values(v)
         heads, tokens, length = pattern.shape
-        groups, head_dim = v.shape[1:]
-        pattern = xp.reshape(pattern, (groups, -1, length))
-        # v is settled: |v_int| < 2**kv_bits on the grid power * 2**(1 - kv_bits) of its token. With
-        # the weight of each token on its own grid, g / power, all products share one grid, and
+        groups, head_dim = v.rows.shape[1:]
+        # v is settled, on the grid power * 2**(1 - kv_bits) of its token. With the weight of each
+        # token on its own grid, g / power, all products share one grid, and
         # sum |p_int| |v_int| <= 2**(significand - kv_bits) * 2**kv_bits.
-        top = xp.max(xp.abs(v), axis=-1, keepdims=True)
-        power = _power_below(xp.clip(xp.astype(top, xp.float64), _TINY, _FLOAT32_MAX))
-        power = xp.permute_dims(power, (1, 0, 2))  # (G, S, 1)
+        powers = xp.permute_dims(v.powers, (1, 2, 0))
+        pattern = xp.reshape(pattern, (groups, -1, length)) * powers  # exact, as what undoes it
         size = xp.abs(pattern)
-        across = xp.permute_dims(power, (0, 2, 1))
-        norm = self._estimate(size, power)
-        grid = self._grid(norm, lambda: size * across, self.significand - self.kv_bits)
-        pattern = _round(pattern, (grid * _ROUND) * (1.0 / across))
-        z = pattern @ xp.permute_dims(xp.astype(v, xp.float64), (1, 0, 2))
+        grid = self._grid(size, self._estimate(size), self.significand - self.kv_bits)
+        pattern = _round(pattern, grid * _ROUND)
+        pattern *= 1.0 / powers
+        z = pattern @ xp.permute_dims(v.rows, (1, 0, 2))
         z = xp.permute_dims(xp.reshape(z, (heads, tokens, head_dim)), (1, 0, 2))
-        return xp.astype(z, xp.float32) + 0.0
+        return self.narrow(z) + 0.0
 
     def exp(self, x: Any) -> Any:
         return elementary.exp(x, self.xp)
 
     def sin(self, x: Any) -> Any:
-        return elementary.sin(self.xp.astype(x, self.xp.float64), self.xp)
+        return elementary.sin(self.widen(x), self.xp)
 
     def cos(self, x: Any) -> Any:
-        return elementary.cos(self.xp.astype(x, self.xp.float64), self.xp)
+        return elementary.cos(self.widen(x), self.xp)

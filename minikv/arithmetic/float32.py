@@ -25,6 +25,11 @@ class Float32:
         self.xp = xp
         self.dtype = self.wide = getattr(xp, self.name)
 
+    def widen(self, x: Any) -> Any:
+        return x
+
+    narrow = values = widen
+
     def weight(self, matrix: np.ndarray, name: str) -> Any:
         return self.xp.asarray(matrix, dtype=self.dtype)
 
@@ -51,7 +56,7 @@ class Float32:
 
     def softmax(self, scores: Any) -> Any:
         scores = scores - self.xp.max(scores, axis=-1, keepdims=True)
-        pattern = self.exp(scores)
+        pattern = self.xp.exp(scores)
         pattern /= self.xp.sum(pattern, axis=-1, keepdims=True)
         return pattern
 

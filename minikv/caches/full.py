@@ -14,28 +14,31 @@ _FIRST_CAPACITY = 16  # tokens
 class Full(Cache):
     """Keep every token's K and V at every layer, in the model's dtype.
 
-    Buffers are ``(capacity, G, d)`` for each layer and double when full, so that appending one
-    token at a time costs amortised constant time. Bytes: ``seen * L * 2 * G * d * itemsize``.
+    Buffers are ``(G, capacity, d)`` for each layer, so that what one head reads lies together, and
+    double when full, so that appending one token at a time costs amortised constant time. Bytes:
+    ``seen * L * 2 * G * d * itemsize``.
     """
 
     policy = "full"
 
     def reset(self) -> None:
         self.seen = 0
-        self._k = [self._empty(0, *self._row) for _ in self.weights.layers]
-        self._v = [self._empty(0, *self._row) for _ in self.weights.layers]
+        groups, head_dim = self._row
+        self._k = [self._empty(groups, 0, head_dim) for _ in self.weights.layers]
+        self._v = [self._empty(groups, 0, head_dim) for _ in self.weights.layers]
 
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         end = self.seen + k.shape[0]
         out = []
         for buffers, rows in ((self._k, k), (self._v, v)):
             buffer = buffers[layer.index]
-            if end > buffer.shape[0]:
-                grown = self._empty(max(_FIRST_CAPACITY, 1 << (end - 1).bit_length()), *self._row)
-                grown[: self.seen] = buffer[: self.seen]
+            if end > buffer.shape[1]:
+                capacity = max(_FIRST_CAPACITY, 1 << (end - 1).bit_length())
+                grown = self._empty(buffer.shape[0], capacity, buffer.shape[2])
+                grown[:, : self.seen, :] = buffer[:, : self.seen, :]
                 buffer = buffers[layer.index] = grown
-            buffer[self.seen : end] = rows
-            out.append(buffer[:end])
+            buffer[:, self.seen : end, :] = self._swapped(rows)
+            out.append(self._swapped(buffer[:, :end, :]))
         return np.arange(end), out[0], out[1]
 
     @property
@@ -44,7 +47,7 @@ class Full(Cache):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         return {
-            f"{name}.{index}": np.asarray(buffer[: self.seen])
+            f"{name}.{index}": np.asarray(self._swapped(buffer[:, : self.seen, :]))
             for name, buffers in (("k", self._k), ("v", self._v))
             for index, buffer in enumerate(buffers)
         }
@@ -53,4 +56,8 @@ class Full(Cache):
         for name, buffers in (("k", self._k), ("v", self._v)):
             for index in range(len(buffers)):
                 given = self._checked(tensors[f"{name}.{index}"], self.seen, *self._row)
-                buffers[index] = self._xp.asarray(given)
+                buffers[index] = self._xp.asarray(np.ascontiguousarray(given.swapaxes(0, 1)))
+
+    def _swapped(self, array: Any) -> Any:
+        """``(G, S, d) <-> (S, G, d)``, a view."""
+        return self._xp.permute_dims(array, (1, 0, 2))

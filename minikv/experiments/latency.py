@@ -78,7 +78,7 @@ def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> di
     {'read_intensity': 1.0, 'recompute_intensity': 10.48}
     """
     tokens, kv = batch * length, 2 * config.num_key_value_heads * config.head_dim
-    attend = 4 * config.num_attention_heads * config.head_dim * tokens
+    attend = 4 * config.attention_width * tokens
     project = 2 * config.hidden_size * kv * tokens
     read_bytes = tokens * kv * itemsize
     recompute_bytes = (tokens + kv) * config.hidden_size * itemsize

@@ -129,7 +129,7 @@ def peak_formula(cache: Cache, new: int) -> int:
     """
     config, seen, size = cache.weights.config, cache.seen, 4
     width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
-    queries, layers = config.num_attention_heads * config.head_dim, config.num_hidden_layers
+    queries, layers = config.attention_width, config.num_hidden_layers
 
     def activations(start: int, stop: int) -> int:
         """Of one block for the tokens at positions start..stop, which see all tokens before."""
@@ -138,8 +138,9 @@ def peak_formula(cache: Cache, new: int) -> int:
             end = min(at + _QUERY_BLOCK, stop)
             scores = max(scores, 3 * (end - at) * end + before)
             before = (end - at) * end
-        attention = (stop - start) * (width + 2 * queries + kv)
-        swiglu = (stop - start) * (3 * width + 2 * queries + kv + 4 * config.intermediate_size)
+        heads = 3 * queries + kv * 3 // 2  # the product for q, k and v; q and k turned; the result
+        attention = (stop - start) * (width + heads)
+        swiglu = (stop - start) * (3 * width + heads + 4 * config.intermediate_size)
         return max(attention + scores * config.num_attention_heads, swiglu)
 
     own = activations(seen - new, seen)
@@ -158,7 +159,9 @@ def peak_formula(cache: Cache, new: int) -> int:
     if gap > 1:
         before = stream if gap > 2 else 0
         replay = max(replay, before + max(activations(a, b) + a * width for a, b in chunks))
-    waiting = new * (2 * width + queries + kv)  # of the new tokens, while the old are replayed
+    waiting = new * (
+        2 * width + 2 * queries + 3 * kv // 2
+    )  # of the new tokens, while the old are replayed
     return size * (held + seen * kv + max(replay + waiting, own + stream))
 
 

@@ -115,6 +115,9 @@ class Namespace:
     def reshape(self, x: Labels, shape: tuple[int, ...]) -> Labels:
         return Labels(x.bits.reshape(shape))
 
+    def permute_dims(self, x: Labels, axes: tuple[int, ...]) -> Labels:
+        return Labels(x.bits.transpose(axes))
+
     def concat(self, arrays: Any, axis: int = 0) -> Labels:
         return Labels(np.concatenate([_bits(array) for array in arrays], axis=axis))
 
@@ -132,15 +135,17 @@ class LabelArithmetic:
     xp: Any = Namespace()
     dtype = wide = "labels"
 
-    def weight(self, matrix: np.ndarray, name: str) -> int:
-        return matrix.shape[0]
+    def widen(self, x: Labels) -> Labels:
+        return Labels(x.bits.copy())
 
-    def linear(self, x: Labels, weight: int) -> Labels:
+    narrow = values = widen
+
+    def weight(self, matrix: np.ndarray, name: str) -> np.ndarray:
+        return matrix[:, :0]  # only how many rows it has
+
+    def linear(self, x: Labels, weight: np.ndarray) -> Labels:
         row = _OR.reduce(x.bits, axis=-1, keepdims=True)
-        return Labels(np.broadcast_to(row, (*x.shape[:-1], weight)))
-
-    def rows(self, x: Labels) -> Labels:
-        return x
+        return Labels(np.broadcast_to(row, (*x.shape[:-1], weight.shape[0])))
 
     def mean_square(self, x: Labels) -> Labels:
         return Labels(_OR.reduce(x.bits, axis=-1, keepdims=True))

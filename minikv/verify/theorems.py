@@ -213,11 +213,11 @@ def order(case: Case) -> None:
     """T7: the model's own sums do not depend on the order of their terms."""
     layer, rng, arithmetic = case.model.layers[0], case.rng, case.model.arithmetic
     x = case.activations["blocks.0.ln1.hook_normalized"]
-    expected, square = arithmetic.linear(x, layer.q_proj), arithmetic.mean_square(x)
+    expected, square = arithmetic.linear(x, layer.qkv_proj), arithmetic.mean_square(x)
     shuffle = rng.permutation(x.shape[1])
-    weight = layer.q_proj
+    weight = layer.qkv_proj
     if isinstance(arithmetic, Exact):
-        shuffled = weight._replace(values=np.ascontiguousarray(weight.values[:, shuffle]))
+        shuffled = replace(weight, values=np.ascontiguousarray(weight.values[:, shuffle]))
     else:
         shuffled = np.ascontiguousarray(weight[:, shuffle])
     same_bits(arithmetic.linear(x[:, shuffle], shuffled), expected, "a product, columns permuted")

@@ -1,6 +1,8 @@
 """Weights: open and write model folders, fetch known models, convert GGUF files."""
 
 from .fetch import resolve
-from .folder import expected_shapes, load_tensors, save_folder, weights_hash
+from .folder import expected_shapes, load_tensors, release, save_folder, weights_hash
 
-__all__ = ["expected_shapes", "load_tensors", "resolve", "save_folder", "weights_hash"]
+__all__ = [
+    "expected_shapes", "load_tensors", "release", "resolve", "save_folder", "weights_hash",
+]  # fmt: skip

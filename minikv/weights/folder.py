@@ -38,7 +38,7 @@ _SHARD = re.compile(r"[\w-][\w.-]{,200}\.safetensors", re.A)
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a model; weight matrices are (out, in)."""
     D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
-    queries = config.num_attention_heads * config.head_dim
+    queries = config.attention_width
     keys = config.num_key_value_heads * config.head_dim
     layer: dict[str, tuple[int, ...]] = {
         "input_layernorm.weight": (D,),
@@ -253,9 +253,6 @@ def _as_float32(name: str, stored: np.ndarray) -> np.ndarray:
         tensor = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
     else:
         tensor = np.require(stored, np.float32, "A")
-    if stored.itemsize == 2 and hasattr(mmap, "MADV_DONTNEED"):
-        # The 16-bit pages have been read for the last time: let the system take them back.
-        stored.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
     flat = tensor.reshape(-1)
     for start in range(0, flat.size, 1 << 16):  # so that the mask stays small
         finite = np.isfinite(flat[start : start + (1 << 16)])
@@ -263,8 +260,16 @@ def _as_float32(name: str, stored: np.ndarray) -> np.ndarray:
             at = start + int(np.argmin(finite))
             where = tuple(int(i) for i in np.unravel_index(at, tensor.shape))
             raise WeightsError(f"{name} holds {flat[at]} at {where}, expected finite numbers")
+    release([stored])
     tensor.flags.writeable = False
     return tensor
+
+
+def release(tensors: Iterable[np.ndarray]) -> None:
+    """Let the system take back the pages of mapped tensors; reading them again maps them anew."""
+    for tensor in tensors:
+        if isinstance(tensor.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            tensor.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _some(names: Iterable[str]) -> str:

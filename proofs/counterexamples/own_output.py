@@ -30,8 +30,8 @@ class Feedback(Full):
         positions = np.arange(self.seen, self.seen + tokens)
         for layer in self.weights.layers:
             k, v = kv_from_residual(self.outputs[layer.index], positions, layer)
-            self._k[layer.index][self.seen : self.seen + tokens] = k
-            self._v[layer.index][self.seen : self.seen + tokens] = v
+            self._k[layer.index][:, self.seen : self.seen + tokens] = k.swapaxes(0, 1)
+            self._v[layer.index][:, self.seen : self.seen + tokens] = v.swapaxes(0, 1)
         super().advance(tokens)
 
 

@@ -298,5 +298,5 @@ def test_what_transformers_saves_loads_with_the_same_values(dtype, shard, tmp_pa
         single = minikv.load(folder)
         bits = np.asarray(single.weights.embed_tokens).view(np.uint32)
         assert (bits == saved["model.embed_tokens.weight"].view(np.uint32)).all()
-        bits = np.asarray(single.layers[0].q_proj).view(np.uint32)
-        assert (bits == saved["model.layers.0.self_attn.q_proj.weight"].view(np.uint32)).all()
+        bits = np.asarray(single.layers[0].o_proj).view(np.uint32)
+        assert (bits == saved["model.layers.0.self_attn.o_proj.weight"].view(np.uint32)).all()
