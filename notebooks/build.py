@@ -1,0 +1,99 @@
+"""Run the chapters and keep their outputs: ``NN_name.py`` -> ``NN_name.ipynb``.
+
+    python notebooks/build.py            # all of them; needs the extra `notebooks` and the weights
+    python notebooks/build.py 03 05      # some of them
+    python notebooks/build.py --check    # run, write nothing, fail if an output is not the one kept
+
+The sources are Python files in the percent format of jupytext; what to edit is always the source.
+A cell whose output differs from run to run or from machine to machine (times, float32) has the tag
+``varies``; of all others ``--check`` compares the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+
+
+def sources(numbers: list[str]) -> list[Path]:
+    """The chapters with these numbers, or all."""
+    found = sorted(HERE.glob("[0-9][0-9]_*.py"))
+    known = {path.name[:2] for path in found}
+    if unknown := set(numbers) - known:
+        raise SystemExit(f"no chapter {', '.join(sorted(unknown))}; there are {sorted(known)}")
+    return [path for path in found if not numbers or path.name[:2] in numbers]
+
+
+def read(source: Path) -> Any:
+    """The notebook of a source, without outputs; nothing in it depends on when it was read."""
+    text = source.read_text(encoding="utf-8")
+    notebook = jupytext.reads(text, fmt="py:percent")
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "source_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    return notebook
+
+
+def run(source: Path) -> Any:
+    """The notebook with its outputs; an error in a cell stops it."""
+    notebook = read(source)
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    ).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    return notebook
+
+
+def texts(notebook: Any) -> list[tuple[str, str]]:
+    """The source and the printed text of each code cell whose output does not vary."""
+    out = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "varies" not in cell.metadata.get("tags", []):
+            parts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
+            kept = [part for part in parts if not part.startswith("<Figure")]
+            out.append((cell.source, "".join(kept)))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("numbers", nargs="*", help="chapters, such as 03; all by default")
+    parser.add_argument("--check", action="store_true", help="write nothing; compare the outputs")
+    options = parser.parse_args()
+    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    failed = 0
+    for source in sources(options.numbers):
+        target, start = source.with_suffix(".ipynb"), time.monotonic()
+        notebook = run(source)
+        if options.check:
+            kept = texts(nbformat.read(target, as_version=4))
+            for (code, now), (_, before) in zip(texts(notebook), kept, strict=True):
+                if now != before:
+                    failed += 1
+                    print(f"{target.name}: this cell\n{code}\nprinted\n{now}\nand before\n{before}")
+        else:
+            nbformat.write(notebook, target)
+        print(f"{source.stem}: {time.monotonic() - start:.0f} s", flush=True)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
