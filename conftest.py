@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread each, before NumPy
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 try:
     from hypothesis import HealthCheck, settings
 except ImportError:  # the doctests of minikv/ run without it

@@ -13,7 +13,7 @@ build = pytest.importorskip("build", reason="needs the extra `notebooks`")
 SOURCES = build.sources([])
 
 
-@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
+@pytest.fixture(params=SOURCES, ids=[path.stem for path in SOURCES])
 def pair(request) -> tuple:
     target: Path = request.param.with_suffix(".ipynb")
     return build.read(request.param), nbformat.read(target, as_version=4)

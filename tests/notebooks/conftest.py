@@ -1,8 +1,0 @@
-"""The exercises and solutions live beside the notebooks."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
