@@ -112,7 +112,9 @@ class Residual(Cache):
         after = layer.index + 1
         carry_on = after < len(self.weights.layers) and after not in self._rows
         stored = self._rows.get(layer.index)
-        prefix, carried = _Prefix(all_k, all_v), []
+        prefix = _Prefix(all_k, all_v)
+        if stored is not None:
+            self._replayed = [None] * len(stored.chunks)
         for number, start in enumerate(range(0, self._evicted, _CHUNK)):
             stop = min(start + _CHUNK, self._evicted)
             rows = self._replayed[number] if stored is None else stored.chunks[number]
@@ -122,10 +124,11 @@ class Residual(Cache):
             at = np.arange(start, stop)
             if carry_on:
                 span = Span(slice(0, stop - start), at, prefix)
-                carried.append(block(layer, rows, at, [span]))
+                self._replayed[number] = block(layer, rows, at, [span])
             else:
                 all_k[start:stop], all_v[start:stop] = kv_from_residual(rows, at, layer)
-        self._replayed = carried
+        if not carry_on:
+            self._replayed = []
 
     def _ring_slices(self, start: int, stop: int) -> Iterable[tuple[slice, slice]]:
         """Positions ``start..stop`` and their places in the ring, cut where it wraps."""

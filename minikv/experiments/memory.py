@@ -115,8 +115,7 @@ def peak_formula(cache: Cache, new: int) -> int:
     Held is what is allocated: buffers that double (`Full`), rings of `budget` tokens and
     checkpoints in chunks of 256 tokens (`Residual`). Working memory of `Residual`, once a token is
     evicted: K and V of one block for the whole text; between checkpoints the evicted tokens'
-    stream before a block, and after it as far as it has got; and one block's activations for one
-    chunk. Of these the larger counts: attention's scores for one block of queries, three times,
+    stream at one block; and one block's activations for one chunk. Of these the larger counts: attention's scores for one block of queries, three times,
     and the weights of the block before; or SwiGLU's four arrays of width F. The narrow ones that
     live beside them are added.
 
@@ -157,11 +156,11 @@ def peak_formula(cache: Cache, new: int) -> int:
     stream = evicted * width if gap > 1 else 0
     replay = 3 * min(_CHUNK, evicted) * (width + kv) + stream
     if gap > 1:
-        before = stream if gap > 2 else 0
-        replay = max(replay, before + max(activations(a, b) + a * width for a, b in chunks))
-    waiting = new * (
-        2 * width + 2 * queries + 3 * kv // 2
-    )  # of the new tokens, while the old are replayed
+        replay = max(
+            replay, *(activations(a, b) + (stream if gap > 2 else a * width) for a, b in chunks)
+        )
+    # of the new tokens, while the old are replayed:
+    waiting = new * (2 * width + 2 * queries + 3 * kv // 2)
     return size * (held + seen * kv + max(replay + waiting, own + stream))
 
 
