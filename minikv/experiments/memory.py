@@ -114,10 +114,10 @@ def peak_formula(cache: Cache, new: int) -> int:
 
     Held is what is allocated: buffers that double (`Full`), rings of `budget` tokens and
     checkpoints in chunks of 256 tokens (`Residual`). Working memory of `Residual`, once a token is
-    evicted: K and V of one block for the whole text; between checkpoints the evicted tokens'
-    stream at one block; and one block's activations for one chunk. Of these the larger counts: attention's scores for one block of queries, three times,
-    and the weights of the block before; or SwiGLU's four arrays of width F. The narrow ones that
-    live beside them are added.
+    evicted, is that of one block: its K and V for the whole text; between checkpoints the evicted
+    tokens' stream before it; and its activations for one chunk. Of these the larger counts:
+    attention's scores for one block of queries, three times, and the weights of the block before;
+    or SwiGLU's four arrays of width F. The narrow ones that live beside them are added.
 
     Parameters
     ----------
