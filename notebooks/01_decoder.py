@@ -1,0 +1,540 @@
+# %% [markdown]
+# # 1. A decoder from its first matrix product
+#
+# After this chapter you can write the forward pass of a Llama-shaped language model in NumPy and
+# say the shape of every array in it. You can run it on real weights, let it write text, and name
+# each number inside it. You have also seen your own code give the same bits as the library
+# `minikv`, not merely close numbers.
+#
+# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; `pip install -e ".[notebooks]"`
+# and the weights (`minikv fetch`, 540 MB on disk); 2 GB of memory; no GPU.
+
+# %% [markdown]
+# ## 1.1 What the model is
+#
+# A language model reads a text as a list of token ids and gives, for every position, one number for
+# each token of its vocabulary: the *logits* of the next token. Ours is SmolLM2-135M-Instruct. Its
+# shape is in a small file, its numbers in a big one.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from exercises import e01
+
+import minikv
+from minikv.arithmetic import Exact
+from minikv.plots import COLOURS, MARKERS
+from minikv.tokenizer import Tokenizer
+from minikv.weights import load_tensors, resolve
+
+plt.rcParams |= {"font.size": 14, "figure.constrained_layout.use": True}
+
+folder = resolve("smollm2-135m-instruct")
+config = minikv.ModelConfig.from_file(folder / "config.json")
+tensors = load_tensors(folder, config)
+tokenizer = Tokenizer.from_folder(folder)
+
+V, D, F, L = (
+    config.vocab_size, config.hidden_size, config.intermediate_size, config.num_hidden_layers
+)  # fmt: skip
+H, G, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+print(f"vocabulary V = {V}, stream width D = {D}, MLP width F = {F}, blocks L = {L}")
+print(f"query heads H = {H}, key/value heads G = {G}, head width d = {d}")
+print(f"{sum(t.size for t in tensors.values()):,} numbers in {len(tensors)} tensors; block 0 has")
+for name, tensor in tensors.items():
+    if "layers.0." in name:
+        print(f"    {name:50} {tensor.shape}")
+
+# %% [markdown]
+# A matrix is stored as (outputs, inputs), so that a row of numbers $x$ is mapped to $x W^\top$. We
+# keep these letters for shapes all the way, and write $T$ for the number of tokens.
+
+# %%
+text = "The capital of France is"
+ids = tokenizer.encode(text)
+T = len(ids)
+print(ids)
+print([tokenizer.decode([i]) for i in ids])
+
+# %% [markdown]
+# ## 1.2 Sums, and everything else
+#
+# All that a decoder computes is of two kinds. Either a number depends on the numbers at the same
+# place (add, multiply, exponential), or it is a *sum* over many: a matrix product, a mean, a
+# softmax denominator. Only sums depend on the order in which a computer adds. We therefore put
+# them into one class, so that we can later change how sums are taken without touching the rest.
+# The first version is what one would write in NumPy.
+
+
+# %%
+class Plain:
+    """Sums as NumPy takes them, in single precision."""
+
+    def weight(self, matrix, name):
+        return matrix
+
+    def linear(self, x, matrix):  # (T, K), (N, K) -> (T, N)
+        return x @ matrix.T
+
+    def mean_square(self, x):  # (T, K) -> (T, 1)
+        return np.mean(x * x, axis=-1, keepdims=True)
+
+    def scores(self, q, k):  # one head: (T, 1, d), (S, 1, d) -> (1, T, S)
+        return (q[:, 0] @ k[:, 0].T / np.sqrt(np.float32(q.shape[-1])))[None]
+
+    def softmax(self, scores):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
+
+    def weighted_sum(self, weights, v):  # (1, T, S), (S, 1, d) -> (T, 1, d)
+        return (weights[0] @ v[:, 0])[:, None]
+
+    def settle(self, x):
+        return x
+
+    exp, cos, sin = staticmethod(np.exp), staticmethod(np.cos), staticmethod(np.sin)
+
+
+# %% [markdown]
+# `settle` does nothing here; it becomes useful in section 1.9. Numbers that are *kept* are float32.
+# In between we compute elementwise in float64 and round once at the end of each step, with this:
+
+
+# %%
+def narrow(x):
+    return x.astype(np.float32)
+
+
+# %% [markdown]
+# ## 1.3 Embedding and RMSNorm
+#
+# The embedding has a row for each token. The rows of our tokens, one below the other, are the
+# beginning of the **residual stream**: a matrix of $T$ rows and $D$ columns to which every block
+# adds something. Whoever reads the stream first brings each row to a standard size:
+#
+# $$\mathrm{norm}(x) = \frac{x}{\sqrt{\frac1D \sum_i x_i^2 + \epsilon}} \odot g .$$
+
+
+# %%
+def rms_norm(x, gain, sums):
+    scale = np.sqrt(sums.mean_square(x) + config.rms_norm_eps)
+    return narrow(x.astype(np.float64) / scale * gain)
+
+
+plain = Plain()
+stream = tensors["model.embed_tokens.weight"][ids]  # (T, D)
+x = rms_norm(stream, tensors["model.layers.0.input_layernorm.weight"].astype(np.float64), plain)
+print("stream", stream.shape, "normalized", x.shape)
+
+# %% [markdown]
+# ## 1.4 Queries, keys, values
+#
+# Each row is projected to $H$ queries, $G$ keys and $G$ values of $d$ numbers. A row asks with its
+# queries; its keys say what it can be found by, its values what it hands over. With $G < H$ several
+# query heads share one key and value (*grouped-query attention*): here three share one.
+
+# %%
+at = "model.layers.0.self_attn."
+q = plain.linear(x, tensors[at + "q_proj.weight"]).reshape(T, H, d)
+k = plain.linear(x, tensors[at + "k_proj.weight"]).reshape(T, G, d)
+v = plain.linear(x, tensors[at + "v_proj.weight"]).reshape(T, G, d)
+print("q", q.shape, "k", k.shape, "v", v.shape)
+
+# %% [markdown]
+# ## 1.5 Positions as rotations
+#
+# Nothing so far knows where a token stands. Rotary embedding (RoPE) turns pairs of numbers of each
+# query and key by an angle that is proportional to the position $p$. Pair $i$ consists of the
+# numbers $i$ and $i + d/2$ of a head, and its angle is $p\,\theta^{-2i/d}$:
+#
+# $$x_i' = x_i \cos\varphi - x_{i+d/2} \sin\varphi, \qquad
+#   x_{i+d/2}' = x_{i+d/2} \cos\varphi + x_i \sin\varphi .$$
+#
+# Two vectors that are turned by angles $a$ and $b$ have a dot product that depends on $a - b$ only.
+# So a score depends on how far apart two tokens are, not on where both stand.
+
+
+# %%
+def angles(positions, sums):
+    frequency = np.float32(config.rope_theta ** (-np.arange(0, d, 2) / d))
+    angle = np.asarray(positions, dtype=np.float32)[:, None, None] * frequency  # (T, 1, d/2)
+    angle = angle.astype(np.float64)
+    return sums.cos(angle), sums.sin(angle)
+
+
+def rope(x, cos, sin):  # (T, heads, d) -> (T, heads, d)
+    a, b = x[..., : d // 2].astype(np.float64), x[..., d // 2 :].astype(np.float64)
+    return narrow(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+
+
+# %% tags=["varies"]
+distance = np.arange(64)
+figure, axes = plt.subplots(figsize=(10, 4.5))
+for number, start in enumerate((0, 100, 1000)):
+    turned_q = rope(q[[4], [0]][None], *angles([start + 63], plain))  # " is", head 0
+    keys = np.repeat(k[[1], [0]][None], 64, axis=0)  # " capital" at 64 positions
+    turned_k = rope(keys, *angles(start + 63 - distance, plain))
+    score = plain.scores(turned_q, turned_k)[0, 0]
+    axes.plot(
+        distance, score, label=f"query at {start + 63}", color=COLOURS[number],
+        marker=MARKERS[number], markevery=(4 * number, 12), markersize=10, linewidth=5 - 2 * number,
+    )  # fmt: skip
+axes.set_xlabel("distance from key to query (tokens)")
+axes.set_ylabel("score $q \\cdot k / \\sqrt{d}$")
+axes.set_title("One query and one key: their distance decides", loc="left")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# The three curves lie on each other: the query stands at position 63, 163 and 1063, and the score
+# is the same at the same distance (up to rounding).
+
+# %% [markdown]
+# ## 1.6 Attention
+#
+# Row $p$ mixes the values of the rows $s \le p$, weighted by a softmax of its scores:
+#
+# $$o_p = \sum_{s \le p} a_{p,s}\, v_s, \qquad
+#   a_{p,s} = \frac{\exp(q_p \cdot k_s / \sqrt d)}{\sum_{r \le p} \exp(q_p \cdot k_r / \sqrt d)} .$$
+#
+# Later rows get the score $-\infty$, hence the weight 0: this is the *causal mask*. We write one
+# head at a time; libraries do all at once, and section 1.9 shows that this changes nothing.
+
+
+# %%
+def attention(q, k, v, sums):  # (T, H, d), (T, G, d), (T, G, d) -> (T, H, d), weights (H, T, T)
+    tokens = np.arange(len(q))
+    future = tokens[None, :] > tokens[:, None]
+    outputs, patterns = [], []
+    for head in range(H):
+        shared = head // (H // G)  # the key and value head that this query head reads
+        scores = sums.scores(q[:, [head]], k[:, [shared]])
+        weights = sums.softmax(np.where(future, -np.inf, scores))
+        outputs.append(sums.weighted_sum(weights, v[:, [shared]]))
+        patterns.append(weights[0])
+    return narrow(np.concatenate(outputs, axis=1)), np.array(patterns)
+
+
+# %% [markdown]
+# ## 1.7 The MLP, the block, the model
+#
+# The second half of a block reads each row by itself:
+# $W_\mathrm{down}\,(\mathrm{silu}(W_\mathrm{gate} x) \odot W_\mathrm{up} x)$ with
+# $\mathrm{silu}(t) = t / (1 + e^{-t})$. Both halves *add* to the stream. That is the whole
+# decoder:
+
+
+# %%
+def prepare(tensors, sums):
+    """Matrices as `sums` wants them; norm gains in float64; the embedding as it is."""
+    ready = {"embed": tensors["model.embed_tokens.weight"]}
+    for name, tensor in tensors.items():
+        short = name.removeprefix("model.").removesuffix(".weight")
+        ready[short] = sums.weight(tensor, name) if tensor.ndim == 2 else tensor.astype(np.float64)
+    return ready
+
+
+def block(w, number, stream, sums):
+    at, rows = f"layers.{number}.", len(stream)
+    x = rms_norm(stream, w[at + "input_layernorm"], sums)
+    q = sums.linear(x, w[at + "self_attn.q_proj"]).reshape(rows, H, d)
+    k = sums.linear(x, w[at + "self_attn.k_proj"]).reshape(rows, G, d)
+    v = sums.linear(x, w[at + "self_attn.v_proj"]).reshape(rows, G, d)
+    turn = angles(range(rows), sums)
+    q, k, v = rope(q, *turn), sums.settle(rope(k, *turn)), sums.settle(v)
+    z, pattern = attention(q, k, v, sums)
+    stream = stream + sums.linear(z.reshape(rows, H * d), w[at + "self_attn.o_proj"])
+
+    x = rms_norm(stream, w[at + "post_attention_layernorm"], sums)
+    gate = sums.linear(x, w[at + "mlp.gate_proj"])
+    up = sums.linear(x, w[at + "mlp.up_proj"])
+    hidden = narrow(gate.astype(np.float64) / (sums.exp(-gate) + 1.0) * up)
+    return stream + sums.linear(hidden, w[at + "mlp.down_proj"]), pattern
+
+
+def decoder(w, ids, sums):
+    """Logits of every position, (T, V), and the attention pattern of every block."""
+    stream, patterns = w["embed"][ids], []
+    for number in range(L):
+        stream, pattern = block(w, number, stream, sums)
+        patterns.append(pattern)
+    return sums.linear(rms_norm(stream, w["norm"], sums), w["embed_tokens"]), patterns
+
+
+# %% [markdown]
+# The matrix that turns the last stream into logits is the embedding once more; this model shares
+# it.
+
+# %%
+w = prepare(tensors, plain)
+logits, _ = decoder(w, ids, plain)
+print("logits", logits.shape)
+print(f"{text!r} -> {tokenizer.decode([int(logits[-1].argmax())])!r}")
+
+# %% tags=["varies"]
+p = plain.softmax(logits[-1].astype(np.float64))
+best = np.argsort(-p)[:8]
+figure, axes = plt.subplots(figsize=(10, 4.2))
+axes.barh([repr(tokenizer.decode([int(i)])) for i in best][::-1], 100 * p[best][::-1],
+          color=COLOURS[0])  # fmt: skip
+axes.set_xlabel("probability of the next token (%)")
+axes.set_title(f"After {text!r}", loc="left")
+axes.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# ## 1.8 What the heads look at
+#
+# An attention pattern is a picture: a row for each reading token, a column for each token read. We
+# give the model a text that repeats itself, and look for the head that best finds the token *after*
+# the earlier copy of the present one, a so-called induction head.
+
+# %% tags=["varies"]
+repeated = tokenizer.encode("seven green boats and two clocks; seven green boats and two clocks")
+names = [tokenizer.decode([i]).strip() for i in repeated]
+half = names.index("seven", 1)
+_, patterns = decoder(w, repeated, plain)
+score = [[np.mean([pattern[h, t, t - half + 1] for t in range(half, len(names))])
+          for h in range(H)] for pattern in patterns]  # fmt: skip
+layer, head = np.unravel_index(np.argmax(score), (L, H))
+
+figure, axes = plt.subplots(figsize=(8.5, 7))
+image = axes.imshow(patterns[layer][head], cmap="cividis", vmin=0, vmax=1)
+axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+axes.set_yticks(range(len(names)), names)
+axes.set_xlabel("token read (key)")
+axes.set_ylabel("token that reads (query)")
+axes.set_title(f"Block {layer}, head {head}: who reads whom", loc="left")
+figure.colorbar(image, label="attention weight")
+plt.show()
+
+# %% [markdown]
+# Above the diagonal all is 0: the causal mask. In the second copy the weight lies on a line that
+# is shifted by one: the head reads what came *next* the first time, and the model can continue the
+# copy. The first row of a text has nobody to read but itself; most heads also put their weight
+# there when they find nothing (an *attention sink*; chapter 6 needs it).
+
+# %% [markdown]
+# ## 1.9 The same bits as the library
+#
+# `minikv` computes the same function with different code: queries, keys and values come from one
+# stacked matrix product, all heads run at once, queries go in blocks of 32. In ordinary floating
+# point that is enough to change the last bits, since the sums are taken in another order.
+
+# %% tags=["varies"]
+theirs = minikv.load("smollm2-135m-instruct", "float32").logits(ids)
+print(f"{np.mean(logits != theirs):.1%} of the logits differ from minikv's in float32,")
+print(
+    f"by at most {np.abs(logits - theirs).max():.1e}; the logits reach {np.abs(theirs).max():.1f}"
+)
+
+# %% [markdown]
+# A small difference proves little: a subtle bug also makes a small difference. So we take the sums
+# in a way in which order cannot matter. `minikv.arithmetic.Exact` has the methods of our class
+# `Plain`; how it works is the subject of chapter 3. (`settle` rounds keys and values to the grid
+# on which it adds them.) Not a line of our decoder changes.
+
+# %%
+del w
+exact = Exact(context=config.max_position_embeddings)
+w = prepare(tensors, exact)
+ours, _ = decoder(w, ids, exact)
+
+# %% [markdown]
+# Before we compare, let it write. Greedy decoding takes the likeliest token, appends it, and runs
+# the whole text again. That is wasteful (chapter 5), and it is the definition of what a faster
+# program must reproduce.
+
+
+# %%
+def write(w, prompt, new):
+    ids = tokenizer.encode(prompt)
+    for _ in range(new):
+        ids.append(int(decoder(w, ids, exact)[0][-1].argmax()))
+    return tokenizer.decode(ids)
+
+
+written = write(w, "Once upon a time, there was a", 8)
+print(written)
+
+# %%
+del w  # a gigabyte that the library's copy can use
+model = minikv.load("smollm2-135m-instruct", "exact")
+theirs = model.logits(ids)
+same = ours.view(np.uint32) == theirs.view(np.uint32)
+print(f"{same.sum():,} of {same.size:,} logits have the same 32 bits")
+start = tokenizer.encode("Once upon a time, there was a")
+continued = list(model.generate(start, max_new_tokens=8))
+print("the same text with the library's KV cache:", tokenizer.decode(start + continued) == written)
+
+# %% [markdown]
+# All of them. The comparison is of bits, so it has no tolerance that could hide a bug: had we
+# swapped the halves in `rope`, or let head 1 read key head 1, it would fail. What it does not
+# show: that both programs are *right*. They could share a mistake. `tests/peers` compares `minikv`
+# with transformers, layer by layer.
+
+# %% [markdown]
+# ## 1.10 Names
+#
+# To talk about the inside of a model one needs names. `minikv` uses those of TransformerLens; each
+# array passes once through a hook under its name, and `run_with_cache` returns them all.
+
+# %%
+_, activations = model.run_with_cache(ids)
+print(len(activations), "arrays; those of block 0:")
+for name, value in activations.items():
+    if name.startswith("blocks.0."):
+        print(f"    {name:36} {value.shape}")
+
+
+# %%
+def draw(axes, x, y, label, colour, shape="round,pad=0.35", size=14):
+    frame = {"boxstyle": shape, "fc": "white", "ec": colour, "lw": 2}
+    axes.text(x, y, label, ha="center", va="center", fontsize=size, bbox=frame)
+
+
+figure, axes = plt.subplots(figsize=(13, 10))
+axes.plot([0, 0], [-0.6, 12.6], color=COLOURS[0], linewidth=9, alpha=0.35)
+stream_boxes = [(0, "hook_resid_pre"), (6.6, "hook_resid_mid"), (12, "hook_resid_post")]
+for y, label in stream_boxes:
+    draw(axes, 0, y, f"{label}\n(T, D)", COLOURS[0])
+halves = [
+    (1, 5.6, COLOURS[1], [
+        (4.2, 1.0, "ln1.hook_normalized (T, D)"),
+        (9.8, 1.0, "attn.hook_q (T, H, d)\nattn.hook_k, attn.hook_v (T, G, d)"),
+        (9.8, 2.4, "attn.hook_rot_q, attn.hook_rot_k"),
+        (9.8, 3.5, "attn.hook_attn_scores (H, T, S)"),
+        (9.8, 4.5, "attn.hook_pattern (H, T, S)"),
+        (9.8, 5.6, "attn.hook_z (T, H, d)"),
+        (4.2, 5.6, "hook_attn_out (T, D)"),
+    ]),
+    (7.9, 11.0, COLOURS[2], [
+        (4.2, 7.9, "ln2.hook_normalized (T, D)"),
+        (9.8, 7.9, "mlp.hook_pre (T, F)\nmlp.hook_pre_linear (T, F)"),
+        (9.8, 11.0, "mlp.hook_post (T, F)"),
+        (4.2, 11.0, "hook_mlp_out (T, D)"),
+    ]),
+]  # fmt: skip
+for low, high, colour, boxes in halves:
+    path = [(0, low), *[(x, y) for x, y, _ in boxes], (0.5, high)]
+    axes.plot(*zip(*path, strict=True), color=colour, linewidth=2, zorder=0)
+    axes.plot(0.42, high, marker="<", markersize=13, color=colour)
+    draw(axes, 0, high, "+", colour, "circle,pad=0.1", 18)
+    for x, y, label in boxes:
+        draw(axes, x, y, label, colour)
+axes.text(7.0, 3.0, "attention", color=COLOURS[1], fontsize=17, ha="center")
+axes.text(7.0, 9.45, "MLP", color=COLOURS[2], fontsize=17, ha="center")
+axes.text(-0.35, 9.3, "residual stream", color=COLOURS[0], fontsize=17, rotation=90, ha="right",
+          va="center")  # fmt: skip
+axes.set_title("One block, from below: blocks.l. and these names", loc="left")
+axes.set_xlim(-1.9, 12.6)
+axes.set_ylim(-0.8, 12.8)
+axes.axis("off")
+plt.show()
+
+# %% [markdown]
+# Read it from below. The block leaves the stream twice, for attention and for the MLP, and comes
+# back twice with a plus. Between the blocks there is nothing but the stream: block $l+1$ starts
+# from `hook_resid_post` of block $l$. Chapter 2 looks at it.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the body of each function. The check says what is wrong; run it as often as you like.
+#
+# ### 1. How many numbers? (one star, 5 minutes)
+#
+# Return how many numbers a model of this configuration has, from the configuration alone. Use
+# `vocab_size`, `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`,
+# `num_key_value_heads`, `head_dim` and `tie_word_embeddings`.
+#
+# <details><summary>Hint</summary>Go through the nine tensors of block 0 printed in section 1.1.
+# Then add what is not in a block. A tied model stores its embedding once.</details>
+
+
+# %%
+def parameters(config):
+    return 0
+
+
+_ = e01.check_parameters(parameters)
+
+# %% [markdown]
+# ### 2. Shared keys (one star, 5 minutes)
+#
+# Given keys of shape (S, G, d), return an array of shape (S, H, d) in which query head $h$ finds
+# at index $h$ the key that it reads: with $G = 2$ and $H = 4$, heads 0 and 1 read the first, heads
+# 2 and 3 the second.
+#
+# <details><summary>Hint</summary>NumPy has two functions that copy, and they order the copies
+# differently. <code>attention</code> above has the rule in one line.</details>
+
+
+# %%
+def share(keys, query_heads):
+    return keys
+
+
+_ = e01.check_share(share)
+
+# %% [markdown]
+# ### 3. Undo a rotation (two stars, 10 minutes)
+#
+# A cache stores keys after RoPE. Given such keys `(S, heads, d)` and the cosines and sines of their
+# angles, `(S, 1, d/2)`, return the keys as they were before.
+#
+# <details><summary>Hint</summary>A rotation by an angle is undone by a rotation by its negative.
+# What do cosine and sine do when the angle changes its sign?</details>
+
+
+# %%
+def unrope(keys, cos, sin):
+    return keys
+
+
+_ = e01.check_unrope(unrope)
+
+# %% [markdown]
+# ### 4. Surprise (two stars, 10 minutes)
+#
+# Return the mean of $-\log p(\text{next token})$ in nats over a text: `logits` is (T, V), where row
+# $t$ predicts token $t + 1$; `ids` are its T tokens. The last row predicts a token that we do not
+# know, and the first token is predicted by nobody.
+#
+# <details><summary>Hint</summary>$\log p_i = z_i - \log \sum_j e^{z_j}$. Subtract the largest logit
+# of the row first, or $e^{z}$ overflows.</details>
+
+
+# %%
+def surprise(logits, ids):
+    return 0.0
+
+
+_ = e01.check_surprise(surprise)
+
+# %% [markdown]
+# ### 5. Attention in one pass (three stars, 20 minutes)
+#
+# One query `q` (d,) attends to keys `k` and values `v` (S, d). Write it as a loop over the keys
+# that sees each key once and keeps only three things: the largest score so far, the sum of the
+# weights so far, and the weighted sum of values so far. This is how attention runs in memory that
+# does not grow with the text (Milakov and Gimelshein 2018, arXiv 1805.02867).
+#
+# <details><summary>Hint</summary>Weights are $e^{s - m}$ with $m$ the largest score *so far*. When
+# a key has a larger score, the old sums were taken with the old $m$: multiply both by
+# $e^{m_\mathrm{old} - m_\mathrm{new}}$.</details>
+
+
+# %%
+def one_pass(q, k, v):
+    return np.zeros(v.shape[1])
+
+
+_ = e01.check_one_pass(one_pass)
+
+# %% [markdown]
+# <details><summary>Solutions</summary>
+#
+# In [solutions/s01.py](solutions/s01.py).
+#
+# </details>
