@@ -86,6 +86,7 @@ def check_unrope(unrope: Callable[..., np.ndarray]) -> None:
         turned = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
         back = np.asarray(unrope(turned.copy(), cos, sin))
         require(back.shape == keys.shape, f"the shape is {back.shape}, expected {keys.shape}")
+        require(not np.allclose(back, turned), "the keys came back as they were given")
         twice = _turn(turned, cos, sin)
         require(not np.allclose(back, twice), "you turned the keys once more in the same direction")
         lengths = np.allclose(np.linalg.norm(back, axis=-1), np.linalg.norm(keys, axis=-1))
