@@ -1,0 +1,216 @@
+"""Checks of chapter 4: the Markov property."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from hypothesis import strategies as st
+
+import minikv
+
+from . import Wrong, exercise, require, smallest
+
+# Blocks, tokens and a seed of the texts: what a case of the checks below is made of.
+CASES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(0, 20))
+
+
+@cache
+def _model(blocks: int) -> minikv.Model:
+    return minikv.random_model(minikv.tiny_config(num_hidden_layers=blocks), blocks, "exact")
+
+
+@cache
+def _case(blocks: int, tokens: int, seed: int) -> tuple:
+    """A model, a donor's logits and activations, and a recipient that differs everywhere."""
+    model = _model(blocks)
+    donor = np.random.default_rng(seed).integers(0, 96, tokens)
+    logits, acts = model.run_with_cache(donor)
+    return model, donor, logits, acts, (donor + 1) % 97
+
+
+def _describe(case: tuple[int, int, int], layer: int) -> str:
+    blocks, tokens, _ = case
+    return f"{blocks} block(s), {tokens} token(s), layer {layer}"
+
+
+def _short(logits: np.ndarray) -> list[float]:
+    return [float(x) for x in logits]
+
+
+def _first_wrong(case: tuple[int, int, int], is_wrong: Callable[[int], bool]) -> int | None:
+    return next((layer for layer in range(case[0]) if is_wrong(layer)), None)
+
+
+@exercise
+def check_transplant(transplant: Callable) -> None:
+    """4.1: the recipient with the donor's stream gives the donor's logits, at every layer."""
+
+    def got(case, layer):
+        model, _, _, acts, recipient = _case(*case)
+        stream = acts[f"blocks.{layer}.hook_resid_pre"]
+        return np.asarray(transplant(model, recipient.tolist(), layer, stream.copy()))
+
+    def wrong_layer(case):
+        logits = _case(*case)[2]
+        return _first_wrong(case, lambda layer: not np.array_equal(got(case, layer), logits))
+
+    bad = smallest(CASES, lambda case: wrong_layer(case) is not None)
+    if bad is None:
+        return
+    layer = wrong_layer(bad)
+    model, _, logits, acts, recipient = _case(*bad)
+    answer, where = got(bad, layer), _describe(bad, layer)
+    require(answer.shape == logits.shape,
+            f"the logits have shape {answer.shape}, expected {logits.shape}, all positions "
+            f"({where})")  # fmt: skip
+    require(not np.array_equal(answer, model.logits(recipient)),
+            f"the patch had no effect: these are the recipient's own logits ({where})")  # fmt: skip
+    name = f"blocks.{layer}.hook_resid_post"
+    late = model.run_with_hooks(recipient, {name: lambda *_: acts[name.replace("post", "pre")]})
+    require(not np.array_equal(answer, late),
+            f"the stream went in after block {layer}, so that the block never read it; before a "
+            f"block the stream is hook_resid_pre ({where})")  # fmt: skip
+    if np.array_equal(answer[-1], logits[-1]):
+        raise Wrong(f"the last position is right, but the positions before it are not ({where})")
+    if bad[1] > 1:
+        raise Wrong("with one token your answer is right, with two it is not: replace the rows of "
+                    f"all positions, attention reads them all ({where})")  # fmt: skip
+    raise Wrong(f"the logits are not the donor's ({where})")
+
+
+@exercise
+def check_divergence(divergence: Callable) -> None:
+    """4.2: the divergence, against 50 lines of logits and some extreme ones."""
+    rng = np.random.default_rng(4)
+    p, q = rng.normal(0, 3, (2, 50, 4)).round(1)
+    got = np.asarray(divergence(p, q))
+    require(got.shape == (50,),
+            f"for logits of shape (50, 4) the result has shape {got.shape}, expected (50,): one "
+            "number for each row")  # fmt: skip
+    right = minikv.kl_divergence(p, q)
+    for other, message in (
+        (minikv.kl_divergence(q, p), "the arguments are exchanged: weigh the logarithms "
+                                     "with p, the first argument's distribution"),
+        (right / np.log(2), "this is in bits; take the natural logarithm, for nats"),
+        (-right, "the sign is wrong: the divergence is never negative"),
+    ):  # fmt: skip
+        require(not np.allclose(got, other, rtol=1e-6), message)
+    at = int(np.argmax(~np.isclose(got, right, rtol=1e-6, atol=1e-9)))
+    require(np.allclose(got, right, rtol=1e-6, atol=1e-9),
+            f"logits {_short(p[at])} against {_short(q[at])} give "
+            f"{got[at]:.4f}, expected {right[at]:.4f}; are logits turned to "
+            "probabilities first?")  # fmt: skip
+    zero = np.asarray(divergence(p, p.copy()))
+    require((zero == 0).all(),
+            f"equal logits give {zero[zero != 0][:1]}, expected exactly 0: subtract the two "
+            "logarithms before anything is rounded differently")  # fmt: skip
+    with np.errstate(all="ignore"):
+        huge = np.asarray(divergence(np.array([[1000.0, 0.0]]), np.array([[0.0, 1000.0]])))
+    require(np.allclose(huge, 1000),
+            f"logits [1000, 0] against [0, 1000] give {huge.tolist()}, expected [1000.0]: "
+            "subtract the largest logit before np.exp, and take no logarithm of a "
+            "probability")  # fmt: skip
+
+
+@exercise
+def check_needed(needed: Callable) -> None:
+    """4.3: the positions named are enough, and none of them can be spared."""
+
+    def logits_with(case, layer, rows, position):
+        model, _, _, acts, recipient = _case(*case)
+        top = layer == case[0]
+        name = f"blocks.{layer - top}.hook_resid_{'post' if top else 'pre'}"
+
+        def hook(value, _):
+            value = value.copy()
+            value[rows] = acts[name][rows]
+            return value
+
+        return model.run_with_hooks(recipient, {name: hook})[position]
+
+    def complaint(case):
+        blocks, tokens, _ = case
+        for layer in range(blocks + 1):
+            for position in range(tokens):
+                rows = list(needed(blocks, layer, position))
+                where = f"needed({blocks}, {layer}, {position}) = {rows}"
+                if any(not 0 <= row < tokens for row in rows):
+                    return f"{where} names a position that is not there or is in the future"
+                expected = _case(*case)[2][position]
+                if not np.array_equal(logits_with(case, layer, rows, position), expected):
+                    return (f"{where} is not enough: on a text of {tokens} token(s) the logits are "
+                            "not the donor's; what do the blocks above still read?")  # fmt: skip
+                for row in rows:
+                    fewer = [r for r in rows if r != row]
+                    if np.array_equal(logits_with(case, layer, fewer, position), expected):
+                        return f"{where} is too much: without row {row} the logits are the same"
+                if rows != sorted(rows):
+                    return f"{where} is not in ascending order"
+        return None
+
+    bad = smallest(CASES, lambda case: complaint(case) is not None)
+    require(bad is None, str(complaint(bad) if bad is not None else ""))
+
+
+@exercise
+def check_replay_kv(replay_kv: Callable) -> None:
+    """4.4: keys and values of a layer from a stream below it."""
+
+    def complaint(case):
+        model, _, _, acts, _ = _case(*case)
+        settle = model.arithmetic.settle
+        for start in range(case[0]):
+            for layer in range(start, case[0]):
+                at = f"blocks.{layer}.attn."
+                expected = settle(acts[at + "hook_rot_k"]), settle(acts[at + "hook_v"])
+                stream = acts[f"blocks.{start}.hook_resid_pre"].copy()
+                got = replay_kv(model, start, stream, layer)
+                where = f"start {start}, layer {layer}, {case[1]} token(s)"
+                if not isinstance(got, tuple) or len(got) != 2:
+                    return f"expected a pair (keys, values), got {type(got).__name__} ({where})"
+                ok = [np.array_equal(a, b) for a, b in zip(got, expected, strict=True)]
+                if ok == [False, True]:
+                    return (f"the values are right and the keys are not: which positions did you "
+                            f"give them? ({where})")  # fmt: skip
+                if not all(ok):
+                    late = acts.get(f"blocks.{layer + 1}.hook_resid_pre")
+                    if late is not None:
+                        at_all = np.arange(case[1])
+                        k, _ = minikv.kv_from_residual(late, at_all, model.layers[layer])
+                        if np.array_equal(got[0], k):
+                            return (f"one block too many has run: the keys of block {layer} are "
+                                    f"made from the stream before it ({where})")  # fmt: skip
+                    return (f"keys and values are not those of block {layer}: have the blocks from "
+                            f"{start} up to it been run on the stream? ({where})")  # fmt: skip
+        return None
+
+    bad = smallest(CASES, lambda case: complaint(case) is not None)
+    require(bad is None, str(complaint(bad) if bad is not None else ""))
+
+
+def leaky(tokens: list[int]) -> tuple[list[int], list[int]]:
+    """The model of 4.5: the stream before block 1, and the outputs."""
+    h0 = np.array(tokens, dtype=object)
+    h1 = h0 % 2
+    return h1.tolist(), (h1 + np.cumsum(h0)).tolist()
+
+
+@exercise
+def check_two_texts(text_a: list[int], text_b: list[int]) -> None:
+    """4.5: equal streams before block 1, different outputs, one token."""
+    for text in (text_a, text_b):
+        require(len(text) > 0, "a text has no token")
+        require(all(isinstance(t, (int, np.integer)) for t in text),
+                f"{text} is not a list of whole numbers")  # fmt: skip
+    (stream_a, out_a), (stream_b, out_b) = leaky(list(text_a)), leaky(list(text_b))
+    require(list(text_a) != list(text_b), f"both texts are {list(text_a)}")
+    require(stream_a == stream_b,
+            f"the streams before block 1 differ, {stream_a} and {stream_b}; "
+            "they must be equal")  # fmt: skip
+    require(out_a != out_b,
+            f"both give the outputs {out_a}: the texts agree on all that "
+            "block 1 reads")  # fmt: skip
+    require(len(text_a) == 1,
+            f"right, but not the shortest: with {len(text_a)} tokens; one is enough")  # fmt: skip
