@@ -150,6 +150,9 @@ def test_a_disguised_operation_adds_in_the_order_it_is_told():
             calls.clear()
             under("spy", operation, EXACT, o)
             assert bool(calls) == (operation is not OPERATIONS["settle"])
+        calls.clear()
+        under("spy", OPERATIONS["pattern"], EXACT, o)
+        assert o.k.shape[0] in calls  # the softmax's denominator
         under("spy", OPERATIONS["attention"], EXACT, o)
         assert {o.q.shape[2], o.k.shape[0]} <= set(calls)  # q . k, and over tokens
     finally:

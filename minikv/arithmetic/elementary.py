@@ -89,7 +89,7 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
     array([1.        , 2.71828183, 0.        ,        inf])
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return _exp_numpy(np.asarray(x)) if xp is np else _exp(x, xp)
+        return _exp_numpy(x) if xp is np else _exp(x, xp)
 
 
 def _exp(x: Any, xp: ModuleType) -> Any:
@@ -119,8 +119,8 @@ def _exp_numpy(x: np.ndarray) -> np.ndarray:
 
     Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits of the sum.
     """
-    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty(x.shape)
-    results, table = out.reshape(-1), _exp_table()
+    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty_like(x, dtype=np.float64, order="C")
+    results, table = np.asarray(out).reshape(-1), _exp_table()
     scratch = np.empty((3, min(flat.size, _BLOCK)))
     for start in range(0, flat.size, _BLOCK):
         result = results[start : start + _BLOCK]
