@@ -80,7 +80,7 @@ def killers(name: str) -> list[str]:
              "--ignore=proofs/test_mutants.py"],
             env=env, cwd=copy, capture_output=True, text=True,
         )  # fmt: skip
-        failed = [line for line in rest.stdout.splitlines() if line.startswith("FAILED")]
+        failed = [line for line in rest.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return [failed[0].split()[1]] if failed else []
 
 

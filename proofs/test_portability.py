@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_no_kernel_is_counted_twice(quick):
 def test_feeding_alone_changes_float32_but_not_exact():
     rows = Task("random-small", list(range(70))).rows("feeding", {way: way for way in ways(3)})
     assert faults(rows) == []
+
+
+ELEMENTARY = """
+import hashlib, numpy as np
+from minikv.arithmetic import Exact
+exact, x = Exact(), np.linspace(-40, 40, 200_001)
+for function in ("exp", "sin", "cos"):
+    for value in (getattr(exact, function)(x), getattr(np, function)(x)):
+        print(hashlib.sha256(value.tobytes()).hexdigest())
+"""
+
+
+def test_exp_sin_and_cos_have_the_same_bits_without_simd_and_numpys_have_not():
+    """Through logits it would hardly show: a last bit of float64 seldom survives float32."""
+    features = portability._dispatched(sys.executable)
+    found = []
+    for disabled in ("", " ".join(features)):
+        environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled}
+        done = subprocess.run([sys.executable, "-c", ELEMENTARY], env=environment, text=True,
+                              capture_output=True, check=True)  # fmt: skip
+        found.append(done.stdout.split())
+    assert found[0][::2] == found[1][::2]
+    if not any(name in features for name in ("X86_V4", "AVX512_SKX")):
+        pytest.skip("this CPU lacks AVX-512, with which NumPy has an exp of its own")
+    assert found[0][1::2] != found[1][1::2]
 
 
 # What must be found wrong is found wrong.
