@@ -1,0 +1,368 @@
+# %% [markdown]
+# # 5. Cache, no cache, checkpoints
+#
+# At the end of this chapter you will be able to count the bytes that a decoder keeps for a token,
+# to trade them for time along a whole frontier, and to say where the published claim about memory
+# holds and what it leaves out. It takes about 75 minutes. You need chapter 4 and the weights of
+# `smollm2-135m-instruct` (`minikv fetch`) for the timings; all counts are exact and need no
+# weights.
+
+# %%
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Image
+
+import minikv
+from minikv import plots
+from minikv.experiments.frontier import frontier
+from minikv.experiments.memory import SHAPES, accounting, memory, shape_bytes
+from minikv.plots import COLOURS
+
+plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
+
+
+def draw(plot, *arguments):
+    """Show one of the figures of minikv.plots."""
+    file = io.BytesIO()
+    plot(*arguments[:1], file, *arguments[1:])
+    return Image(data=file.getvalue(), width=900)
+
+
+# %% [markdown]
+# ## Three ways to remember
+#
+# To decode the next token, attention needs K and V of all earlier tokens at all layers. There are
+# three ways to have them.
+#
+# * **Cache**: keep them.
+# * **No cache**: keep the token ids, and run the whole text again at every step (T3).
+# * **Checkpoints**: keep some rows of the residual stream, and make K and V from them when they
+#   are needed: by one projection where the checkpoint is at the layer itself (T1), by running the
+#   blocks from the nearest checkpoint below where it is not (T5).
+#
+# KV-Direct (arXiv 2603.19664) is a mixture: the newest `budget` tokens keep K and V, and *all*
+# tokens keep a checkpoint, from which those beyond the budget are recomputed. In minikv each way
+# is a cache policy. We try them on a random model with the proportions of SmolLM-135M at a third
+# of its width: 30 blocks, 3 query heads on one K/V head.
+
+# %%
+thin = minikv.ModelConfig(
+    vocab_size=512, hidden_size=192, intermediate_size=512, num_hidden_layers=30,
+    num_attention_heads=3, num_key_value_heads=1, head_dim=64, max_position_embeddings=1024,
+)  # fmt: skip
+model = minikv.random_model(thin, 0, "exact")
+ids = np.random.default_rng(0).integers(0, 512, 40).tolist()
+
+policies = {
+    "full": ("full", {}),
+    "none": ("none", {}),
+    "every layer": ("residual", {"budget": 8, "checkpoints": "every"}),
+    "every 5th layer": ("residual", {"budget": 8, "checkpoints": 5}),
+    "embedding": ("residual", {"budget": 8, "checkpoints": "embedding"}),
+    "token ids": ("residual", {"budget": 8, "checkpoints": "tokens"}),
+}
+
+
+def decode(policy, parameters):
+    """The logits after a prompt of 36 tokens and after each of four more; bytes held at the end."""
+    cache = model.new_cache(policy, **parameters)
+    rows = [model.forward([ids[:36]], [cache])[0]]
+    rows += [model.forward([[token]], [cache])[0] for token in ids[36:]]
+    return np.array(rows), cache.nbytes
+
+
+expected, _ = decode("full", {})
+for label, (policy, parameters) in policies.items():
+    logits, held = decode(policy, parameters)
+    same = np.array_equal(logits.view(np.uint32), expected.view(np.uint32))
+    print(f"{label:16} holds {held:9,} bytes for 40 tokens; same bits: {same}")
+
+# %% [markdown]
+# Six ways, the same bits. This is theorem T4 at work: whatever a schedule keeps as K and V and
+# whatever as residuals, decoding is the same. What differs is what it costs, and for that one has
+# to count.
+#
+# ## Bytes
+#
+# Let a model have $L$ layers, $G$ key/value heads of width $d$, a stream of width $D$, and numbers
+# of $s$ bytes. One token keeps
+#
+# $$ \text{K and V: } 2 L G d s, \qquad \text{one residual: } D s,
+# \qquad \text{a residual at every layer: } L D s. $$
+#
+# So KV-Direct with a checkpoint at $c$ of the layers holds, after $n$ tokens with budget $b$,
+#
+# $$ \min(n, b) \cdot 2 L G d s \;+\; n \, c \, D s . $$
+
+# %%
+kv, one = 2 * 30 * 1 * 64 * 4, 192 * 4
+print(f"K/V {kv:,} bytes a token, one residual {one:,}, ratio {kv / one:.0f}")
+for label, kept in (("every layer", 30), ("every 5th layer", 6), ("embedding", 1)):
+    print(f"{label:16} {min(40, 8) * kv + 40 * kept * one:9,} bytes")
+
+# %% [markdown]
+# These are the numbers that the caches reported. Look at the first one again: *a residual at every
+# layer takes more than K and V*. It does so in most models of today.
+#
+# ## Grouped-query attention changes the sign
+#
+# With one key/value head for each query head, $G d = D$, K and V take $2LD$ numbers and a residual
+# at every layer takes $LD$, half of it. Grouped-query attention shares K/V heads, so $G d$ is well
+# below $D$, and for
+#
+# $$ 2 G d < D $$
+#
+# the residual is the larger of the two. From the published shapes, in bfloat16:
+
+# %%
+print(f"{'':14} {'K/V':>9} {'one residual':>13} {'saves':>6} {'every layer':>12} {'of K/V':>7}")
+for name in SHAPES:
+    a, b, c = (shape_bytes(name, kept) for kept in ("K/V", "embedding", "every"))
+    print(f"{name:14} {a:9,} {b:13,} {a / b:5.1f}x {c:12,} {c / a:7.2f}")
+
+# %%
+figure, axes = plt.subplots(figsize=(10, 5.5))
+at = np.arange(len(SHAPES))
+kinds = (("K/V", "K and V"), ("every", "a residual at every layer"), ("embedding", "one residual"))
+for number, (kept, label) in enumerate(kinds):
+    height = [shape_bytes(name, kept) / 1024 for name in SHAPES]
+    axes.bar(at + 0.27 * (number - 1), height, 0.27, label=label, color=COLOURS[number],
+             hatch=("", "//", "..")[number], edgecolor="white")  # fmt: skip
+axes.set_yscale("log")
+axes.set_xticks(at, list(SHAPES), rotation=30, ha="right")
+axes.set_ylabel("kept for a token (KiB, bfloat16)")
+figure.legend(frameon=False, loc="outside upper left", ncols=3)
+plt.show()
+
+# %% [markdown]
+# Only SmolLM-1.7B, which does not share K/V heads, saves by a residual at every layer. All models
+# save by *one* residual a token, by a factor of 7 to 48. Gemma 3-4B is the paper's example: 136 KB
+# against 5 KB. But one residual, at layer 0, is nothing but the embedding of the token: to get K
+# and V of layer 17 back from it, seventeen blocks must run again, for *all* evicted tokens. The
+# saving is real, and it is bought with time.
+#
+# (For layers with sliding-window attention, which Gemma 3 has, the full cache would hold less than
+# we count. The paper's 136 KB counts all 34 layers in full, and so do we.)
+#
+# ## A conversation of 20 turns
+#
+# The paper reports that over 20 turns KV-Direct holds its peak memory at 42 MB, where the standard
+# cache grows past 103 MB. It does not state the layout or the length. 103 MB are 776 tokens at
+# Gemma 3-4B's shape, so let the conversation have so many, evenly over the turns, and count:
+
+# %%
+rows, note = accounting("gemma-3-4b")
+print(note)
+
+# %%
+draw(plots.memory, rows, "Gemma 3-4B's shape, bfloat16, by counting")
+
+# %% [markdown]
+# The full cache grows in a straight line. KV-Direct grows as fast until its budget is full, and
+# then by one residual a token: 5 KB instead of 136 KB. It is not flat; "bounded" is the part with
+# K and V. With a budget of 32 the checkpoints are nearly half of what is held at the end.
+#
+# The curve leaves out what a step needs *while it runs*. We measure that on the thin model in
+# float32: `allocated` is what the cache has allocated after a turn, and `peak` the most that was
+# allocated at any instant of the turn, activations included.
+
+# %% tags=["varies"]
+thin32 = minikv.random_model(thin, 0)
+rng = np.random.default_rng(1)
+turns = [(rng.integers(0, 512, 7).tolist(), rng.integers(0, 512, 5).tolist()) for _ in range(20)]
+settings = ("full", "residual:every@32", "residual:embedding@32")
+measured = memory(thin32, turns, settings)
+for row in measured:
+    if row["turn"] == 20:
+        print(f"{row['setting']:22} {row['tokens']} tokens: held {row['bytes'] / 1e6:.2f} MB, "
+              f"allocated {row['allocated'] / 1e6:.2f}, peak {row['peak'] / 1e6:.2f}, "
+              f"{1000 * row['seconds_per_token']:.0f} ms a token")  # fmt: skip
+
+# %% tags=["varies"]
+figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
+for panel, key, title in zip(
+    panels, ("bytes", "peak"), ("held after the turn", "peak in the turn"), strict=True
+):
+    for number, setting in enumerate(settings):
+        line = [row[key] / 1e6 for row in measured if row["setting"] == setting]
+        panel.plot(range(1, 21), line, color=COLOURS[number], marker="osD"[number], label=setting)
+    panel.set_title(title, loc="left", fontsize=13)
+    panel.set_xlabel("turn")
+    panel.set_xticks([1, 5, 10, 15, 20])
+    panel.grid(alpha=0.3)
+panels[0].set_ylabel("MB (10⁶ bytes)")
+panels[0].legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# On the right the lines lie higher, and grow in steps: the full cache doubles its buffers when
+# they are full, and checkpoints are allocated for 256 tokens at a time. A step of KV-Direct also
+# needs K and V of one block for the whole text, the replayed stream at one layer, and one chunk's
+# activations. It goes layer by layer, so this does not grow with the number of layers; it does
+# grow with the text. A comparison that counts only what is held is not a comparison of memory.
+# With so short a text, the peak of the third line is hardly below that of the full cache.
+#
+# ## The frontier
+#
+# Between "every layer" and "the embedding alone" lie all sets of layers. Let the set of
+# checkpoints be $C$, with $0 \in C$. To have K and V at all $L$ layers again, each layer needs its
+# stream. Where it is a checkpoint, it is there. Where it is not, the block below must run. So
+#
+# $$ \text{bytes a token} = |C| \cdot D s, \qquad
+# \text{blocks run for each evicted token} = L - |C| . $$
+#
+# *How* the checkpoints are spaced makes no difference to the number of blocks. Both are linear in
+# $|C|$: the frontier, counted in blocks, is a straight line, without a sweet spot.
+
+# %%
+print("every k-th layer | checkpoints | bytes a token (SmolLM-135M, float32) | blocks run")
+for k in (1, 2, 3, 5, 10, 15, 30):
+    kept = len(range(0, 30, k))
+    print(f"{k:16} | {kept:11} | {kept * 576 * 4:36,} | {30 - kept:10}")
+print("K and V themselves:", 30 * 2 * 3 * 64 * 4, "bytes, no block")
+
+# %% [markdown]
+# With the real weights, in float32, we evict 64 tokens and time one step of decoding for each set
+# of checkpoints, less the same step with the full cache.
+
+# %% tags=["varies"]
+real = minikv.load("smollm2-135m-instruct")
+points = frontier(real, evicted=64, repeats=3, checkpoints=["every", 2, 5, "embedding", "tokens"])
+for point in points:
+    print(f"{point['checkpoints']:10} {point['bytes']:7,} bytes a token, step "
+          f"{1000 * point['step_seconds']:6.0f} ms, recompute "
+          f"{1e6 * point['recompute_seconds']:6.0f} µs a token")  # fmt: skip
+
+# %% tags=["varies"]
+draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine that ran this")
+
+# %% [markdown]
+# Times are those of the machine that ran this notebook, with few repetitions; run it on yours.
+# What to look for:
+#
+# * A checkpoint at every layer is cheap in time, one projection, and dearer in bytes than K and V:
+#   under grouped-query attention this point is worse than the plain cache in *both* respects.
+# * The other points pay with blocks. From 15 checkpoints to one the bytes fall 15 times, the
+#   blocks rise from 15 to 29, not even twice: if one is willing to replay at all, the embedding is
+#   the place to replay from.
+# * Token ids are smaller still, 4 bytes, and cost one table look-up more. **The embedding
+#   checkpoint holds nothing that the token id does not.** In this model "one residual per token"
+#   is a long way to write the text.
+#
+# ## The honest sum
+#
+# A replay costs a prefill of the evicted tokens, and decoding pays it at *every step*. For $m$ new
+# tokens after $n$ evicted ones this is about $m \cdot n$ token-passes through nearly all blocks,
+# where the full cache needs $m$. It can be worth it when memory is the limit and steps are few, or
+# where reading K and V is slower than computing them, as the paper reports for moderate batches on
+# its hardware; on a CPU, and here, it is not (`minikv latency` measures it).
+#
+# What is beyond doubt is the *logical* claim: K and V are redundant. What they are is a way not to
+# compute the same thing twice, and a good one.
+#
+# ## What to take along
+#
+# * Cache, no cache and any checkpoints give the same bits (T3, T4, T5).
+# * Under grouped-query attention a residual at every layer is larger than K and V. Only few
+#   checkpoints save memory, and they cost a replay at every step.
+# * Count what is held, what is allocated and what the peak is; they are three numbers.
+#
+# ## Exercises
+
+# %%
+from exercises import e05
+
+# %% [markdown]
+# ### 5.1 What KV-Direct holds (one star, 10 minutes)
+#
+# Write `held(config, seen, budget, kept)`: bytes after `seen` tokens, in float32, with K and V of
+# the newest `budget` tokens and residuals of all tokens at `kept` layers. `config` is a
+# `ModelConfig`.
+#
+# <details><summary>Hint</summary>
+#
+# Can there be more tokens in the budget than have been seen? How many heads do K and V have?
+#
+# </details>
+
+
+# %%
+def held(config, seen, budget, kept):
+    return 0  # replace this
+
+
+_ = e05.check_held(held)
+
+# %% [markdown]
+# ### 5.2 Which blocks run again? (two stars, 15 minutes)
+#
+# Write `blocks_run(layers, kept)`: the indices, ascending, of the blocks that must run to have the
+# stream before each of the `layers` blocks, given checkpoints before the layers in `kept` (which
+# contains 0).
+#
+# <details><summary>Hint</summary>
+#
+# Block $l$ makes the stream before block $l + 1$. Is the last block ever needed?
+#
+# </details>
+
+
+# %%
+def blocks_run(layers, kept):
+    return list(range(layers))  # replace this
+
+
+_ = e05.check_blocks_run(blocks_run)
+
+# %% [markdown]
+# ### 5.3 The largest budget that fits (two stars, 15 minutes)
+#
+# You have `total` bytes for a text of `seen` tokens. K and V of a token take `kv` bytes, a
+# checkpoint takes `each`. Write `largest_budget(total, seen, kv, each)`: the largest number of
+# tokens, at most `seen`, whose K and V can be kept beside the checkpoints of all; `None` if not
+# even the checkpoints fit.
+#
+# <details><summary>Hint</summary>
+#
+# The paper's 42 MB: `largest_budget(42 * 2**20, 776, 139264, 5120)` is 287.
+#
+# </details>
+
+
+# %%
+def largest_budget(total, seen, kv, each):
+    return min(seen, total // kv)  # repair this
+
+
+_ = e05.check_largest_budget(largest_budget)
+
+# %% [markdown]
+# ### 5.4 Recompute from the nearest checkpoint (three stars, 20 minutes)
+#
+# Write `recompute(model, checkpoints, layer)`: keys and values that block `layer` attends to, as
+# `kv_from_residual` gives them. `checkpoints` is a dictionary from a layer to the stream before
+# it, `(T, D)`; it contains layer 0. Start from the *nearest* checkpoint at or below `layer`.
+#
+# <details><summary>Hint</summary>
+#
+# `max(l for l in checkpoints if l <= layer)`, then exercise 4.4.
+#
+# </details>
+
+
+# %%
+def recompute(model, checkpoints, layer):
+    stream = checkpoints[0]
+    return minikv.kv_from_residual(stream, np.arange(len(stream)), model.layers[layer])  # repair
+
+
+_ = e05.check_recompute(recompute)
+
+# %% [markdown]
+# <details><summary>Solutions</summary>
+#
+# All of them are in [solutions/s05.py](solutions/s05.py).
+#
+# </details>
