@@ -197,14 +197,14 @@ def _quarter_turns(x: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
 
 
 def sin(x: Any, xp: ModuleType = np) -> Any:
-    """Sine, float64, any shape, |x| <= 2**20."""
+    """Sine, float64, any shape, for x from -2**20 to 2**20."""
     turn, sine, cosine = _quarter_turns(x, xp)
     value = xp.where((turn == 1) | (turn == 3), cosine, sine)
     return xp.where(turn >= 2, -value, value)
 
 
 def cos(x: Any, xp: ModuleType = np) -> Any:
-    """Cosine, float64, any shape, |x| <= 2**20."""
+    """Cosine, float64, any shape, for x from -2**20 to 2**20."""
     turn, sine, cosine = _quarter_turns(x, xp)
     value = xp.where((turn == 1) | (turn == 3), sine, cosine)
     return xp.where((turn == 1) | (turn == 2), -value, value)

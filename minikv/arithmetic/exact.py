@@ -5,7 +5,7 @@ most that, then every partial sum, in any order, blocking or thread count, with 
 multiply-add, is exactly representable: nothing is ever rounded, and all orders agree to the bit
 (``proofs/rocq/Exactness.v``). The same holds for multiples of one power of two, the *grid*. So
 numbers are rounded to a grid before they are added, one as fine as the sum of their absolute
-values allows. In the comments, x_int is x / grid(x), and what makes a sum of x * w exact is
+values allows. In the comments, x_int is x / grid(x), and what makes a sum of x * w exact is ::
 
     sum |x_int| * max |w_int| <= 2**53
 """
@@ -57,7 +57,7 @@ def _scalar(array: Any) -> Any:
 
 @dataclass(frozen=True)
 class Weight:
-    """A matrix with a grid to each row; no |w_int| exceeds 2**weight_bits."""
+    """A matrix with a grid to each row; no ``|w_int|`` exceeds 2**weight_bits."""
 
     values: Any  # (N, K) float64
     largest: float  # no |value| exceeds it
@@ -69,7 +69,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Values:
-    """V, and the power of two of each row: |v_int| < 2**kv_bits, v = v_int * power * 2**-23."""
+    """V, and each row's power of two: v = v_int * power * 2**-23, ``|v_int| < 2**kv_bits``."""
 
     rows: Any  # (S, G, d) float64
     powers: Any  # (S, G, 1)
