@@ -9,6 +9,9 @@
 
 # %%
 import io
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products: threads would only wait
 
 import matplotlib.pyplot as plt
 import numpy as np
