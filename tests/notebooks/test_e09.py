@@ -1,0 +1,75 @@
+"""Chapter 9: each check accepts its solution, and says what is wrong with usual mistakes."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("hypothesis", reason="the checks search for counter-examples with it")
+from exercises import e09
+from solutions import s09
+
+SOLUTIONS = {
+    "attainable": s09.attainable, "step_bytes": s09.step_bytes, "enough": s09.enough,
+    "recompute_ratio": s09.recompute_ratio,
+}  # fmt: skip
+
+
+def without_o_proj(c, context, s):
+    missing = c.num_hidden_layers * c.hidden_size * c.num_attention_heads * c.head_dim
+    return s09.step_bytes(c, context, s) - s * missing
+
+
+def without_k_and_v(c, context, s):
+    return s09.step_bytes(c, 0, s)
+
+
+def of_full_heads(c, context, s):
+    more = 2 * c.num_hidden_layers * context * c.head_dim
+    return s09.step_bytes(c, context, s) + s * more * (
+        c.num_attention_heads - c.num_key_value_heads
+    )
+
+
+def off_by_one(n, k, s, ridge):
+    b = s09.enough(n, k, s, ridge)
+    return None if b is None else b + 1
+
+
+def without_activations(n, k, s, ridge):
+    return max(1, -(-int(ridge * s) // 2))
+
+
+def summed(D, G, d, s, bandwidth, peak):
+    read = 2 * G * d * s / bandwidth
+    return (D * s / bandwidth + 4 * D * G * d / peak) / read
+
+
+MISTAKES = [
+    ("attainable", lambda i, b, p: max(p, i * b), "you have 2.0"),
+    ("attainable", lambda i, b, p: i * b, "bound by arithmetic"),
+    ("attainable", lambda i, b, p: min(p, b / i), "you have"),
+    ("attainable", lambda i, b, p: None, "expected a number"),
+    ("step_bytes", without_o_proj, "q_proj is left out"),
+    ("step_bytes", without_k_and_v, "the stored K and V is left out"),
+    ("step_bytes", of_full_heads, "expected"),
+    ("step_bytes", lambda c, n, s: s09.step_bytes(c, n, 4), "right for one shape"),
+    ("enough", off_by_one, "you say 2, expected 1"),
+    ("enough", without_activations, "However large the batch"),
+    ("enough", lambda *case: s09.enough(*case) or 1, "expected None"),
+    ("recompute_ratio", summed, "take the longer, not the sum"),
+    ("recompute_ratio", lambda *case: 1 / s09.recompute_ratio(*case), "This is the inverse"),
+    ("recompute_ratio", lambda D, G, d, *rest: D / (2 * G * d), "computing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_the_solution_is_accepted(name):
+    assert getattr(e09, f"check_{name}")(SOLUTIONS[name])
+
+
+@pytest.mark.parametrize(("name", "mistake", "words"), MISTAKES)
+def test_a_mistake_is_explained(name, mistake, words, capsys):
+    assert not getattr(e09, f"check_{name}")(mistake)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ")
+    assert words in said, said
