@@ -6,8 +6,8 @@
 # the damage that one attention output can take. You will also see why KV-Direct loses nothing: it
 # drops keys and values, but never what they are made of.
 #
-# *75 minutes. You need chapters 1 to 5, softmax, and the model `smollm2-135m-instruct`
-# (`minikv fetch`). The theorem of this chapter is T9.*
+# *Time*: 110 minutes, 65 of them for the exercises. *Needs*: chapters 1 to 5, softmax, and the
+# model `smollm2-135m-instruct` (`minikv fetch`). The theorem of this chapter is T9.
 
 # %%
 import io

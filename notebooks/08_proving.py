@@ -6,7 +6,8 @@
 # certificate that covers all inputs of a shape, read a lemma of the Rocq proofs and say what it
 # assumes, and plant a fault to see whether your tests notice it.
 #
-# *90 minutes. You need chapters 1 to 4, no weights and no GPU. Rocq need not be installed.*
+# *Time*: 110 minutes, 60 of them for the exercises. *Needs*: chapters 1 to 4, no weights and no
+# GPU. Rocq need not be installed.
 
 # %%
 import __future__
