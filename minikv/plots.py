@@ -78,7 +78,7 @@ def _lines(
     for number, (label, line) in enumerate(series.items()):
         axes.plot(*zip(*sorted(line), strict=True), label=label, linewidth=2.5, markersize=11,
                   color=COLOURS[(number + number // 7) % 7], marker=MARKERS[number % 7],
-                  linestyle=("-", "--")[number // 7 % 2])  # fmt: skip
+                  linestyle=("-", "--")[number // 7 % 2], zorder=9 - number)  # fmt: skip
     if ticks := sorted(x_ticks):  # written out, where the axis would show powers of ten
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()

@@ -208,6 +208,34 @@ plt.show()
 # position takes over: by then their information has been read into it. Even there the number is
 # small and not 0.
 #
+# Try other rows. The first cell asks for one layer and a range of positions; in a live session the
+# second has sliders for them, which a page without a kernel does not show.
+
+
+# %%
+def try_patch(layer, rows):
+    """What the recipient says next, with the donor's rows first..last patched in at a layer."""
+    first, final = rows
+    at = list(range(first, final + 1))
+    logits = patch_many(donor_acts, [recipient], [(layer, at)])
+    lost = kl_divergence(donor_logits[-1:], logits)[0]
+    said = next_word(logits)
+    print(f"layer {layer}, positions {first} to {final}: {said!r}, D_KL {lost:.3g} nats")
+
+
+try_patch(12, (3, 6))
+
+# %%
+from ipywidgets import IntRangeSlider, IntSlider, interact
+
+_ = interact(
+    try_patch,
+    layer=IntSlider(12, 0, layers - 1, description="layer", continuous_update=False),
+    rows=IntRangeSlider(value=(3, 6), min=0, max=length - 1, description="positions",
+                        continuous_update=False),
+)  # fmt: skip
+
+# %% [markdown]
 # ## Across tasks
 #
 # The two texts above were chosen by hand. Here are four of different kinds, each as donor to each

@@ -181,9 +181,10 @@ for lemma in ("vr_equal_streams", "vr_different_outputs", "vr_not_markov", "vr_i
 # same stream and different outputs leave no room for one. A patch that fails shows that *this
 # program* reads something else; a pair of texts as in `vr_equal_streams` shows that it *must*.
 #
-# The difference matters in the next example. `dense_average.py` averages each block's output with
-# the streams of all layers below, after DenseFormer (Pagliardini et al. 2024, arXiv 2402.02622),
-# with equal weights. The patch fails; but is there no function? Exercise 7.3 asks you to find out.
+# The difference matters in the next example. In `dense_average.py` a block reads an average of the
+# outputs of all blocks below, after DenseFormer (Pagliardini et al. 2024, arXiv 2402.02622), with
+# weights that differ from layer to layer. The patch fails. With *equal* weights it would fail too;
+# but would there be no function? Exercise 7.3 asks you to find out.
 
 # %%
 fails = examples["dense_average"].refuted(case)
@@ -441,8 +442,8 @@ _ = e07.check_quantise(quantise)
 #
 # Let $r_0$ be the embedding, $r_1, r_2, \dots$ the blocks' outputs, and $y_l = (r_0 + \dots + r_l)
 # / (l + 1)$ the stream, which block $l$ reads. Write `next_average(y, r, layer)`: the stream
-# $y_{l+1}$ from $y_l$ and $r_{l+1}$ alone, without the history. What does it say about
-# `dense_average.py`? And with weights that are learned for each layer?
+# $y_{l+1}$ from $y_l$ and $r_{l+1}$ alone, without the history. What does it say about T2 for
+# such an architecture? And about `dense_average.py`, whose weights differ from layer to layer?
 #
 # The check uses fractions, so that nothing is rounded.
 #

@@ -136,6 +136,6 @@ def machine() -> str:
     """What timings were taken on, in one line."""
     on = environment()
     return (
-        f"{on['cpu']}, {on['threads']} BLAS threads ({on['blas']} {on['kernel']}), "
+        f"{on['cpu']}, BLAS threads: {on['threads']} ({on['blas']} {on['kernel']}), "
         f"NumPy {on['numpy']}, Python {on['python']}"
     )

@@ -60,16 +60,28 @@ def same(a, b) -> bool:
 def patched_at_each_layer(case, architecture, cure: bool = False) -> bool:
     """T2 for a changed architecture: does the donor's stream at layers >= 1 make the outputs?
 
-    `architecture` makes the hook anew for each pass. With `cure`, the donor's layer-0 stream is
-    patched in as well: the state is then the pair (h_l, h_0).
+    ``architecture(memory)`` makes the hook anew for each pass; `memory` is the list of all that it
+    carries past the stream. With `cure`, the recipient, which until then has been itself, gets at
+    layer l what the donor's memory held there: the state is then the pair of both.
     """
-    donor: dict = {}
-    expected = one_pass(case, case.ids, architecture(), record(donor))
+    donor, memory, held = {}, [], {}
+
+    def snapshot(name, value):
+        if name.endswith("hook_resid_pre"):
+            held[name] = list(memory)
+        return value
+
+    expected = one_pass(case, case.ids, snapshot, architecture(memory), record(donor))
     for layer in range(1, case.model.config.num_hidden_layers):
-        names = {f"blocks.{layer}.hook_resid_pre"} | (
-            {"blocks.0.hook_resid_pre"} if cure else set()
-        )
-        patch = replace(**{name: donor[name] for name in names})
-        if not same(one_pass(case, case.other, patch, architecture()), expected):
+        memory = []
+
+        def patch(name, value, at=f"blocks.{layer}.hook_resid_pre", memory=memory):
+            if name != at:
+                return value
+            if cure:
+                memory[:] = held[at]
+            return donor[at]
+
+        if not same(one_pass(case, case.other, patch, architecture(memory)), expected):
             return False
     return True

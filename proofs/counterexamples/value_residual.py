@@ -1,7 +1,8 @@
 """Value residual: the values of every block are averaged with those of block 0.
 
 Zhou et al. 2024, arXiv 2410.17897. Two texts with the same stream at layer l may have different
-layer-0 values, so the stream at l is not the whole state. The cure: the pair (h_l, h_0) is.
+layer-0 values, so the stream at l is not the whole state. The cure: the stream and the values of
+block 0, which h_0 projects to, are.
 """
 
 from . import patched_at_each_layer
@@ -9,13 +10,11 @@ from . import patched_at_each_layer
 THEOREM = "T2"
 
 
-def architecture():
-    first = {}
-
+def architecture(memory):
     def hook(name, value):
         if name == "blocks.0.attn.hook_v":
-            first["v"] = value
-        return (value + first["v"]) / 2 if name.endswith("attn.hook_v") else value
+            memory[:] = [value]
+        return (value + memory[0]) / 2 if name.endswith("attn.hook_v") else value
 
     return hook
 
