@@ -26,7 +26,7 @@ _LONGEST = 2**20  # terms of a sum, over features or over tokens
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _TINY = 2.0**-149  # the smallest positive float32
 _ROUND = 1.5 * 2.0**52
-_ROWS = 512  # of a product at a time, so that its float64 operands stay in the processor's cache
+_ROWS = 512  # of a product at a time, which bounds the memory that float64 operands take
 
 
 def _power_below(y: Any) -> Any:
