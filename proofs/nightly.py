@@ -53,8 +53,10 @@ def main() -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         copy, session = Path(scratch) / "minikv", Path(scratch) / "session.sqlite"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
-            "*.pyc", ".git", ".venv", "weights", "notebooks", ".hypothesis"))  # fmt: skip
+        for part in ("minikv", "proofs", "tests", "notebooks"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("*.pyc"))
+        for part in ("conftest.py", "pyproject.toml"):
+            shutil.copy(ROOT / part, copy)
         config = copy / "cosmic-ray.toml"
         config.write_text(CONFIG.format(
             modules=[f"minikv/{part}" for part in CORE], python=sys.executable,
