@@ -254,7 +254,7 @@ class Worker:
         self.ready = self.read()
 
     def read(self) -> Any:
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        line = self.process.stdout.readline()  # type: ignore[union-attr]  # a pipe
         if not line:
             raise SystemExit(f"benchmarks.peers: the process of {self.name} ended, see above")
         return json.loads(line)
@@ -269,7 +269,7 @@ class Worker:
         return int(fields[11]) + int(fields[12])
 
     def close(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.stdin.close()  # type: ignore[union-attr]  # a pipe
         self.process.wait()
 
 
@@ -313,7 +313,9 @@ def measure(
 ) -> dict[str, Any]:
     """Let all contenders take turns; seconds by contender and task, one a round."""
     workers: list[Worker] = []
-    missing, loads, found = [], {}, {}  # type: ignore[var-annotated]
+    missing: list[str] = []
+    loads: dict[str, float] = {}
+    found: dict[str, str] = {}
     for name in ("float32", "transformers", "bare", "exact"):
         candidate = Worker(name, folder, environment)
         if "missing" in candidate.ready:

@@ -287,6 +287,6 @@ def _run(model: Model, chunks: tuple[int, ...], at: int, smuggle: Hook) -> dict[
         seen.setdefault(name, []).extend(int(bits) for bits in rows)
 
     for count in chunks:
-        record("logits", model.forward([[0] * count], [cache], "all", hook))  # type: ignore[arg-type]
+        record("logits", model.forward([[0] * count], [cache], "all", hook))  # type: ignore[arg-type]  # logits are Labels
         start += count
     return seen

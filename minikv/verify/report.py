@@ -101,7 +101,7 @@ def prove(claim: Theorem, cases: Iterable[Case], controls: Iterable[Case]) -> Re
     """Check a claim on each case, then look for a case in which its control finds a difference."""
     began, examples, failure, control = time.perf_counter(), 0, "", ""
     try:
-        for examples, case in enumerate(cases, 1):  # noqa: B007
+        for examples, case in enumerate(cases, 1):  # noqa: B007  (read after the loop)
             claim.check(case)
         for case in controls:
             if claim.control(case):

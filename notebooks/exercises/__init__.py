@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import numpy as np
+
 
 class Wrong(Exception):
     """What the student is told."""
@@ -38,6 +40,18 @@ def require(holds: Any, message: str) -> None:
     """Raise `Wrong` with the message unless it holds."""
     if not holds:
         raise Wrong(message)
+
+
+def close(got: Any, expected: Any) -> bool:
+    """Whether two results are one number, or array, but for the rounding of float64.
+
+    A student may add in another order. Adding n terms, in any order, moves a sum by at most
+    ``n * 2**-53 * sum |term|`` (Higham, equation 4.4); here n < 1000 and the terms add up to less
+    than 1000 times ``max(1, |expected|)``, which makes 1.2e-10. A mistake is off by far more.
+    """
+    got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    bound = 1e-9 * np.maximum(1.0, np.abs(expected))
+    return bool((np.abs(got - expected) <= bound).all())
 
 
 def smallest(strategy: Any, fails: Callable[[Any], bool]) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import minikv
 from minikv.weights.folder import expected_shapes
 
-from . import exercise, require, smallest
+from . import close, exercise, require, smallest
 
 
 @exercise
@@ -86,12 +86,12 @@ def check_unrope(unrope: Callable[..., np.ndarray]) -> None:
         turned = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
         back = np.asarray(unrope(turned.copy(), cos, sin))
         require(back.shape == keys.shape, f"the shape is {back.shape}, expected {keys.shape}")
-        require(not np.allclose(back, turned), "the keys came back as they were given")
+        require(not close(back, turned), "the keys came back as they were given")
         twice = _turn(turned, cos, sin)
-        require(not np.allclose(back, twice), "you turned the keys once more in the same direction")
-        lengths = np.allclose(np.linalg.norm(back, axis=-1), np.linalg.norm(keys, axis=-1))
+        require(not close(back, twice), "you turned the keys once more in the same direction")
+        lengths = close(np.linalg.norm(back, axis=-1), np.linalg.norm(keys, axis=-1))
         require(
-            np.allclose(back, keys),
+            close(back, keys),
             f"a key {keys[0, 0].tolist()} was turned and came back as "
             f"{np.round(back[0, 0], 3).tolist()}; "
             + ("its length is right, so look at which numbers form a pair" if lengths
@@ -152,14 +152,14 @@ def check_one_pass(one_pass: Callable[..., np.ndarray]) -> None:
         return weights / weights.sum() @ parts(scores)[2]
 
     def wrong(case: tuple[list[int], int]) -> bool:
-        return not np.allclose(one_pass(*parts(case[0])), expected(case[0]))
+        return not close(one_pass(*parts(case[0])), expected(case[0]))
 
     case = smallest(cases, wrong)
     if case is not None:
         scores, got = case[0], np.asarray(one_pass(*parts(case[0])))
         unscaled = np.exp(2.0 * np.array(scores))
         hint = ""
-        if np.allclose(got, unscaled / unscaled.sum() @ parts(scores)[2]):
+        if close(got, unscaled / unscaled.sum() @ parts(scores)[2]):
             hint = "; did you divide the scores by sqrt(d)?"
         elif scores != sorted(scores, reverse=True):
             hint = "; what happens to the sums when a larger score comes?"
@@ -172,7 +172,7 @@ def check_one_pass(one_pass: Callable[..., np.ndarray]) -> None:
     with np.errstate(all="ignore"):
         got = np.asarray(one_pass(*parts(huge)))
     require(
-        np.allclose(got, expected(huge)),
+        close(got, expected(huge)),
         f"with scores {huge} the result is {got.tolist()}: the exponential overflowed; "
         "subtract the largest score so far",
     )

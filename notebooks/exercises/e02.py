@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import minikv
 from minikv.decoder import unembed
 
-from . import exercise, require, smallest
+from . import close, exercise, require, smallest
 
 IDS = [3, 1, 4, 1, 5]
 
@@ -23,9 +23,7 @@ def _model(layers: int = 2, heads: int = 2) -> Any:
 
 def _close(got: Any, expected: Any) -> bool:
     got = np.asarray(got)
-    return got.shape == np.shape(expected) and bool(
-        np.allclose(got, expected, rtol=1e-9, atol=1e-9)
-    )
+    return got.shape == np.shape(expected) and close(got, expected)
 
 
 @exercise
@@ -43,7 +41,7 @@ def check_parts(parts: Callable[..., list[np.ndarray]]) -> None:
         missing = final - np.sum(given, axis=0)
         embedding = activations["hook_embed"]
         hint = ""
-        if np.allclose(missing, embedding):
+        if close(missing, embedding):
             hint = ": the embedding is missing"
         elif len(given) > 2 * layers + 1:
             hint = (
@@ -52,7 +50,7 @@ def check_parts(parts: Callable[..., list[np.ndarray]]) -> None:
         elif len(given) < 2 * layers + 1:
             hint = ": each block adds twice"
         require(
-            np.allclose(missing, 0) and len(given) == 2 * layers + 1,
+            close(missing, 0) and len(given) == 2 * layers + 1,
             f"{where} has {2 * layers + 1} parts that add up to the last stream; "
             f"you return {len(given)}, and {np.abs(missing).max():.2f} is left over{hint}",
         )
@@ -173,8 +171,8 @@ def check_twin(twin: Callable[..., np.ndarray]) -> None:
         error = np.abs(want - got).max()
         factor = float(want @ got / (want @ want))
         hint = ""
-        if np.allclose(got, factor * want, atol=1e-9):
+        if close(got, factor * want):
             hint = f"; they are all {factor:.3f} times as large: the length of the row changed"
-        elif np.allclose(W @ x, W @ other):
+        elif close(W @ x, W @ other):
             hint = "; W x is the same, but the norm multiplies by the gain before W"
         require(error < 1e-9, f"a key or value differs by {error:.2g}{hint}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Wrong, exercise, require, smallest
+from . import Wrong, close, exercise, require, smallest
 
 
 def _numbers(given: Any, what: str) -> list[int]:
@@ -121,18 +121,16 @@ def check_bound(loss_and_bound: Callable) -> None:
     for place, name in enumerate(("loss ‖o − o′‖", "bound 2 ε max‖v‖")):
         found = smallest(
             cases,
-            lambda drawn, i=place: (
-                not np.isclose(told(drawn)[i], _sides(*case(drawn))[i], atol=1e-9)
-            ),
+            lambda drawn, i=place: not close(told(drawn)[i], _sides(*case(drawn))[i]),
         )
         if found is None:
             continue
         weights, v, keep = case(found)
         got, expected = told(found)[place], _sides(weights, v, keep)[place]
         advice = ""
-        if place == 0 and np.isclose(got, np.linalg.norm(weights[~keep] @ v[~keep]), atol=1e-9):
+        if place == 0 and close(got, np.linalg.norm(weights[~keep] @ v[~keep])):
             advice = " The kept weights must add up to 1 again."
-        if place == 1 and np.isclose(2 * got, expected):
+        if place == 1 and close(2 * got, expected):
             advice = " The factor 2 is missing: what is dropped is also handed to the others."
         raise Wrong(
             f"with weights {weights.tolist()}, values {v.tolist()} and keep {keep.tolist()} the "
@@ -150,15 +148,15 @@ def check_tight(worst_case: Callable) -> None:
         weights, v = (np.asarray(part, dtype=np.float64) for part in given[:2])
         keep = np.asarray(given[2], dtype=bool)
         v = v.reshape(len(weights), -1)
-        require((weights >= 0).all() and np.isclose(weights.sum(), 1.0),
+        require((weights >= 0).all() and close(weights.sum(), 1.0),
                 f"for eps = {eps} the weights {weights.tolist()} are no softmax's: they must be "
                 f"0 or more and add up to 1.")  # fmt: skip
         require(
-            np.isclose(weights[~keep].sum(), eps),
+            close(weights[~keep].sum(), eps),
             f"for eps = {eps} the dropped weights add up to {weights[~keep].sum():.4g}.",
         )
         require(v.any(), f"for eps = {eps} all values are zero: then both sides are 0.")
         loss, bound = _sides(weights, v, keep)
-        require(np.isclose(loss, bound),
+        require(close(loss, bound),
                 f"for eps = {eps} the output moves by {loss:.4g}, and the bound is {bound:.4g}: "
                 "not equal yet. Let what is dropped pull against what is kept.")  # fmt: skip

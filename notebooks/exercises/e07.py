@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import minikv
 from minikv.verify import Case
 
-from . import exercise, require, smallest
+from . import close, exercise, require, smallest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "proofs"))
 
@@ -67,7 +67,7 @@ def check_quantise(quantise: Callable) -> None:
 
     def wrong(rows):
         got = run(rows)
-        return got.shape != right(rows).shape or not np.allclose(got, right(rows), atol=1e-9)
+        return got.shape != right(rows).shape or not close(got, right(rows))
 
     single = smallest(arrays.filter(lambda rows: len(rows) == 1), wrong)
     if single is not None:
