@@ -36,16 +36,22 @@ def sources(numbers: list[str]) -> list[Path]:
     return [path for path in found if not numbers or path.name[:2] in numbers]
 
 
+def digest(source: Path) -> str:
+    """SHA-256 of what the outputs of a chapter were made from: its source and its exercises."""
+    checks = HERE / "exercises"
+    parts = (source, checks / "__init__.py", checks / f"e{source.name[:2]}.py")
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+
+
 def read(source: Path) -> Any:
     """The notebook of a source, without outputs; nothing in it depends on when it was read."""
-    text = source.read_text(encoding="utf-8")
-    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "source_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "source_sha256": digest(source),
     }
     return notebook
 
