@@ -68,6 +68,18 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma() -> Path:
+    """Folder of Gemma 3 270M; skips without it, since it takes 1.1 GB of disk."""
+    from minikv.errors import FetchError
+    from minikv.weights.fetch import resolve
+
+    try:
+        return resolve("gemma-3-270m")
+    except FetchError as error:
+        pytest.skip(f"needs real weights: {error}")
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Path:
     """Folder of the committed toy model, in the layout of a real one."""
     return TINY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,8 @@ class StreamDecoder:
 
     A character outside ASCII may be spread over several tokens; what has come of it is held back
     until it is complete. New tokens are decoded together with those of the last piece, since some
-    decoders treat the first token of a text differently.
+    decoders treat the first token of a text differently. A run of byte tokens (``<0xC3>``) is held
+    back until it ends: one bad byte turns all of its run into U+FFFD.
 
     Parameters
     ----------
@@ -188,7 +190,7 @@ class StreamDecoder:
         """Take a token; return the text that is now complete, which may be empty."""
         text = self._text([*self._held, token])
         self._held.append(token)
-        if not text or text.endswith("\ufffd"):
+        if not text or text.endswith("\ufffd") or self._may_join_bytes(token):
             return ""
         self._emitted, self._held = self._held, []
         return text
@@ -198,6 +200,12 @@ class StreamDecoder:
         text = self._text(self._held)
         self._emitted, self._held = [], []
         return text
+
+    def _may_join_bytes(self, token: int) -> bool:
+        """Whether byte tokens before and after this one may be one run."""
+        piece = self._tokenizer.backend.id_to_token(token)
+        silent = not self._tokenizer.decode([token], self._skip_special)
+        return silent or re.fullmatch("<0x[0-9A-F]{2}>", piece) is not None
 
     def _text(self, new: list[int]) -> str:
         before = self._tokenizer.decode(self._emitted, self._skip_special)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +16,10 @@ from minikv.errors import TokenizerError
 from minikv.tokenizer import StreamDecoder, Tokenizer
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
-REFERENCE = json.loads(
-    (Path(__file__).parent / "reference" / "smollm2-135m-instruct.json").read_text(encoding="utf-8")
-)
+REFERENCES = {
+    fixture: json.loads((Path(__file__).parent / "reference" / name).read_text(encoding="utf-8"))
+    for fixture, name in (("smollm2", "smollm2-135m-instruct.json"), ("gemma", "gemma-3-270m.json"))
+}
 TOY = Tokenizer.from_folder(TINY)
 HELLO = [{"role": "user", "content": "hi {{ 7 * 7 }} <b>"}]
 
@@ -40,11 +43,18 @@ def with_template(folder: Path, template: object) -> Tokenizer:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("case", REFERENCE["tokenization"], ids=lambda case: ascii(case["text"]))
-def test_tokenisations_are_those_of_transformers_and_llama_cpp(smollm2, case):
-    tokenizer = Tokenizer.from_folder(smollm2)
-    assert tokenizer.encode(case["text"]) == case["ids"]
-    assert tokenizer.decode(case["ids"], skip_special=False) == case["text"]
+@pytest.mark.parametrize("fixture", REFERENCES)
+def test_tokenisations_are_those_of_transformers_and_llama_cpp(fixture, request):
+    tokenizer = Tokenizer.from_folder(request.getfixturevalue(fixture))
+    cases = REFERENCES[fixture]["tokenization"]
+    assert len(cases) >= 10
+    for case in cases:
+        ids = tokenizer.encode(case["text"], add_special=False)
+        assert ids == case["ids"], case["text"]
+        assert tokenizer.decode(ids, skip_special=False) == case["text"]
+    for case in REFERENCES[fixture]["generation"]:  # ... and what stands before every text
+        assert tokenizer.encode(case["prompt"]) == case["ids"]
+        assert tokenizer.decode(case["ids"]) == case["prompt"]
 
 
 @pytest.mark.weights
@@ -59,6 +69,26 @@ def test_the_real_tokenizer_knows_its_special_tokens_and_chat_format(smollm2):
         "<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokenizer.encode(text, add_special=False).count(1) == 3
+
+
+@pytest.mark.weights
+def test_the_real_gemma_tokenizer_falls_back_to_bytes_and_keeps_spaces(gemma):
+    tokenizer = Tokenizer.from_folder(gemma)
+    assert tokenizer.vocab_size == 262_144
+    assert tokenizer.eos_ids == (1,)
+    assert tokenizer.special_tokens["bos_token"] == "<bos>"
+    byte = tokenizer.backend.token_to_id("<0x00>")
+    text = "a\u0c5c \U00016fe4  b\t\r\n   \x07▁ <h1>"
+    ids = tokenizer.encode(text)
+    assert ids[0] == 2
+    assert any(byte <= token < byte + 256 for token in ids)
+    assert tokenizer.decode(ids) == text.replace("▁", " ")  # a space is stored as that letter
+    assert "".join(tokenizer.stream(ids)) == tokenizer.decode(ids)
+    # Merging the neighbours of highest score, one after the other, is what SentencePiece does.
+    pieces = json.loads(tokenizer.backend.to_str())["model"]["vocab"]
+    for text in ("unbelievably", "aaaaaaaaaaaaa", "internationalisation", "xyzzyx", "   of\u0c5c"):
+        score = {piece: -index for piece, index in pieces.items() if not piece.startswith("<")}
+        assert tokenizer.encode(text.strip(), False) == spell(text.strip(), score, pieces)
 
 
 @pytest.mark.peers
@@ -132,6 +162,115 @@ def test_a_decoder_that_strips_the_first_space_streams_like_the_whole(copy):
     ids = tokenizer.encode(" the stream is the state")
     assert tokenizer.decode(ids) == "the stream is the state"
     assert "".join(tokenizer.stream(ids)) == "the stream is the state"
+
+
+# SentencePiece vocabularies, as GGUF files hold them
+
+
+def spell(text: str, score: dict[str, float], ids: dict[str, int]) -> list[int]:
+    """SentencePiece's BPE: join the best two neighbours, the first of equals, until none fit."""
+    pieces = list(text.replace(" ", "▁"))
+    while True:
+        pairs = [
+            (score.get(a + b, -1e9), -at) for at, (a, b) in enumerate(itertools.pairwise(pieces))
+        ]
+        best, at = max(pairs, default=(-1e9, 0))
+        if best == -1e9:
+            break
+        pieces[-at : -at + 2] = [pieces[-at] + pieces[-at + 1]]
+    spelled = []
+    for piece in pieces:
+        known = piece in score
+        spelled += [ids[piece]] if known else [ids[f"<0x{b:02X}>"] for b in piece.encode()]
+    return spelled
+
+
+WORDS = ["▁", "a", "b", "é", "▁a", "ab", "ba", "▁ab", "aba", "▁aba", "éb", "b▁", "b▁é", "▁▁a"]
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tmp_path_factory):
+    """A small vocabulary with byte tokens, converted from the fields of a GGUF file."""
+    pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    from minikv.weights import gguf
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    octets = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokens = [*special, "\n\n", "   ", *octets, *WORDS]
+    fields = {
+        "general.architecture": "gemma3", "gemma3.context_length": 64,
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 4 + [4] * 2 + [6] * 256 + [1] * len(WORDS),
+        "tokenizer.ggml.scores": [-1e3] * 6 + [0.0] * 256 + [-float(i) for i in range(len(WORDS))],
+        "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.add_space_prefix": False,
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    for name, text in gguf._tokenizer_files(fields).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return Tokenizer.from_folder(folder), {token: index for index, token in enumerate(tokens)}
+
+
+@given(st.text("ab é▁c🙂"))
+def test_a_sentencepiece_vocabulary_spells_as_sentencepiece_does(sentencepiece, text):
+    tokenizer, ids = sentencepiece
+    score = {word: -float(rank) for rank, word in enumerate(WORDS)}
+    expected = []
+    for number, part in enumerate(text.split("   ")):  # three spaces are a token by themselves
+        expected += [ids["   "]] * bool(number) + spell(part, score, ids)
+    assert tokenizer.encode(text, add_special=False) == expected
+    assert tokenizer.encode(text) == [2, *expected]
+    assert tokenizer.decode(expected) == text.replace("▁", " ")
+
+
+def test_merges_in_another_order_spell_otherwise(sentencepiece):
+    # The control: with the scores turned around, the same words come apart in other places.
+    tokenizer, ids = sentencepiece
+    score = {word: float(rank) for rank, word in enumerate(WORDS)}
+    assert tokenizer.encode("ab é", False) != spell("ab é", score, ids)
+
+
+@given(st.lists(st.integers(0, 4 + 2 + 256 + len(WORDS) - 1)), st.booleans())
+def test_streaming_any_ids_of_a_byte_fallback_joins_to_the_whole(sentencepiece, ids, skip):
+    tokenizer, _ = sentencepiece
+    assert "".join(tokenizer.stream(ids, skip)) == tokenizer.decode(ids, skip)
+
+
+def test_a_run_of_bytes_comes_out_when_it_ends(sentencepiece):
+    tokenizer, ids = sentencepiece
+    run = [ids["<0xF0>"], ids["<0x9F>"], ids["<0x99>"], ids["<0x82>"]]
+    decoder = StreamDecoder(tokenizer)
+    assert [decoder.put(token) for token in [*run, ids["a"], run[0]]] == ["", "", "", "", "🙂a", ""]
+    assert decoder.flush() == "\ufffd"
+    assert "".join(tokenizer.stream([*run, run[0]])) == "\ufffd" * 5
+
+
+@pytest.mark.parametrize("pattern", ["smollm", "qwen2"])
+def test_words_of_byte_level_vocabularies_split_as_their_models_do(pattern):
+    pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    from minikv.weights import gguf
+
+    spec = json.loads((TINY / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
+    files = gguf._tokenizer_files({
+        "general.architecture": "qwen2", "qwen2.context_length": 64,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pattern,
+        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [1] * len(tokens),
+        "tokenizer.ggml.merges": spec["model"]["merges"],
+    })  # fmt: skip
+    backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"])
+    words = [text for text, _ in backend.pre_tokenizer.pre_tokenize_str("I'LL do 12\n\n  f(x)!=\n")]
+    assert (
+        words
+        == {
+            "smollm": ["I", "'", "LL", "Ġdo", "Ġ", "1", "2", "ĊĊĠ", "Ġf", "(", "x", ")!=", "Ċ"],
+            "qwen2": ["I", "'LL", "Ġdo", "Ġ", "1", "2", "ĊĊ", "Ġ", "Ġf", "(x", ")!=Ċ"],
+        }[pattern]
+    )
+    text = "é e\u0301 12 f(x) 🙂"
+    composed = text.replace("e\u0301", "é") if pattern == "qwen2" else text
+    assert backend.decode(backend.encode(text).ids) == composed
 
 
 # Chat templates
