@@ -21,7 +21,7 @@ import numpy as np
 
 import minikv
 from minikv.experiments import machine
-from minikv.layers import attention, rms_norm, rope, swiglu
+from minikv.layers import attention, gated, rms_norm, rope
 
 SMOLLM2_135M = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -54,12 +54,12 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
             stored = (slice(None), slice(at + 1))
             z = attention(
                 q, keys[index][stored].swapaxes(0, 1), values[index][stored].swapaxes(0, 1),
-                position, positions, arithmetic,
+                position, positions, arithmetic, config.attention_scale,
             )  # fmt: skip
             x = x + arithmetic.linear(z.reshape(1, -1), layer.o_proj)
-            y = rms_norm(x, layer.post_attention_layernorm, eps, arithmetic)
+            y = rms_norm(x, layer.pre_mlp_layernorm, eps, arithmetic)
             gate, up = np.split(arithmetic.linear(y, layer.gate_up_proj), 2, axis=1)
-            x = x + arithmetic.linear(swiglu(gate, up, arithmetic), layer.down_proj)
+            x = x + arithmetic.linear(gated(gate, up, "silu", arithmetic), layer.down_proj)
         return arithmetic.linear(rms_norm(x, weights.norm, eps, arithmetic), weights.lm_head)[0]
 
     return step

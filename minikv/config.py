@@ -9,12 +9,13 @@ Letters used in the shape comments of the whole library::
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .errors import ConfigError
 
@@ -23,12 +24,57 @@ LIMIT = 2**31  # no dimension of a model that fits in memory comes near it
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's stretched rotary frequencies (``rope_type`` ``"llama3"``)."""
+    """Stretched rotary frequencies.
+
+    With all four numbers Llama 3's (``rope_type`` ``"llama3"``), which stretches long wavelengths;
+    with `factor` alone every frequency is divided by it (``"linear"``, Gemma 3).
+    """
 
     factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    original_max_position_embeddings: int | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What an architecture does that Llama does not; each is one line of the decoder.
+
+    Attributes
+    ----------
+    qkv_bias : bool
+        Queries, keys and values are projected with a bias.
+    qk_norm : bool
+        An RMSNorm over each head of the queries and keys, before their rotation.
+    sandwich_norms : bool
+        An RMSNorm also after attention and after the MLP, before they are added to the stream.
+    norm_offset : float
+        Norm weights are stored as what is added to this.
+    scaled_embedding : bool
+        Embeddings are multiplied by sqrt(D).
+    hidden_act : {"silu", "gelu_pytorch_tanh"}
+        The MLP's activation.
+    """
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    sandwich_norms: bool = False
+    norm_offset: float = 0.0
+    scaled_embedding: bool = False
+    hidden_act: str = "silu"
+
+
+FAMILIES = {
+    "llama": Family(),
+    "mistral": Family(),
+    "qwen2": Family(qkv_bias=True),
+    "qwen3": Family(qk_norm=True),
+    "gemma3_text": Family(
+        qk_norm=True, sandwich_norms=True, norm_offset=1.0, scaled_embedding=True,
+        hidden_act="gelu_pytorch_tanh",
+    ),
+}  # fmt: skip
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(frozen=True)
@@ -48,13 +94,23 @@ class ModelConfig:
     rms_norm_eps, rope_theta : float
         RMSNorm's epsilon and RoPE's base.
     rope_scaling : RopeScaling or None
-        Llama 3's frequency scaling.
+        Frequency scaling of the layers with full attention.
     tie_word_embeddings : bool
         Whether the embedding matrix is also the output matrix.
     bos_token_id : int or None
         Token that starts a text, where the model has one.
     eos_token_id : tuple of int
         Tokens that end generation.
+    model_type : {"llama", "mistral", "qwen2", "qwen3", "gemma3_text"}
+        The architecture; `family` says what that changes.
+    query_pre_attn_scalar : float or None
+        Scores are divided by its root; `head_dim` by default.
+    sliding_window : int or None
+        How many positions, its own included, a token sees in a ``"sliding_attention"`` layer.
+    layer_types : tuple of str
+        ``"full_attention"`` or ``"sliding_attention"`` for each layer; all full where empty.
+    rope_local_base_freq : float or None
+        RoPE's base in sliding layers, unscaled; the others' base and scaling by default.
 
     Raises
     ------
@@ -84,16 +140,32 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_id: tuple[int, ...] = ()
+    model_type: str = "llama"
+    query_pre_attn_scalar: float | None = None
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] = ()
+    rope_local_base_freq: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and not is_whole(value, 1, LIMIT):
                 raise ConfigError(f"{field.name} is {value!r:.80}, expected a whole number >= 1")
-            if field.type == "float":
+            if field.type == "float" or (field.type == "float | None" and value is not None):
                 if not is_positive(value):
                     raise ConfigError(f"{field.name} is {value!r:.80}, expected a positive number")
                 object.__setattr__(self, field.name, float(value))
+        if self.model_type not in FAMILIES:
+            raise ConfigError(f"model_type is {self.model_type!r:.80}; built: {[*FAMILIES]}")
+        if self.layer_types and len(self.layer_types) != self.num_hidden_layers:
+            raise ConfigError(f"layer_types names {len(self.layer_types)} layers, "
+                              f"num_hidden_layers is {self.num_hidden_layers}")  # fmt: skip
+        for kind in self.layer_types:
+            if kind not in (SLIDING, FULL):
+                raise ConfigError(f"layer_types holds {kind!r:.80}, which is not built")
+        if SLIDING in self.layer_types and not is_whole(self.sliding_window, 1, LIMIT):
+            raise ConfigError(f"sliding_window is {self.sliding_window!r:.80}, expected a whole "
+                              "number >= 1 for the sliding layers")  # fmt: skip
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads is {self.num_attention_heads}, expected a multiple of "
@@ -127,26 +199,54 @@ class ModelConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> ModelConfig:
         """Read ``config.json``; errors name the file."""
-        path = Path(path)
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{path} does not exist; a model folder in Hugging Face layout has a config.json"
-            ) from None
-        except (ValueError, RecursionError) as error:  # ConfigError, JSON and UTF-8 errors
-            raise ConfigError(f"{path}: {error}") from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        from .weights.config_json import read
+
+        return read(Path(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of a ``config.json`` that reads back as this configuration."""
-        out: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"],
-                               "hidden_act": "silu", **asdict(self)}  # fmt: skip
-        out["eos_token_id"] = list(self.eos_token_id)
-        if self.rope_scaling is not None:
-            out["rope_scaling"]["rope_type"] = "llama3"
-        return out
+        from .weights.config_json import as_json
+
+        return as_json(self)
+
+    @property
+    def family(self) -> Family:
+        """What the architecture does that Llama does not."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def attention_scale(self) -> float:
+        """What the scores q . k are multiplied by."""
+        return 1 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+
+    @property
+    def embedding_scale(self) -> float:
+        """sqrt(D) as a float32, which is what it is in transformers."""
+        return float(np.float32(math.sqrt(self.hidden_size)))
+
+    def window(self, layer: int) -> int | None:
+        """How many positions, its own included, a token sees in a layer; None for all."""
+        return self.sliding_window if self.layer_types[layer : layer + 1] == (SLIDING,) else None
+
+    def reach(self, start: int, stop: int) -> int | None:
+        """How far back the stream before layer `stop` depends on the stream before layer `start`.
+
+        Position t of the one depends on positions t - reach to t of the other: each sliding layer
+        between them adds its window less one. None if a layer between them sees everything (T11).
+
+        Examples
+        --------
+        >>> import minikv
+        >>> local = minikv.tiny_config(sliding_window=4, layer_types=("sliding_attention",) * 2)
+        >>> local.reach(0, 2)
+        6
+        """
+        total = 0
+        for layer in range(start, stop):
+            if (window := self.window(layer)) is None:
+                return None
+            total += window - 1
+        return total
 
     @property
     def attention_width(self) -> int:
@@ -156,10 +256,13 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """How many weights the model has; a tied output matrix counts once."""
-        D, heads = self.hidden_size, 2 * (self.num_attention_heads + self.num_key_value_heads)
-        layer = D * (heads * self.head_dim + 3 * self.intermediate_size + 2)
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return embeddings + self.num_hidden_layers * layer + self.hidden_size
+        D, F, d = self.hidden_size, self.intermediate_size, self.head_dim
+        keys, family = self.num_key_value_heads * d, self.family
+        layer = 2 * D * (self.attention_width + keys) + 3 * D * F + 2 * D
+        layer += (self.attention_width + 2 * keys) * family.qkv_bias
+        layer += 2 * d * family.qk_norm + 2 * D * family.sandwich_norms
+        embeddings = self.vocab_size * D * (1 if self.tie_word_embeddings else 2)
+        return embeddings + self.num_hidden_layers * layer + D
 
     def kv_bytes_per_token(self, dtype: str = "float32") -> int:
         """Bytes that one token's keys and values take over all layers: L * 2 * G * d * s."""

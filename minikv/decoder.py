@@ -20,8 +20,8 @@ import numpy as np
 from .arithmetic import Arithmetic, Array
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
-from .layers import Hook, Layer, attention, rms_norm, rope, swiglu
-from .projection import kv_from_residual
+from .layers import Hook, Layer, attention, gated, rms_norm, rope
+from .projection import kv_from_residual, project
 
 if TYPE_CHECKING:
     from .caches import Cache
@@ -112,7 +112,8 @@ def forward(
 def embed(weights: Weights, ids: np.ndarray) -> Array:
     """``(T,) int -> (T, D)``: the stream before block 0."""
     xp = weights.arithmetic.xp
-    return xp.take(weights.embed_tokens, xp.asarray(ids), axis=0)
+    x = xp.take(weights.embed_tokens, xp.asarray(ids), axis=0)
+    return x * weights.config.embedding_scale if weights.config.family.scaled_embedding else x
 
 
 def block(
@@ -129,23 +130,25 @@ def block(
         resid_pre = hook(name + "hook_resid_pre", resid_pre)
         x = rms_norm(resid_pre, layer.input_layernorm, eps, arithmetic)
         x = hook(name + "ln1.hook_normalized", x)
-        qkv, width = arithmetic.linear(x, layer.qkv_proj), config.attention_width
+        qkv, width = project(x, layer), config.attention_width
         q = xp.reshape(qkv[:, :width], (tokens, config.num_attention_heads, config.head_dim))
-        q = rope(hook(name + "attn.hook_q", q), layer.rotary(positions), arithmetic)
-        q = hook(name + "attn.hook_rot_q", q)
+        q = rms_norm(hook(name + "attn.hook_q", q), layer.q_norm, eps, arithmetic)
+        q = hook(name + "attn.hook_rot_q", rope(q, layer.rotary(positions), arithmetic))
         k, v = kv_from_residual(resid_pre, positions, layer, qkv[:, width:], hook)
         z = hook(name + "attn.hook_z", _attend(layer, resid_pre, q, k, v, spans, hook))
         attn_out = arithmetic.linear(xp.reshape(z, (tokens, -1)), layer.o_proj)
+        attn_out = rms_norm(attn_out, layer.post_attention_layernorm, eps, arithmetic)
         resid_mid = resid_pre + hook(name + "hook_attn_out", attn_out)
 
         resid_mid = hook(name + "hook_resid_mid", resid_mid)
-        x = rms_norm(resid_mid, layer.post_attention_layernorm, eps, arithmetic)
+        x = rms_norm(resid_mid, layer.pre_mlp_layernorm, eps, arithmetic)
         x = hook(name + "ln2.hook_normalized", x)
         gate_up = arithmetic.linear(x, layer.gate_up_proj)
         gate = hook(name + "mlp.hook_pre", gate_up[:, : config.intermediate_size])
         up = hook(name + "mlp.hook_pre_linear", gate_up[:, config.intermediate_size :])
-        post = hook(name + "mlp.hook_post", swiglu(gate, up, arithmetic))
-        mlp_out = arithmetic.linear(post, layer.down_proj)
+        post = gated(gate, up, config.family.hidden_act, arithmetic)
+        mlp_out = arithmetic.linear(hook(name + "mlp.hook_post", post), layer.down_proj)
+        mlp_out = rms_norm(mlp_out, layer.post_feedforward_layernorm, eps, arithmetic)
         resid_post = resid_mid + hook(name + "hook_mlp_out", mlp_out)
         return hook(name + "hook_resid_post", resid_post)
     except ArithmeticRangeError as error:
@@ -177,7 +180,8 @@ def _attend(
             if cache.watches:
                 observe = partial(cache.observe, layer)
         outputs.append(attention(
-            q[rows], keys, values, at, key_positions, layer.arithmetic, hooks, observe
+            q[rows], keys, values, at, key_positions, layer.arithmetic,
+            layer.config.attention_scale, layer.window, hooks, observe,
         ))  # fmt: skip
         if cache is not None:
             cache.evict(layer)

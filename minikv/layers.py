@@ -35,39 +35,55 @@ class Layer:
     input_layernorm: Array  # (D,)
     qkv_proj: Any  # (H*d + 2*G*d, D): q_proj, k_proj, v_proj; as prepared by Arithmetic.weight
     o_proj: Any  # (D, H*d)
-    post_attention_layernorm: Array  # (D,)
+    pre_mlp_layernorm: Array  # (D,): what reads the stream for the MLP, whatever its file calls it
     gate_up_proj: Any  # (2*F, D): gate_proj above up_proj
     down_proj: Any  # (D, F)
+    qkv_bias: Array | None = None  # (H*d + 2*G*d,)
+    q_norm: Array | None = None  # (d,)
+    k_norm: Array | None = None  # (d,)
+    post_attention_layernorm: Array | None = None  # (D,)
+    post_feedforward_layernorm: Array | None = None  # (D,)
+
+    @property
+    def window(self) -> int | None:
+        """How many positions, its own included, a token sees here; None for all."""
+        return self.config.window(self.index)
 
 
-def rms_norm(x: Array, weight: Array, eps: float, arithmetic: Arithmetic) -> Array:
-    """x / sqrt(mean(x**2) + eps) * weight, row by row; ``(T, D) -> (T, D)``.
+def rms_norm(x: Array, weight: Array | None, eps: float, arithmetic: Arithmetic) -> Array:
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis; x itself where there is no weight.
 
     Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
     """
-    xp = arithmetic.xp
-    scale = xp.sqrt(arithmetic.mean_square(x) + eps)
+    if weight is None:
+        return x
+    if fused := getattr(arithmetic, "rms_norm", None):
+        return fused(x, weight, eps)
+    scale = arithmetic.xp.sqrt(arithmetic.mean_square(x) + eps)
     return arithmetic.narrow(arithmetic.widen(x) / scale * weight)
 
 
-def rope_frequencies(config: ModelConfig) -> np.ndarray:
+def rope_frequencies(config: ModelConfig, local: bool = False) -> np.ndarray:
     """Radians per position of each pair of a head, ``theta**(-2i/d)``; float32 ``(d/2,)``.
 
-    Su et al. 2021, arXiv 2104.09864, equation 15, with Llama 3's scaling where configured (long
-    wavelengths are stretched by `factor`, short ones kept, those between interpolated). The power
-    is taken in decimal arithmetic, whose result does not depend on the platform's math library.
+    Su et al. 2021, arXiv 2104.09864, equation 15, with the scaling where configured: Llama 3's
+    (long wavelengths are stretched by `factor`, short ones kept, those between interpolated) or a
+    linear one. `local` asks for those of the sliding layers, where they have a base of their own.
+    The power is taken in decimal arithmetic, whose result does not depend on the platform's math
+    library.
     """
     context = Context(prec=40)
-    theta, d = Decimal(config.rope_theta), config.head_dim
+    base = config.rope_local_base_freq if local else None
+    theta, d = Decimal(base or config.rope_theta), config.head_dim
     exact = [context.power(theta, context.divide(Decimal(-i), Decimal(d))) for i in range(0, d, 2)]
     frequencies = np.array([float(f) for f in exact])
     scaling = config.rope_scaling
-    if scaling is not None:
-        turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
-        kept = (turns - scaling.low_freq_factor) / (
-            scaling.high_freq_factor - scaling.low_freq_factor
-        )
-        kept = np.clip(kept, 0.0, 1.0)
+    if scaling is not None and not base:
+        kept = np.zeros(1)
+        if (low := scaling.low_freq_factor) and (high := scaling.high_freq_factor):
+            context_length = scaling.original_max_position_embeddings or 0
+            turns = context_length * frequencies / (2 * math.pi)
+            kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
         frequencies = frequencies * (kept + (1 - kept) / scaling.factor)
     return frequencies.astype(np.float32)
 
@@ -80,9 +96,9 @@ class Rotary:
     with both signs, (-s, s), so that `rope` turns both halves of a head at once.
     """
 
-    def __init__(self, config: ModelConfig, arithmetic: Arithmetic) -> None:
+    def __init__(self, config: ModelConfig, arithmetic: Arithmetic, local: bool = False) -> None:
         self._arithmetic = arithmetic
-        self._frequencies = rope_frequencies(config)
+        self._frequencies = rope_frequencies(config, local)
         self._grow(1)
 
     def __call__(self, positions: np.ndarray) -> tuple[Array, Array]:
@@ -110,6 +126,8 @@ def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Arra
     """Turn pair (i, i + d/2) of each head by its angle (rotate-half form); ``(T, heads, d)``."""
     xp = arithmetic.xp
     cos, sin = cos_sin
+    if fused := getattr(arithmetic, "rope", None):
+        return fused(x, cos, sin)
     half = x.shape[-1] // 2
     x = arithmetic.widen(x)
     turned = xp.concat([x[..., half:], x[..., :half]], axis=-1)
@@ -125,10 +143,12 @@ def attention(
     query_positions: np.ndarray,
     key_positions: np.ndarray,
     arithmetic: Arithmetic,
+    scale: float,
+    window: int | None = None,
     hooks: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None,
     observe: Callable[[np.ndarray, Array], None] | None = None,
 ) -> Array:
-    """softmax(q k^T / sqrt(d) + causal mask) v, with each K/V head shared by R = H / G query heads.
+    """softmax(scale * q k^T + mask) v, with each K/V head shared by R = H / G query heads.
 
     Vaswani et al. 2017, arXiv 1706.03762, equation 1; Ainslie et al. 2023, arXiv 2305.13245.
 
@@ -139,6 +159,10 @@ def attention(
     query_positions : (T,) int, ascending
     key_positions : (S,) int, ascending, or (S, G) where heads hold different tokens
         A query sees the keys at positions up to its own.
+    scale : float
+        Of the scores; usually ``1 / sqrt(d)``.
+    window : int, optional
+        A query sees no key that is this many positions before it, or more.
     hooks : pair of callables, optional
         See and may replace the ``(H, T, S)`` scores and weights. All queries are then one block;
         otherwise they go block by block, so that memory does not grow with T * S.
@@ -149,18 +173,28 @@ def attention(
     -------
     (T, H, d)
     """
+    if hooks is None and observe is None and (fused := getattr(arithmetic, "attention", None)):
+        z = fused(q, k, v, query_positions, key_positions, scale, window)
+        if z is not None:
+            return z
     xp, tokens = arithmetic.xp, q.shape[0]
     k, v = arithmetic.widen(k), arithmetic.values(v)
     step = _QUERY_BLOCK if hooks is None else tokens
     blocks = []
     for start in range(0, tokens, step):
         stop = min(start + step, tokens)
-        rows, seen = query_positions[start:stop], key_positions.shape[0]
-        if hooks is None and key_positions.ndim == 1:
-            seen = int(key_positions.searchsorted(rows[-1], "right"))  # later keys weigh nothing
-        scores = arithmetic.scores(q[start:stop, ...], k[:seen, ...])
-        if key_positions[seen - 1].max() > rows[0]:
-            hidden = key_positions[:seen].T[..., None, :] > rows[:, None]  # (T, S) or (G, T, S)
+        rows, first, seen = query_positions[start:stop], 0, key_positions.shape[0]
+        if hooks is None and key_positions.ndim == 1:  # leave out keys that would weigh nothing
+            seen = int(key_positions.searchsorted(rows[-1], "right"))
+            if window is not None and observe is None:
+                first = int(key_positions.searchsorted(rows[0] - window, "right"))
+        at = key_positions[first:seen].T[..., None, :]  # (1, S) or (G, 1, S)
+        scores = arithmetic.scores(q[start:stop, ...], k[first:seen, ...], scale)
+        oldest = -1 if window is None else rows[-1] - window
+        if at.max() > rows[0] or at.min() <= oldest:
+            hidden = at > rows[:, None]
+            if window is not None:
+                hidden |= at <= rows[:, None] - window
             if hidden.ndim == 3:
                 hidden = hidden.repeat(q.shape[1] // k.shape[1], axis=0)
             minus_inf = xp.asarray(-math.inf, dtype=scores.dtype)
@@ -172,17 +206,23 @@ def attention(
             pattern = hooks[1](pattern)
         if observe is not None:
             observe(rows, pattern)
-        blocks.append(arithmetic.weighted_sum(pattern, v[:seen, ...]))
+        blocks.append(arithmetic.weighted_sum(pattern, v[first:seen, ...]))
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=0)
 
 
-def swiglu(gate: Array, up: Array, arithmetic: Arithmetic) -> Array:
-    """silu(gate) * up with silu(x) = x / (1 + exp(-x)); ``(T, F), (T, F) -> (T, F)``.
+def gated(gate: Array, up: Array, activation: str, arithmetic: Arithmetic) -> Array:
+    """activation(gate) * up; ``(T, F), (T, F) -> (T, F)``.
 
-    Shazeer 2020, arXiv 2002.05202, equation 6.
+    Both activations are x / (1 + exp(-y)). SiLU has y = x; the tanh approximation of GELU, 0.5 x
+    (1 + tanh(z)) with z = sqrt(2/pi) (x + 0.044715 x**3), is that with y = 2 z. Shazeer 2020, arXiv
+    2002.05202, equations 5 and 6; Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2.
     """
-    denominator = arithmetic.exp(-gate)
+    if fused := getattr(arithmetic, "gated", None):
+        return fused(gate, up, activation)
+    x = arithmetic.widen(gate)
+    y = x if activation == "silu" else (x * x * 0.044715 + 1.0) * x * math.sqrt(8 / math.pi)
+    denominator = arithmetic.exp(-y)
     denominator += 1.0
-    out = arithmetic.widen(gate) / denominator
+    out = x / denominator
     out *= up
     return arithmetic.narrow(out)

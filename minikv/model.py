@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import decoder, generation, patching
-from .arithmetic import Arithmetic, Array, get_arithmetic
+from .arithmetic import Arithmetic, Array
+from .backends import get_backend
 from .caches import Cache, make_cache
 from .config import ModelConfig
 from .errors import WeightsError
@@ -96,7 +97,9 @@ class Model:
         return patching.run_with_hooks(self.weights, ids, hooks)
 
 
-def load(name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32") -> Model:
+def load(
+    name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32", backend: str = "numpy"
+) -> Model:
     """Load a fetched model by name, or any folder in Hugging Face layout. Never uses the network.
 
     Parameters
@@ -106,6 +109,8 @@ def load(name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32") -
         ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
     arithmetic : {"float32", "float64", "exact"} or Arithmetic
         How sums are taken.
+    backend : str
+        Who computes; see `minikv.backends`.
 
     Raises
     ------
@@ -116,12 +121,13 @@ def load(name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32") -
     config = ModelConfig.from_file(folder / "config.json")
     tensors = load_tensors(folder, config)
     tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
-    return Model(build(config, tensors, arithmetic), tokenizer, folder)
+    return Model(build(config, tensors, arithmetic, backend), tokenizer, folder)
 
 
 def random_model(
-    config: ModelConfig, seed: int = 0, arithmetic: str | Arithmetic = "float32", scale: float = 1.0
-) -> Model:
+    config: ModelConfig, seed: int = 0, arithmetic: str | Arithmetic = "float32",
+    scale: float = 1.0, backend: str = "numpy",
+) -> Model:  # fmt: skip
     """A model with random weights, the same on every machine; for tests and teaching.
 
     Examples
@@ -130,7 +136,7 @@ def random_model(
     >>> model.logits([3, 1, 4]).shape
     (3, 97)
     """
-    return Model(build(config, random_tensors(config, seed, scale), arithmetic))
+    return Model(build(config, random_tensors(config, seed, scale), arithmetic, backend))
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -146,8 +152,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
 def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
     """Random weights under Hugging Face's names, float32.
 
-    Uniform with variance ``scale**2 / K`` for a ``(N, K)`` matrix, 1 for the embedding; norm
-    weights are within 0.1 of 1. They are made from the raw bits of PCG64, whose stream NumPy
+    Uniform with variance ``scale**2 / K`` for a ``(N, K)`` matrix, 1 for the embedding; norms
+    multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose stream NumPy
     guarantees, by operations that round correctly: no platform changes them.
     """
     bits = np.random.PCG64(seed)
@@ -155,8 +161,10 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
     for name, shape in expected_shapes(config).items():
         raw = (bits.random_raw(math.prod(shape)) >> np.uint64(40)).astype(np.float64)
         unit = (raw - 2.0**23) / 2.0**23  # 24 bits: uniform on [-1, 1)
-        if len(shape) == 1:
-            values = 1.0 + 0.1 * unit
+        if name.endswith(".bias"):
+            values = unit
+        elif len(shape) == 1:
+            values = 1.0 - config.family.norm_offset + 0.1 * unit
         else:
             fan_in = 1 if name == "model.embed_tokens.weight" else shape[1]
             values = unit * (scale * math.sqrt(3.0 / fan_in))
@@ -165,17 +173,20 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
 
 
 def build(
-    config: ModelConfig, tensors: Mapping[str, np.ndarray], arithmetic: str | Arithmetic = "float32"
-) -> decoder.Weights:
-    """Prepare tensors under Hugging Face's names for an arithmetic."""
-    arithmetic = get_arithmetic(arithmetic, context=config.max_position_embeddings)
-    xp, rotary = arithmetic.xp, Rotary(config, arithmetic)
+    config: ModelConfig, tensors: Mapping[str, np.ndarray],
+    arithmetic: str | Arithmetic = "float32", backend: str = "numpy",
+) -> decoder.Weights:  # fmt: skip
+    """Prepare tensors under Hugging Face's names for an arithmetic on a backend."""
+    arithmetic = get_backend(backend, arithmetic, config.max_position_embeddings)
+    xp, family = arithmetic.xp, config.family
+    rotary, local = (Rotary(config, arithmetic, sliding) for sliding in (False, True))
     # glibc gives a large block back to the system when it is freed, to fault it in anew page by
     # page at the next layer, until one of its size has been freed once (mallopt(3)).
     np.empty(31 << 20, dtype=np.uint8)
 
-    def vector(name: str) -> Array:
-        return xp.asarray(np.asarray(tensors[name]), dtype=arithmetic.wide)
+    def norm(name: str) -> Array:
+        weight = xp.asarray(np.asarray(tensors[name + ".weight"]), dtype=arithmetic.wide)
+        return weight + family.norm_offset if family.norm_offset else weight
 
     def matrix(at: str, *names: str) -> Any:
         parts = [tensors[f"{at}{name}.weight"] for name in names]
@@ -186,14 +197,23 @@ def build(
 
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}."
+        heads, sandwich = at + "self_attn.", family.sandwich_norms
+        biases = [tensors[f"{heads}{x}_proj.bias"] for x in "qkv"] if family.qkv_bias else []
         return Layer(
-            index, config, arithmetic, rotary,
-            input_layernorm=vector(at + "input_layernorm.weight"),
-            qkv_proj=matrix(at + "self_attn.", "q_proj", "k_proj", "v_proj"),
-            o_proj=matrix(at + "self_attn.", "o_proj"),
-            post_attention_layernorm=vector(at + "post_attention_layernorm.weight"),
+            index, config, arithmetic, rotary if config.window(index) is None else local,
+            input_layernorm=norm(at + "input_layernorm"),
+            qkv_proj=matrix(heads, "q_proj", "k_proj", "v_proj"),
+            o_proj=matrix(heads, "o_proj"),
+            pre_mlp_layernorm=norm(
+                at + ("pre_feedforward_layernorm" if sandwich else "post_attention_layernorm")
+            ),
             gate_up_proj=matrix(at + "mlp.", "gate_proj", "up_proj"),
             down_proj=matrix(at + "mlp.", "down_proj"),
+            qkv_bias=xp.asarray(np.concatenate(biases), dtype=arithmetic.dtype) if biases else None,
+            q_norm=norm(heads + "q_norm") if family.qk_norm else None,
+            k_norm=norm(heads + "k_norm") if family.qk_norm else None,
+            post_attention_layernorm=norm(at + "post_attention_layernorm") if sandwich else None,
+            post_feedforward_layernorm=norm(at + "post_feedforward_layernorm") if sandwich else None,
         )  # fmt: skip
 
     missing = [name for name in expected_shapes(config) if name not in tensors]
@@ -204,6 +224,6 @@ def build(
         config, arithmetic,
         embed_tokens=xp.asarray(tensors["model.embed_tokens.weight"], dtype=arithmetic.dtype),
         layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
-        norm=vector("model.norm.weight"),
+        norm=norm("model.norm"),
         lm_head=matrix("", head),
     )  # fmt: skip

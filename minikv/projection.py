@@ -29,7 +29,7 @@ def kv_from_residual(
     layer : Layer
         Block l.
     projected : (T, 2*G*d), optional
-        The rows' product with k_proj and v_proj, where the caller has it already: new tokens get
+        The rows' `project`-ion by k_proj and v_proj, where the caller has it already: new tokens get
         it together with their queries.
     hook : callable, optional
         Sees and may replace ``attn.hook_k``, ``attn.hook_v`` and ``attn.hook_rot_k``.
@@ -42,14 +42,21 @@ def kv_from_residual(
     arithmetic, config, xp = layer.arithmetic, layer.config, layer.arithmetic.xp
     if projected is None:
         normalized = rms_norm(residuals, layer.input_layernorm, config.rms_norm_eps, arithmetic)
-        projected = arithmetic.linear(normalized, layer.qkv_proj[config.attention_width :, ...])
+        projected = project(normalized, layer, config.attention_width)
     both = (residuals.shape[0], 2, config.num_key_value_heads, config.head_dim)
     kv = xp.reshape(projected, both)
     k, v = kv[:, 0, ...], kv[:, 1, ...]
     if hook is not None:
         k = hook(f"blocks.{layer.index}.attn.hook_k", k)
         v = hook(f"blocks.{layer.index}.attn.hook_v", v)
+    k = rms_norm(k, layer.k_norm, config.rms_norm_eps, arithmetic)
     k = rope(k, layer.rotary(positions), arithmetic)
     if hook is not None:
         k = hook(f"blocks.{layer.index}.attn.hook_rot_k", k)
     return arithmetic.settle(k), arithmetic.settle(v)
+
+
+def project(normalized: Array, layer: Layer, start: int = 0) -> Array:
+    """``(T, D) -> (T, N)``: rows `start` and up of q_proj, k_proj, v_proj and their bias."""
+    out = layer.arithmetic.linear(normalized, layer.qkv_proj[start:, ...])
+    return out if layer.qkv_bias is None else out + layer.qkv_bias[start:]

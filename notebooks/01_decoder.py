@@ -174,7 +174,7 @@ for number, start in enumerate((0, 100, 1000)):
     turned_q = rope(q[[4], [0]][None], *angles([start + 63], plain))  # " is", head 0
     keys = np.repeat(k[[1], [0]][None], 64, axis=0)  # " capital" at 64 positions
     turned_k = rope(keys, *angles(start + 63 - distance, plain))
-    score = plain.scores(turned_q, turned_k)[0, 0]
+    score = plain.scores(turned_q, turned_k, 1 / np.sqrt(d))[0, 0]
     axes.plot(
         distance, score, label=f"query at {start + 63}", color=COLOURS[number],
         marker=MARKERS[number], markevery=(4 * number, 12), markersize=10, linewidth=5 - 2 * number,
@@ -208,7 +208,7 @@ def attention(q, k, v, sums):  # (T, H, d), (T, G, d), (T, G, d) -> (T, H, d), w
     outputs, patterns = [], []
     for head in range(H):
         shared = head // (H // G)  # the key and value head that this query head reads
-        scores = sums.scores(q[:, [head]], k[:, [shared]])
+        scores = sums.scores(q[:, [head]], k[:, [shared]], 1 / np.sqrt(d))
         weights = sums.softmax(np.where(future, -np.inf, scores))
         outputs.append(sums.weighted_sum(weights, v[:, [shared]]))
         patterns.append(weights[0])

@@ -98,7 +98,7 @@ def settle(arithmetic: Any, o: Operands) -> Any:
 
 def pattern(arithmetic: Any, o: Operands) -> Any:
     """``(T, H, S)``: the attention weights."""
-    found = arithmetic.scores(o.q, arithmetic.settle(o.k))
+    found = arithmetic.scores(o.q, arithmetic.settle(o.k), 1 / math.sqrt(o.q.shape[-1]))
     # Added, since np.where would take off the disguise that test_t07_order puts on arrays.
     found = found + np.where(o.visible, 0.0, -math.inf).astype(found.dtype)
     return np.transpose(arithmetic.softmax(found), (1, 0, 2))

@@ -428,7 +428,7 @@ counts = st.one_of(st.text(max_size=3), st.sampled_from(["-1", "9" * 30, "0", "2
 @example("h2o", {}, "0", True)
 def test_a_state_put_together_by_hand_is_refused(name, tensors, seen, signed):
     """Even one that carries the right SHA-256; unless it is a state after all."""
-    from minikv.caches.base import _digest
+    from minikv.saving import _digest
 
     cache = policy(name)
     metadata = cache.state()[1] | {"seen": seen}

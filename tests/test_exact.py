@@ -21,6 +21,7 @@ from minikv.errors import ArithmeticRangeError
 ARITHMETIC = Exact(context=1024)
 STRICT = Exact(context=1024, xp=array_api_strict)
 T, D, N, H, G, d, S = 37, 576, 192, 9, 3, 64, 300  # heads and widths of SmolLM-135M
+SCALE = 1 / math.sqrt(d)
 
 
 def draw(*shape: int, seed: int = 0, heavy: bool = False) -> np.ndarray:
@@ -38,7 +39,7 @@ def same(a: object, b: object) -> bool:
 def attend(arithmetic, q, k, v, visible):
     """Scores, pattern and result, with the keys that are not visible masked."""
     xp = arithmetic.xp
-    scores = arithmetic.scores(q, k)
+    scores = arithmetic.scores(q, k, 1 / math.sqrt(q.shape[-1]))
     scores = xp.where(visible, scores, xp.asarray(-math.inf, dtype=scores.dtype))
     pattern = arithmetic.softmax(scores)
     return scores, pattern, arithmetic.weighted_sum(pattern, v)
@@ -246,7 +247,7 @@ def test_powers_of_two_go_straight_through(power):
     pattern = attend(ARITHMETIC, Q, K, V, causal(T, S))[1]
     z = ARITHMETIC.weighted_sum(pattern, V)
     assert same(ARITHMETIC.weighted_sum(pattern, V * factor), z * factor)
-    assert same(ARITHMETIC.scores(Q * factor, K), ARITHMETIC.scores(Q, K * factor))
+    assert same(ARITHMETIC.scores(Q * factor, K, SCALE), ARITHMETIC.scores(Q, K * factor, SCALE))
 
 
 # --- distance to the true value: inequalities that follow from the grids
@@ -281,7 +282,7 @@ def test_settle_error():
 
 def test_scores_error():
     # q / sqrt(d) is off by at most 2**-52 of itself and L1(q) / sqrt(d) * 1.01 * 2**-29; k by 0.
-    got = ARITHMETIC.scores(Q, K)
+    got = ARITHMETIC.scores(Q, K, SCALE)
     q, k = Q.astype(np.float64), np.repeat(K, H // G, axis=1).astype(np.float64)
     for h in range(H):
         true = np.array([[math.fsum(a * b) for b in k[:, h]] for a in q[:, h]]) / math.sqrt(d)
@@ -294,7 +295,7 @@ def test_scores_error():
 def test_softmax_error():
     # A weight before division is off by at most delta: 1.6 ulp of exp, half a step of 2**-40, and
     # the rounding of its argument. Their sum is at least 1 and off by at most S * delta.
-    scores = ARITHMETIC.scores(Q, K) * 3
+    scores = ARITHMETIC.scores(Q, K, SCALE) * 3
     with np.errstate(under="ignore"):
         true = np.exp((scores - scores.max(-1, keepdims=True)).astype(np.longdouble))
     true /= true.sum(-1, keepdims=True)

@@ -68,8 +68,8 @@ class Arithmetic(Protocol):
         Idempotent, row by row (a row is one token and head), and what the cache then stores.
         """
 
-    def scores(self, q: Array, k: Array) -> Array:
-        """``(T, H, d), (S, G, d) -> (H, T, S)``: q . k / sqrt(d), in `wide`."""
+    def scores(self, q: Array, k: Array, scale: float) -> Array:
+        """``(T, H, d), (S, G, d) -> (H, T, S)``: scale * q . k, in `wide`."""
 
     def softmax(self, scores: Array) -> Array:
         """``(H, T, S) -> (H, T, S)`` over the last axis, in `wide`; a score of -inf weighs 0."""

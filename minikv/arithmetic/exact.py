@@ -193,13 +193,17 @@ class Exact:
             )
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
         grid = self._grid(size, norm, self.significand - self.weight_bits)
-        out = _round(wide, grid * _ROUND) @ weight.values.T
+        out = self.product(_round(wide, grid * _ROUND), weight)
         if not safe and not bool(xp.all(xp.abs(out) <= _FLOAT32_MAX)):
             raise ArithmeticRangeError(f"output of {weight.name} overflows float32")
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
         out = self.narrow(out)
         out += 0.0
         return out
+
+    def product(self, x: Any, weight: Weight) -> Any:
+        """``(T, K) -> (T, N)``, float64: the sums, exact in any order, of rows on a grid."""
+        return x @ weight.values.T
 
     def mean_square(self, x: Any) -> Any:
         xp = self.xp
@@ -219,11 +223,11 @@ class Exact:
         grid = _power_below(top) * 2.0 ** (1 - self.kv_bits)
         return self.narrow(_round(xp.astype(x, xp.float64), grid * _ROUND))
 
-    def scores(self, q: Any, k: Any) -> Any:
+    def scores(self, q: Any, k: Any, scale: float) -> Any:
         xp = self.xp
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
-        q = self.widen(q) * (1 / math.sqrt(head_dim))
+        q = self.widen(q) * scale
         size = xp.abs(q)
         # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
         grid = self._grid(size, self._estimate(size), self.significand - self.kv_bits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -42,10 +41,10 @@ class Float32:
     def settle(self, x: Any) -> Any:
         return x
 
-    def scores(self, q: Any, k: Any) -> Any:
+    def scores(self, q: Any, k: Any, scale: float) -> Any:
         tokens, heads, head_dim = q.shape
         groups = k.shape[1]
-        q = self.xp.reshape(q * (1 / math.sqrt(head_dim)), (tokens, groups, -1, head_dim))
+        q = self.xp.reshape(q * scale, (tokens, groups, -1, head_dim))
         q = self.xp.reshape(self.xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
         if q.shape[1] < k.shape[0]:  # (S, d) @ (d, few) is twice as fast as (few, d) @ (d, S)
             scores = self.xp.permute_dims(k, (1, 0, 2)) @ self.xp.permute_dims(q, (0, 2, 1))

@@ -100,7 +100,8 @@ def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None
     def attend(kv: Any) -> None:
         k, v = (xp.reshape(part, heads) for part in kv)
         for row in range(batch):
-            attention(q[row], k[row], v[row], np.array([length - 1]), np.arange(length), arithmetic)
+            attention(q[row], k[row], v[row], np.array([length - 1]), np.arange(length),
+                      arithmetic, config.attention_scale)  # fmt: skip
 
     q = random(batch, 1, config.num_attention_heads, config.head_dim)
     stream = [(random(batch * length, config.hidden_size), layer) for layer in model.layers]

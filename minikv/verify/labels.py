@@ -153,7 +153,7 @@ class LabelArithmetic:
     def settle(self, x: Labels) -> Labels:
         return Labels(np.broadcast_to(_OR.reduce(x.bits, axis=-1, keepdims=True), x.shape))
 
-    def scores(self, q: Labels, k: Labels) -> Labels:
+    def scores(self, q: Labels, k: Labels, scale: float) -> Labels:
         queries = _OR.reduce(q.bits, axis=-1).T  # (H, T)
         keys = _OR.reduce(k.bits, axis=-1).T.repeat(q.shape[1] // k.shape[1], axis=0)  # (H, S)
         return Labels(queries[:, :, None] | keys[:, None, :])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
-from ..config import LIMIT, RopeScaling, is_positive, is_whole
+from ..config import FAMILIES, FULL, LIMIT, SLIDING, ModelConfig, RopeScaling, is_positive, is_whole
 from ..errors import ConfigError
 
 # Keys of config.json that would change the forward pass, with the values that mean "not used".
 _NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
-    "hidden_act": ("silu", "swish", None),
-    "hidden_activation": ("silu", "swish", None),
-    "sliding_window": (None,),
-    "use_sliding_window": (False, None),
+    "use_bidirectional_attention": (False, None),
     "partial_rotary_factor": (1, None),
     "rope_interleaved": (False, None),
     "pretraining_tp": (0, 1, None),
@@ -25,6 +24,36 @@ _NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "final_logit_softcapping": (None,),
     "num_local_experts": (0, None),
 }
+_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_pytorch_tanh": ("gelu_pytorch_tanh",)}
+_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+             "num_attention_heads")  # fmt: skip
+# What transformers takes a missing key to mean, where that is not the same for all families.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8,
+                "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+    "gemma3_text": {
+        "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "max_position_embeddings": 131072, "sliding_window": 4096, "query_pre_attn_scalar": 256,
+        "rope_theta": 1e6, "tie_word_embeddings": True, "sliding_window_pattern": 6,
+    },
+}  # fmt: skip
+
+
+def read(path: Path) -> ModelConfig:
+    """The configuration in a file; errors name it."""
+    try:
+        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; a model folder in Hugging Face layout has a config.json"
+        ) from None
+    except (ValueError, RecursionError) as error:  # ConfigError, JSON and UTF-8 errors
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,17 +66,24 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping):
         raise ConfigError(f"config.json holds a {type(given).__name__}, expected an object")
-    if (kind := given.get("model_type", "llama")) != "llama":
-        raise ConfigError(f"model_type is {kind!r:.80}, which is not built: only 'llama'")
+    if isinstance(text := given.get("text_config"), Mapping):  # the language half of Gemma 3 4B
+        given = {"tie_word_embeddings": True, "eos_token_id": given.get("eos_token_id"), **text}
+    kind = given.get("model_type", "llama")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        built = ", ".join(map(repr, FAMILIES))
+        raise ConfigError(f"model_type is {kind!r:.80}, which is not built; built: {built}")
     for key, unused in _NOT_BUILT.items():
         if given.get(key) not in unused:
             raise ConfigError(f"{key} is {given[key]!r:.80}, a feature that is not built")
-    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                "num_attention_heads")  # fmt: skip
-    for key in required:
+    family = FAMILIES[kind]
+    for key in ("hidden_act", "hidden_activation"):
+        if given.get(key) not in (None, *_ACTIVATIONS[family.hidden_act]):
+            raise ConfigError(f"{key} is {given[key]!r:.80}, which is not built for {kind}: only "
+                              f"{family.hidden_act!r}")  # fmt: skip
+    given = _DEFAULTS[kind] | dict(given)
+    for key in _REQUIRED:
         if key not in given:
             raise ConfigError(f"config.json has no {key!r}, which every model needs")
-    rope = _rope_settings(given)
     heads, width = given["num_attention_heads"], given["hidden_size"]
     head_dim = given.get("head_dim")
     if head_dim is None:
@@ -64,40 +100,110 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     tied = given.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ConfigError(f"tie_word_embeddings is {tied!r:.80}, expected true or false")
+    types = _layer_types(given, kind)
     return {
-        **{key: given[key] for key in required},
+        **{key: given[key] for key in _REQUIRED},
         "num_key_value_heads": heads if kv_heads is None else kv_heads,
         "head_dim": head_dim,
-        "max_position_embeddings": given.get("max_position_embeddings", 2048),
+        "max_position_embeddings": given["max_position_embeddings"],
         "rms_norm_eps": given.get("rms_norm_eps", 1e-6),
         "tie_word_embeddings": tied,
         "bos_token_id": given.get("bos_token_id"),
         "eos_token_id": tuple(eos),
-        **rope,
+        "model_type": kind,
+        "query_pre_attn_scalar": given.get("query_pre_attn_scalar"),
+        "layer_types": types,
+        "sliding_window": given["sliding_window"] if types else None,
+        "rope_local_base_freq": _local_base(given) if kind == "gemma3_text" else None,
+        **_rope_settings(given),
     }
 
 
+def _layer_types(given: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """The kind of attention of each layer; empty where all layers see everything."""
+    window, types = given.get("sliding_window"), given.get("layer_types")
+    if kind == "llama" and window is not None:
+        raise ConfigError(f"sliding_window is {window!r:.80}, which llama does not have")
+    layers = given["num_hidden_layers"]
+    if not is_whole(layers, 1, 10**6):  # far more than there are; a list is made of it
+        raise ConfigError(f"num_hidden_layers is {layers!r:.80}, expected a whole number >= 1")
+    if window is None or (kind.startswith("qwen") and not given.get("use_sliding_window")):
+        return ()
+    if types is None:
+        every = given.get("sliding_window_pattern", given.get("_sliding_window_pattern"))
+        full_below = given.get("max_window_layers", 28) if kind.startswith("qwen") else 0
+        for name, number in (("sliding_window_pattern", every), ("max_window_layers", full_below)):
+            if number is not None and not is_whole(number, 0, LIMIT):
+                raise ConfigError(f"{name} is {number!r:.80}, expected a whole number")
+        types = [
+            FULL if i < full_below or (every and (i + 1) % every == 0) else SLIDING
+            for i in range(layers)
+        ]
+    if not isinstance(types, (list, tuple)):
+        raise ConfigError(f"layer_types is {types!r:.80}, expected a list")
+    return tuple(types) if SLIDING in types else ()
+
+
+def _local_base(given: Mapping[str, Any]) -> Any:
+    """Gemma 3's base for sliding layers, from either spelling."""
+    parts = given.get("rope_parameters")
+    local = parts.get(SLIDING) if isinstance(parts, Mapping) else None
+    found = local.get("rope_theta") if isinstance(local, Mapping) else None
+    return given.get("rope_local_base_freq", 10000.0 if found is None else found)
+
+
 def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """``rope_theta`` and ``rope_scaling`` from either spelling."""
+    """``rope_theta`` and ``rope_scaling``, from either spelling; of the full layers, if told."""
     merged: dict[str, Any] = {}
     for key in ("rope_parameters", "rope_scaling"):
         part = given.get(key) or {}
+        if isinstance(part, Mapping):
+            part = part.get(FULL, part)
         if not isinstance(part, Mapping):
             raise ConfigError(f"{key} is {part!r:.80}, expected an object or null")
         merged = {**part, **merged}
-    theta = given.get("rope_theta", merged.get("rope_theta", 10000.0))
+    theta = merged.get("rope_theta", given.get("rope_theta", 10000.0))
     kind = merged.get("rope_type", merged.get("type", "default"))
     if merged.get("partial_rotary_factor", 1) != 1:
         raise ConfigError("partial_rotary_factor other than 1 is a feature that is not built")
     if kind == "default":
         return {"rope_theta": theta, "rope_scaling": None}
-    if kind != "llama3":
-        raise ConfigError(f"rope_type is {kind!r:.80}, which is not built: 'default', 'llama3' are")
-    numbers: dict[str, Any] = {field.name: merged.get(field.name) for field in fields(RopeScaling)}
+    if kind not in ("llama3", "linear"):
+        raise ConfigError(f"rope_type is {kind!r:.80}, which is not built: 'default', 'linear' "
+                          "and 'llama3' are")  # fmt: skip
+    names = [field.name for field in fields(RopeScaling)][: 1 if kind == "linear" else None]
+    numbers: dict[str, Any] = {name: merged.get(name) for name in names}
     for name, value in numbers.items():
         if not is_positive(value):
-            raise ConfigError(f"{name} is {value!r:.80}, RoPE 'llama3' takes a positive number")
-    if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
-        raise ConfigError("RoPE scaling 'llama3': low_freq_factor must be below high_freq_factor")
-    numbers["original_max_position_embeddings"] = int(numbers["original_max_position_embeddings"])
+            raise ConfigError(f"{name} is {value!r:.80}, RoPE {kind!r} takes a positive number")
+    if kind == "llama3":
+        if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
+            raise ConfigError("RoPE 'llama3': low_freq_factor must be below high_freq_factor")
+        whole = int(numbers["original_max_position_embeddings"])
+        numbers["original_max_position_embeddings"] = whole
     return {"rope_theta": theta, "rope_scaling": RopeScaling(**numbers)}
+
+
+def as_json(config: ModelConfig) -> dict[str, Any]:
+    """The contents of a ``config.json`` that reads back as this `ModelConfig`."""
+    out = {k: v for k, v in asdict(config).items() if v is not None or k == "bos_token_id"}
+    activation = "hidden_activation" if config.model_type == "gemma3_text" else "hidden_act"
+    out |= {activation: config.family.hidden_act, "architectures": [_CLASSES[config.model_type]],
+            "eos_token_id": list(config.eos_token_id), "layer_types": list(config.layer_types),
+            "sliding_window": config.sliding_window}  # fmt: skip
+    if (scalar := config.query_pre_attn_scalar) and scalar.is_integer():
+        out["query_pre_attn_scalar"] = int(scalar)  # as transformers insists
+    if config.model_type.startswith("qwen"):
+        out["use_sliding_window"] = bool(config.layer_types)
+    if not config.layer_types or config.model_type == "mistral":  # whose layers are all alike
+        del out["layer_types"]
+    if config.rope_scaling is not None:
+        linear = config.rope_scaling.low_freq_factor is None
+        given = {k: v for k, v in out["rope_scaling"].items() if v is not None}
+        out["rope_scaling"] = {"rope_type": "linear" if linear else "llama3"} | given
+    return out
+
+
+_CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
+            "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+            "gemma3_text": "Gemma3ForCausalLM"}  # fmt: skip

@@ -51,6 +51,13 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "mlp.up_proj.weight": (F, D),
         "mlp.down_proj.weight": (D, F),
     }
+    if config.family.sandwich_norms:
+        layer |= {f"{place}_feedforward_layernorm.weight": (D,) for place in ("pre", "post")}
+    if config.family.qkv_bias:
+        widths = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
+        layer |= {f"self_attn.{name}.bias": (width,) for name, width in widths.items()}
+    if config.family.qk_norm:
+        layer |= {f"self_attn.{name}.weight": (config.head_dim,) for name in ("q_norm", "k_norm")}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (V, D)}
     for index in range(config.num_hidden_layers):
         shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}

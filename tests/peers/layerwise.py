@@ -53,7 +53,8 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
 
     seen: dict[str, np.ndarray] = {}
     handles = []
-    head_dim = peer.config.head_dim
+    config = peer.config
+    head_dim = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
 
     def keep(name: str, value: Any, heads: bool = False) -> None:
         array = value.detach()[0].double().numpy().copy()
@@ -79,13 +80,16 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
             projection = getattr(layer.self_attn, f"{letter}_proj")
             on_output(projection, f"{at}attn.hook_{letter}", heads=True)
         on_input(layer.self_attn.o_proj, at + "attn.hook_z", heads=True)
-        on_output(layer.self_attn, at + "hook_attn_out")
-        on_input(layer.post_attention_layernorm, at + "hook_resid_mid")
-        on_output(layer.post_attention_layernorm, at + "ln2.hook_normalized")
+        sandwich = hasattr(layer, "pre_feedforward_layernorm")
+        before = layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
+        on_output(layer.post_attention_layernorm if sandwich else layer.self_attn,
+                  at + "hook_attn_out")  # fmt: skip
+        on_input(before, at + "hook_resid_mid")
+        on_output(before, at + "ln2.hook_normalized")
         on_output(layer.mlp.gate_proj, at + "mlp.hook_pre")
         on_output(layer.mlp.up_proj, at + "mlp.hook_pre_linear")
         on_input(layer.mlp.down_proj, at + "mlp.hook_post")
-        on_output(layer.mlp, at + "hook_mlp_out")
+        on_output(layer.post_feedforward_layernorm if sandwich else layer.mlp, at + "hook_mlp_out")
         on_output(layer, at + "hook_resid_post")
     on_output(peer.model.norm, "ln_final.hook_normalized")
     try:
@@ -100,8 +104,8 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
     return out.logits[0].double().numpy(), seen
 
 
-def in_float64(peer: Any, frequencies: np.ndarray) -> Any:
-    """Make a float32 ``LlamaForCausalLM`` compute in float64 throughout; changes it in place.
+def in_float64(peer: Any, frequencies: np.ndarray, local: np.ndarray | None = None) -> Any:
+    """Make a float32 causal model compute in float64 throughout; changes it in place.
 
     ``.double()`` alone is not enough, because transformers rounds to float32 in three places
     whatever the model's dtype is:
@@ -117,21 +121,22 @@ def in_float64(peer: Any, frequencies: np.ndarray) -> Any:
     peer = peer.double()
 
     def norm_forward(module: Any) -> Any:
+        eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
+        offset = 1.0 if type(module).__name__.startswith("Gemma") else 0.0
+
         def forward(x: Any) -> Any:
-            scale = torch.sqrt((x * x).mean(-1, keepdim=True) + module.variance_epsilon)
-            return module.weight * (x / scale)
+            scale = torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+            return (offset + module.weight) * (x / scale)
 
         return forward
 
-    norms = [peer.model.norm]
-    for layer in peer.model.layers:
-        norms += [layer.input_layernorm, layer.post_attention_layernorm]
-    for norm in norms:
-        norm.forward = norm_forward(norm)
+    for module in peer.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = norm_forward(module)
 
-    single = torch.tensor(frequencies, dtype=torch.float32)
-
-    def rotary_forward(x: Any, position_ids: Any) -> Any:
+    def rotary_forward(x: Any, position_ids: Any, layer_type: str = "full_attention") -> Any:
+        given = frequencies if local is None or layer_type == "full_attention" else local
+        single = torch.tensor(given, dtype=torch.float32)
         angles = (position_ids[..., None].float() * single).double()
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
