@@ -1,0 +1,86 @@
+"""Where the arrays live and who computes on them; the decoder and the theorems are the same.
+
+====================  =======================================================  ===============
+`numpy`               the default
+`numba`               NumPy, with compiled kernels for the exact arithmetic    extra `numba`
+`torch`               PyTorch, through array-api-compat                        extra `torch`
+`cupy`                NVIDIA GPUs, through array-api-compat                    extra `cupy`
+`jax`                 without caches, which assign in place                    extra `jax`
+`array_api_strict`    refuses what the standard lacks: a test, not for use     extra `test`
+====================  =======================================================  ===============
+
+Under ``exact`` all of them give the same bits.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from ..arithmetic import Arithmetic, get_arithmetic
+from ..errors import InputError, MissingExtraError, require_extra
+
+_MODULES = {  # what to import, and the extra that brings it
+    "torch": ("array_api_compat.torch", "torch"),
+    "cupy": ("array_api_compat.cupy", "cupy"),
+    "jax": ("jax.numpy", "jax"),
+    "array_api_strict": ("array_api_strict", "test"),
+}
+BACKENDS = ("numpy", "numba", *_MODULES)
+"""Names that ``backend=`` and ``--backend`` take."""
+
+
+def get_backend(
+    name: str, arithmetic: str | Arithmetic = "float32", context: int = 2**17
+) -> Arithmetic:
+    """An arithmetic on a backend.
+
+    Parameters
+    ----------
+    name : {"numpy", "numba", "torch", "cupy", "jax", "array_api_strict"}
+    arithmetic : {"float32", "float64", "exact"} or Arithmetic
+        An `Arithmetic` passes through unchanged: it has its arrays chosen already.
+    context : int
+        The longest sum over tokens.
+
+    Raises
+    ------
+    InputError
+        If the backend or the arithmetic is unknown.
+    MissingExtraError
+        If the backend's package is not installed. Only `numba` does without, on NumPy, and says
+        so on standard error.
+
+    Examples
+    --------
+    >>> get_backend("numpy", "exact").name
+    'exact'
+    """
+    if name not in BACKENDS:
+        raise InputError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    if name == "numba" and arithmetic == "exact":
+        return _numba(context)
+    xp = np
+    if name in _MODULES:
+        module, extra = _MODULES[name]
+        xp = require_extra(module, extra, f"backend {name!r}")
+        if name == "jax":
+            require_extra("jax", extra, "").config.update("jax_enable_x64", True)
+    return get_arithmetic(arithmetic, context, xp)
+
+
+def _numba(context: int) -> Arithmetic:
+    """`NumbaExact`, or NumPy's `Exact`, whose bits are the same, where Numba cannot be used."""
+    try:
+        require_extra("numba", "numba", "backend 'numba'")
+        from .numba import NumbaExact
+
+        return NumbaExact(context)
+    except MissingExtraError as error:
+        reason = str(error)
+    except Exception as error:  # whatever a compiler may raise
+        reason = f"Numba failed: {type(error).__name__}: {error}"
+    print(f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, slower, with the "
+          "same bits", file=sys.stderr)  # fmt: skip
+    return get_arithmetic("exact", context)
