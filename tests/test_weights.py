@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import struct
@@ -531,6 +532,100 @@ except WeightsError as error:
     assert list(tmp_path.iterdir()) == []
 
 
+# GGUF files
+
+
+FROM_GGUF = {
+    "llama": replace(SMALL, num_hidden_layers=2, head_dim=4, tie_word_embeddings=False),
+    "qwen2": replace(SMALL, num_hidden_layers=2, head_dim=4, model_type="qwen2"),
+    "qwen3": replace(SMALL, num_hidden_layers=2, head_dim=8, model_type="qwen3"),
+    "gemma3": ModelConfig.from_dict({
+        "model_type": "gemma3_text", "vocab_size": 7, "hidden_size": 4, "intermediate_size": 6,
+        "num_hidden_layers": 7, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+        "query_pre_attn_scalar": 8, "sliding_window": 5, "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4, "hidden_activation": "gelu_pytorch_tanh",
+        "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention"],
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "tie_word_embeddings": True,
+    }),
+}  # fmt: skip
+
+
+def write_gguf(
+    path: Path, architecture: str, tensors: dict[str, np.ndarray], wrong: bool = False
+) -> Path:
+    """A model as llama.cpp stores it, under the names that the gguf package gives."""
+    gguf = pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    config = FROM_GGUF[architecture]
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+    if config.rope_scaling:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_scaling.factor)
+    if config.sliding_window:
+        writer.add_sliding_window(config.sliding_window)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([*"abcdef", "ab"])
+    writer.add_token_types([1] * 7)
+    writer.add_token_merges(["a b"])
+    names = gguf.get_tensor_name_map(
+        getattr(gguf.MODEL_ARCH, architecture.upper()), config.num_hidden_layers
+    )
+    for name, tensor in tensors.items():
+        if (architecture == "llama") != wrong and re.search(r"[qk]_proj\.weight", name):
+            heads = tensor.shape[0] // config.head_dim  # pairs of rows side by side
+            halves = tensor.reshape(heads, 2, config.head_dim // 2, -1)
+            tensor = np.stack([halves[:, 0], halves[:, 1]], axis=2).reshape(tensor.shape)
+        if architecture == "gemma3" and "norm" in name and not wrong:
+            tensor = tensor + np.float32(1)
+        theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        writer.add_tensor(theirs, np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("architecture", FROM_GGUF)
+def test_a_gguf_file_of_every_architecture_gives_its_tensors_and_configuration(
+    tmp_path, architecture
+):
+    from minikv.weights import gguf
+
+    config = FROM_GGUF[architecture]
+    tensors = small_tensors(config)
+    path = write_gguf(tmp_path / "a.gguf", architecture, tensors)
+    folder = gguf.convert(path, tmp_path / "out")
+    assert ModelConfig.from_file(folder / "config.json") == config
+    if architecture == "gemma3":  # 1 was added in float32, and is taken away in float32
+        one = np.float32(1)
+        tensors = {n: (t + one) - one if "norm" in n else t for n, t in tensors.items()}
+    assert same_bits(load_tensors(folder, config), tensors)
+
+
+@pytest.mark.parametrize("architecture", FROM_GGUF)
+def test_a_gguf_file_with_other_conventions_gives_other_tensors(tmp_path, architecture):
+    # The control: rows permuted where they are not, or the other way round; norms without the 1.
+    from minikv.weights import gguf
+
+    config = FROM_GGUF[architecture]
+    tensors = small_tensors(config)
+    path = write_gguf(tmp_path / "a.gguf", architecture, tensors, wrong=True)
+    loaded = load_tensors(gguf.convert(path, tmp_path / "out"), config)
+    differ = {name for name in tensors if not np.array_equal(loaded[name], tensors[name])}
+    changed = ["q_proj.weight", "k_proj.weight", *["norm"] * (architecture == "gemma3")]
+    assert differ == {name for name in tensors if any(part in name for part in changed)}
+
+
 # The real model
 
 
@@ -542,6 +637,17 @@ def test_the_real_weights_are_the_expected_ones(smollm2):
     # Made by minikv.weights.gguf from the pinned package; a change of the conversion shows here.
     assert (
         weights_hash(tensors) == "217a624a599f040faba5f2bb799cd8b94756cbf16af7f7d0bde1689b253a3f3e"
+    )
+
+
+@pytest.mark.weights
+def test_the_real_gemma_weights_are_the_expected_ones(gemma):
+    config = ModelConfig.from_file(gemma / "config.json")
+    assert config.model_type == "gemma3_text"
+    assert config.num_parameters == 268_098_176
+    assert [config.window(layer) for layer in range(18)] == ([512] * 5 + [None]) * 3
+    assert weights_hash(load_tensors(gemma, config)) == (
+        "7a1654c7fc301ada6d8b3dfecd138ecc11831bd65c9bc7be16eecd03b112a2f0"
     )
 
 
