@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import to_numpy
 from .errors import InputError
 from .model import Model
 
@@ -60,7 +61,7 @@ def hash_logits(*parts: Any) -> str:
     """SHA-256 of ``(rows, V)`` logits, one part after the other, as little-endian float32."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.ascontiguousarray(np.asarray(part), dtype="<f4").data)
+        digest.update(np.ascontiguousarray(to_numpy(part), dtype="<f4").data)
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import decoder
+from .arithmetic import to_numpy
 from .caches import Cache
 from .errors import InputError
 
@@ -79,7 +80,7 @@ def _tokens(
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
-        token = choose(np.asarray(logits)[0])
+        token = choose(to_numpy(logits)[0])
         yield token
         if token in stops:
             return

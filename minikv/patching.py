@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from . import decoder
-from .arithmetic import Array
+from .arithmetic import Array, to_numpy
 from .errors import InputError
 
 
@@ -98,6 +98,6 @@ def kl_divergence(p_logits: Array, q_logits: Array) -> np.ndarray:
 
 
 def _log_softmax(logits: Array) -> np.ndarray:
-    x = np.array(logits, dtype=np.float64, order="C")  # sums follow the layout of memory
+    x = np.array(to_numpy(logits), dtype=np.float64, order="C")  # sums follow the layout of memory
     x = x - x.max(axis=-1, keepdims=True)
     return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))

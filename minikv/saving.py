@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from .arithmetic import to_numpy
 from .errors import CacheError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Savable:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """A copy of the tensors held, and what they belong to: what a saved file contains."""
-        tensors = {name: np.array(array, order="C") for name, array in self._tensors().items()}
+        tensors = {k: np.array(to_numpy(v), order="C") for k, v in self._tensors().items()}
         seen = str(self.seen)
         return tensors, self._metadata() | {"seen": seen, "sha256": _digest(seen, tensors)}
 
@@ -98,9 +99,10 @@ class Savable:
         model = hashlib.sha256(json.dumps(self.weights.config.to_dict()).encode())
         learned = [self.weights.embed_tokens]
         learned += [value for layer in self.weights.layers for value in vars(layer).values()]
-        for array in (getattr(value, "values", value) for value in learned):
+        for value in learned:
+            array = value if hasattr(value, "shape") else getattr(value, "values", None)
             if hasattr(array, "shape"):  # a sample, every 97th number, tells models apart
-                model.update(np.asarray(array).reshape(-1)[::97].tobytes())
+                model.update(to_numpy(array).reshape(-1)[::97].tobytes())
         return {
             "policy": self.policy,
             "parameters": json.dumps(self.parameters, sort_keys=True),

@@ -39,7 +39,7 @@ _LOCK = threading.Lock()  # Numba's own threads serve one caller at a time
 def _start_threads() -> None:
     """Start OpenMP with threads that sleep while they wait, unless the user wants them to spin.
 
-    They would spin against those of NumPy's BLAS, on the same cores: measured, tens of times slower.
+    They would spin against those of NumPy's BLAS, on the same cores: tens of times slower.
     """
     chosen = "OMP_WAIT_POLICY" in os.environ
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

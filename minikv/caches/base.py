@@ -121,6 +121,11 @@ class Cache(Savable):
         return np.array(array)
 
     def _empty(self, *shape: int) -> Any:
+        if self._xp.__name__.startswith("jax"):
+            raise CacheError(
+                f"the cache {self.policy!r} assigns in place, which JAX's arrays refuse: use the "
+                "cache 'none' with it, or another backend"
+            )
         return self._xp.empty(shape, dtype=self._dtype)
 
     def _kv_bytes(self, rows: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from ..errors import CacheError
 from .base import Attended, Cache, whole
 
@@ -110,7 +111,7 @@ class Evicting(Cache):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         self._whole()
-        return {f"{name}.{index}": np.asarray(rows) for name, layers in self._arrays().items()
+        return {f"{name}.{index}": to_numpy(rows) for name, layers in self._arrays().items()
                 for index, rows in enumerate(layers)}  # fmt: skip
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from .base import Attended, Cache
 
 _FIRST_CAPACITY = 16  # tokens
@@ -47,7 +48,7 @@ class Full(Cache):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         return {
-            f"{name}.{index}": np.asarray(self._swapped(buffer[:, : self.seen, :]))
+            f"{name}.{index}": to_numpy(self._swapped(buffer[:, : self.seen, :]))
             for name, buffers in (("k", self._k), ("v", self._v))
             for index, buffer in enumerate(buffers)
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from ..errors import CacheError
 from .base import whole
 from .evicting import Evicting
@@ -45,7 +46,7 @@ class H2O(Evicting):
         super().__init__(weights, budget, {"recent": self.recent})
 
     def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
-        got = np.asarray(pattern, dtype=np.float64).sum(axis=1)  # over queries: (H, S)
+        got = to_numpy(pattern, dtype=np.float64).sum(axis=1)  # over queries: (H, S)
         per_group = got.reshape(self._row[0], -1, got.shape[-1]).sum(axis=1)
         self._scores[layer.index][: got.shape[-1]] += per_group.T
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from ..errors import CacheError
 from ..projection import kv_from_residual
 from .base import Attended, Cache
@@ -97,7 +98,7 @@ class Scheduled(Cache):
         tensors = {"step": np.array([self._step])}
         for index, slot in enumerate(self._slots):
             for name, array in zip(("k", "v", "residual"), slot, strict=True):
-                tensors[f"{name}.{index}"] = np.asarray(array[: self.seen])
+                tensors[f"{name}.{index}"] = to_numpy(array[: self.seen])
             tensors[f"has_kv.{index}"] = self._has_kv[index][: self.seen]
             tensors[f"has_residual.{index}"] = self._has_residual[index][: self.seen]
         return tensors

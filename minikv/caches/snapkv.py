@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from ..errors import CacheError
 from .base import whole
 from .evicting import Evicting
@@ -56,7 +57,7 @@ class SnapKV(Evicting):
         if self.seen:
             return
         scores = self._scores[layer.index]
-        voters = np.asarray(pattern, dtype=np.float64)[:, positions >= len(scores) - self.window]
+        voters = to_numpy(pattern, dtype=np.float64)[:, positions >= len(scores) - self.window]
         votes = voters.sum(axis=1).reshape(self._row[0], -1, voters.shape[-1]).mean(axis=1)
         scores[: votes.shape[-1]] += votes.T
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from .evicting import Evicting
 
 
@@ -22,7 +23,7 @@ class TOVA(Evicting):
     watches = True
 
     def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
-        newest = np.asarray(pattern, dtype=np.float64)[:, -1].mean(axis=0)
+        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)
         scores = self._scores[layer.index]
         scores[:] = 0.0
         scores[: len(newest)] = newest[:, None]
