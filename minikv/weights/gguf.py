@@ -128,28 +128,24 @@ def _config_json(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
     heads, width = given("attention.head_count"), given("embedding_length")
     layers, head_dim = given("block_count"), given("attention.key_length", width // heads)
     config = {
-        "model_type": _MODEL_TYPES[architecture],
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "hidden_size": width,
-        "intermediate_size": given("feed_forward_length"),
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
+        "model_type": _MODEL_TYPES[architecture], "tie_word_embeddings": tied,
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]), "hidden_size": width,
+        "intermediate_size": given("feed_forward_length"), "num_hidden_layers": layers,
+        "num_attention_heads": heads, "head_dim": head_dim,
         "num_key_value_heads": given("attention.head_count_kv", heads),
-        "head_dim": head_dim,
         "max_position_embeddings": given("context_length"),
         "rms_norm_eps": number("attention.layer_norm_rms_epsilon", 1e-5),
         "rope_theta": number("rope.freq_base", 10000.0),
-        "tie_word_embeddings": tied,
         "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-    }
+    }  # fmt: skip
     if (kind := given("rope.scaling.type", "none")) != "none":
         config["rope_scaling"] = {"rope_type": kind, "factor": number("rope.scaling.factor", 1.0)}
     if architecture == "gemma3":
         period = given("attention.sliding_window_pattern", 6)  # llama.cpp's constant
         config |= {
             "hidden_activation": "gelu_pytorch_tanh",
-            "query_pre_attn_scalar": head_dim,
+            "query_pre_attn_scalar": width // heads if layers == 62 else head_dim,  # 62: the 27B
             "sliding_window": given("attention.sliding_window"),
             "layer_types": ["sliding_attention" if layer % period else "full_attention"
                             for layer in range(1, layers + 1)],

@@ -215,7 +215,10 @@ def test_a_prompt_longer_than_the_sliding_window_is_transformers_to_1e4(long_pro
 
 @pytest.mark.peers
 def test_gemma_in_float32_is_as_close_to_float64_as_torch_is_on_a_long_text(long_prompt, gemma):
-    """Pooled over rows and vocabulary; float64 is minikv's own, tied to transformers' above."""
+    """Pooled over rows and vocabulary; float64 is minikv's own, tied to transformers' above.
+
+    Under five OpenBLAS kernels the ratio was 0.52 to 0.88.
+    """
     model, ids, theirs = long_prompt
     ours = logits_at(model, ids)
     truth = logits_at(minikv.load(gemma, arithmetic="float64"), ids)
