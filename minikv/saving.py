@@ -100,7 +100,8 @@ class Savable:
         learned = [self.weights.embed_tokens]
         learned += [value for layer in self.weights.layers for value in vars(layer).values()]
         for value in learned:
-            array = value if hasattr(value, "shape") else getattr(value, "values", None)
+            packed = getattr(value, "wide", getattr(value, "values", None))
+            array = value if hasattr(value, "shape") or callable(packed) else packed
             if hasattr(array, "shape"):  # a sample, every 97th number, tells models apart
                 model.update(to_numpy(array).reshape(-1)[::97].tobytes())
         return {

@@ -263,20 +263,20 @@ _start_threads()
 class Packed:
     """A matrix on the grids of `Exact.weight`, in float32 or as the upper halves of float32."""
 
-    rows: np.ndarray  # (N, K) float32 or uint16
+    values: np.ndarray  # (N, K) float32 or uint16
     largest: float
     name: str
 
     def __getitem__(self, at: Any) -> Packed:
-        return Packed(self.rows[at], self.largest, self.name)
+        return Packed(self.values[at], self.largest, self.name)
 
     @property
-    def values(self) -> np.ndarray:
+    def wide(self) -> np.ndarray:
         """The matrix in float64, made anew."""
-        if self.rows.dtype == np.uint16:
-            wide = np.left_shift(self.rows, 16, dtype=np.uint32)
+        if self.values.dtype == np.uint16:
+            wide = np.left_shift(self.values, 16, dtype=np.uint32)
             return wide.view(np.float32).astype(np.float64)
-        return self.rows.astype(np.float64)
+        return self.values.astype(np.float64)
 
 
 class NumbaExact(Exact):
@@ -300,11 +300,12 @@ class NumbaExact(Exact):
 
     def linear(self, x: Any, weight: Packed) -> Any:
         if len(x) <= _FEW and x.dtype == np.float32:
-            out = np.empty((len(x), len(weight.rows)), dtype=np.float32)
+            out = np.empty((len(x), len(weight.values)), dtype=np.float32)
             bits = self.significand - self.weight_bits
-            kernel = _linear if weight.rows.dtype == np.float32 else _linear_halves
+            kernel = _linear if weight.values.dtype == np.float32 else _linear_halves
             with _LOCK:
-                if kernel(np.ascontiguousarray(x), weight.rows, bits, weight.largest, out):
+                values = np.ascontiguousarray(weight.values)
+                if kernel(np.ascontiguousarray(x), values, bits, weight.largest, out):
                     return out
         return super().linear(x, weight)
 
@@ -331,10 +332,10 @@ class NumbaExact(Exact):
         return out
 
     def product(self, x: np.ndarray, weight: Packed) -> np.ndarray:
-        out = np.empty((len(x), len(weight.rows)))
-        for start in range(0, len(weight.rows), _BLOCK):
+        out = np.empty((len(x), len(weight.values)))
+        for start in range(0, len(weight.values), _BLOCK):
             part = slice(start, start + _BLOCK)
-            np.matmul(x, weight[part].values.T, out=out[:, part])
+            np.matmul(x, weight[part].wide.T, out=out[:, part])
         return out
 
     def attention(

@@ -35,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
     text.add_argument("--ids", nargs="+", type=int, metavar="ID", help="token ids in its place")
     add("--arithmetic", default="exact", metavar="A",
         help="exact (default), float32 or float64")  # fmt: skip
+    add("--backend", default="numpy", metavar="B",
+        help="numpy (default), numba, torch, cupy (GPU), jax or array_api_strict")  # fmt: skip
     add("--chunk", type=int, metavar="N", help="feed N tokens a call (default: all in one)")
     add("--json", action="store_true", help="print JSON")
     add("--everywhere", action="store_true",
@@ -62,7 +64,7 @@ def _fingerprint(args: argparse.Namespace) -> int | None:
     if args.python:
         raise InputError("--python is for --everywhere; run the other interpreter's own minikv")
     with status(f"loading {args.model}"):
-        model = load(args.model, args.arithmetic)
+        model = load(args.model, args.arithmetic, args.backend)
         assert model.folder is not None
         weights = weights_hash(load_tensors(model.folder, model.config))
     with status(f"reading {len(ids)} tokens"):
@@ -71,7 +73,7 @@ def _fingerprint(args: argparse.Namespace) -> int | None:
         "fingerprint": digest, "weights": weights, "model": args.model,
         "arithmetic": args.arithmetic, "tokens": len(ids), "chunk": args.chunk,
     }  # fmt: skip
-    where = {"minikv": __version__, **environment()}
+    where = {"minikv": __version__, "backend": args.backend, **environment()}
     if args.json:
         print_json({**figures, "ids": list(ids), "environment": where})
         return None

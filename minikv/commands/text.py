@@ -31,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
          "a name that `minikv fetch --list` shows, or a folder (default: %(default)s)"),
         ("--arithmetic", str, "float32", "A",
          "float32 (fast; default), float64, or exact (the same bits on every machine)"),
+        ("--backend", str, "numpy", "B",
+         "numpy (default), numba (compiled; for exact), torch, cupy (GPU) or jax"),
         ("--max-new-tokens", int, 128, "N", "default: %(default)s"),
         ("--temperature", float, 0.0, "T", "0: the likeliest token (default); above 0: drawn"),
         ("--top-k", int, None, "K", "draw among the K likeliest tokens"),
@@ -145,7 +147,7 @@ def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer, partial[Iterator[
     if args.fetch:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
-        model = load(args.model, args.arithmetic)
+        model = load(args.model, args.arithmetic, args.backend)
     if (tokenizer := model.tokenizer) is None:
         raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
