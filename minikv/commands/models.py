@@ -84,21 +84,12 @@ def _fetch(args: argparse.Namespace) -> None:
     print("\ngated: accept the licence on the model's page of the hub, and run  hf auth login")
 
 
-_PER_TOKEN = {
-    "full_kv": "keys and values of all layers",
-    "one_residual": "one residual",
-    "kv_per_residual": "  keys and values / one residual",
-    "residual_per_layer": "a residual at every layer",
-    "residual_per_layer_per_kv": "  residual at every layer / keys and values",
-    "token_id": "a token id",
-}
-
-
 def _inspect(args: argparse.Namespace) -> None:
     import numpy as np
 
     from ..arithmetic import get_arithmetic
     from ..config import ModelConfig
+    from ..experiments.memory import per_token
     from ..weights import load_tensors, resolve
 
     folder = resolve(args.name)
@@ -110,25 +101,20 @@ def _inspect(args: argparse.Namespace) -> None:
              "largest": float(max(tensor.max(), -tensor.min()))}
             for name, tensor in loaded.items()
         ]  # fmt: skip
-    per_token: dict[str, dict[str, float]] = {key: {} for key in _PER_TOKEN}
-    for dtype in ("float32", "bfloat16"):
-        kv, one = config.kv_bytes_per_token(dtype), config.residual_bytes_per_token(dtype)
-        every = config.num_hidden_layers * one
-        figures = (kv, one, kv / one, every, every / kv, 4)
-        for key, figure in zip(_PER_TOKEN, figures, strict=True):
-            per_token[key][dtype] = figure
     per_weight = {
         name: np.dtype(get_arithmetic(name).wide).itemsize
         for name in ("float32", "float64", "exact")
     }
     if args.json:
         print_json({
-            "folder": str(folder), "config": asdict(config), "parameters": config.num_parameters,
-            "bytes_per_token": per_token, "bytes_per_weight": per_weight, "tensors": tensors,
+            "folder": str(folder), "config": asdict(config), "family": asdict(config.family),
+            "parameters": config.num_parameters, "bytes_per_token": per_token(config),
+            "bytes_per_weight": per_weight, "tensors": tensors,
         })  # fmt: skip
         return
     print(f"{args.name}: {config.num_parameters:,} parameters, all finite, in {folder}\n")
-    print_table(["configuration", ""], ([key, str(value)] for key, value in asdict(config).items()))
+    told = asdict(config) | asdict(config.family)
+    print_table(["configuration", ""], ([key, str(value)] for key, value in told.items()))
     rows: dict[str, list[Any]] = {}
     for tensor in tensors:
         name = tensor["name"]
@@ -139,9 +125,14 @@ def _inspect(args: argparse.Namespace) -> None:
     print()
     print_table(["tensor", "shape", "count", "parameters", "largest"], rows.values())
     print()
-    print_table(
-        ["bytes per token", "float32", "bfloat16"],
-        ([label, *per_token[key].values()] for key, label in _PER_TOKEN.items()),
-    )
+    print_bytes(config)
     print()
     print_table(["arithmetic", "bytes a weight"], per_weight.items())
+
+
+def print_bytes(config: Any) -> None:
+    """Print what a token costs as keys and values, as residuals, or as its id."""
+    from ..experiments.memory import PER_TOKEN, per_token
+
+    figures = ([PER_TOKEN[key], *row.values()] for key, row in per_token(config).items())
+    print_table(["bytes per token", "float32", "bfloat16"], figures)

@@ -12,10 +12,13 @@ import numpy as np
 
 from ..caches import Cache, Residual
 from ..caches.residual import _CHUNK, checkpoint_layers
+from ..config import SLIDING, ModelConfig
 from ..decoder import forward
 from ..errors import InputError
 from ..layers import _QUERY_BLOCK
 from ..model import Model
+from ..verify.shapes import SHAPES as SHAPES
+from ..verify.shapes import shape
 from . import Progress, policy_cache, silent
 
 SETTINGS = ("full", "residual:every@128", "residual:5@128", "residual:embedding@128",
@@ -164,18 +167,10 @@ def peak_formula(cache: Cache, new: int) -> int:
     return size * (held + seen * kv + max(replay + waiting, own + stream))
 
 
-# Layers, hidden size, K/V heads and head size, from the models' published config.json files.
-SHAPES = {
-    "smollm-135m": (30, 576, 3, 64), "smollm-360m": (32, 960, 5, 64),
-    "smollm-1.7b": (24, 2048, 32, 64), "qwen2.5-0.5b": (24, 896, 2, 64),
-    "llama-3.2-1b": (16, 2048, 8, 64), "llama-3.2-3b": (28, 3072, 8, 128),
-    "gemma-3-270m": (18, 640, 1, 256), "gemma-3-1b": (26, 1152, 1, 256),
-    "gemma-3-4b": (34, 2560, 4, 256),
-}  # fmt: skip
 PAPER_FULL, PAPER_DIRECT, PAPER_TURNS = 103, 42, 20  # MB after so many turns, at gemma-3-4b
 
 
-def shape_bytes(name: str, kept: str | int) -> int:
+def shape_bytes(model: str | ModelConfig, kept: str | int) -> int:
     """Bytes that a token keeps at a model's shape in bfloat16: ``"K/V"``, or checkpoints.
 
     Examples
@@ -183,12 +178,47 @@ def shape_bytes(name: str, kept: str | int) -> int:
     >>> shape_bytes("gemma-3-4b", "K/V"), shape_bytes("gemma-3-4b", "embedding")
     (139264, 5120)
     """
-    if name not in SHAPES:
-        raise InputError(f"shape {name!r} is unknown; choose {', '.join(SHAPES)}")
-    layers, hidden_size, kv_heads, head_dim = SHAPES[name]
+    config = shape(model) if isinstance(model, str) else model
     if kept == "K/V":
-        return layers * 2 * kv_heads * head_dim * 2
-    return 4 if kept == "tokens" else len(checkpoint_layers(kept, layers)) * hidden_size * 2
+        return config.kv_bytes_per_token("bfloat16")
+    checkpoints = len(checkpoint_layers(kept, config.num_hidden_layers))
+    return 4 if kept == "tokens" else checkpoints * config.residual_bytes_per_token("bfloat16")
+
+
+PER_TOKEN = {
+    "full_kv": "keys and values of all layers",
+    "one_residual": "one residual",
+    "kv_per_residual": "  keys and values / one residual",
+    "residual_per_layer": "a residual at every layer",
+    "residual_per_layer_per_kv": "  residual at every layer / keys and values",
+    "token_id": "a token id",
+    "unbounded_kv": "keys and values of layers that see all",
+    "window_kv": "  and of sliding layers, for all tokens together",
+}
+
+
+def per_token(config: ModelConfig) -> dict[str, dict[str, float]]:
+    """What `PER_TOKEN` names, in bytes by dtype; its last two only where layers slide.
+
+    Once their window is full, a cache that drops what no token can see any more holds for sliding
+    layers as many tokens as the window, and grows by the others' K and V alone.
+
+    Examples
+    --------
+    >>> per_token(shape("gemma-3-4b"))["unbounded_kv"]
+    {'float32': 40960, 'bfloat16': 20480}
+    """
+    told: dict[str, dict[str, float]] = {}
+    layers, sliding = config.num_hidden_layers, config.layer_types.count(SLIDING)
+    for dtype in ("float32", "bfloat16"):
+        kv, one = config.kv_bytes_per_token(dtype), config.residual_bytes_per_token(dtype)
+        figures = [kv, one, kv / one, layers * one, layers * one / kv, 4]
+        if sliding:
+            local = kv // layers * sliding
+            figures += [kv - local, local * (config.sliding_window or 0)]
+        for key, figure in zip(PER_TOKEN, figures, strict=False):
+            told.setdefault(key, {})[dtype] = figure
+    return told
 
 
 def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[dict[str, Any]], str]:
@@ -210,7 +240,7 @@ def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[di
     [{'setting': 'full', 'turn': 20, 'tokens': 776, 'bytes': 108068864},
      {'setting': 'residual@128', 'turn': 20, 'tokens': 776, 'bytes': 21798912}]
     """
-    kv, each = shape_bytes(name, "K/V"), shape_bytes(name, "embedding")
+    config, kv, each = shape(name), shape_bytes(name, "K/V"), shape_bytes(name, "embedding")
     paper, rows = paper_budget(2**20), []
     for turn in range(1, PAPER_TURNS + 1):
         seen = round(paper["tokens"] * turn / PAPER_TURNS)
@@ -223,6 +253,13 @@ def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[di
         f"every layer {shape_bytes(name, 'every'):,}.\nBytes held after each turn, without working "
         "memory: K and V of the newest `budget` tokens, one residual for each.\n"
     )
+    if window := config.sliding_window:
+        figures = per_token(config)
+        note += (
+            f"K and V count at all layers, as in the paper. After {window} tokens the sliding ones "
+            f"need {figures['window_kv']['bfloat16']:,} bytes and no more,\nthe others "
+            f"{figures['unbounded_kv']['bfloat16']:,} a token.\n"
+        )
     for size, given in (("10^6", paper_budget(10**6)), ("2^20", paper)):
         note += (f"With MB = {size} bytes, the paper's 103 MB are {given['tokens']} tokens of "
                  f"Gemma 3-4B, and 42 MB is a budget of {given['budget']}.\n")  # fmt: skip

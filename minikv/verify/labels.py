@@ -91,7 +91,7 @@ def _bits(value: Any) -> np.ndarray:
 class Namespace:
     """The part of the array API that the decoder uses, on `Labels`."""
 
-    float32 = float64 = "labels"
+    __name__ = float32 = float64 = "labels"  # as a module has one
 
     def __getattr__(self, name: str) -> Any:
         raise UnknownOperation(f"the operation {name!r} is not known to the certificate")
@@ -187,8 +187,8 @@ class Certificate:
 
 def label_weights(config: ModelConfig) -> Weights:
     """Weights of a shape, without numbers: they depend on no input."""
-    zeros = {
-        name: np.broadcast_to(np.float32(0), shape)
+    zeros = {  # of a projection only how many rows it has is used: 4B parameters need no memory
+        name: np.broadcast_to(np.float32(0), (shape[0], 0) if "_proj.weight" in name else shape)
         for name, shape in expected_shapes(config).items()
     }
     return build(config, zeros, LabelArithmetic())
