@@ -100,10 +100,12 @@ class Savable:
         learned = [self.weights.embed_tokens]
         learned += [value for layer in self.weights.layers for value in vars(layer).values()]
         for value in learned:
-            packed = getattr(value, "wide", getattr(value, "values", None))
-            array = value if hasattr(value, "shape") or callable(packed) else packed
+            array = value if hasattr(value, "shape") else getattr(value, "values", None)
             if hasattr(array, "shape"):  # a sample, every 97th number, tells models apart
-                model.update(to_numpy(array).reshape(-1)[::97].tobytes())
+                sample = to_numpy(array).reshape(-1)[::97]
+                if sample.dtype == np.uint16:  # bfloat16, as the backend numba keeps it
+                    sample = np.left_shift(sample, 16, dtype=np.uint32).view(np.float32)
+                model.update(sample.astype(np.float32).tobytes())
         return {
             "policy": self.policy,
             "parameters": json.dumps(self.parameters, sort_keys=True),
