@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -25,6 +26,10 @@ else:
     settings.register_profile("ci", max_examples=100, derandomize=True, **common)
     settings.register_profile("thorough", max_examples=1000, **common)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# The doctests' collector imports every module; this one cannot be without its extra.
+missing = importlib.util.find_spec("numba") is None
+collect_ignore = ["minikv/backends/numba.py"] if missing else []
 
 TINY = Path(__file__).parent / "tests" / "fixtures" / "tiny"
 REAL = "smollm2-135m-instruct"
@@ -68,15 +73,16 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
-def gemma() -> Path:
-    """Folder of Gemma 3 270M; skips without it, since it takes 1.1 GB of disk."""
+def gemma(request: pytest.FixtureRequest) -> Path:
+    """Folder of Gemma 3 270M, which takes 1.1 GB of disk; only for tests marked ``weights``."""
     from minikv.errors import FetchError
     from minikv.weights.fetch import resolve
 
     try:
         return resolve("gemma-3-270m")
     except FetchError as error:
-        pytest.skip(f"needs real weights: {error}")
+        missing = pytest.fail if request.config.getoption("--require-weights") else pytest.skip
+        missing(f"needs real weights: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ a first session:
   minikv chat                                         talk; Ctrl-D leaves
   minikv inspect                                      what the model holds, and bytes per token
   minikv fingerprint                                  the same digits on every machine
-  minikv prove                                        the ten theorems, on random models
+  minikv prove                                        the eleven theorems, on random models
 
 Every command has --help with examples, and --json where it prints figures."""
 

@@ -153,8 +153,8 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
     """Random weights under Hugging Face's names, float32.
 
     Uniform with variance ``scale**2 / K`` for a ``(N, K)`` matrix, 1 for the embedding; norms
-    multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose stream NumPy
-    guarantees, by operations that round correctly: no platform changes them.
+    multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose
+    stream NumPy guarantees, by operations that round correctly: no platform changes them.
     """
     bits = np.random.PCG64(seed)
     tensors = {}
@@ -184,7 +184,9 @@ def build(
     # page at the next layer, until one of its size has been freed once (mallopt(3)).
     np.empty(31 << 20, dtype=np.uint8)
 
-    def norm(name: str) -> Array:
+    def norm(name: str, there: bool = True) -> Any:
+        if not there:
+            return None
         weight = xp.asarray(np.asarray(tensors[name + ".weight"]), dtype=arithmetic.wide)
         return weight + family.norm_offset if family.norm_offset else weight
 
@@ -210,10 +212,10 @@ def build(
             gate_up_proj=matrix(at + "mlp.", "gate_proj", "up_proj"),
             down_proj=matrix(at + "mlp.", "down_proj"),
             qkv_bias=xp.asarray(np.concatenate(biases), dtype=arithmetic.dtype) if biases else None,
-            q_norm=norm(heads + "q_norm") if family.qk_norm else None,
-            k_norm=norm(heads + "k_norm") if family.qk_norm else None,
-            post_attention_layernorm=norm(at + "post_attention_layernorm") if sandwich else None,
-            post_feedforward_layernorm=norm(at + "post_feedforward_layernorm") if sandwich else None,
+            q_norm=norm(heads + "q_norm", family.qk_norm),
+            k_norm=norm(heads + "k_norm", family.qk_norm),
+            post_attention_layernorm=norm(at + "post_attention_layernorm", sandwich),
+            post_feedforward_layernorm=norm(at + "post_feedforward_layernorm", sandwich),
         )  # fmt: skip
 
     missing = [name for name in expected_shapes(config) if name not in tensors]

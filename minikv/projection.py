@@ -29,8 +29,8 @@ def kv_from_residual(
     layer : Layer
         Block l.
     projected : (T, 2*G*d), optional
-        The rows' `project`-ion by k_proj and v_proj, where the caller has it already: new tokens get
-        it together with their queries.
+        The rows' product with k_proj and v_proj, by `project`, where the caller has it already:
+        new tokens get it together with their queries.
     hook : callable, optional
         Sees and may replace ``attn.hook_k``, ``attn.hook_v`` and ``attn.hook_rot_k``.
 

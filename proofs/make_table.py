@@ -1,4 +1,4 @@
-"""Write the table of T1 to T10 into README.md, from the files that it links to.
+"""Write the table of T1 to T11 into README.md, from the files that it links to.
 
 ::
 
@@ -79,7 +79,11 @@ def properties(theorem: Theorem) -> str:
 
 
 def weights(theorem: Theorem) -> str:
-    return link("SmolLM2", "test_real_weights.py", r"^def test_holds_on_real_weights")
+    gemma = link("Gemma 3", "test_real_weights.py", r"^def test_holds_on_gemma")
+    if theorem.windowed:
+        return gemma
+    smollm = link("SmolLM2", "test_real_weights.py", r"^def test_holds_on_real_weights")
+    return f"{smollm}, {gemma}"
 
 
 def control(theorem: Theorem) -> str:

@@ -7,20 +7,22 @@ import itertools
 from hypothesis import strategies as st
 
 from minikv import ModelConfig
+from minikv.config import FAMILIES, FULL, SLIDING
 from minikv.verify import Case
 
 CONTEXT = 24  # tokens; some texts fill it
 
 
 @st.composite
-def configs(draw: st.DrawFn, max_layers: int = 4) -> ModelConfig:
-    """Shapes with one to four blocks, MHA, GQA and MQA, odd sizes, tied or not."""
-    groups = draw(st.integers(1, 3))
+def configs(draw: st.DrawFn, max_layers: int = 4, windowed: bool = False) -> ModelConfig:
+    """All families, one to four blocks, windows, MHA, GQA and MQA, odd sizes, tied or not."""
+    groups, layers = draw(st.integers(1, 3)), draw(st.integers(1, max_layers))
+    kinds = st.tuples(*[st.sampled_from([FULL, SLIDING])] * layers).filter(lambda t: SLIDING in t)
     return ModelConfig(
         vocab_size=draw(st.integers(5, 61)),
         hidden_size=draw(st.integers(1, 41)),
         intermediate_size=draw(st.integers(1, 53)),
-        num_hidden_layers=draw(st.integers(1, max_layers)),
+        num_hidden_layers=layers,
         num_attention_heads=groups * draw(st.integers(1, 3)),
         num_key_value_heads=groups,
         head_dim=2 * draw(st.sampled_from([1, 2, 3, 5, 8, 32])),
@@ -28,13 +30,18 @@ def configs(draw: st.DrawFn, max_layers: int = 4) -> ModelConfig:
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
         rope_theta=draw(st.sampled_from([2.0, 1e4, 1e6])),
         tie_word_embeddings=draw(st.booleans()),
+        model_type=draw(st.sampled_from(sorted(FAMILIES))),
+        layer_types=draw(kinds if windowed else st.just(()) | kinds),
+        sliding_window=draw(st.integers(1, 8)),  # read where a layer slides
     )
 
 
 @st.composite
-def cases(draw: st.DrawFn, max_layers: int = 4, min_tokens: int = 1, scales=None) -> Case:
+def cases(
+    draw: st.DrawFn, max_layers: int = 4, min_tokens: int = 1, scales=None, windowed: bool = False
+) -> Case:
     """A random model, two texts of the same length, and a way to cut the first into calls."""
-    config = draw(configs(max_layers))
+    config = draw(configs(max_layers, windowed))
     length = draw(st.one_of(st.integers(min_tokens, 12), st.just(CONTEXT)))
     token = st.integers(0, config.vocab_size - 1)
     text = st.lists(token, min_size=length, max_size=length).map(tuple)

@@ -1,15 +1,16 @@
-"""W: every theorem on SmolLM2-135M-Instruct, at every layer, across kinds of text."""
+"""W: every theorem on SmolLM2-135M-Instruct and Gemma 3 270M, at every layer, across texts."""
 
 from __future__ import annotations
 
 import pytest
 
 from minikv.verify import THEOREMS
-from minikv.verify.texts import TEXTS, real_cases
+from minikv.verify.texts import TEXTS, long_cases, real_cases
 from minikv.verify.theorems import last_position_patch
 
 pytestmark = pytest.mark.weights
-MODEL = "smollm2-135m-instruct"
+MODEL, GEMMA = "smollm2-135m-instruct", "gemma-3-270m"
+UNWINDOWED = [id for id, theorem in THEOREMS.items() if not theorem.windowed]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def cases():
     return real_cases(MODEL)
 
 
-@pytest.mark.parametrize("theorem", list(THEOREMS))
+@pytest.mark.parametrize("theorem", UNWINDOWED)
 def test_holds_on_real_weights(theorem, cases):
     # The two texts of a case are of different kinds; each theorem takes one of the four pairs,
     # T2, which is about pairs, takes them all.
@@ -26,7 +27,7 @@ def test_holds_on_real_weights(theorem, cases):
         THEOREMS[theorem].check(case)
 
 
-@pytest.mark.parametrize("theorem", list(THEOREMS))
+@pytest.mark.parametrize("theorem", UNWINDOWED)
 def test_control_makes_a_difference_on_real_weights(theorem, cases):
     assert THEOREMS[theorem].control(cases[0])
 
@@ -35,3 +36,16 @@ def test_patching_the_last_position_alone_is_not_enough_at_any_layer_but_the_las
     case = cases[0]
     losses = [last_position_patch(case, layer) for layer in range(len(case.model.layers) - 1)]
     assert min(losses) > 1e-6  # nats; at the last layer the last position is all that is read
+
+
+@pytest.fixture(scope="module")
+def gemma_cases(gemma):
+    return {False: real_cases(GEMMA), True: long_cases(GEMMA)}
+
+
+@pytest.mark.parametrize("theorem", list(THEOREMS))
+def test_holds_on_gemma(theorem, gemma_cases):
+    case = gemma_cases[THEOREMS[theorem].windowed][0]
+    assert THEOREMS[theorem].applies(case)
+    THEOREMS[theorem].check(case)
+    assert THEOREMS[theorem].control(case)

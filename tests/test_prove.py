@@ -77,7 +77,7 @@ def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
     assert "\nT1 " not in out
 
 
-@pytest.mark.parametrize("wrong", [["--only", "T11"], ["--seed", "-1"], ["--model", "no-such"]])
+@pytest.mark.parametrize("wrong", [["--only", "T12"], ["--seed", "-1"], ["--model", "no-such"]])
 def test_wrong_input_is_one_line(wrong, capsys):
     assert main(["prove", *wrong]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

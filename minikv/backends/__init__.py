@@ -15,6 +15,7 @@ Under ``exact`` all of them give the same bits.
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy as np
 
@@ -65,6 +66,8 @@ def get_backend(
     if name in _MODULES:
         module, extra = _MODULES[name]
         xp = require_extra(module, extra, f"backend {name!r}")
+        if name == "torch":  # weights are views of a file; nothing ever writes to them
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if name == "jax":
             require_extra("jax", extra, "").config.update("jax_enable_x64", True)
     return get_arithmetic(arithmetic, context, xp)

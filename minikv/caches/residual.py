@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import to_numpy
 from ..decoder import Span, block, embed
 from ..errors import CacheError
 from ..projection import kv_from_residual
@@ -35,14 +36,18 @@ class Residual(Cache):
         Layers whose input residual is kept: the first alone (one vector a token), not even that
         (the token id, 4 bytes), all of them (recomputing is one projection), every k-th, or a set
         that contains 0.
+    forget : bool
+        Drop the rows of checkpoints that no later token can depend on, in chunks. That needs
+        sliding windows in all layers that a checkpoint is for: it then keeps `reach` rows, up to
+        the next checkpoint (T11). `truncate` can go back no further than what is left allows.
 
     Notes
     -----
     Bytes held: ``stored * L * 2 * G * d * s + seen * len(checkpoints) * D * s``, or ``seen * 4``
-    for the second term with token ids, where `stored` is ``min(seen, budget)``; after `truncate`
-    or an interrupted call it is less, until the next call. A checkpoint is kept for recent tokens
-    too: it is what they will be recomputed from. An interrupted call loses nothing: all K/V count
-    as evicted, since it may have overwritten some.
+    for the second term with token ids, less what is forgotten, where `stored` is ``min(seen,
+    budget)``; after `truncate` or an interrupted call it is less, until the next call. A checkpoint
+    is kept for recent tokens too: it is what they will be recomputed from. An interrupted call
+    loses nothing: all K/V count as evicted, since it may have overwritten some.
 
     Raises
     ------
@@ -53,15 +58,21 @@ class Residual(Cache):
     policy = "residual"
 
     def __init__(
-        self, weights: Any, budget: int = 128, checkpoints: str | int | Iterable[int] = "embedding"
-    ) -> None:
+        self, weights: Any, budget: int = 128,
+        checkpoints: str | int | Iterable[int] = "embedding", forget: bool = False,
+    ) -> None:  # fmt: skip
         self.budget = whole("budget", budget, 0)
         self.layers_kept = checkpoint_layers(checkpoints, len(weights.layers))
         self._tokens_only = checkpoints == "tokens"
         self._capacity = min(self.budget, weights.config.max_position_embeddings)
         self._width = weights.config.hidden_size
         kept = "tokens" if self._tokens_only else list(self.layers_kept)
-        super().__init__(weights, {"budget": self.budget, "checkpoints": kept})
+        ends = (*self.layers_kept[1:], len(weights.layers))
+        reach = map(weights.config.reach, self.layers_kept, ends)
+        self._needed = dict(zip(self.layers_kept, reach, strict=True)) if forget else {}
+        super().__init__(
+            weights, {"budget": self.budget, "checkpoints": kept, "forget": bool(forget)}
+        )
 
     def reset(self) -> None:
         self.seen = self._evicted = 0  # tokens 0 to _evicted have no K/V here
@@ -71,6 +82,7 @@ class Residual(Cache):
         empty = xp.empty((0,), dtype=xp.int32) if self._tokens_only else self._empty(0, self._width)
         self._rows = {layer: Rows(xp, empty) for layer in self.layers_kept}
         self._replayed: list[Any] = []
+        self._first = 0  # rows before it are not replayed
         self._open = False  # whether a call has begun to overwrite the rings
 
     def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +97,9 @@ class Residual(Cache):
     def advance(self, tokens: int) -> None:
         super().advance(tokens)
         self._evicted, self._open = max(0, self.seen - self._capacity), False
+        for layer, needed in self._needed.items():
+            if needed is not None:
+                self._rows[layer].forget(self.seen - needed)
 
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         self._open = True
@@ -94,17 +109,17 @@ class Residual(Cache):
         ring_k, ring_v = self._k[index], self._v[index]
         if end <= self._capacity and not self._evicted:  # nothing to recompute, no wrap
             ring_k[self.seen : end], ring_v[self.seen : end] = k, v
-            return np.arange(end), ring_k[:end], ring_v[:end]
+            return np.arange(end), ring_k[:end, ...], ring_v[:end, ...]
 
         all_k, all_v = self._empty(end, *self._row), self._empty(end, *self._row)
         self._recompute(layer, all_k, all_v)
         for rows, at in self._ring_slices(self._evicted, self.seen):
-            all_k[rows], all_v[rows] = ring_k[at], ring_v[at]
-        all_k[self.seen :], all_v[self.seen :] = k, v
+            all_k[rows, ...], all_v[rows, ...] = ring_k[at, ...], ring_v[at, ...]
+        all_k[self.seen :, ...], all_v[self.seen :, ...] = k, v
         oldest = max(0, end - self._capacity)
         first = oldest if oldest < self._evicted else max(oldest, self.seen)  # not in the ring yet
         for rows, at in self._ring_slices(first, end):
-            ring_k[at], ring_v[at] = all_k[rows], all_v[rows]
+            ring_k[at, ...], ring_v[at, ...] = all_k[rows, ...], all_v[rows, ...]
         return np.arange(end), all_k, all_v
 
     def _recompute(self, layer: Any, all_k: Any, all_v: Any) -> None:
@@ -114,11 +129,16 @@ class Residual(Cache):
         stored = self._rows.get(layer.index)
         prefix = _Prefix(all_k, all_v)
         if stored is not None:
-            self._replayed = [None] * len(stored.chunks)
-        for number, start in enumerate(range(0, self._evicted, _CHUNK)):
-            stop = min(start + _CHUNK, self._evicted)
-            rows = self._replayed[number] if stored is None else stored.chunks[number]
-            rows = rows[: stop - start]
+            self._replayed = [None] * (stored.length // _CHUNK + 1)
+            self._first = min(stored.first, self._evicted)
+        all_k[: self._first, ...], all_v[: self._first, ...] = (
+            0.0,
+            0.0,
+        )  # hidden, but must be numbers
+        for start in range(self._first, self._evicted, _CHUNK):
+            stop, number = min(start + _CHUNK, self._evicted), start // _CHUNK
+            rows = self._replayed[number] if stored is None else stored.chunk(start)
+            rows = rows[: stop - start, ...]
             if self._tokens_only and layer.index == 0:
                 rows = embed(self.weights, rows)
             at = np.arange(start, stop)
@@ -126,7 +146,7 @@ class Residual(Cache):
                 span = Span(slice(0, stop - start), at, prefix)
                 self._replayed[number] = block(layer, rows, at, [span])
             else:
-                all_k[start:stop], all_v[start:stop] = kv_from_residual(rows, at, layer)
+                all_k[start:stop, ...], all_v[start:stop, ...] = kv_from_residual(rows, at, layer)
         if not carry_on:
             self._replayed = []
 
@@ -145,18 +165,23 @@ class Residual(Cache):
     @property
     def nbytes(self) -> int:
         width = 4 if self._tokens_only else self._width * self._itemsize
-        checkpoints = self.seen * width * len(self._rows)
-        return self._kv_bytes(self.stored) * len(self._k) + checkpoints
+        rows = sum(self.seen - rows.first for rows in self._rows.values())
+        return self._kv_bytes(self.stored) * len(self._k) + rows * width
 
     def _truncate(self, length: int) -> None:
+        for layer, rows in self._rows.items():
+            least = rows.first + (self._needed.get(layer) or 0) if rows.first else 0
+            if length < least:
+                raise CacheError(f"cannot truncate to {length} tokens, below {least}: what they "
+                                 "depend on is forgotten; reset, or set forget=False")  # fmt: skip
         self._evicted = min(self._evicted, length)
 
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors, start = {}, self.seen - self.stored
         for name, rings in (("k", self._k), ("v", self._v)):
             for index, ring in enumerate(rings):
-                parts = [np.asarray(ring[at]) for _, at in self._ring_slices(start, self.seen)]
-                tensors[f"{name}.{index}"] = np.concatenate([np.asarray(ring[:0]), *parts])
+                parts = [to_numpy(ring[at, ...]) for _, at in self._ring_slices(start, self.seen)]
+                tensors[f"{name}.{index}"] = np.concatenate([to_numpy(ring[:0, ...]), *parts])
         for index, rows in self._rows.items():
             tensors[f"checkpoint.{index}"] = rows.joined(self.seen)
         return tensors
@@ -170,11 +195,16 @@ class Residual(Cache):
             for index, ring in enumerate(rings):
                 given = self._checked(tensors[f"{name}.{index}"], held, *self._row)
                 for part, at in self._ring_slices(start, self.seen):
-                    ring[at] = self._xp.asarray(given[part.start - start : part.stop - start])
+                    ring[at, ...] = self._xp.asarray(given[part.start - start : part.stop - start])
         for index, rows in self._rows.items():
             width, dtype = ((), "int32") if self._tokens_only else ((self._width,), "")
             saved = tensors[f"checkpoint.{index}"]
-            rows.append(self._xp.asarray(self._checked(saved, self.seen, *width, dtype=dtype)))
+            needed = self._needed.get(index)
+            rows.first = rows.length = max(0, self.seen - len(saved))
+            if rows.first and (needed is None or rows.first % _CHUNK or len(saved) < needed):
+                raise ValueError(f"it has {len(saved)} rows of checkpoint {index}, too few")
+            checked = self._checked(saved, self.seen - rows.first, *width, dtype=dtype)
+            rows.append(self._xp.asarray(checked))
 
 
 class Rows:
@@ -186,7 +216,7 @@ class Rows:
     def __init__(self, xp: Any, empty: Any) -> None:
         self._xp, self._empty = xp, empty
         self.chunks: list[Any] = []
-        self.length = 0
+        self.first = self.length = 0  # rows before `first` are forgotten
 
     def append(self, rows: Any) -> None:
         taken, count = 0, rows.shape[0]
@@ -196,15 +226,26 @@ class Rows:
                 chunk = (_CHUNK, *self._empty.shape[1:])
                 self.chunks.append(self._xp.empty(chunk, dtype=self._empty.dtype))
             fit = min(_CHUNK - filled, count - taken)
-            self.chunks[-1][filled : filled + fit] = rows[taken : taken + fit]
+            self.chunks[-1][filled : filled + fit, ...] = rows[taken : taken + fit, ...]
             self.length, taken = self.length + fit, taken + fit
+
+    def chunk(self, start: int) -> Any:
+        return self.chunks[(start - self.first) // _CHUNK]
 
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)
-        del self.chunks[-(-self.length // _CHUNK) :]
+        del self.chunks[-(-(self.length - self.first) // _CHUNK) :]
+
+    def forget(self, before: int) -> None:
+        """Drop the chunks that lie before a row."""
+        whole = max(0, before - self.first) // _CHUNK
+        del self.chunks[:whole]
+        self.first += whole * _CHUNK
 
     def joined(self, length: int) -> np.ndarray:
-        return np.concatenate([np.asarray(part) for part in (self._empty, *self.chunks)])[:length]
+        """The rows that are left before row `length`."""
+        parts = [to_numpy(part) for part in (self._empty, *self.chunks)]
+        return np.concatenate(parts)[: length - self.first]
 
 
 class _Prefix(Cache):
@@ -216,7 +257,7 @@ class _Prefix(Cache):
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         start, stop = int(positions[0]), int(positions[-1]) + 1
         self._k[start:stop], self._v[start:stop] = k, v
-        return np.arange(stop), self._k[:stop], self._v[:stop]
+        return np.arange(stop), self._k[:stop, ...], self._v[:stop, ...]
 
 
 def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tuple[int, ...]:

@@ -119,8 +119,11 @@ def peak_formula(cache: Cache, new: int) -> int:
     checkpoints in chunks of 256 tokens (`Residual`). Working memory of `Residual`, once a token is
     evicted, is that of one block: its K and V for the whole text; between checkpoints the evicted
     tokens' stream before it; and its activations for one chunk. Of these the larger counts:
-    attention's scores for one block of queries, three times, and the weights of the block before;
-    or SwiGLU's four arrays of width F. The narrow ones that live beside them are added.
+    attention's scores for one block of queries, three times, and the weights of the block before,
+    no longer than a window where all these layers slide; or the MLP's arrays of width F, four with
+    SiLU and five with GELU, or three and its output, which a norm after it takes twice more. What
+    lives beside them is added. Left out: norms of queries and keys and biases, which never are all
+    that there is, and masks, one byte for the four of each score of one head.
 
     Parameters
     ----------
@@ -133,19 +136,24 @@ def peak_formula(cache: Cache, new: int) -> int:
     width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
     queries, layers = config.attention_width, config.num_hidden_layers
 
-    def activations(start: int, stop: int) -> int:
-        """Of one block for the tokens at positions start..stop, which see all tokens before."""
+    family, inner = config.family, config.intermediate_size
+
+    def activations(start: int, stop: int, blocks: Sequence[int]) -> int:
+        """Of one of these blocks for the tokens at start..stop, which see all tokens before."""
+        windows = [config.window(index) or seen for index in blocks]
         scores = before = 0
         for at in range(start, stop, _QUERY_BLOCK):
             end = min(at + _QUERY_BLOCK, stop)
-            scores = max(scores, 3 * (end - at) * end + before)
-            before = (end - at) * end
+            own = (end - at) * min(end, max(windows) + end - at - 1)
+            scores, before = max(scores, 3 * own + before), own
         heads = 3 * queries + kv * 3 // 2  # the product for q, k and v; q and k turned; the result
-        attention = (stop - start) * (width + heads)
-        swiglu = (stop - start) * (3 * width + heads + 4 * config.intermediate_size)
-        return max(attention + scores * config.num_attention_heads, swiglu)
+        attention = (stop - start) * (2 * width + heads)
+        mlp = max((5 if family.hidden_act != "silu" else 4) * inner,
+                  3 * inner + (3 if family.sandwich_norms else 2) * width)  # fmt: skip
+        after = (stop - start) * (4 * width + heads + mlp)
+        return max(attention + scores * config.num_attention_heads, after)
 
-    own = activations(seen - new, seen)
+    own = activations(seen - new, seen, range(layers))
     if not isinstance(cache, Residual):
         return size * (max(64, 1 << (seen - 1).bit_length()) * kv * layers + own)
     kept, ids_only = cache.layers_kept, cache.parameters["checkpoints"] == "tokens"
@@ -159,9 +167,10 @@ def peak_formula(cache: Cache, new: int) -> int:
     stream = evicted * width if gap > 1 else 0
     replay = 3 * min(_CHUNK, evicted) * (width + kv) + stream
     if gap > 1:
-        replay = max(
-            replay, *(activations(a, b) + (stream if gap > 2 else a * width) for a, b in chunks)
-        )
+        replayed = [index for index in range(layers - 1) if index + 1 not in kept]
+        replay = max(replay, *(
+            activations(a, b, replayed) + (stream if gap > 2 else a * width) for a, b in chunks
+        ))  # fmt: skip
     # of the new tokens, while the old are replayed:
     waiting = new * (2 * width + 2 * queries + 3 * kv // 2)
     return size * (held + seen * kv + max(replay + waiting, own + stream))

@@ -1,4 +1,4 @@
-"""The ten theorems as code that can fail, the dataflow certificate, and the report."""
+"""The eleven theorems as code that can fail, the dataflow certificate, and the report."""
 
 from .theorems import THEOREMS, Case, Refuted, Theorem
 

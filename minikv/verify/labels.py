@@ -199,7 +199,9 @@ def certify(
     chunks: tuple[int, ...] = (3, 1, 1),
     smuggle: Callable[[], Hook] = lambda: no_hook,
 ) -> Certificate:
-    """Certify T1, T2, T5, T8 and T10 for all inputs of a shape.
+    """Certify T1, T2, T5, T8, T10 and T11 for all inputs of a shape.
+
+    A window longer than the text hides nothing; shorten it with `dataclasses.replace` to see it.
 
     Parameters
     ----------
@@ -244,7 +246,10 @@ def certify(
             if name != "logits" and layer < at:
                 continue
             for t, sources in enumerate(rows):
+                above = layer if name.endswith(("rot_k", "hook_v", "resid_pre")) else layer + 1
+                back = config.reach(at, config.num_hidden_layers if name == "logits" else above)
                 own, upto = 1 << t, (2 << t) - 1
+                seen_from = upto if back is None else upto & -(1 << max(0, t - back))
                 where = f"{name} at position {t}, fresh labels at layer {at}"
                 if layer == at and name.endswith(("hook_rot_k", "hook_v")):
                     claim(sources == own, f"T1: {where}")
@@ -253,9 +258,10 @@ def certify(
                 claim(sources >> tokens == 0, f"T2: {where} depends on the stream below")
                 claim(sources & upto == sources % (1 << tokens), f"T8: {where} sees the future")
                 if name.endswith("hook_resid_post") or name == "logits":
-                    claim(sources == upto, f"T5: {where} is not the replay of positions 0 to {t}")
+                    claim(sources & ~seen_from == 0, f"T11: {where} sees too far back")
+                    claim(sources == seen_from, f"T5: {where} is not the replay of what it sees")
                 elif layer > at and name.endswith(("hook_rot_k", "hook_v")):
-                    claim(sources == upto, f"T10: {where} is not the whole prefix's")
+                    claim(sources == seen_from, f"T10: {where} is not the whole visible prefix's")
     return Certificate(config.num_hidden_layers, tokens, claims, tuple(failures))
 
 

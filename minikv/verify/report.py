@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ModelConfig
+from ..config import FAMILIES, FULL, SLIDING, ModelConfig
 from ..model import tiny_config
 from .labels import certify
 from .theorems import THEOREMS, Case, Refuted, Theorem, attention_loss, last_position_patch
@@ -81,13 +81,16 @@ def random_case(seed: int, size: float = 1.0, scale: float | None = None) -> Cas
     def whole(low: int, high: int) -> int:
         return int(rng.integers(low, max(low, round(high * size)) + 1))
 
-    groups = whole(1, 3)
+    groups, layers = whole(1, 3), whole(1, 4)
+    types = tuple(rng.choice([FULL, SLIDING], layers).tolist()) if rng.integers(2) else ()
     config = ModelConfig(
         vocab_size=whole(5, 61), hidden_size=whole(1, 41), intermediate_size=whole(1, 53),
-        num_hidden_layers=whole(1, 4), num_attention_heads=groups * whole(1, 3),
+        num_hidden_layers=layers, num_attention_heads=groups * whole(1, 3),
         num_key_value_heads=groups, head_dim=2 * int(rng.choice([1, 2, 3, 5, 8, 32])),
         rms_norm_eps=float(rng.choice([1e-6, 1e-5, 1e-2])),
         rope_theta=float(rng.choice([2.0, 1e4, 1e6])), tie_word_embeddings=bool(rng.integers(2)),
+        model_type=str(rng.choice([*FAMILIES])), layer_types=types if SLIDING in types else (),
+        sliding_window=whole(1, 6) if SLIDING in types else None,
     )  # fmt: skip
     length = whole(4, 24)
     ids, other = rng.integers(0, config.vocab_size, (2, length)).tolist()

@@ -16,6 +16,17 @@ TEXTS = {
 }
 
 
+def long_cases(name: str, more: int = 60) -> list[Case]:
+    """One text `more` tokens longer than the model's window against another; none without one."""
+    model = Case(name, (0,), (0,), (1,)).model
+    if not model.config.layer_types or model.tokenizer is None:
+        return []
+    length = (model.config.sliding_window or 0) + more
+    texts = ["\n".join(kinds) * length for kinds in (TEXTS.values(), reversed(TEXTS.values()))]
+    ids = [tuple(model.tokenizer.encode(text[: 10 * length])[:length]) for text in texts]
+    return [Case(name, ids[0], ids[1], (length,))]
+
+
 def real_cases(name: str, tokens: int = 12) -> list[Case]:
     """Each kind of text against the next kind, cut to the same length.
 

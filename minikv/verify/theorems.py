@@ -1,4 +1,4 @@
-"""T1 to T10: each a check that raises `Refuted`, and a control that must find a difference.
+"""T1 to T11: each a check that raises `Refuted`, and a control that must find a difference.
 
 A check takes a `Case` (a model, two texts, a way to cut the first into calls) and compares bits.
 A control drops the theorem's hypothesis and says whether that made a difference: a theorem whose
@@ -8,13 +8,13 @@ control never does would be vacuous.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ..arithmetic import Exact, Float32
+from ..arithmetic import Exact, Float32, to_numpy
 from ..caches import POLICIES, Cache, Residual, Scheduled
 from ..config import ModelConfig
 from ..decoder import Span, block, embed, unembed
@@ -28,10 +28,12 @@ class Refuted(AssertionError):
 
 
 @functools.lru_cache(maxsize=4)
-def _model(source: ModelConfig | str, seed: int, scale: float, arithmetic: str) -> Model:
+def _model(
+    source: ModelConfig | str, seed: int, scale: float, arithmetic: str, backend: str
+) -> Model:
     if isinstance(source, str):
-        return load(source, arithmetic)
-    return random_model(source, seed, arithmetic, scale)
+        return load(source, arithmetic, backend)
+    return random_model(source, seed, arithmetic, scale, backend)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Case:
         Of the random weights.
     arithmetic : str
         ``"exact"``; controls use ``"float32"``.
+    backend : str
+        See `minikv.backends`.
     """
 
     source: ModelConfig | str
@@ -61,11 +65,12 @@ class Case:
     seed: int = 0
     scale: float = 1.0
     arithmetic: str = "exact"
+    backend: str = "numpy"
 
     @property
     def model(self) -> Model:
         """The model, built once and shared."""
-        return _model(self.source, self.seed, self.scale, self.arithmetic)
+        return _model(self.source, self.seed, self.scale, self.arithmetic, self.backend)
 
     @property
     def rng(self) -> np.random.Generator:
@@ -78,23 +83,28 @@ class Case:
         return self.model.run_with_cache(self.ids)[1]
 
     @functools.cached_property
+    def other_activations(self) -> dict[str, Any]:
+        """Every activation of one pass over the other text."""
+        return self.model.run_with_cache(self.other)[1]
+
+    @functools.cached_property
     def logits(self) -> np.ndarray:
         """Logits of every position of the first text, from one pass."""
-        return np.asarray(self.model.logits(self.ids))
+        return to_numpy(self.model.logits(self.ids))
 
     def decoded(self, cache: Cache) -> np.ndarray:
         """Logits of every position of the first text, call by call, through `cache`."""
         rows, start = [], 0
         for count in self.chunks:
             new = self.ids[start : start + count]
-            rows.append(np.asarray(self.model.forward([new], [cache], "all")))
+            rows.append(to_numpy(self.model.forward([new], [cache], "all")))
             start += count
         return np.concatenate(rows)
 
 
 def same_bits(got: Any, expected: Any, what: str) -> None:
     """Raise `Refuted` unless two arrays hold the same bits."""
-    a, b = (np.ascontiguousarray(x) for x in (got, expected))
+    a, b = (np.ascontiguousarray(to_numpy(x)) for x in (got, expected))
     if a.shape != b.shape or a.dtype != b.dtype:
         raise Refuted(f"{what}: {a.dtype} {a.shape} against {b.dtype} {b.shape}")
     bits = np.dtype(f"u{a.dtype.itemsize}")
@@ -167,8 +177,9 @@ def any_eviction(case: Case) -> None:
     every = int(rng.integers(1, len(case.model.layers) + 1))
     for checkpoints in ("embedding", "tokens", "every", every):
         budget = int(rng.integers(0, len(case.ids) + 2))
-        cache = case.model.new_cache("residual", budget=budget, checkpoints=checkpoints)
-        same_bits(case.decoded(cache), full, f"logits, budget {budget}, {checkpoints!r}")
+        options = {"budget": budget, "checkpoints": checkpoints, "forget": bool(rng.integers(2))}
+        cache = case.model.new_cache("residual", **options)
+        same_bits(case.decoded(cache), full, f"logits of the residual cache, {options}")
 
 
 class Unplaced(Residual):
@@ -202,9 +213,9 @@ def replay(case: Case) -> None:
 def row_locality(case: Case) -> None:
     """T6: a sequence's logits do not depend on what else is in the batch, or on its order."""
     texts = [case.ids, case.other[: case.chunks[0]], case.other, case.ids[: case.chunks[-1]]]
-    alone = [np.asarray(case.model.logits(text)) for text in texts]
+    alone = [to_numpy(case.model.logits(text)) for text in texts]
     for order in (range(len(texts)), case.rng.permutation(len(texts)).tolist()):
-        batch = np.asarray(case.model.forward([texts[i] for i in order], logits="all"))
+        batch = to_numpy(case.model.forward([texts[i] for i in order], logits="all"))
         expected = np.concatenate([alone[i] for i in order])
         same_bits(batch, expected, f"logits of a ragged batch in the order {list(order)}")
 
@@ -214,12 +225,11 @@ def order(case: Case) -> None:
     layer, rng, arithmetic = case.model.layers[0], case.rng, case.model.arithmetic
     x = case.activations["blocks.0.ln1.hook_normalized"]
     expected, square = arithmetic.linear(x, layer.qkv_proj), arithmetic.mean_square(x)
-    shuffle = rng.permutation(x.shape[1])
-    weight = layer.qkv_proj
+    shuffle, weight = arithmetic.xp.asarray(rng.permutation(x.shape[1])), layer.qkv_proj
     if isinstance(arithmetic, Exact):
-        shuffled = replace(weight, values=np.ascontiguousarray(weight.values[:, shuffle]))
+        shuffled = replace(weight, values=weight.values[:, shuffle])
     else:
-        shuffled = np.ascontiguousarray(weight[:, shuffle])
+        shuffled = weight[:, shuffle]
     same_bits(arithmetic.linear(x[:, shuffle], shuffled), expected, "a product, columns permuted")
     same_bits(arithmetic.mean_square(x[:, shuffle]), square, "a mean of squares, permuted")
 
@@ -234,12 +244,15 @@ def causality(case: Case) -> None:
 
 
 class Unmasked(Cache):
-    """T8's broken cousin: says that every key is at position 0, so that no query is masked."""
+    """T8's broken cousin: says that every key is at position 0, so that no query is masked.
+
+    Layers with a window are left alone: it would hide such keys.
+    """
 
     def update(
         self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
     ) -> tuple[np.ndarray, Any, Any]:
-        return np.zeros(len(positions), dtype=np.int64), k, v
+        return positions * 0 if layer.window is None else positions, k, v
 
 
 def unmasked_drift(case: Case) -> bool:
@@ -269,8 +282,8 @@ def bounded_loss(case: Case) -> None:
             kept += [np.isin(np.arange(len(case.ids)), head) for head in held.T]
     for layer in case.model.layers:
         at = f"blocks.{layer.index}.attn."
-        pattern = np.asarray(case.activations[at + "hook_pattern"], dtype=np.float64)[:, -1]
-        values = np.asarray(case.activations[at + "hook_v"], dtype=np.float64)
+        pattern = to_numpy(case.activations[at + "hook_pattern"], dtype=np.float64)[:, -1]
+        values = to_numpy(case.activations[at + "hook_v"], dtype=np.float64)
         share = pattern.shape[0] // values.shape[1]
         for head, weights in enumerate(pattern):
             v = values[:, head // share]
@@ -330,6 +343,55 @@ def _kv_rows(case: Case, ids: Sequence[int], layer: int) -> tuple[Any, Any]:
     return tensors[f"k.{layer}"], tensors[f"v.{layer}"]
 
 
+def receptive_field(case: Case) -> None:
+    """T11: through sliding windows a stream depends on no row further back than its reach.
+
+    From each layer on, rows before a cut are replaced by those of another text. Rows at least the
+    reach behind the cut must stay as they were, in every stream up to a layer that sees everything.
+    """
+    for start, cut in enumerate(_cuts(case)):
+        for stop, stream in _disturbed(case, start, cut):
+            first = cut + (case.model.config.reach(start, stop) or 0)
+            same_bits(stream[first:], case.activations[_STREAM.format(stop - 1)][first:],
+                      f"stream after layer {stop - 1} from {first} on, rows of layer {start} "
+                      f"before {cut} replaced")  # fmt: skip
+
+
+def reach_is_attained(case: Case) -> bool:
+    """Whether a row exactly the reach behind the last replaced one differs, in every layer."""
+    found = []
+    for start, cut in enumerate(_cuts(case)):
+        for stop, stream in _disturbed(case, start, cut):
+            at = cut - 1 + (case.model.config.reach(start, stop) or 0)
+            if at < len(case.ids) and stop == start + 1:
+                truth = case.activations[_STREAM.format(start)]
+                found.append(not np.array_equal(stream[at], truth[at]))
+    return bool(found) and all(found)
+
+
+_STREAM = "blocks.{}.hook_resid_post"
+
+
+def _cuts(case: Case) -> list[int]:
+    """For each layer, before which position its stream is replaced."""
+    longest = max(1, len(case.ids) // 3)
+    return case.rng.integers(1, longest + 1, len(case.model.layers)).tolist()
+
+
+def _disturbed(case: Case, start: int, cut: int) -> Iterator[tuple[int, Any]]:
+    """The streams above layer `start`, its rows before `cut` another text's, while they reach."""
+    config, positions = case.model.config, np.arange(len(case.ids))
+    name = f"blocks.{start}.hook_resid_pre"
+    parts = [case.other_activations[name][:cut], case.activations[name][cut:]]
+    stream = case.model.arithmetic.xp.concat(parts, axis=0)
+    for layer in case.model.layers[start:]:
+        reach = config.reach(start, layer.index + 1)
+        if reach is None or cut + reach > len(positions):
+            return
+        stream = block(layer, stream, positions, [Span(slice(0, len(positions)), positions)])
+        yield layer.index + 1, stream
+
+
 def refutes_float32(check: Callable[[Case], None]) -> Callable[[Case], bool]:
     """The control of a theorem that float32 does not obey: its own check, on `Float32`."""
 
@@ -349,10 +411,11 @@ def _unplaced(case: Case) -> bool:
 
 
 def _replay_of_another(case: Case) -> bool:
-    """Whether replaying with the first position of another text's stream changes the logits."""
+    """Whether replaying with one position of another text's stream changes the logits."""
     last, positions = case.model.layers[-1], np.arange(len(case.ids))
+    at = int(np.argmax(np.not_equal(case.ids, case.other)))  # the first token may be the same
     stream = case.activations[f"blocks.{last.index}.hook_resid_pre"].copy()
-    stream[0] = case.model.run_with_cache(case.other)[1][f"blocks.{last.index}.hook_resid_pre"][0]
+    stream[at] = case.other_activations[f"blocks.{last.index}.hook_resid_pre"][at]
     out = block(last, stream, positions, [Span(slice(0, len(case.ids)), positions)])
     return not np.array_equal(out[-1], case.activations[f"blocks.{last.index}.hook_resid_post"][-1])
 
@@ -367,6 +430,13 @@ class Theorem:
     check: Callable[[Case], None] = field(repr=False)
     control: Callable[[Case], bool] = field(repr=False)
     dropped: str  # what the control drops
+    windowed: bool = False  # whether it is about sliding windows alone
+
+    def applies(self, case: Case) -> bool:
+        """Whether it says anything about a case: windows are in it, shorter than the text."""
+        config = case.model.config
+        windows = map(config.window, range(config.num_hidden_layers))
+        return not self.windowed or any(w is not None and w < len(case.ids) for w in windows)
 
 
 THEOREMS: dict[str, Theorem] = {
@@ -394,5 +464,7 @@ THEOREMS: dict[str, Theorem] = {
         Theorem("T10", "prefix", "K/V of layer 0 depend on token and position alone",
                 prefix, lambda case: len(case.model.layers) > 1 and prefix_matters(case),
                 "layer 0 (taking layer 1 instead)"),
+        Theorem("T11", "receptive field", "through windows a stream sees no further than its reach",
+                receptive_field, reach_is_attained, "one position of the reach", windowed=True),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-(* Markov.v -- T1 to T5, T8 and T10 for an arbitrary causal decoder.
+(* Markov.v -- T1 to T5, T8, T10 and T11 for an arbitrary causal decoder.
 
    The decoder is made of arbitrary types and functions: nothing is known of tokens, residual
    vectors, K/V entries and logits but that they are values, and nothing of a layer but two
@@ -384,9 +384,47 @@ Proof.
   now rewrite H.
 Qed.
 
+(** * T11: receptive field
+   A layer with a window of w reads, beside the row itself, the last w entries of K/V alone. *)
+Definition windowed (w : nat) (L : layer) := forall p h ks ks',
+  length ks = length ks' ->
+  (forall s, length ks <= s + w -> nth_error ks s = nth_error ks' s) ->
+  g L p h ks = g L p h ks'.
+Definition agree_from (a : nat) (hs hs' : list V) :=
+  length hs = length hs' /\ forall p, a <= p -> nth_error hs p = nth_error hs' p.
+Definition reach (ws : list nat) : nat := fold_right (fun w sum => (w - 1) + sum) 0 ws.
+
+Lemma nth_firstn {A} (l : list A) : forall n s, s < n -> nth_error (firstn n l) s = nth_error l s.
+Proof. induction l; intros [|n] [|s] H; simpl; try lia; auto. apply IHl. lia. Qed.
+
+Lemma fwd_agree w L a hs hs' : windowed w L ->
+  agree_from a hs hs' -> agree_from (a + (w - 1)) (fwd L hs) (fwd L hs').
+Proof.
+  intros W [N H]. split; [now rewrite !fwd_length|]. intros p P.
+  unfold fwd, rows. rewrite !mapi_nth, <- H by lia. destruct (nth_error hs p) as [h|] eqn:E;
+    cbn [option_map Nat.add]; [|reflexivity]. f_equal.
+  assert (B : p < length hs) by (apply nth_error_Some; congruence).
+  assert (K : forall rs, length rs = length hs -> length (firstn (S p) (kvs L rs)) = S p).
+  { intros rs R. unfold kvs. rewrite firstn_length, mapi_length, R. lia. }
+  apply W; rewrite !K by auto; [reflexivity|]. intros s S.
+  destruct (Nat.le_gt_cases (Datatypes.S p) s) as [G|G].
+  - rewrite !(proj2 (nth_error_None _ _)); rewrite ?K; auto.
+  - rewrite !nth_firstn, !projection, H by lia. reflexivity.
+Qed.
+
+(* The rows of the stream before position a reach no further than a + reach: what lies beyond is the
+   same for any of them, so that a memory may drop them once all later tokens lie beyond. *)
+Theorem receptive_field ws ls a : Forall2 windowed ws ls -> forall hs hs',
+  agree_from a hs hs' -> agree_from (a + reach ws) (run ls hs) (run ls hs').
+Proof.
+  intros F. revert a. induction F as [|w L ws ls W F IH]; intros a hs hs' H; simpl.
+  - now rewrite Nat.add_0_r.
+  - rewrite Nat.add_assoc. apply IH. now apply fwd_agree.
+Qed.
+
 End Decoder.
 
-(** * T2 and T10: their hypotheses cannot be dropped
+(** * T2, T10 and T11: their hypotheses cannot be dropped
    A decoder over the integers: a token is its own embedding, K/V is the row, each of the two
    layers adds up what it sees. *)
 Open Scope Z_scope.
@@ -402,6 +440,15 @@ Example last_row_is_not_enough :
   run_hook (patch_last (stream id_emb sum_model 1 donor)) 0 sum_model recipient = [3; 8] /\
   run_hook (patch 1 (stream id_emb sum_model 1 donor)) 0 sum_model recipient = [1; 6] /\
   outputs id_emb (fun h => h) sum_model donor = [1; 6].
+Proof. now vm_compute. Qed.
+
+(* T11: two layers with a window of 2 have a reach of 2, and row 0 does change the output at 2. *)
+Definition window_layer : @layer Z Z :=
+  {| kv _ h := h; g _ _ ks := fold_right Z.add 0 (skipn (length ks - 2) ks) |}.
+Example reach_is_attained :
+  reach [2%nat; 2%nat] = 2%nat /\
+  run [window_layer; window_layer] [1; 0; 0; 0] = [1; 2; 1; 0] /\
+  run [window_layer; window_layer] [0; 0; 0; 0] = [0; 0; 0; 0].
 Proof. now vm_compute. Qed.
 
 (* T10: below layer 0 no function of token and position gives the K/V. *)
@@ -487,6 +534,8 @@ Print Assumptions replay.
 Print Assumptions causal.
 Print Assumptions layer0_kv.
 Print Assumptions prefix_kv.
+Print Assumptions receptive_field.
+Print Assumptions reach_is_attained.
 Print Assumptions last_row_is_not_enough.
 Print Assumptions deep_kv_needs_prefix.
 Print Assumptions vr_is_paired.

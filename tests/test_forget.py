@@ -1,0 +1,111 @@
+"""Residual(forget=True): through sliding windows, what nothing can read any more is dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minikv
+from minikv.caches import residual
+from minikv.config import FULL, SLIDING
+from minikv.errors import CacheError
+
+TYPES = {"all slide": (SLIDING,) * 4, "one sees all": (SLIDING, FULL, SLIDING, SLIDING)}
+MODELS = {
+    name: minikv.random_model(
+        minikv.tiny_config(model_type=family, num_hidden_layers=4, layer_types=types,
+                           sliding_window=3), 5, "exact",
+    )
+    for family, (name, types) in zip(("mistral", "gemma3_text"), TYPES.items(), strict=True)
+}  # fmt: skip
+TEXT = np.random.default_rng(0).integers(0, 97, 60).tolist()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(residual, "_CHUNK", 4)
+    yield
+    patch.undo()
+
+
+def decoded(model: minikv.Model, cache, calls) -> np.ndarray:
+    rows, start = [], cache.seen
+    for count in calls:
+        rows.append(model.forward([TEXT[start : start + count]], [cache], "all"))
+        start += count
+    return np.concatenate(rows).view(np.uint32)
+
+
+def expected(model: minikv.Model, length: int) -> np.ndarray:
+    return model.logits(TEXT[:length]).view(np.uint32)
+
+
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    budget=st.integers(0, 20),
+    checkpoints=st.sampled_from(["embedding", "tokens", "every", 2, (0, 2), (0, 3)]),
+    calls=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+)
+def test_every_bit_is_the_full_cache_s(name, budget, checkpoints, calls):
+    model = MODELS[name]
+    cache = model.new_cache("residual", budget=budget, checkpoints=checkpoints, forget=True)
+    assert (decoded(model, cache, calls) == expected(model, sum(calls))).all()
+
+
+def test_each_checkpoint_keeps_its_reach_and_less_than_a_chunk_more():
+    for model in MODELS.values():
+        for checkpoints in ("embedding", "every", 2):
+            options = {"budget": 2, "checkpoints": checkpoints}
+            cache = model.new_cache("residual", forget=True, **options)
+            whole = model.new_cache("residual", **options)
+            ends = (*cache.layers_kept[1:], 4)
+            for _ in TEXT:
+                decoded(model, cache, [1])
+                decoded(model, whole, [1])
+                tensors, rows = cache.state()[0], 0
+                for layer, end in zip(cache.layers_kept, ends, strict=True):
+                    held = len(tensors[f"checkpoint.{layer}"])
+                    reach, rows = model.config.reach(layer, end), rows + held
+                    if reach is None:
+                        assert held == cache.seen
+                    else:
+                        assert min(reach, cache.seen) <= held < reach + 4
+                bytes_a_row = model.config.residual_bytes_per_token()
+                dropped = len(cache.layers_kept) * cache.seen - rows
+                assert cache.nbytes == whole.nbytes - dropped * bytes_a_row
+
+
+def test_what_is_all_seen_is_never_forgotten():
+    model = MODELS["one sees all"]
+    cache = model.new_cache("residual", budget=2, checkpoints="embedding", forget=True)
+    decoded(model, cache, [40])
+    assert len(cache.state()[0]["checkpoint.0"]) == 40
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_one_window_less_is_too_little(name):
+    model = MODELS[name]
+    cache = model.new_cache("residual", budget=0, checkpoints="every", forget=True)
+    cache._needed = {layer: n and 0 for layer, n in cache._needed.items()}
+    assert (decoded(model, cache, [7, 1, 1, 8]) != expected(model, 17)).any()
+
+
+def test_a_saved_cache_goes_on_and_going_back_too_far_is_refused(tmp_path):
+    model = MODELS["all slide"]
+    options = {"budget": 3, "checkpoints": 2, "forget": True}
+    cache = model.new_cache("residual", **options)
+    decoded(model, cache, [30])
+    cache.save(tmp_path / "cache.safetensors")
+    loaded = model.new_cache("residual", **options)
+    loaded.load(tmp_path / "cache.safetensors")
+    for some in (loaded, cache.fork()):
+        assert some.nbytes == cache.nbytes
+        assert (decoded(model, some, [1, 5]) == expected(model, 36)[30:]).all()
+    cache.truncate(29)
+    assert (decoded(model, cache, [3]) == expected(model, 32)[29:]).all()
+    with pytest.raises(CacheError, match="forget=False"):
+        cache.truncate(20)
+    assert (decoded(model, cache, [4]) == expected(model, 36)[32:]).all()
