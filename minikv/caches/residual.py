@@ -256,7 +256,7 @@ class _Prefix(Cache):
 
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         start, stop = int(positions[0]), int(positions[-1]) + 1
-        self._k[start:stop], self._v[start:stop] = k, v
+        self._k[start:stop, ...], self._v[start:stop, ...] = k, v
         return np.arange(stop), self._k[:stop, ...], self._v[:stop, ...]
 
 

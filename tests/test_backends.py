@@ -1,0 +1,190 @@
+"""One decoder on every array library: the golden fingerprints, the caches, what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_fingerprint import GOLDEN, NAMES, TINY, case
+
+import minikv
+from minikv.arithmetic import to_numpy
+from minikv.backends import BACKENDS, get_backend
+from minikv.caches import POLICIES
+from minikv.cli import main
+from minikv.errors import CacheError, InputError, MissingExtraError
+from minikv.fingerprint import fingerprint
+from minikv.model import Model
+
+PACKAGES = {
+    "numba": ("numba",),
+    "torch": ("torch", "array_api_compat"),
+    "cupy": ("cupy", "array_api_compat"),
+    "jax": ("jax",),
+    "array_api_strict": ("array_api_strict",),
+}
+
+
+def backend(name: str):
+    """A test parameter; the test skips, and says why, where the library or a GPU is missing."""
+    gpu = [pytest.mark.gpu] if name == "cupy" else []
+    return pytest.param(name, marks=gpu)
+
+
+@pytest.fixture(params=[backend(name) for name in BACKENDS if name != "numpy"])
+def name(request):
+    for package in PACKAGES[request.param]:
+        pytest.importorskip(package, reason=f"the backend needs {package}, not installed here")
+    if request.param == "cupy":
+        import cupy
+
+        if not cupy.is_available():
+            pytest.skip("CuPy is installed, but finds no GPU")
+    return request.param
+
+
+@pytest.fixture
+def cached(name):
+    if name == "jax":
+        pytest.skip("JAX's arrays cannot be assigned to, as caches do")
+    return name
+
+
+@pytest.mark.parametrize("golden", NAMES)
+def test_fingerprint_is_the_golden_one_on_every_backend(golden, name):
+    config, tensors, ids = case(golden)
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))[golden]["fingerprint"]
+    model = Model(minikv.build(config, tensors, "exact", name))
+    assert fingerprint(model, ids) == expected
+
+
+@pytest.mark.parametrize("chunks", [1, 7])
+def test_a_cache_on_the_backend_changes_no_bit(chunks, cached):
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))["tiny"]
+    model = minikv.load(TINY, "exact", cached)
+    assert fingerprint(model, expected["ids"], chunks) == expected["fingerprint"]
+
+
+def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
+    """Logits of calls of several lengths, the last after saving, loading and forking the cache."""
+    model = minikv.random_model(minikv.tiny_config(), 3, "exact", backend=backend)
+    sized = {"budget": 8} if policy not in ("full", "none") else {}
+    ids = [(i * i * 31 + 7 * i) % 97 for i in range(40)]
+    cache, rows = model.new_cache(policy, **sized), []
+    for start, stop in ((0, 20), (20, 21), (21, 22), (22, 37), (37, 38)):
+        rows.append(to_numpy(model.forward([ids[start:stop]], [cache], "all")))
+    state, again = cache.state(), model.new_cache(policy, **sized)
+    again.load_state(*state)
+    rows.append(to_numpy(model.forward([ids[38:]], [again.fork()], "all")))
+    return np.concatenate(rows), state[1]
+
+
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "scheduled"])
+def test_every_policy_gives_numpys_bits_and_a_state_that_numpy_can_load(policy, cached):
+    got, expected = steps(cached, policy), steps("numpy", policy)
+    assert np.array_equal(got[0].view(np.uint32), expected[0].view(np.uint32))
+    assert got[1] == expected[1]
+
+
+def test_float32_of_another_blas_differs_from_numpys():
+    # The control: what the fingerprints above are equal in spite of.
+    pytest.importorskip("torch", reason="the backend needs torch, not installed here")
+    pytest.importorskip("array_api_compat", reason="the backend needs it, not installed here")
+    config, tensors, ids = case("random: one wide block, 200 tokens")
+    models = [Model(minikv.build(config, tensors, "float32", name)) for name in ("numpy", "torch")]
+    assert fingerprint(models[0], ids) != fingerprint(models[1], ids)
+
+
+def test_generation_draws_the_same_tokens(name):
+    cache = "none" if name == "jax" else "full"
+    answers = []
+    for backend in ("numpy", name):
+        model = minikv.load(TINY, "exact", backend)
+        drawn = model.generate([3, 4, 5], 8, cache, temperature=0.8, top_k=20, seed=5, stop=())
+        answers.append(list(drawn))
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 8
+
+
+def test_hooks_see_arrays_of_the_backend(name):
+    model = minikv.load(TINY, "exact", name)
+    _, activations = model.run_with_cache([3, 4, 5])
+    expected = minikv.load(TINY, "exact").run_with_cache([3, 4, 5])[1]
+    for key, value in expected.items():
+        assert np.array_equal(to_numpy(activations[key]), value), key
+
+
+def test_command_line_takes_a_backend(name, capsys):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["tiny"]
+    assert main(["fingerprint", "--model", str(TINY), "--backend", name, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["fingerprint"] == golden["fingerprint"]
+    assert figures["environment"]["backend"] == name
+
+
+def test_generate_prints_the_same_text_on_a_backend(cached, capsys):
+    texts = []
+    for backend in ("numpy", cached):
+        command = ["generate", "Hello", "--model", str(TINY), "--arithmetic", "exact"]
+        assert main([*command, "--backend", backend, "--max-new-tokens", "6"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_caches_say_that_jax_cannot_assign():
+    class Immutable:
+        __name__ = "jax.numpy"
+
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+    arithmetic = get_backend("numpy", "exact", 128)
+    arithmetic.xp = Immutable()
+    model = minikv.random_model(minikv.tiny_config(), arithmetic=arithmetic)
+    with pytest.raises(CacheError, match=r"'full' assigns in place.*'none'"):
+        model.new_cache()
+    assert model.forward([[1, 2]], [model.new_cache("none")]).shape == (1, 97)
+
+
+@pytest.mark.parametrize("wrong", ["", "tensorflow", "NumPy"])
+def test_an_unknown_backend_is_refused(wrong, capsys):
+    with pytest.raises(InputError, match=r"unknown; choose one of numpy, numba, torch"):
+        minikv.load(TINY, "exact", wrong)
+    assert main(["generate", "x", "--model", str(TINY), "--backend", wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name not in ("numpy", "numba")])
+def test_a_missing_package_names_its_extra(name, monkeypatch):
+    for module in (*PACKAGES[name], f"array_api_compat.{name}", "jax.numpy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r'pip install "minikv\[\w+\]"'):
+        get_backend(name, "exact")
+
+
+def test_an_arithmetic_of_ones_own_passes_through():
+    own = get_backend("numpy", "exact", 100)
+    assert get_backend("numpy", own) is own
+
+
+def test_the_library_loads_no_backend_before_it_is_asked_for():
+    code = (
+        "import sys, minikv, minikv.cli; minikv.cli._parser(); minikv.random_model"
+        "(minikv.tiny_config()).logits([1]); print([name for name in ('numba', 'torch', 'jax', "
+        "'cupy', 'array_api_compat', 'llvmlite') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_cpus_bits_in_the_whole_benchmark():
+    cupy = pytest.importorskip("cupy", reason="the backend needs cupy, not installed here")
+    if not cupy.is_available():
+        pytest.skip("CuPy is installed, but finds no GPU")
+    gpu = importlib.import_module("benchmarks.gpu")
+    assert gpu.main(["--model", str(TINY), "--rounds", "1"]) == 0

@@ -1,0 +1,268 @@
+"""Numba's kernels against NumPy's `Exact`, bit for bit, and what they rest on."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numba", reason="needs the extra `numba`, not installed here")
+
+import numba
+
+import minikv
+from minikv.arithmetic import Exact
+from minikv.backends import get_backend
+from minikv.backends import numba as kernels
+from minikv.errors import ArithmeticRangeError
+from minikv.layers import attention, gated, rms_norm, rope
+from minikv.model import Model, random_tensors
+from minikv.verify import THEOREMS
+from minikv.verify.theorems import Case
+
+EXACT, COMPILED = Exact(1024), get_backend("numba", "exact", 1024)
+SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 1e15, 3.0, 0.1]
+seeds = st.integers(0, 2**32 - 1)
+few = st.integers(1, 12)
+
+
+def floats(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers of many magnitudes, with special ones and equal ones strewn in."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, (*shape[:-1], 1))
+    strewn = rng.random(shape) < 0.1 * rng.integers(0, 2)
+    return np.where(strewn, rng.choice(SPECIAL, shape), x).astype(np.float32)
+
+
+def same(got: np.ndarray, expected: np.ndarray) -> None:
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    bits = np.dtype(f"u{got.dtype.itemsize}")
+    got, expected = (np.ascontiguousarray(x).view(bits) for x in (got, expected))
+    assert np.array_equal(got, expected)
+
+
+def test_the_backend_is_compiled():
+    assert type(COMPILED) is kernels.NumbaExact
+
+
+@given(seed=seeds, tokens=st.integers(1, 20), n=st.integers(1, 70), k=st.integers(1, 70),
+       halves=st.booleans())  # fmt: skip
+def test_linear(seed, tokens, n, k, halves):
+    x, matrix = floats(seed, tokens, k), floats(seed + 1, n, k)
+    if halves:
+        matrix = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    ours, theirs = COMPILED.weight(matrix, "w"), EXACT.weight(matrix, "w")
+    assert not halves or ours.values.dtype == np.uint16
+    same(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
+    part = slice(n // 3, None)
+    same(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
+
+
+def test_bfloat16_weights_take_two_bytes_and_others_four():
+    matrix = floats(0, 30, 40)
+    short = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    assert COMPILED.weight(short, "w").values.nbytes == short.size * 2
+    assert COMPILED.weight(matrix, "w").values.nbytes == matrix.nbytes
+
+
+@pytest.mark.parametrize(("x", "w"), [
+    (np.nan, 1.0), (np.inf, 1.0), (1e30, 1e30), (3.0e38, 3.0e38), (1.0, 1e-30),
+])  # fmt: skip
+def test_linear_refuses_what_exact_refuses(x, w):
+    def outcome(arithmetic):
+        row, matrix = np.full((1, 9), x, np.float32), np.full((3, 9), w, np.float32)
+        try:
+            return arithmetic.linear(row, arithmetic.weight(matrix, "w")).tobytes()
+        except ArithmeticRangeError as error:
+            return str(error)
+
+    assert outcome(COMPILED) == outcome(EXACT)
+
+
+@pytest.mark.parametrize("off", [-(2.0**-32), 0.0, 2.0**-31, 2.0**-28])
+def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
+    # Exact takes a power of two from sum |x| (1 + 2**-9): here that is 8, to within `off`.
+    total = 8 / (1 + 2.0**-9) * (1 + off)
+    first = np.float32(total * (1 - 2.0**-20))  # and the rest is positive
+    x = np.array([[first, total - np.float64(first), 0.0]], np.float32)
+    matrix, out = floats(1, 4, 3), np.empty((1, 4), np.float32)
+    weight = COMPILED.weight(matrix, "w")
+    assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
+    same(COMPILED.linear(x, weight), EXACT.linear(x, EXACT.weight(matrix, "w")))
+
+
+@given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))
+def test_settle_rms_norm_and_rope(seed, tokens, heads, half):
+    x = floats(seed, tokens, heads, 2 * half)
+    same(COMPILED.settle(x), EXACT.settle(x))
+    same(COMPILED.settle(x.swapaxes(0, 1)), EXACT.settle(x.swapaxes(0, 1)))
+    rows, weight = x.reshape(tokens, -1), floats(seed + 1, heads * 2 * half).astype(np.float64)
+    for norm, given_weight in ((rows, weight), (x, weight[: 2 * half])):
+        same(
+            rms_norm(norm, given_weight, 1e-5, COMPILED), rms_norm(norm, given_weight, 1e-5, EXACT)
+        )
+    turn = np.random.default_rng(seed).uniform(-1, 1, (2, tokens, 1, 2 * half))
+    same(rope(x, tuple(turn), COMPILED), rope(x, tuple(turn), EXACT))
+    same(rope(x[:, :1], tuple(turn), COMPILED), rope(x[:, :1], tuple(turn), EXACT))
+
+
+@given(seed=seeds, tokens=few, width=st.integers(1, 60), act=st.sampled_from(["silu", "gelu_tanh"]))
+def test_gated(seed, tokens, width, act):
+    both = floats(seed, tokens, 2 * width)
+    both[0, 0] = np.random.default_rng(seed).choice([-1e4, 1e4, -87.5, -745.2, -709.8, 709.9])
+    gate, up = both[:, :width], both[:, width:]
+    same(gated(gate, up, act, COMPILED), gated(gate, up, act, EXACT))
+
+
+@given(seed=seeds, tokens=few, length=st.integers(1, 90), groups=st.integers(1, 3),
+       share=st.integers(1, 3), width=st.integers(1, 33),
+       window=st.one_of(st.none(), st.integers(1, 40)))  # fmt: skip
+def test_attention_and_softmax(seed, tokens, length, groups, share, width, window):
+    length = max(length, tokens)
+    q = floats(seed, tokens, groups * share, width)
+    k, v = (EXACT.settle(floats(seed + i, length, groups, width)) for i in (1, 2))
+    stored = [np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1) for x in (k, v)]
+    at, keys = np.arange(length - tokens, length), np.arange(length)
+    for keep in ((k, v), stored):
+        for rows in (slice(None), slice(-1, None), slice(0, 1)):
+            sides = [
+                attention(q[rows], *keep, at[rows], keys, a, 1 / math.sqrt(width), window)
+                for a in (COMPILED, EXACT)
+            ]
+            same(*sides)
+    scores = floats(seed, groups, tokens, length).astype(np.float64)
+    scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
+    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+
+
+def test_attention_beyond_the_context_is_refused_alike():
+    short = get_backend("numba", "exact", 4)
+    q, k = floats(0, 1, 1, 4), floats(1, 5, 1, 4)
+    with pytest.raises(ArithmeticRangeError, match="5 tokens to attend to, expected at most 4"):
+        attention(q, k, k, np.array([4]), np.arange(5), short, 0.5)
+
+
+@pytest.mark.parametrize("theorem", list(THEOREMS))
+def test_theorem_holds_under_numba(theorem):
+    config = minikv.tiny_config()
+    rng = np.random.default_rng(int(theorem[1:]))
+    texts = (tuple(int(i) for i in rng.integers(0, 97, 14)) for _ in "ab")
+    THEOREMS[theorem].check(Case(config, *texts, (3, 1, 5, 5), seed=1, backend="numba"))
+
+
+def test_bfloat16_models_decode_to_the_same_bits():
+    config = minikv.tiny_config()
+    tensors = {
+        name: (tensor.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        for name, tensor in random_tensors(config, 2).items()
+    }
+    rows = []
+    for backend in ("numba", "numpy"):
+        model = Model(minikv.build(config, tensors, "exact", backend))
+        cache = model.new_cache()
+        rows += [[model.forward([[token]], [cache]) for token in range(30)]]
+    same(np.concatenate(rows[0]), np.concatenate(rows[1]))
+
+
+# The sentence that the kernels rest on: exactness makes fastmath safe.
+
+
+@given(seed=seeds, k=st.integers(40, 400))
+def test_sums_on_a_grid_have_the_same_bits_with_and_without_fastmath(seed, k):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-(2**20), 2**20, k) * 2.0**-30
+    w = (rng.integers(-(2**21), 2**21, k) * 2.0**-40).astype(np.float32)
+    assert kernels._dot(x, w) == in_order(x, w) == math.fsum(x * w)
+
+
+def test_sums_off_the_grid_differ_with_fastmath():
+    # The control. Both are right to within rounding, and neither is the other.
+    rng = np.random.default_rng(0)
+    pairs = [(rng.standard_normal(400), floats(seed, 400)) for seed in range(20)]
+    assert sum(kernels._dot(x, w) != in_order(x, w) for x, w in pairs) > 10
+
+
+@numba.njit
+def in_order(x, w):
+    total = 0.0
+    for j in range(x.shape[0]):
+        total += x[j] * np.float64(w[j])
+    return total
+
+
+@numba.njit(fastmath=True)
+def rounded_under_fastmath(x, shift):
+    return (x + shift) - shift
+
+
+def test_rounding_to_a_grid_would_not_survive_fastmath():
+    # Why the flags are given function by function.
+    x, shift = 1.0 + 2.0**-30, 1.5 * 2.0**52 * 2.0**-20
+    assert rounded_under_fastmath(x, shift) == x
+    row = np.array([x])
+    kernels._round_row(row, 20)
+    assert row[0] == 1.0
+
+
+def test_only_functions_that_add_are_compiled_with_fastmath():
+    source = Path(kernels.__file__).read_text(encoding="utf-8")
+    marked = [part.split("def ", 1)[1] for part in source.split("@njit(fastmath=_SUMS)")[1:]]
+    assert [part.split("(")[0] for part in marked] == ["_norm", "_total", "_dot", "_add"]
+    assert source.count("fastmath=") == len(marked)
+
+
+# Without Numba, or where it fails.
+
+
+def test_a_failed_import_falls_back_to_numpy_with_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    arithmetic = get_backend("numba", "exact", 64)
+    assert type(arithmetic) is Exact
+    assert arithmetic.context == 64
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert 'pip install "minikv[numba]"' in err
+    assert "NumPy takes its place" in err
+
+
+def test_a_failed_compilation_falls_back_to_numpy_with_one_line(monkeypatch, capsys):
+    found = builtins.__import__
+
+    def broken(name, globals=None, locals=None, fromlist=(), level=0):
+        if level and name == "numba":
+            raise RuntimeError("LLVM\nis out of order")
+        return found(name, globals, locals, fromlist, level)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    config = minikv.tiny_config()
+    model = minikv.random_model(config, 1, "exact", backend="numba")
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "RuntimeError: LLVM is out of order; NumPy takes its place" in err
+    same(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
+
+
+def test_the_first_compilation_says_so_and_later_ones_are_silent(tmp_path):
+    code = (
+        "import minikv; print(minikv.random_model(minikv.tiny_config(), arithmetic='exact', "
+        "backend='numba').logits([1, 2]).tobytes().hex())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                       env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+        for _ in range(2)
+    ]  # fmt: skip
+    assert [run.stderr for run in runs] == [
+        "minikv: compiling Numba's kernels, once: they are kept on disk\n", ""
+    ]  # fmt: skip
+    logits = minikv.random_model(minikv.tiny_config(), arithmetic="exact").logits([1, 2])
+    assert {run.stdout.strip() for run in runs} == {logits.tobytes().hex()}
