@@ -16,7 +16,7 @@ import pytest
 
 import minikv
 from minikv.cli import main
-from minikv.config import RopeScaling
+from minikv.config import FULL, SLIDING, RopeScaling
 from minikv.errors import InputError
 from minikv.fingerprint import PROMPT, environment, fingerprint
 from minikv.model import Model
@@ -26,6 +26,7 @@ from minikv.weights.fetch import DEFAULT, resolve
 
 HERE = Path(__file__).parent
 TINY = HERE / "fixtures" / "tiny"
+GEMMA = "gemma-3-270m"
 GOLDEN = HERE / "golden" / "fingerprints.json"
 PROMPTS = {  # what the real model reads
     "prose": PROMPT,
@@ -50,6 +51,16 @@ CONFIGS = {
         hidden_size=64, num_hidden_layers=8, rms_norm_eps=1e-6, rope_theta=1e6,
         max_position_embeddings=64,
     ),
+    "Mistral, windows": minikv.tiny_config(
+        model_type="mistral", layer_types=(SLIDING, SLIDING), sliding_window=37,
+    ),
+    "Qwen 2.5": minikv.tiny_config(model_type="qwen2", rope_theta=1e6),
+    "Qwen 3": minikv.tiny_config(model_type="qwen3", rope_theta=1e6, rms_norm_eps=1e-6),
+    "Gemma 3": minikv.tiny_config(
+        model_type="gemma3_text", num_hidden_layers=3, layer_types=(SLIDING, SLIDING, FULL),
+        sliding_window=37, query_pre_attn_scalar=5.0, rope_theta=1e6, rope_local_base_freq=1e4,
+        rope_scaling=RopeScaling(8.0), rms_norm_eps=1e-6,
+    ),
 }  # fmt: skip
 
 
@@ -66,7 +77,7 @@ def case(name: str) -> tuple[minikv.ModelConfig, dict[str, np.ndarray], list[int
         config = CONFIGS[which]
         tensors = minikv.random_tensors(config, seed=list(CONFIGS).index(which), scale=1.5)
         return config, tensors, random_ids(config)
-    folder = TINY if kind == "tiny" else resolve(DEFAULT)
+    folder = TINY if kind == "tiny" else resolve(kind)
     config = minikv.ModelConfig.from_file(folder / "config.json")
     text = PROMPT if kind == "tiny" else PROMPTS[which]
     return config, load_tensors(folder, config), Tokenizer.from_folder(folder).encode(text)
@@ -81,13 +92,15 @@ def measure(name: str) -> dict[str, object]:
 
 
 NAMES = ["tiny", *(f"random: {name}" for name in CONFIGS)]
-REAL_NAMES = [f"{DEFAULT}: {name}" for name in PROMPTS]
+REAL_NAMES = [f"{model}: {name}" for model in (DEFAULT, GEMMA) for name in PROMPTS]
 
 
 @pytest.mark.parametrize(
     "name", [*NAMES, *(pytest.param(name, marks=pytest.mark.weights) for name in REAL_NAMES)]
 )
-def test_fingerprint_is_the_golden_one(name):
+def test_fingerprint_is_the_golden_one(name, request):
+    if name.startswith(GEMMA):
+        request.getfixturevalue("gemma")
     assert measure(name) == json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
 
 
