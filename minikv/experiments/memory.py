@@ -76,7 +76,8 @@ def memory(
         ``seconds_per_token``: median over the last tokens of the reply, decoded one by one.
     """
     total = sum(len(asked) + len(reply) for asked, reply in turns)
-    model.layers[0].rotary(np.arange(total))  # the table is the model's, not a cache's
+    for layer in model.layers:
+        layer.rotary(np.arange(total))  # the tables are the model's, not a cache's
     rows = []
     tracemalloc.start()
     try:
@@ -135,11 +136,10 @@ def peak_formula(cache: Cache, new: int) -> int:
     config, seen, size = cache.weights.config, cache.seen, 4
     width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
     queries, layers = config.attention_width, config.num_hidden_layers
-
     family, inner = config.family, config.intermediate_size
 
     def activations(start: int, stop: int, blocks: Sequence[int]) -> int:
-        """Of one of these blocks for the tokens at start..stop, which see all tokens before."""
+        """Of one of these blocks for the tokens at start..stop, beside the stream before it."""
         windows = [config.window(index) or seen for index in blocks]
         scores = before = 0
         for at in range(start, stop, _QUERY_BLOCK):
@@ -147,13 +147,13 @@ def peak_formula(cache: Cache, new: int) -> int:
             own = (end - at) * min(end, max(windows) + end - at - 1)
             scores, before = max(scores, 3 * own + before), own
         heads = 3 * queries + kv * 3 // 2  # the product for q, k and v; q and k turned; the result
-        attention = (stop - start) * (2 * width + heads)
+        attention = (stop - start) * (width + heads)
         mlp = max((5 if family.hidden_act != "silu" else 4) * inner,
                   3 * inner + (3 if family.sandwich_norms else 2) * width)  # fmt: skip
-        after = (stop - start) * (4 * width + heads + mlp)
+        after = (stop - start) * (3 * width + heads + mlp)
         return max(attention + scores * config.num_attention_heads, after)
 
-    own = activations(seen - new, seen, range(layers))
+    own = new * width + activations(seen - new, seen, range(layers))
     if not isinstance(cache, Residual):
         return size * (max(64, 1 << (seen - 1).bit_length()) * kv * layers + own)
     kept, ids_only = cache.layers_kept, cache.parameters["checkpoints"] == "tokens"
