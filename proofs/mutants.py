@@ -40,7 +40,7 @@ layers._QUERY_BLOCK = residual._CHUNK = 8  # as in conftest.py
 for name, theorem in THEOREMS.items():
     @settings(max_examples={EXAMPLES}, derandomize=True, database=None, deadline=None,
               phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(cases())
+    @given(cases(windowed=theorem.windowed))
     def check(case):
         theorem.check(case)
     try:
