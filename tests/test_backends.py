@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minikv.cli import main
 from minikv.errors import CacheError, InputError, MissingExtraError
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
+from minikv.verify.texts import real_cases
 
 PACKAGES = {
     "numba": ("numba",),
@@ -179,6 +181,19 @@ def test_the_library_loads_no_backend_before_it_is_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_gpu_benchmark_finds_a_difference_and_no_other(capsys):
+    gpu = importlib.import_module("benchmarks.gpu")
+    models = {name: minikv.load(TINY, "exact") for name in ("numpy", "other")}
+    cases = real_cases(str(TINY))[:1]
+    assert gpu.check_fingerprints(models, cases, "other") == 0
+    assert gpu.check_theorems(cases) == 0
+    models["other"] = minikv.load(TINY, "float32")
+    assert gpu.check_fingerprints(models, cases, "other") == 3
+    assert gpu.check_theorems([replace(case, arithmetic="float32") for case in cases]) > 0
+    assert gpu.main(["--model", str(TINY), "--backend", "none"]) == 2
+    assert "'none' is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.gpu
