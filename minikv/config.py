@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import is_positive, is_whole
 from .errors import ConfigError
 
 LIMIT = 2**31  # no dimension of a model that fits in memory comes near it
@@ -275,11 +276,3 @@ class ModelConfig:
 
 
 _ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-
-
-def is_whole(value: Any, least: int, limit: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < limit
-
-
-def is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

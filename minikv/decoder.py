@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arithmetic import Arithmetic, Array
+from .checks import check_ids
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
 from .layers import Hook, Layer, attention, gated, rms_norm, rope
@@ -218,25 +219,3 @@ def _stack(
         spans.append(Span(slice(start, start + len(run)), positions, cache, len(ids)))
         start += len(run)
     return np.concatenate(stacked), spans
-
-
-def check_ids(ids: Sequence[int] | np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Token ids as an int64 array, or an `InputError` that says what is wrong with them."""
-    try:
-        array = np.asarray(ids)
-    except ValueError:
-        array = np.empty((0, 0))
-    if array.ndim != 1:
-        raise InputError("token ids are not one flat sequence of whole numbers")
-    if not array.size:
-        raise InputError("no tokens given, expected at least one (the prompt is empty)")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"token ids have dtype {array.dtype}, expected whole numbers")
-    wrong = (array < 0) | (array >= config.vocab_size)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise InputError(
-            f"token id {array[at]} at index {at} is outside the vocabulary "
-            f"(0 to {config.vocab_size - 1})"
-        )
-    return array.astype(np.int64)

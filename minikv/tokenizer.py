@@ -203,7 +203,7 @@ class StreamDecoder:
 
     def _may_join_bytes(self, token: int) -> bool:
         """Whether byte tokens before and after this one may be one run."""
-        piece = self._tokenizer.backend.id_to_token(token)
+        piece = self._tokenizer.backend.id_to_token(token) or ""
         silent = not self._tokenizer.decode([token], self._skip_special)
         return silent or re.fullmatch("<0x[0-9A-F]{2}>", piece) is not None
 

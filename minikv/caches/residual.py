@@ -68,11 +68,12 @@ class Residual(Cache):
         self._width = weights.config.hidden_size
         kept = "tokens" if self._tokens_only else list(self.layers_kept)
         ends = (*self.layers_kept[1:], len(weights.layers))
-        reach = map(weights.config.reach, self.layers_kept, ends)
-        self._needed = dict(zip(self.layers_kept, reach, strict=True)) if forget else {}
-        super().__init__(
-            weights, {"budget": self.budget, "checkpoints": kept, "forget": bool(forget)}
-        )
+        self._needed = {
+            at: rows for at, end in zip(self.layers_kept, ends, strict=True)
+            if forget and (rows := weights.config.reach(at, end)) is not None
+        }  # fmt: skip
+        parameters = {"budget": self.budget, "checkpoints": kept, "forget": bool(forget)}
+        super().__init__(weights, parameters)
 
     def reset(self) -> None:
         self.seen = self._evicted = 0  # tokens 0 to _evicted have no K/V here
@@ -98,8 +99,7 @@ class Residual(Cache):
         super().advance(tokens)
         self._evicted, self._open = max(0, self.seen - self._capacity), False
         for layer, needed in self._needed.items():
-            if needed is not None:
-                self._rows[layer].forget(self.seen - needed)
+            self._rows[layer].forget(self.seen - needed)
 
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         self._open = True
@@ -131,10 +131,8 @@ class Residual(Cache):
         if stored is not None:
             self._replayed = [None] * (stored.length // _CHUNK + 1)
             self._first = min(stored.first, self._evicted)
-        all_k[: self._first, ...], all_v[: self._first, ...] = (
-            0.0,
-            0.0,
-        )  # hidden, but must be numbers
+        for hidden in (all_k, all_v):  # by windows: of weight 0, but 0 times NaN is NaN
+            hidden[: self._first, ...] = 0.0
         for start in range(self._first, self._evicted, _CHUNK):
             stop, number = min(start + _CHUNK, self._evicted), start // _CHUNK
             rows = self._replayed[number] if stored is None else stored.chunk(start)
@@ -169,9 +167,9 @@ class Residual(Cache):
         return self._kv_bytes(self.stored) * len(self._k) + rows * width
 
     def _truncate(self, length: int) -> None:
-        for layer, rows in self._rows.items():
-            least = rows.first + (self._needed.get(layer) or 0) if rows.first else 0
-            if length < least:
+        for layer, needed in self._needed.items():
+            first = self._rows[layer].first
+            if first and length < (least := first + needed):
                 raise CacheError(f"cannot truncate to {length} tokens, below {least}: what they "
                                  "depend on is forgotten; reset, or set forget=False")  # fmt: skip
         self._evicted = min(self._evicted, length)
@@ -199,9 +197,8 @@ class Residual(Cache):
         for index, rows in self._rows.items():
             width, dtype = ((), "int32") if self._tokens_only else ((self._width,), "")
             saved = tensors[f"checkpoint.{index}"]
-            needed = self._needed.get(index)
             rows.first = rows.length = max(0, self.seen - len(saved))
-            if rows.first and (needed is None or rows.first % _CHUNK or len(saved) < needed):
+            if rows.first and (rows.first % _CHUNK or len(saved) < self._needed.get(index, np.inf)):
                 raise ValueError(f"it has {len(saved)} rows of checkpoint {index}, too few")
             checked = self._checked(saved, self.seen - rows.first, *width, dtype=dtype)
             rows.append(self._xp.asarray(checked))

@@ -8,7 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import FAMILIES, FULL, LIMIT, SLIDING, ModelConfig, RopeScaling, is_positive, is_whole
+from ..checks import is_positive, is_whole
+from ..config import FAMILIES, FULL, LIMIT, SLIDING, ModelConfig, RopeScaling
 from ..errors import ConfigError
 
 # Keys of config.json that would change the forward pass, with the values that mean "not used".
