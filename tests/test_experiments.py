@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 
@@ -15,12 +16,25 @@ import minikv
 from minikv import experiments
 from minikv.caches import POLICIES
 from minikv.cli import main
+from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
 from minikv.experiments import compare, latency, memory
 from minikv.experiments.frontier import frontier
+from minikv.model import random_tensors
+from minikv.weights import save_folder
 
+TINY = Path(__file__).parent / "fixtures" / "tiny"
 EVICTING = ("window", "streaming_llm", "h2o", "snapkv", "tova")
 CHECKPOINTS = ("every", "2", "3", "0+2", "embedding", "tokens")
+
+
+# Each family with what sets it apart; windows shorter than the texts.
+FAMILIES = {
+    "llama": {}, "qwen2": {}, "qwen3": {},
+    "mistral": {"sliding_window": 5, "layer_types": (SLIDING,) * 3},
+    "gemma3_text": {"sliding_window": 5, "layer_types": (SLIDING, SLIDING, FULL),
+                    "rope_local_base_freq": 100.0},
+}  # fmt: skip
 
 
 def tiny(arithmetic: str = "exact", seed: int = 0, **changes) -> minikv.Model:
@@ -188,13 +202,29 @@ ROOMY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 6,
          "num_attention_heads": 6, "head_dim": 16, "max_position_embeddings": 1024}  # fmt: skip
 
 
+KEPT = ("every", "2", "5", "embedding")
+
+
+def watch(turns: int, kept: tuple[str, ...], **family) -> list[dict]:
+    """Memory of turns of 80 tokens."""
+    rng = np.random.default_rng(0)
+    said = [(rng.integers(0, 97, 64).tolist(), rng.integers(0, 97, 16).tolist())] * turns
+    settings = ["full", *(f"residual:{checkpoints}@64" for checkpoints in kept)]
+    return memory.memory(tiny("float32", **ROOMY | family), said, settings)
+
+
 @pytest.fixture(scope="module")
 def watched() -> list[dict]:
-    """Memory of 10 turns of 80 tokens, for every kind of checkpoint."""
-    rng = np.random.default_rng(0)
-    turns = [(rng.integers(0, 97, 64).tolist(), rng.integers(0, 97, 16).tolist())] * 10
-    settings = ["full", *(f"residual:{kept}@64" for kept in ("every", "2", "5", "embedding"))]
-    return memory.memory(tiny("float32", **ROOMY), turns, settings)
+    return watch(10, KEPT)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_peak_of_every_family_is_within_5_percent_of_its_formula(family):
+    types = FAMILIES[family].get("layer_types", ()) * 2
+    window = 100 if types else None
+    for row in watch(6, ("2",), model_type=family, layer_types=types, sliding_window=window):
+        if row["turn"] >= 4:
+            assert abs(row["peak"] / row["peak_formula"] - 1) < 0.05, row
 
 
 def test_the_peak_is_within_5_percent_of_its_formula(watched):
@@ -234,18 +264,17 @@ def test_accounting_reproduces_the_papers_bytes_at_gemma_3_4b():
     assert rows[-1]["bytes"] == held
 
 
-def test_accounting_counts_as_a_cache_and_a_configuration_do(monkeypatch):
+def test_accounting_counts_as_a_cache_and_a_configuration_do():
     config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64)
     kv, one = (memory.shape_bytes("smollm-135m", kept) for kept in ("K/V", "embedding"))
     assert kv == config.kv_bytes_per_token("bfloat16")
     assert one == config.residual_bytes_per_token("bfloat16")
     model = tiny("float32")
-    monkeypatch.setitem(memory.SHAPES, "tiny", (2, 24, 2, 6))
-    kv = memory.shape_bytes("tiny", "K/V")
+    kv = memory.shape_bytes(model.config, "K/V")
     for kept in ("every", 2, "embedding"):
         cache = model.new_cache("residual", budget=5, checkpoints=kept)
         model.forward([list(range(9))], [cache])
-        assert cache.nbytes == 2 * (5 * kv + 9 * memory.shape_bytes("tiny", kept))  # float32
+        assert cache.nbytes == 2 * (5 * kv + 9 * memory.shape_bytes(model.config, kept))  # float32
 
 
 # --- frontier and latency -------------------------------------------------------------------------
@@ -271,6 +300,25 @@ def test_latency_runs_each_pair_that_fits_and_refuses_none_at_all():
     assert all(row["ratio"] > 0 for row in rows)
     with pytest.raises(InputError, match="tokens"):
         latency.latency(model, [3], [4], most_tokens=8)
+
+
+def test_latency_reads_no_more_of_a_sliding_block_than_its_window(monkeypatch):
+    model = tiny(
+        "float32", num_hidden_layers=3, model_type="gemma3_text", **FAMILIES["gemma3_text"]
+    )
+    seen = []
+
+    def watched(q, k, v, query_positions, key_positions, *rest):
+        seen.append((int(key_positions[0]), len(k), len(v)))
+        return minikv.layers.attention(q, k, v, query_positions, key_positions, *rest)
+
+    monkeypatch.setattr(latency, "attention", watched)
+    latency.latency(model, [1], [8], repeats=1)
+    assert seen[:3] == [(3, 5, 5), (3, 5, 5), (0, 8, 8)]
+    figures = latency.intensity(model.config, 1, 8, 4)
+    one_window = latency.intensity(model.config, 1, 5, 4)
+    assert figures["read_intensity"] == one_window["read_intensity"]  # a ratio: per token
+    assert figures["recompute_intensity"] == round((4 * 24 + 2 * 24 * 24) * 6 / (30 * 24 * 4), 2)
 
 
 @pytest.mark.parametrize(("kv_heads", "says"), [(2, "could not win"), (8, "could win at most 4")])
@@ -318,9 +366,50 @@ def test_a_command_prints_a_table_json_and_a_plot(command, tiny, prompts, tmp_pa
     assert printed.err == f"wrote {plot}\n"
 
 
-def test_shapes_need_no_model(capsys):
-    assert main(["memory", "--shape", "gemma-3-4b", "--model", "nowhere"]) == 0
-    assert "139,264 bytes" in capsys.readouterr().out
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory) -> Path:
+    """A random model of each family, with the committed toy's tokenizer."""
+    given = json.loads((TINY / "config.json").read_text(encoding="utf-8"))
+    config = minikv.tiny_config(
+        vocab_size=given["vocab_size"], num_hidden_layers=3, model_type=request.param,
+        max_position_embeddings=512, **FAMILIES[request.param],
+    )  # fmt: skip
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    files = {name: (TINY / name).read_text(encoding="utf-8") for name in names
+             if (TINY / name).exists()}  # fmt: skip
+    path = tmp_path_factory.mktemp("family") / request.param
+    return save_folder(path, config, random_tensors(config, 0), files)
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_command_runs_on_every_family(command, folder, prompts, capsys):
+    argv = [command, "--model", str(folder), *RUNS[command], "--json"]
+    assert main(argv + ["--prompts", str(prompts)] * (command == "compare")) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) >= 2
+    if command == "compare":  # exact, so that windows lose nothing that residuals bring back
+        assert all(row["bits_equal"] for row in rows if row["policy"].startswith("residual"))
+
+
+def test_inspect_shows_what_the_family_does_and_what_windows_bound(folder, capsys):
+    assert main(["inspect", str(folder)]) == 0
+    out = capsys.readouterr().out
+    config = minikv.ModelConfig.from_file(folder / "config.json")
+    for name, value in vars(config.family).items():
+        assert re.search(rf"^{name} +{value}$", out, re.MULTILINE), name
+    assert ("of sliding layers" in out) == bool(config.layer_types)
+    assert main(["inspect", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["family"] == vars(config.family)
+    assert told["parameters"] == sum(tensor["parameters"] for tensor in told["tensors"])
+
+
+@pytest.mark.parametrize("name", memory.SHAPES)
+def test_shapes_need_no_model(name, capsys):
+    assert main(["memory", "--shape", name, "--model", "nowhere"]) == 0
+    out = capsys.readouterr().out
+    assert f"{memory.shape_bytes(name, 'K/V'):,} bytes" in out
+    assert ("need" in out) == name.startswith("gemma")  # what sliding layers need
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..errors import InputError
-from ..layers import attention
+from ..layers import Layer, attention
 from ..model import Model
 from ..projection import kv_from_residual
 from . import Progress, seconds, silent
@@ -29,7 +29,8 @@ def latency(
 
     All blocks take their turn, each with K/V and residuals of its own, as in decoding, so that a
     working set larger than the processor's cache is read from memory. Recomputing starts from the
-    residual at the block itself, the cheapest recomputation there is: one projection.
+    residual at the block itself, the cheapest recomputation there is: one projection. A sliding
+    block reads, or makes, only the newest tokens that its window reaches.
 
     Parameters
     ----------
@@ -42,8 +43,9 @@ def latency(
     Returns
     -------
     list of dict
-        For one block: ``read_seconds``, ``recompute_seconds`` (attention included), ``ratio``
-        (below 1 where recomputing wins), and each operation's flop/byte, see `intensity`.
+        For one block, the mean of all: ``read_seconds``, ``recompute_seconds`` (attention
+        included), ``ratio`` (below 1 where recomputing wins), and each operation's flop/byte, see
+        `intensity`.
     """
     cases = [(batch, length) for batch in batches for length in lengths
              if batch * length <= most_tokens]  # fmt: skip
@@ -65,11 +67,12 @@ def latency(
 
 
 def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> dict[str, float]:
-    """Floating-point operations for each byte read, of one block, by formula.
+    """Floating-point operations for each byte read, of one block, by formula; the mean of all.
 
     Reading: ``4 H d`` operations and ``2 G d`` numbers a token. Recomputing: ``4 D G d`` operations
-    more, and ``D`` numbers a token in place of them, and the two weight matrices once. RMSNorm,
-    RoPE and softmax are left out, and K/V made are taken to stay in the processor's cache.
+    more, and ``D`` numbers a token in place of them, and the two weight matrices once. Tokens count
+    up to a block's window. Norms, biases, RoPE and softmax are left out, and K/V made are taken to
+    stay in the processor's cache.
 
     Examples
     --------
@@ -77,7 +80,8 @@ def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> di
     >>> intensity(minikv.tiny_config(), batch=1, length=100, itemsize=4)
     {'read_intensity': 1.0, 'recompute_intensity': 10.48}
     """
-    tokens, kv = batch * length, 2 * config.num_key_value_heads * config.head_dim
+    layers, kv = config.num_hidden_layers, 2 * config.num_key_value_heads * config.head_dim
+    tokens = batch * sum(_seen(config, layer, length) for layer in range(layers)) / layers
     attend = 4 * config.attention_width * tokens
     project = 2 * config.hidden_size * kv * tokens
     read_bytes = tokens * kv * itemsize
@@ -88,32 +92,38 @@ def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> di
     }
 
 
+def _seen(config: ModelConfig, layer: int, length: int) -> int:
+    """How many tokens the last of a text attends to."""
+    return min(length, config.window(layer) or length)
+
+
 def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None]]:
     """The two operations over all blocks."""
     config, arithmetic, xp = model.config, model.arithmetic, model.arithmetic.xp
-    rng, positions = np.random.default_rng(0), np.tile(np.arange(length), batch)
-    heads = (batch, length, config.num_key_value_heads, config.head_dim)
+    rng, heads = np.random.default_rng(0), (config.num_key_value_heads, config.head_dim)
 
     def random(*shape: int) -> Any:
         return xp.asarray(rng.standard_normal(shape, dtype=np.float32), dtype=arithmetic.dtype)
 
-    def attend(kv: Any) -> None:
-        k, v = (xp.reshape(part, heads) for part in kv)
+    def attend(kv: Any, layer: Layer, at: np.ndarray) -> None:
+        k, v = (xp.reshape(part, (batch, len(at), *heads)) for part in kv)
         for row in range(batch):
-            attention(q[row], k[row], v[row], np.array([length - 1]), np.arange(length),
-                      arithmetic, config.attention_scale)  # fmt: skip
+            attention(q[row], k[row], v[row], at[-1:], at, arithmetic, config.attention_scale,
+                      layer.window)  # fmt: skip
 
     q = random(batch, 1, config.num_attention_heads, config.head_dim)
-    stream = [(random(batch * length, config.hidden_size), layer) for layer in model.layers]
-    cached = [kv_from_residual(rows, positions, layer) for rows, layer in stream]
+    seen = [np.arange(length - _seen(config, i, length), length) for i in range(len(model.layers))]
+    stream = [(random(batch * len(at), config.hidden_size), np.tile(at, batch), layer)
+              for at, layer in zip(seen, model.layers, strict=True)]  # fmt: skip
+    cached = [kv_from_residual(*rows) for rows in stream]
 
     def read() -> None:
-        for kv in cached:
-            attend(kv)
+        for kv, at, layer in zip(cached, seen, model.layers, strict=True):
+            attend(kv, layer, at)
 
     def recompute() -> None:
-        for rows, layer in stream:
-            attend(kv_from_residual(rows, positions, layer))
+        for rows, at in zip(stream, seen, strict=True):
+            attend(kv_from_residual(*rows), rows[2], at)
 
     return {"read": read, "recompute": recompute}
 
