@@ -1,6 +1,6 @@
 """The paper's experiments, as one page: run the commands, keep their tables and plots.
 
-    python -m benchmarks.experiments            # all five, about half an hour on two cores
+    python -m benchmarks.experiments            # all six, about half an hour on two cores
     python -m benchmarks.experiments latency    # this one anew
 
 Each table goes to ``docs/experiments/NAME.txt`` and each plot to ``NAME.png`` beside it.
@@ -20,6 +20,7 @@ COMMANDS = {
     "frontier": ["frontier"],
     "memory": ["memory"],
     "compare": ["compare"],
+    "compare-gemma-3-270m": ["compare", "--model", "gemma-3-270m", "--quick"],
 }
 
 

@@ -89,7 +89,8 @@ def test_only_empty_caches_share_a_pass():
 )
 def test_a_policy_is_named_with_its_checkpoints_and_budget(name, policy, parameters):
     cache = experiments.policy_cache(name, tiny().weights, 8)
-    assert (cache.policy, cache.parameters) == (policy, parameters)
+    assert cache.policy == policy
+    assert cache.parameters.items() >= parameters.items()
 
 
 @pytest.mark.parametrize("name", ["window:2", "residual@x", "lru", "residual:some", "residual:0+x"])
