@@ -144,7 +144,7 @@ def test_the_command_proves_a_shape_and_says_what_it_took(capsys, tmp_path):
     told = tmp_path / "shape.json"
     assert main(["prove", "--shape", "gemma-3-270m", "--json", str(told)]) == 0
     out = capsys.readouterr().out
-    assert "268,098,176 parameters, 18 layers, 15 of them sliding" in out
+    assert "268,098,176 parameters, 18 layers, 15 sliding" in out
     assert out.count("holds    found") == 2
     assert "peak memory" in out
     written = json.loads(told.read_text(encoding="utf-8"))

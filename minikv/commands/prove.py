@@ -27,8 +27,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     add, source = parser.add_argument, parser.add_mutually_exclusive_group()
     source.add_argument("--model", metavar="NAME", help="a fetched model or a folder")
-    source.add_argument("--shape", metavar="NAME", help="a model's true shape, random weights: D "
-                        "for the whole, T1 for each block (gemma-3-4b, qwen3-4b, ...)")  # fmt: skip
+    source.add_argument("--shape", metavar="NAME", help="D and T1 at a true shape: gemma-3-4b, ...")
     source.add_argument("--random", action="store_true", help="random models (default)")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_const", dest="count", const=8, help="fewer cases")
@@ -101,25 +100,22 @@ def _prove(args: argparse.Namespace) -> int:
 
 
 def _shape(args: argparse.Namespace) -> int:
-    from ..config import SLIDING
     from ..experiments.memory import per_token
-    from ..verify.shapes import CLAIMS, prove_shape, shape
+    from ..verify.shapes import CLAIMS, NOTE, SLIDING, prove_shape, shape
     from ..weights.progress import show
 
     config = shape(args.shape)
     results = prove_shape(config, args.seed, show)
     print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
-    print(f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
-          f"{config.layer_types.count(SLIDING)} of them sliding\n")  # fmt: skip
-    print_table(["", "statement", "cases", "seconds", "verdict", "control"], (
-        [r.id, CLAIMS[r.id].statement, r.examples, r.seconds, r.verdict, "found" * bool(r.control)]
-        for r in results))  # fmt: skip
+    layers = f"{config.num_hidden_layers} layers, {config.layer_types.count(SLIDING)} sliding"
+    print(f"{args.shape}: {config.num_parameters:,} parameters, {layers}\n")
+    rows = ([r.id, CLAIMS[r.id].statement, r.examples, r.seconds, r.verdict,
+             "found" * bool(r.control)] for r in results)  # fmt: skip
+    print_table(["", "statement", "cases", "seconds", "verdict", "control"], rows)
     print(*(r.failure for r in results if r.failure), sep="\n")
     print_bytes(config)
     seconds, peak = sum(result.seconds for result in results), peak_memory()
-    print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. T1: bit for bit, random "
-          "weights at true width, one block in memory at a time;\nno embedding, and one feature in "
-          "the MLP, which neither reads nor makes a K or V.")  # fmt: skip
+    print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
     if args.json:
         told = {"shape": args.shape, "results": [*map(asdict, results)], "seconds": seconds,
                 "peak_memory_bytes": peak, "bytes_per_token": per_token(config)}  # fmt: skip

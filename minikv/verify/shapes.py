@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import SLIDING as SLIDING
 from ..config import ModelConfig
 from ..decoder import Span, block
 from ..errors import InputError
@@ -30,6 +31,8 @@ from .theorems import Refuted, Theorem, refutes_float32, same_bits
 _FOLDER = resources.files("minikv") / "data" / "shapes"
 SHAPES = tuple(sorted(file.name.removesuffix(".json") for file in _FOLDER.iterdir()))
 TOKENS = 48  # of the random stream
+NOTE = """T1: bit for bit, random weights at true width, one block in memory at a time;
+no embedding, and one feature in the MLP, which neither reads nor makes a K or V."""
 
 
 def shape(name: str) -> ModelConfig:
