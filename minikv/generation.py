@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import decoder
-from .arithmetic import to_numpy
+from .backends import to_numpy
 from .caches import Cache
 from .errors import InputError
 

@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from . import decoder
-from .arithmetic import Array, to_numpy
+from .arithmetic import Array
+from .backends import to_numpy
 from .errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from .arithmetic import to_numpy
+from .backends import to_numpy
 from .errors import CacheError
 
 if TYPE_CHECKING:

@@ -24,15 +24,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "proofs" / "mutants.md"
-EXAMPLES = 20  # random cases for each theorem
+EXAMPLES = 8  # random cases for each theorem and family
 
 MUTANTS = tomllib.loads((ROOT / "proofs" / "mutants.toml").read_text(encoding="utf-8"))
 
 WORKER = f"""
 import sys, warnings
 warnings.simplefilter("ignore")
-from hypothesis import given, settings, Phase, HealthCheck
-from strategies import cases
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from strategies import FAMILIES, cases
 from minikv import layers
 from minikv.caches import residual
 from minikv.verify import THEOREMS
@@ -40,11 +40,12 @@ layers._QUERY_BLOCK = residual._CHUNK = 8  # as in conftest.py
 for name, theorem in THEOREMS.items():
     @settings(max_examples={EXAMPLES}, derandomize=True, database=None, deadline=None,
               phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(cases(windowed=theorem.windowed))
-    def check(case):
-        theorem.check(case)
+    @given(st.data())
+    def check(family, data):
+        theorem.check(data.draw(cases(windowed=theorem.windowed, families=(family,))))
     try:
-        check()
+        for family in FAMILIES:
+            check(family)
     except BaseException as error:
         print(name)
 """

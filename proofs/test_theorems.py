@@ -7,15 +7,19 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from strategies import cases
 
+from minikv.config import FAMILIES
 from minikv.verify import THEOREMS
 
 IDS = list(THEOREMS)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("theorem", IDS)
+@settings(max_examples=settings.default.max_examples // len(FAMILIES))
 @given(data=st.data())
-def test_holds_bit_for_bit(theorem, data):
-    THEOREMS[theorem].check(data.draw(cases(windowed=THEOREMS[theorem].windowed)))
+def test_holds_bit_for_bit(theorem, family, data):
+    drawn = cases(windowed=THEOREMS[theorem].windowed, families=(family,))
+    THEOREMS[theorem].check(data.draw(drawn))
 
 
 @pytest.mark.parametrize("theorem", IDS)

@@ -13,8 +13,7 @@ import pytest
 from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
-from minikv.arithmetic import to_numpy
-from minikv.backends import BACKENDS, get_backend
+from minikv.backends import BACKENDS, get_backend, to_numpy
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.errors import CacheError, InputError, MissingExtraError

@@ -121,12 +121,4 @@ def get_arithmetic(name: str | Arithmetic, context: int = 2**17, xp: ModuleType 
     raise InputError(f"arithmetic {name!r} is unknown; choose 'float32', 'float64' or 'exact'")
 
 
-def to_numpy(array: Array, dtype: Any = None) -> np.ndarray:
-    """An array of any library in NumPy; the one place where numbers leave a device."""
-    for leave in ("get", "cpu"):  # CuPy's name for it, and PyTorch's
-        if hasattr(array, leave):
-            array = getattr(array, leave)()
-    return np.asarray(array, dtype=dtype)
-
-
-__all__ = ["Arithmetic", "Array", "Exact", "Float32", "Float64", "get_arithmetic", "to_numpy"]
+__all__ = ["Arithmetic", "Array", "Exact", "Float32", "Float64", "get_arithmetic"]

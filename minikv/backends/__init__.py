@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,14 @@ def get_backend(
         if name == "jax":
             require_extra("jax", extra, "").config.update("jax_enable_x64", True)
     return get_arithmetic(arithmetic, context, xp)
+
+
+def to_numpy(array: Any, dtype: Any = None) -> np.ndarray:
+    """An array of any library in NumPy; the one place where numbers leave a device."""
+    for leave in ("get", "cpu"):  # CuPy's name for it, and PyTorch's
+        if hasattr(array, leave):
+            array = getattr(array, leave)()
+    return np.asarray(array, dtype=dtype)
 
 
 def _numba(context: int) -> Arithmetic:

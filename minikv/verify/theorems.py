@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arithmetic import Exact, Float32, to_numpy
+from ..arithmetic import Exact, Float32
+from ..backends import to_numpy
 from ..caches import POLICIES, Cache, Residual, Scheduled
 from ..config import ModelConfig
 from ..decoder import Span, block, embed, unembed
