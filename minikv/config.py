@@ -242,12 +242,8 @@ class ModelConfig:
         >>> local.reach(0, 2)
         6
         """
-        total = 0
-        for layer in range(start, stop):
-            if (window := self.window(layer)) is None:
-                return None
-            total += window - 1
-        return total
+        windows = [self.window(layer) for layer in range(start, stop)]
+        return None if None in windows else sum(window - 1 for window in windows if window)
 
     @property
     def attention_width(self) -> int:

@@ -122,10 +122,8 @@ class Cache(Savable):
 
     def _empty(self, *shape: int) -> Any:
         if self._xp.__name__.startswith("jax"):
-            raise CacheError(
-                f"the cache {self.policy!r} assigns in place, which JAX's arrays refuse: use the "
-                "cache 'none' with it, or another backend"
-            )
+            raise CacheError(f"the cache {self.policy!r} assigns in place, which JAX's arrays "
+                             "refuse: use the cache 'none' or another backend")  # fmt: skip
         return self._xp.empty(shape, dtype=self._dtype)
 
     def _kv_bytes(self, rows: int) -> int:
