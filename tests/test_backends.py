@@ -21,6 +21,8 @@ from minikv.fingerprint import fingerprint
 from minikv.model import Model
 from minikv.verify.texts import real_cases
 
+pytestmark = pytest.mark.backends
+
 PACKAGES = {
     "numba": ("numba",),
     "torch": ("torch", "array_api_compat"),

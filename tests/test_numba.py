@@ -28,6 +28,8 @@ from minikv.model import Model, random_tensors
 from minikv.verify import THEOREMS
 from minikv.verify.theorems import Case
 
+pytestmark = pytest.mark.backends
+
 EXACT, COMPILED = Exact(1024), get_backend("numba", "exact", 1024)
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 1e15, 3.0, 0.1]
 seeds = st.integers(0, 2**32 - 1)
