@@ -1,4 +1,4 @@
-"""Speed and memory of minikv beside transformers on torch and beside bare BLAS, in one run.
+"""Speed and memory of minikv beside its peers and beside bare products, in one run.
 
 Every contender lives in a process of its own, so that the spinning threads of one BLAS do not slow
 the next, and they take turns: A B C, A B C, ... after one round that is not counted. A ratio is
@@ -9,246 +9,74 @@ starts at its parent's.
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SHORT, LONG = 16, 512  # tokens of context for decoding; LONG is also the prefill
-TASKS = (f"decode {SHORT}", f"decode {LONG}", f"prefill {LONG}")
-OPTIONAL = {"exact": "the exact arithmetic", "transformers": "torch and transformers"}
-# (label, task, contender, compared with, target)
-RATIOS = [
-    (f"decode at {SHORT}", TASKS[0], "float32", "transformers", 0.90),
-    (f"decode at {LONG}", TASKS[1], "float32", "transformers", 0.90),
-    (f"decode at {SHORT}", TASKS[0], "float32", "bare", 1.25),
-    (f"decode at {LONG}", TASKS[1], "float32", "bare", 1.25),
-    (f"prefill of {LONG}", TASKS[2], "float32", "transformers", 1.60),
-    (f"prefill of {LONG}", TASKS[2], "float32", "bare", None),
-    (f"decode at {SHORT}", TASKS[0], "exact", "float32", 2.30),
-    (f"decode at {LONG}", TASKS[1], "exact", "float32", 2.30),
-    (f"prefill of {LONG}", TASKS[2], "exact", "float32", 2.50),
-]
-LOAD_SECONDS, PEAK_RATIO = 3.0, 1.3
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-clock = CLOCKS[os.environ.get("MINIKV_BENCHMARK_CLOCK", "wall")]
+from .contenders import LLAMA_CPP
+
+F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "stored"
+MINIKV = ("float32/numpy", "exact/numpy", "exact/numba")
+CONTENDERS = (*MINIKV, "transformers", F32, STORED, "bare")
+TURN_TOKENS = 8
+
+Target = float | None
 
 
-# ---- contenders: each runs in a worker process; a turn returns seconds per token or per prefill
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured."""
+
+    decode: tuple[int, ...] = (16, 512, 2048)  # tokens of context
+    prefill: tuple[int, ...] = (128, 512, 2048)
+    memory: tuple[int, ...] = (16, 512, 2048)
+    rounds: int = 7
+    fresh: int = 3  # fresh processes for load time, first token and memory
+    starts: int = 10  # of ``import minikv`` and ``minikv --help``
 
 
-def prompt(length: int, vocab: int) -> list[int]:
-    """Token ids that are the same for every contender."""
-    return [(7919 * i + 13) % vocab for i in range(length)]
+QUICK = Sizes((16, 512), (128, 512), (16,), rounds=2, fresh=1, starts=3)
 
-
-def timed(step: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of a call, after one call that is not counted."""
-    step()
-    seconds = []
-    for _ in range(repeats):
-        start = clock()
-        step()
-        seconds.append(clock() - start)
-    return statistics.median(seconds)
-
-
-class MiniKV:
-    """minikv's decoder under one arithmetic, with its full cache."""
-
-    def __init__(self, folder: str, arithmetic: str) -> None:
-        import minikv
-
-        start = time.perf_counter()
-        self.model = minikv.load(folder, arithmetic=arithmetic)
-        self.load_seconds = time.perf_counter() - start
-        self.vocab = self.model.config.vocab_size
-        self.texts: dict[int, list] = {}
-
-    def prefill(self, length: int) -> tuple[Any, int]:
-        cache = self.model.new_cache()
-        logits = self.model.forward([prompt(length, self.vocab)], [cache])
-        return cache, int(logits[0].argmax())
-
-    def decode(self, context: int, tokens: int) -> float:
-        if context not in self.texts:  # the text goes on growing from turn to turn
-            self.texts[context] = list(self.prefill(context))
-        text = self.texts[context]
-
-        def step() -> None:
-            text[1] = int(self.model.forward([[text[1]]], [text[0]])[0].argmax())
-
-        return timed(step, tokens)
-
-
-class Transformers:
-    """``LlamaForCausalLM`` in float32 with its `DynamicCache`, called without ``generate``."""
-
-    def __init__(self, folder: str) -> None:
-        import torch
-        import transformers
-
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        self.torch, self.new_cache = torch, transformers.DynamicCache
-        start = time.perf_counter()
-        self.model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.load_seconds = time.perf_counter() - start
-        self.model.eval()
-        self.vocab = self.model.config.vocab_size
-        self.texts: dict[int, list] = {}
-
-    def forward(self, ids: list[int], cache: Any) -> int:
-        with self.torch.inference_mode():
-            out = self.model(
-                input_ids=self.torch.tensor([ids]), past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-            return int(out.logits[0, -1].argmax())
-
-    def prefill(self, length: int) -> tuple[Any, int]:
-        cache = self.new_cache(config=self.model.config)
-        return cache, self.forward(prompt(length, self.vocab), cache)
-
-    def decode(self, context: int, tokens: int) -> float:
-        if context not in self.texts:
-            self.texts[context] = list(self.prefill(context))
-        text = self.texts[context]
-
-        def step() -> None:
-            text[1] = self.forward([text[1]], text[0])
-
-        return timed(step, tokens)
-
-
-class Bare:
-    """The weights' products and nothing else: one row, or all rows, by every matrix."""
-
-    def __init__(self, folder: str) -> None:
-        import numpy as np
-
-        from minikv import ModelConfig
-        from minikv.weights import load_tensors
-
-        start = time.perf_counter()
-        config = ModelConfig.from_file(Path(folder) / "config.json")
-        tensors = load_tensors(Path(folder), config)
-        self.load_seconds = time.perf_counter() - start
-        embedding = tensors["model.embed_tokens.weight"]
-        self.head = tensors.get("lm_head.weight", embedding)
-        self.blocks = [w for n, w in tensors.items() if n.startswith("model.l") and w.ndim == 2]
-        widths = {w.shape[1] for w in [self.head, *self.blocks]}
-        self.rows = {
-            (t, k): np.linspace(-1, 1, t * k, dtype=np.float32).reshape(t, k)
-            for t in (1, LONG)
-            for k in widths
-        }
-
-    def products(self, rows: int) -> None:
-        for w in self.blocks:
-            self.rows[rows, w.shape[1]] @ w.T
-        self.rows[1, self.head.shape[1]] @ self.head.T  # logits of the last row alone
-
-    def prefill(self, length: int) -> None:
-        self.products(length)
-
-    def decode(self, context: int, tokens: int) -> float:
-        return timed(lambda: self.products(1), tokens)
-
-
-def make(contender: str, folder: str) -> Any:
-    """Load a contender; ImportError or NotImplementedError where it is not to be had."""
-    if contender == "transformers":
-        return Transformers(folder)
-    if contender == "bare":
-        return Bare(folder)
-    return MiniKV(folder, contender)
-
-
-def turn(contender: Any, task: str, tokens: int) -> float:
-    """One measurement."""
-    kind, size = task.split()
-    if kind == "decode":
-        return contender.decode(int(size), tokens)
-    start = clock()
-    contender.prefill(int(size))
-    return clock() - start
-
-
-def worker(name: str, folder: str) -> None:
-    """Answer one line of JSON for each line of the controller."""
-    try:
-        contender = make(name, folder)
-    except (ImportError, NotImplementedError) as error:
-        print(json.dumps({"missing": f"{OPTIONAL.get(name, name)}: {error}"}), flush=True)
-        return
-    print(json.dumps({"load": contender.load_seconds, "versions": versions(name)}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(turn(contender, request["task"], request["tokens"])), flush=True)
-
-
-def versions(name: str) -> dict[str, str]:
-    """Libraries that this worker computes with."""
-    if name == "transformers":
-        import torch
-        import transformers
-
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {"torch": f"{torch.__version__} ({capability}, {torch.get_num_threads()} threads)",
-                "transformers": transformers.__version__}  # fmt: skip
-    import numpy as np
-
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    found = {"numpy": np.__version__, "BLAS": f"{blas['name']} {blas['version']}"}
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return found
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    for pool in pools[:1]:
-        found["BLAS"] += f" ({pool.get('architecture')}, {pool['num_threads']} threads)"
-    return found
-
-
-def memory(name: str, folder: str, length: int) -> None:
-    """Load, prefill `length` tokens and decode 16, or only import; print the peak in bytes."""
-    out: dict[str, Any] = {}
-    if name.startswith("import "):
-        module = name.removeprefix("import ")
-        __import__("minikv" if module == "float32" else module)
-        if module == "transformers":  # its modules load on first use
-            __import__("transformers.models.llama.modeling_llama")
-    else:
-        contender = make(name, folder)
-        contender.decode(length, 15)
-        if name == "float32":
-            config = contender.model.config
-            out["weights"] = config.num_parameters * 4
-            out["cache"] = contender.texts[length][0].nbytes
-    unit = 1 if sys.platform == "darwin" else 1024
-    out["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps(out))
-
-
-# ---- the controller
+# contender, compared with, and targets by task; a task that is not named here has none
+RATIOS: tuple[tuple[str, str, str, Mapping[int, float]], ...] = (
+    ("decode", "float32/numpy", "transformers", {16: 0.90, 512: 0.90}),
+    ("decode", "exact/numba", "transformers", {16: 1.00, 512: 1.00, 2048: 1.00}),
+    ("decode", "float32/numpy", "bare", {16: 1.20, 512: 1.20}),
+    ("decode", "exact/numba", "bare", {16: 1.15, 512: 1.15}),
+    ("decode", "exact/numpy", "float32/numpy", {16: 2.30, 512: 2.30}),
+    ("decode", "float32/numpy", F32, {}),
+    ("decode", "exact/numba", F32, {}),
+    ("decode", "exact/numba", STORED, {}),
+    ("prefill", "float32/numpy", "transformers", {512: 1.60}),
+    ("prefill", "exact/numba", "transformers", {512: 2.20}),
+    ("prefill", "float32/numpy", "bare", {}),
+    ("prefill", "exact/numpy", "float32/numpy", {512: 2.50}),
+    ("prefill", "float32/numpy", F32, {}),
+    ("prefill", "exact/numba", F32, {}),
+    ("prefill", "exact/numba", STORED, {}),
+)
+LOAD_SECONDS = 3.0
+PEAK = 1.3  # of weights and cache, NumPy's float32
+PEAK_NUMBA = 1.1  # of float32 weights alone, at the shortest text
+STARTS = {"import minikv": 0.3, "minikv --help": 0.5}  # seconds
 
 
 class Worker:
     """A contender's process."""
 
-    def __init__(self, name: str, folder: str, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, path: str, environment: dict[str, str]) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers", "--worker", name, "--model", folder],
+            [sys.executable, "-m", "benchmarks.contenders", "serve", name, path],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.ready = self.read()
@@ -256,7 +84,7 @@ class Worker:
     def read(self) -> Any:
         line = self.process.stdout.readline()  # type: ignore[union-attr]  # a pipe
         if not line:
-            raise SystemExit(f"benchmarks.peers: the process of {self.name} ended, see above")
+            raise SystemExit(f"benchmarks: the process of {self.name} ended, see above")
         return json.loads(line)
 
     def turn(self, task: str, tokens: int) -> float:
@@ -308,215 +136,256 @@ def busy_ticks() -> int | None:
     return user + nice + system + sum(interrupts)
 
 
-def measure(
-    folder: str, environment: dict[str, str], rounds: int, tokens: int, quiet: Quiet
-) -> dict[str, Any]:
-    """Let all contenders take turns; seconds by contender and task, one a round."""
-    workers: list[Worker] = []
-    missing: list[str] = []
-    loads: dict[str, float] = {}
-    found: dict[str, str] = {}
-    for name in ("float32", "transformers", "bare", "exact"):
-        candidate = Worker(name, folder, environment)
-        if "missing" in candidate.ready:
-            missing.append(candidate.ready["missing"])
-            candidate.close()
-            continue
-        workers.append(candidate)
-        loads[name] = candidate.ready["load"]
-        found |= candidate.ready["versions"]
-    seconds: dict[str, dict[str, list[float]]] = {
-        w.name: {task: [] for task in TASKS} for w in workers
-    }
-    try:
-        for number in range(rounds + 1):
-            note(f"round {number} of {rounds}" + ("" if number else " (warm-up)"))
-            for task in TASKS:
-                for each in workers:
-                    value = quiet.turn(each, task, tokens)
-                    if number:
-                        seconds[each.name][task].append(value)
-    finally:
-        for each in workers:
-            each.close()
-    return {"seconds": seconds, "missing": missing, "load": loads, "versions": found}
+@dataclass
+class Bench:
+    """One run: where things are, and what is found."""
+
+    folder: str
+    scratch: Path
+    threads: int = 2
+    clock: str = "wall"
+    patience: float = 0.0
+    gguf: str | None = None  # the file that the folder was converted from
+    missing: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    greedy: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.quiet = Quiet(self.patience)
+        self.environment = dict(os.environ, TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1",
+                                HF_HUB_DISABLE_PROGRESS_BARS="1")  # fmt: skip
+        self.environment["MINIKV_BENCHMARK_CLOCK"] = self.clock
+        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+            self.environment[f"{name}_NUM_THREADS"] = str(self.threads)
+
+    def paths(self, names: Sequence[str]) -> dict[str, str]:
+        """What each contender loads; those that have nothing to load are noted as missing."""
+        paths = {name: self.folder for name in names if not name.startswith(LLAMA_CPP)}
+        wanted = [name for name in names if name.startswith(LLAMA_CPP)]
+        if wanted and importlib.util.find_spec("llama_cpp") is None:
+            self.missing.append("llama.cpp: llama-cpp-python is not installed")
+            return paths
+        for name in wanted:
+            path = str(self.scratch / f"{name.removeprefix(LLAMA_CPP)}.gguf")
+            if name == STORED and self.gguf:
+                path = self.gguf
+            elif not Path(path).exists():
+                note(f"making the GGUF file of {name}")
+                kind, source = ("float32", self.folder) if name == F32 else (
+                    "stored", Path(self.folder).name)  # fmt: skip
+                command = [sys.executable, "-m", "benchmarks.gguf_files", kind, source, path]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    self.missing.append(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+                    continue
+            paths[name] = path
+        return {name: paths[name] for name in names if name in paths}
+
+    def seconds(
+        self, paths: Mapping[str, str], tasks: Sequence[str], rounds: int
+    ) -> dict[str, dict[str, list[float]]]:
+        """Let all contenders take turns; seconds by contender and task, one a round."""
+        workers: list[Worker] = []
+        try:
+            for name, path in paths.items():
+                note(f"loading {name}")
+                candidate = Worker(name, path, self.environment)
+                if "missing" in candidate.ready:
+                    self.missing.append(candidate.ready["missing"])
+                    candidate.close()
+                    continue
+                workers.append(candidate)
+                self.versions |= candidate.ready["versions"]
+                if name != "bare":
+                    self.greedy[name] = candidate.ready["greedy"]
+            found: dict[str, dict[str, list[float]]] = {
+                w.name: {task: [] for task in tasks} for w in workers
+            }
+            for number in range(rounds + 1):
+                for task in tasks:
+                    note(f"round {number} of {rounds}{'' if number else ' (warm-up)'}: {task}")
+                    for each in workers:
+                        value = self.quiet.turn(each, task, TURN_TOKENS)
+                        if number:
+                            found[each.name][task].append(value)
+        finally:
+            for each in workers:
+                each.close()
+        return found
+
+    def fresh(
+        self, paths: Mapping[str, str], lengths: Sequence[int], rounds: int
+    ) -> dict[str, dict[str, Any]]:
+        """Seconds and peak bytes of fresh processes, by contender and ``"imports"`` or length.
+
+        Peaks are those of the whole process; subtract those of ``"imports"``.
+        """
+        out: dict[str, dict[str, Any]] = {name: {} for name in paths}
+        for number in range(rounds):
+            for length in (0, *lengths):
+                for name, path in paths.items():
+                    key = str(length) if length else "imports"
+                    note(f"fresh process {number + 1} of {rounds}: {name}, {key}")
+                    for measure, value in self.start(name, path, length).items():
+                        out[name].setdefault(key, {}).setdefault(measure, []).append(value)
+        return out
+
+    def start(self, name: str, path: str, length: int) -> dict[str, float]:
+        """One fresh process."""
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contenders", "fresh", name, path, str(length)],
+            stdout=subprocess.PIPE, text=True, env=self.environment,
+        )  # fmt: skip
+        found = {}
+        line = process.stdout.readline()  # type: ignore[union-attr]  # a pipe
+        if line.startswith("first token"):
+            found["first token"] = time.perf_counter() - begin
+            line = process.stdout.readline()  # type: ignore[union-attr]
+        if process.wait():
+            raise SystemExit(f"benchmarks: the process of {name} ended, see above")
+        return found | json.loads(line)
+
+    def starts(self, count: int) -> dict[str, list[float]]:
+        """Seconds of ``import minikv`` within, and of ``minikv --help`` as, a fresh process."""
+        code = "import time; t = time.perf_counter(); import minikv; print(time.perf_counter() - t)"
+        out: dict[str, list[float]] = {name: [] for name in STARTS}
+        for _ in range(count + 1):
+            done = subprocess.run([sys.executable, "-c", code], check=True, text=True,
+                                  stdout=subprocess.PIPE)  # fmt: skip
+            out["import minikv"].append(float(done.stdout))
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "minikv", "--help"], check=True,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+            out["minikv --help"].append(time.perf_counter() - begin)
+        return {name: seconds[1:] for name, seconds in out.items()}  # the first reads the disk
+
+    def machine(self, **more: str) -> dict[str, str]:
+        """What the timings were taken on."""
+        name = platform.processor() or platform.machine()
+        info = Path("/proc/cpuinfo")
+        if info.exists():
+            models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+            name = models[0].split(":")[1].strip() if models else name
+        usable = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+        disturbed = f"{self.quiet.disturbed} of {self.quiet.turns}"
+        return {"processor": f"{name}, {usable} usable cores", "threads": str(self.threads),
+                "system": f"{platform.system()} {platform.release()}, Python "
+                          f"{platform.python_version()}", **self.versions, **more,
+                "clock": self.clock, "turns disturbed by other programs": disturbed}  # fmt: skip
 
 
-def probe(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
-    """Run `memory` in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.peers", "--memory", *arguments]
-    return json.loads(subprocess.run(command, env=environment, check=True, text=True,
-                                     stdout=subprocess.PIPE).stdout)  # fmt: skip
+def compare(bench: Bench, sizes: Sizes) -> dict[str, Any]:
+    """Everything that ``--peers`` measures."""
+    tasks = [f"decode {n}" for n in sizes.decode] + [f"prefill {n}" for n in sizes.prefill]
+    paths = bench.paths(CONTENDERS)
+    seconds = bench.seconds(paths, tasks, sizes.rounds)
+    loaded = {name: paths[name] for name in seconds if name != "bare"}
+    result: dict[str, Any] = {"seconds": seconds, "greedy": bench.greedy}
+    result["fresh"] = bench.fresh(loaded, sizes.memory, sizes.fresh)
+    result["starts"] = bench.starts(sizes.starts)
+    rounds = f"{sizes.rounds} after a warm-up, {TURN_TOKENS} tokens a turn"
+    result["machine"] = bench.machine(rounds=rounds)
+    result["missing"] = bench.missing
+    result["ratios"] = ratios(result)
+    return result
 
 
-def peaks(folder: str, environment: dict[str, str], names: Sequence[str]) -> dict[str, Any]:
-    """Bytes at the peak above those of a process that only imports."""
-    out: dict[str, Any] = {}
-    for name in names:
-        base = probe(environment, f"import {name}", "--model", folder)["peak"]
-        for length in (SHORT, LONG):
-            note(f"memory of {name} at {length} tokens")
-            got = probe(environment, name, "--model", folder, "--length", str(length))
-            out[f"{name} {length}"] = {**got, "peak": got["peak"] - base, "imports": base}
-    return out
+def ratios(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One ratio, its target and its verdict a row."""
+    table: list[dict[str, Any]] = []
+    seconds, fresh = result["seconds"], result["fresh"]
+
+    def row(label: str, name: str, value: str, of: str, found: list[float], target: Target) -> None:
+        middle = statistics.median(found)
+        verdict = "" if target is None else "met" if middle <= target else "MISSED"
+        table.append({"measure": label, "contender": name, "value": value, "against": of,
+                      "ratio": middle, "low": min(found), "high": max(found), "target": target,
+                      "verdict": verdict})  # fmt: skip
+
+    for kind, name, other, targets in RATIOS:
+        for task in seconds.get(name, {}):
+            if task.startswith(kind) and other in seconds:
+                a, b = seconds[name][task], seconds[other][task]
+                row(task.replace(" ", " at " if kind == "decode" else " of "), name,
+                    milliseconds(a), f"{other} {milliseconds(b)}",
+                    [x / y for x, y in zip(a, b, strict=True)],
+                    targets.get(int(task.split()[1])))  # fmt: skip
+    ours = fresh["float32/numpy"]
+    lengths = [key for key in ours if key != "imports"]
+    load = ours[lengths[0]]["load"]
+    row("load", "float32/numpy", f"{statistics.median(load):.2f} s", f"{LOAD_SECONDS:.0f} s",
+        [x / LOAD_SECONDS for x in load], 1.0)  # fmt: skip
+    weights = ours[lengths[0]]["weights"][0]
+    for name in MINIKV:
+        for length in lengths if name in fresh else ():
+            used = peaks(fresh, name, length)
+            needed = weights + ours[length]["cache"][0]
+            label, shown = f"peak, {length} tokens", megabytes(used)
+            row(label, name, shown, f"float32 weights and cache {megabytes([needed])}",
+                [x / needed for x in used], PEAK if name == "float32/numpy" else None)  # fmt: skip
+            if name == "exact/numba" and length == lengths[0]:
+                row(label, name, shown, f"float32 weights {megabytes([weights])}",
+                    [x / weights for x in used], PEAK_NUMBA)  # fmt: skip
+            if "transformers" in fresh:
+                theirs = peaks(fresh, "transformers", length)
+                row(label, name, shown, f"transformers {megabytes(theirs)}",
+                    [x / y for x, y in zip(used, theirs, strict=True)], None)  # fmt: skip
+    for name, limit in STARTS.items():
+        found = result["starts"][name]
+        row(name, "", f"{statistics.median(found):.3f} s", f"{limit} s",
+            [x / limit for x in found], 1.0)  # fmt: skip
+    return table
+
+
+def peaks(fresh: Mapping[str, Any], name: str, length: str) -> list[float]:
+    """Peak bytes of loading, a prompt of so many tokens and 16 more, less those of importing."""
+    imports = statistics.median(fresh[name]["imports"]["peak"])
+    return [peak - imports for peak in fresh[name][length]["peak"]]
+
+
+def speeds(result: Mapping[str, Any]) -> list[list[str]]:
+    """The contenders side by side: tokens a second, seconds to load and to start, megabytes."""
+    seconds, fresh, greedy = result["seconds"], result["fresh"], result["greedy"]
+    tasks = list(next(iter(seconds.values())))
+    lengths = [key for key in fresh["float32/numpy"] if key != "imports"]
+    head = [t.replace("decode", "decode at").replace("prefill", "prefill of") for t in tasks]
+    head += ["load, s", *(f"first token after {n}, s" for n in lengths)]
+    head += [f"peak at {n}, MB" for n in lengths]
+    table = [["contender", *head, "greedy tokens equal"]]
+    expected = greedy.get("exact/numpy", [])
+    for name, took in seconds.items():
+        line = [name, *(f"{rate(task, took[task]):.1f}" for task in tasks)]
+        if name in fresh:
+            by_length = [fresh[name][n] for n in lengths]
+            line.append(f"{statistics.median(by_length[0]['load']):.2f}")
+            line += [f"{statistics.median(found['first token']):.2f}" for found in by_length]
+            line += [f"{statistics.median(peaks(fresh, name, n)) / 1e6:.0f}" for n in lengths]
+            same = next((i for i, (a, b) in enumerate(zip(greedy[name], expected, strict=False))
+                         if a != b), len(expected))  # fmt: skip
+            line.append(f"{same} of {len(expected)}")
+        table.append(line + [""] * (len(table[0]) - len(line)))
+    return table
+
+
+def rate(task: str, seconds: Sequence[float]) -> float:
+    """Tokens a second."""
+    kind, size = task.split()
+    return (1 if kind == "decode" else int(size)) / statistics.median(seconds)
+
+
+def milliseconds(values: Sequence[float]) -> str:
+    middle = 1e3 * statistics.median(values)
+    return f"{middle:.1f} ms" if middle < 100 else f"{middle:.0f} ms"
+
+
+def megabytes(counts: Sequence[float]) -> str:
+    return f"{statistics.median(counts) / 1e6:.0f} MB"
 
 
 def note(text: str) -> None:
     """Progress, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The table: one ratio, its target and its verdict a row."""
-    table, seconds, memory_used = [], result["seconds"], result["memory"]
-
-    def row(label: str, value: str, of: str, ratios: list[float], target: float | None) -> None:
-        middle = statistics.median(ratios)
-        verdict = "" if target is None else "met" if middle <= target else "MISSED"
-        table.append({"measure": label, "value": value, "against": of, "ratio": middle,
-                      "low": min(ratios), "high": max(ratios), "target": target,
-                      "verdict": verdict})  # fmt: skip
-
-    for label, task, name, other, target in RATIOS:
-        if name in seconds and other in seconds:
-            a, b = seconds[name][task], seconds[other][task]
-            row(f"{label}, {name}", milliseconds(a), f"{other} {milliseconds(b)}",
-                [x / y for x, y in zip(a, b, strict=True)], target)  # fmt: skip
-    load = result["load"]["float32"]
-    row("load, float32", f"{load:.2f} s", f"{LOAD_SECONDS:.0f} s", [load / LOAD_SECONDS], 1.0)
-    for length in (SHORT, LONG):
-        used, other = memory_used[f"float32 {length}"], memory_used.get(f"transformers {length}")
-        label, value = f"peak, {length} tokens, float32", megabytes(used["peak"])
-        needed = used["weights"] + used["cache"]
-        row(label, value, "weights and cache " + megabytes(needed), [used["peak"] / needed],
-            PEAK_RATIO)  # fmt: skip
-        if other:
-            row(label, value, "transformers " + megabytes(other["peak"]),
-                [used["peak"] / other["peak"]], None)  # fmt: skip
-    return table
-
-
-def milliseconds(values: list[float]) -> str:
-    middle = 1e3 * statistics.median(values)
-    return f"{middle:.1f} ms" if middle < 100 else f"{middle:.0f} ms"
-
-
-def megabytes(count: float) -> str:
-    return f"{count / 1e6:.0f} MB"
-
-
-def render(result: dict[str, Any]) -> str:
-    """The machine and the table as Markdown."""
-    head = [f"{key}: {value}" for key, value in result["machine"].items()]
-    head += [f"not measured: {reason}" for reason in result["missing"]]
-    table = [["measure", "minikv", "against", "ratio", "lowest to highest", "target", "verdict"]]
-    for r in result["table"]:
-        target = "" if r["target"] is None else f"<= {r['target']:.2f}"
-        spread = "" if r["low"] == r["high"] else f"{r['low']:.2f} to {r['high']:.2f}"
-        table.append([r["measure"], r["value"], r["against"], f"{r['ratio']:.2f}", spread,
-                      target, r["verdict"]])  # fmt: skip
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    table.insert(1, ["-" * width for width in widths])
-    body = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-            for line in table]  # fmt: skip
-    return "\n".join([*head, "", *body])
-
-
-def machine(threads: int, found: dict[str, str]) -> dict[str, str]:
-    """What the timings were taken on."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": f"{name}, {usable} usable cores", "threads": str(threads),
-            "system": f"{platform.system()} {platform.release()}, Python "
-                      f"{platform.python_version()}", **found}  # fmt: skip
-
-
-def random_folder(folder: str) -> None:
-    """SmolLM-135M's shape with random weights, in a process that then ends."""
-    import minikv
-    from minikv.weights import save_folder
-
-    config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, 2048)
-    save_folder(Path(folder), config, minikv.random_tensors(config, seed=0))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers",
-        description="Time minikv beside transformers and bare BLAS; print ratios and targets.",
-        epilog="example: python -m benchmarks.peers --quick --random",
-    )
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="fetched name or folder")
-    parser.add_argument("--random", action="store_true",
-                        help="random weights of SmolLM-135M's shape, nothing fetched")  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
-    parser.add_argument("--rounds", type=int, help="rounds that count")
-    parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall",
-                        help="cpu: processor time, for one thread on a busy machine")  # fmt: skip
-    parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS",
-                        help="wait so long in all for undisturbed turns")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="also write every figure to FILE")
-    for hidden in ("--worker", "--memory", "--length", "--make-random"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.make_random:
-        random_folder(args.make_random)
-    elif args.memory:
-        memory(args.memory, args.model, int(args.length or SHORT))
-    elif args.worker:
-        worker(args.worker, args.model)
-    else:
-        compare(args)
-    return 0
-
-
-def compare(args: argparse.Namespace) -> None:
-    rounds, quiet = args.rounds or (3 if args.quick else 7), Quiet(args.patience)
-    environment = dict(os.environ, TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1",
-                       HF_HUB_DISABLE_PROGRESS_BARS="1")  # fmt: skip
-    environment["MINIKV_BENCHMARK_CLOCK"] = args.clock
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        environment[name] = str(args.threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = args.model
-        if args.random:
-            folder = str(Path(scratch) / "random")
-            note("making random weights")
-            command = [sys.executable, "-m", "benchmarks.peers", "--make-random", folder]
-            subprocess.run(command, check=True)
-        else:
-            folder = resolved(folder)
-        names = ["float32"]
-        result = measure(folder, environment, rounds, 8, quiet)
-        if "transformers" in result["load"]:
-            names.append("transformers")
-        result["memory"] = peaks(folder, environment, names)
-    note("")
-    result["machine"] = machine(args.threads, result.pop("versions"))
-    result["machine"]["weights"] = "random" if args.random else args.model
-    result["machine"]["clock"] = args.clock
-    result["machine"]["turns disturbed by other programs"] = f"{quiet.disturbed} of {quiet.turns}"
-    result["machine"]["rounds"] = f"{rounds} after a warm-up, 8 tokens a turn"
-    result["table"] = rows(result)
-    print(render(result))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def resolved(name: str) -> str:
-    """The folder of a model, looked up in a process of its own to keep this one small."""
-    code = "import sys; from minikv.weights import resolve; print(resolve(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, name], text=True, capture_output=True)
-    if done.returncode:
-        raise SystemExit(f"benchmarks.peers: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,339 @@
+"""What is measured: each contender in a process of its own, which `benchmarks.peers` starts.
+
+    python -m benchmarks.contenders serve NAME PATH         # a turn for each line read
+    python -m benchmarks.contenders fresh NAME PATH LENGTH  # one start, for load time and memory
+
+A contender loads a model from `PATH`, a folder or a GGUF file, and then does three things: `start`
+reads a prompt, `step` reads one token, `crop` goes back to the end of the prompt. Nothing but the
+standard library is imported before it is known who runs, because imports count as memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LLAMA_CPP = "llama.cpp "  # and the type of the weights in its file
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+clock = CLOCKS[os.environ.get("MINIKV_BENCHMARK_CLOCK", "wall")]
+AFTER_PROMPT = 16  # tokens that a fresh process decodes
+ROOM = 64  # tokens that a context may grow beyond its prompt
+
+
+def prompt(length: int, vocab: int) -> list[int]:
+    """Token ids that are the same for every contender."""
+    return [(7919 * i + 13) % vocab for i in range(length)]
+
+
+class MiniKV:
+    """minikv's decoder, with its full cache."""
+
+    def __init__(self, arithmetic: str, backend: str, path: str) -> None:
+        import minikv
+
+        if backend != "numpy":
+            __import__(backend)  # NumPy would take its place
+        self.model = minikv.load(path, arithmetic, backend)
+        self.vocab = self.model.config.vocab_size
+
+    def start(self, ids: list[int]) -> tuple[Any, int]:
+        cache = self.model.new_cache()
+        return cache, int(self.model.forward([ids], [cache])[0].argmax())
+
+    def step(self, cache: Any, token: int) -> int:
+        return int(self.model.forward([[token]], [cache])[0].argmax())
+
+    def crop(self, cache: Any, length: int) -> None:
+        cache.seen = length  # the full cache writes over what follows
+
+
+class Transformers:
+    """``LlamaForCausalLM`` in float32 with its `DynamicCache`, called without ``generate``."""
+
+    def __init__(self, path: str) -> None:
+        import torch
+        import transformers
+
+        torch.set_num_threads(threads())
+        self.torch, self.new_cache = torch, transformers.DynamicCache
+        self.model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+        self.model.eval()
+        self.vocab = self.model.config.vocab_size
+
+    def forward(self, ids: list[int], cache: Any) -> int:
+        with self.torch.inference_mode():
+            out = self.model(
+                input_ids=self.torch.tensor([ids]), past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            return int(out.logits[0, -1].argmax())
+
+    def start(self, ids: list[int]) -> tuple[Any, int]:
+        cache = self.new_cache(config=self.model.config)
+        return cache, self.forward(ids, cache)
+
+    def step(self, cache: Any, token: int) -> int:
+        return self.forward([token], cache)
+
+    def crop(self, cache: Any, length: int) -> None:
+        if extra := cache.get_seq_length() - length:
+            cache.crop(-extra)
+
+
+class LlamaCpp:
+    """llama.cpp through the C interface that llama-cpp-python binds.
+
+    A text has a context of its own. Beside float32 weights its cache is float32 too; else the
+    cache is what llama.cpp chooses, float16.
+    """
+
+    def __init__(self, kind: str, path: str) -> None:
+        import llama_cpp
+
+        self.api, self.kind = llama_cpp, kind
+        self._silence = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self._silence, None)
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(
+            path.encode(), llama_cpp.llama_model_default_params()
+        )
+        vocabulary = llama_cpp.llama_model_get_vocab(self.model)
+        self.vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
+
+    def forward(self, context: Any, ids: list[int]) -> int:
+        import numpy as np
+
+        tokens = (self.api.llama_token * len(ids))(*ids)
+        batch = self.api.llama_batch_get_one(tokens, len(ids))  # logits of the last token alone
+        if failed := self.api.llama_decode(context, batch):
+            raise RuntimeError(f"llama_decode returned {failed}")
+        logits = self.api.llama_get_logits_ith(context, -1)
+        return int(np.ctypeslib.as_array(logits, (self.vocab,)).argmax())
+
+    def start(self, ids: list[int]) -> tuple[Any, int]:
+        settings = self.api.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = len(ids) + ROOM
+        settings.n_threads = settings.n_threads_batch = threads()
+        if self.kind == "float32":
+            settings.type_k = settings.type_v = self.api.GGML_TYPE_F32
+        context = Context(self.api, self.api.llama_init_from_model(self.model, settings))
+        return context, self.forward(context.pointer, ids)
+
+    def step(self, context: Context, token: int) -> int:
+        return self.forward(context.pointer, [token])
+
+    def crop(self, context: Context, length: int) -> None:
+        memory = self.api.llama_get_memory(context.pointer)
+        self.api.llama_memory_seq_rm(memory, 0, length, -1)
+
+
+class Context:
+    """A context of llama.cpp, freed when nobody holds it any more."""
+
+    def __init__(self, api: Any, pointer: Any) -> None:
+        self.api, self.pointer = api, pointer
+
+    def __del__(self) -> None:
+        self.api.llama_free(self.pointer)
+
+
+class Bare:
+    """The weights' products and nothing else: one row, or all rows, by every matrix in float32."""
+
+    def __init__(self, path: str) -> None:
+        import numpy as np
+
+        from minikv import ModelConfig
+        from minikv.weights import load_tensors
+
+        config = ModelConfig.from_file(Path(path) / "config.json")
+        tensors = load_tensors(Path(path), config)
+        self.vocab, self.linspace = config.vocab_size, np.linspace
+        self.head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
+        self.blocks = [w for n, w in tensors.items() if n.startswith("model.l") and w.ndim == 2]
+        self.made: dict[tuple[int, int], Any] = {}
+
+    def rows(self, count: int, width: int) -> Any:
+        if (count, width) not in self.made:
+            values = self.linspace(-1, 1, count * width, dtype="float32")
+            self.made[count, width] = values.reshape(count, width)
+        return self.made[count, width]
+
+    def products(self, rows: int) -> int:
+        for w in self.blocks:
+            self.rows(rows, w.shape[1]) @ w.T
+        self.rows(1, self.head.shape[1]) @ self.head.T  # logits of the last row alone
+        return 0
+
+    def start(self, ids: list[int]) -> tuple[Any, int]:
+        return None, self.products(len(ids))
+
+    def step(self, state: None, token: int) -> int:
+        return self.products(1)
+
+    def crop(self, state: None, length: int) -> None:
+        """Nothing is kept."""
+
+
+def make(name: str, path: str) -> Any:
+    """Load a contender; ImportError where what it computes with is not installed."""
+    if name == "transformers":
+        return Transformers(path)
+    if name == "bare":
+        return Bare(path)
+    if name.startswith(LLAMA_CPP):
+        return LlamaCpp(name.removeprefix(LLAMA_CPP), path)
+    return MiniKV(*name.split("/"), path)
+
+
+def threads() -> int:
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def import_alone(name: str) -> None:
+    """Import what a contender imports; the memory of that is no model's."""
+    if name.startswith(LLAMA_CPP):
+        __import__("llama_cpp")
+    elif name == "transformers":
+        __import__("torch")
+        __import__("transformers.models.llama.modeling_llama")  # loaded on first use
+    else:
+        __import__("minikv")
+        if name.endswith("/numba"):
+            __import__("minikv.backends.numba")
+
+
+def versions(name: str) -> dict[str, str]:
+    """Libraries that this process computes with."""
+    if name == "transformers":
+        import torch
+        import transformers
+
+        capability = torch.backends.cpu.get_cpu_capability()
+        return {"torch": f"{torch.__version__} ({capability}, {torch.get_num_threads()} threads)",
+                "transformers": transformers.__version__}  # fmt: skip
+    if name.startswith(LLAMA_CPP):
+        import llama_cpp
+
+        about = llama_cpp.llama_print_system_info().decode().strip(" |")
+        return {"llama-cpp-python": f"{llama_cpp.__version__} ({about})"}
+    if name.endswith("/numba"):
+        import numba
+
+        return {"numba": f"{numba.__version__} ({numba.threading_layer()}, "
+                         f"{numba.get_num_threads()} threads)"}  # fmt: skip
+    import numpy as np
+
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    found = {"numpy": np.__version__, "BLAS": f"{blas['name']} {blas['version']}"}
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return found
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    for pool in pools[:1]:
+        found["BLAS"] += f" ({pool.get('architecture')}, {pool['num_threads']} threads)"
+    return found
+
+
+def timed(step: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of a call, after one call that is not counted."""
+    step()
+    seconds = []
+    for _ in range(repeats):
+        start = clock()
+        step()
+        seconds.append(clock() - start)
+    return statistics.median(seconds)
+
+
+def greedy(contender: Any, length: int, tokens: int) -> list[int]:
+    """Greedy tokens after a prompt."""
+    state, token = contender.start(prompt(length, contender.vocab))
+    out = [token]
+    while len(out) < tokens:
+        out.append(contender.step(state, out[-1]))
+    return out
+
+
+def serve(name: str, path: str) -> None:
+    """Answer one line of JSON for each line of the controller: seconds a token or a prefill."""
+    try:
+        contender = make(name, path)
+    except ImportError as error:
+        print(json.dumps({"missing": f"{name}: {error}"}), flush=True)
+        return
+    tokens = greedy(contender, length=64, tokens=24)
+    ready = {"greedy": tokens, "versions": versions(name), "vocab": contender.vocab}
+    print(json.dumps(ready), flush=True)
+    texts: dict[int, tuple[Any, int]] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        kind, size = request["task"].split()
+        length = int(size)
+        ids = prompt(length, contender.vocab)
+        if kind == "decode":
+            if length not in texts:
+                texts[length] = contender.start(ids)
+            text = list(texts[length])
+            contender.crop(text[0], length)
+
+            def step(text: list[Any] = text) -> None:
+                text[1] = contender.step(*text)
+
+            answer = timed(step, request["tokens"])
+        else:
+            begin = clock()
+            contender.start(ids)
+            answer = clock() - begin
+        print(json.dumps(answer), flush=True)
+
+
+def fresh(name: str, path: str, length: int) -> None:
+    """Load, read a prompt and decode; without a prompt only import. Prints the peak in bytes."""
+    out: dict[str, Any] = {}
+    import_alone(name)
+    if length:
+        begin = time.perf_counter()
+        contender = make(name, path)
+        out["load"] = time.perf_counter() - begin
+        state, token = contender.start(prompt(length, contender.vocab))
+        print("first token", flush=True)  # the controller looks at its clock
+        for _ in range(AFTER_PROMPT):
+            token = contender.step(state, token)
+        if name == "float32/numpy":
+            out["weights"] = contender.model.config.num_parameters * 4
+            out["cache"] = state.nbytes
+    unit = 1 if sys.platform == "darwin" else 1024
+    out["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(json.dumps(out))
+
+
+def random_folder(folder: str) -> None:
+    """SmolLM-135M's shape with random weights."""
+    import minikv
+    from minikv.weights import save_folder
+
+    config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, 4096)
+    save_folder(Path(folder), config, minikv.random_tensors(config, seed=0))
+
+
+def main() -> None:
+    command, *rest = sys.argv[1:]
+    if command == "serve":
+        serve(*rest)
+    elif command == "fresh":
+        fresh(rest[0], rest[1], int(rest[2]))
+    else:
+        random_folder(*rest)
+
+
+if __name__ == "__main__":
+    main()
