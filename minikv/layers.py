@@ -174,7 +174,8 @@ def attention(
     (T, H, d)
     """
     if hooks is None and observe is None and (fused := getattr(arithmetic, "attention", None)):
-        if (z := fused(q, k, v, query_positions, key_positions, scale, window)) is not None:
+        z = fused(q, k, v, query_positions, key_positions, scale, window)
+        if z is not None:
             return z
     xp, tokens = arithmetic.xp, q.shape[0]
     k, v = arithmetic.widen(k), arithmetic.values(v)

@@ -519,13 +519,6 @@ def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
     assert resolve("./smollm-135m") == Path("smollm-135m")
 
 
-def test_what_is_not_built_is_refused_before_any_download(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIKV_HOME", str(tmp_path))
-    monkeypatch.setattr(fetch, "_hub_client", no_download)
-    with pytest.raises(FetchError, match=r"gemma-3-4b cannot be fetched.*not built"):
-        fetch.fetch("gemma-3-4b")
-
-
 def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
     from minikv.cli import main
 

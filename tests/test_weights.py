@@ -341,6 +341,30 @@ def test_missing_extra_and_misshaped_tensors_are_named(tmp_path):
     refused(tensors, r"has 1 layers, config\.json says 3: model\.layers\.1 is missing", more)
 
 
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_half_of_gemma_3_is_read_and_its_vision_half_passed_over(prefix, tmp_path):
+    config = replace(SMALL, model_type="gemma3_text", rope_local_base_freq=1e4)
+    outer = {"model_type": "gemma3", "text_config": config.to_dict(), "vision_config": {}}
+    assert ModelConfig.from_dict(outer) == config
+    tensors = small_tensors(config)
+    vision = "" if prefix.startswith("language") else "model."
+    stored = {name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}
+    stored |= {f"{vision}vision_tower.a.weight": np.ones((2, 2), np.float32),
+               f"{vision}multi_modal_projector.b": np.ones(2, np.float32)}  # fmt: skip
+    write(tmp_path / "model.safetensors", *layout(stored))
+    found = load_tensors(tmp_path, config)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+    write(tmp_path / "model.safetensors", *layout(stored | tensors))
+    with pytest.raises(WeightsError, match="twice"):
+        load_tensors(tmp_path, config)
+    for other in (SMALL, replace(SMALL, model_type="qwen3")):  # which have no such half
+        write(tmp_path / "model.safetensors", *layout(small_tensors(other) | stored))
+        with pytest.raises(WeightsError, match="does not ask for"):
+            load_tensors(tmp_path, other)
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_nan_and_infinity_are_refused_wherever_they_are(tmp_path, value, dtype):

@@ -48,9 +48,8 @@ def fetch_missing(name: str) -> None:
 
     if name in KNOWN and not is_fetched(name):
         known = KNOWN[name]
-        if not known.refused:
-            size = f"{known.megabytes} MB on disk, {known.licence}"
-            print(f"fetching {name} ({size})", file=sys.stderr)
+        size = f"{known.megabytes} MB on disk, {known.licence}"
+        print(f"fetching {name} ({size})", file=sys.stderr)
         fetch(name)
 
 
@@ -68,7 +67,7 @@ def _fetch(args: argparse.Namespace) -> None:
     rows = [
         {"name": known.name, "fetched": is_fetched(known.name), "megabytes": known.megabytes,
          "gated": known.gated, "licence": known.licence, "repository": known.repository,
-         "note": f"not yet: {known.refused}" if known.refused else known.note}
+         "note": known.note}
         for known in KNOWN.values()
     ]  # fmt: skip
     if args.json:

