@@ -343,7 +343,8 @@ def test_missing_extra_and_misshaped_tensors_are_named(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_the_text_half_of_gemma_3_is_read_and_its_vision_half_passed_over(prefix, tmp_path):
-    config = replace(SMALL, model_type="gemma3_text", rope_local_base_freq=1e4)
+    config = replace(SMALL, model_type="gemma3_text", rope_local_base_freq=1e4,
+                     query_pre_attn_scalar=9.0)  # fmt: skip
     outer = {"model_type": "gemma3", "text_config": config.to_dict(), "vision_config": {}}
     assert ModelConfig.from_dict(outer) == config
     tensors = small_tensors(config)

@@ -192,7 +192,10 @@ def as_json(config: ModelConfig) -> dict[str, Any]:
     out |= {activation: config.family.hidden_act, "architectures": [_CLASSES[config.model_type]],
             "eos_token_id": list(config.eos_token_id), "layer_types": list(config.layer_types),
             "sliding_window": config.sliding_window}  # fmt: skip
-    if (scalar := config.query_pre_attn_scalar) and scalar.is_integer():
+    if config.model_type == "gemma3_text":  # which has its own idea of what a missing key means
+        out.setdefault("rope_local_base_freq", config.rope_theta)
+        out.setdefault("query_pre_attn_scalar", float(config.head_dim))
+    if (scalar := out.get("query_pre_attn_scalar")) and scalar.is_integer():
         out["query_pre_attn_scalar"] = int(scalar)  # as transformers insists
     if config.model_type.startswith("qwen"):
         out["use_sliding_window"] = bool(config.layer_types)
