@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LLAMA_CPP = "llama.cpp "  # and the type of the weights in its file
+LLAMA_CPP = "llama.cpp "  # and what its weights are
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = CLOCKS[os.environ.get("MINIKV_BENCHMARK_CLOCK", "wall")]
 AFTER_PROMPT = 16  # tokens that a fresh process decodes
@@ -123,7 +123,7 @@ class LlamaCpp:
         settings.n_threads = settings.n_threads_batch = threads()
         if self.kind == "float32":
             settings.type_k = settings.type_v = self.api.GGML_TYPE_F32
-        context = Context(self.api, self.api.llama_init_from_model(self.model, settings))
+        context = Context(self, self.api.llama_init_from_model(self.model, settings))
         return context, self.forward(context.pointer, ids)
 
     def step(self, context: Context, token: int) -> int:
@@ -135,13 +135,13 @@ class LlamaCpp:
 
 
 class Context:
-    """A context of llama.cpp, freed when nobody holds it any more."""
+    """A context of llama.cpp, freed when nobody holds it any more, and before its model's owner."""
 
-    def __init__(self, api: Any, pointer: Any) -> None:
-        self.api, self.pointer = api, pointer
+    def __init__(self, owner: LlamaCpp, pointer: Any) -> None:
+        self.owner, self.pointer = owner, pointer
 
     def __del__(self) -> None:
-        self.api.llama_free(self.pointer)
+        self.owner.api.llama_free(self.pointer)
 
 
 class Bare:

@@ -24,7 +24,7 @@ from typing import Any
 
 from .contenders import LLAMA_CPP
 
-F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "stored"
+F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "4-bit"
 MINIKV = ("float32/numpy", "exact/numpy", "exact/numba")
 CONTENDERS = (*MINIKV, "transformers", F32, STORED, "bare")
 TURN_TOKENS = 8
@@ -166,13 +166,14 @@ class Bench:
             self.missing.append("llama.cpp: llama-cpp-python is not installed")
             return paths
         for name in wanted:
-            path = str(self.scratch / f"{name.removeprefix(LLAMA_CPP)}.gguf")
+            kind, source = "float32", self.folder
+            if name == STORED:
+                kind, source = "stored", Path(self.folder).name
+            path = str(self.scratch / f"{kind}.gguf")
             if name == STORED and self.gguf:
                 path = self.gguf
             elif not Path(path).exists():
                 note(f"making the GGUF file of {name}")
-                kind, source = ("float32", self.folder) if name == F32 else (
-                    "stored", Path(self.folder).name)  # fmt: skip
                 command = [sys.executable, "-m", "benchmarks.gguf_files", kind, source, path]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,14 +88,14 @@ def draw_peers(result: Mapping[str, Any], path: Path) -> None:
     """Tokens a second against context and against prompt length."""
     panels = figure(2, "tokens a second")
     for axes, kind in zip(panels, ("decode", "prefill"), strict=True):
-        for number, (name, took) in enumerate(result["seconds"].items()):
+        for name, took in result["seconds"].items():
             tasks = [task for task in took if task.startswith(kind)]
             lengths = [int(task.split()[1]) for task in tasks]
             rates = [[peers.rate(task, [s]) for s in took[task]] for task in tasks]
             middle = [statistics.median(r) for r in rates]
             spread = [[m - min(r) for m, r in zip(middle, rates, strict=True)],
                       [max(r) - m for m, r in zip(middle, rates, strict=True)]]  # fmt: skip
-            axes.errorbar(lengths, middle, spread, capsize=5, **line(number, name))
+            axes.errorbar(lengths, middle, spread, capsize=5, **line(name))
         label = "context (tokens)" if kind == "decode" else "prompt (tokens)"
         finish(axes, "decoding" if kind == "decode" else "reading a prompt", label, lengths)
         axes.set_ylim(bottom=0)
@@ -104,22 +103,22 @@ def draw_peers(result: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_scaling(result: Mapping[str, Any], path: Path) -> None:
-    """The three curves in logarithms, over a line of exponent 1."""
+    """The three curves in logarithms, over lines of exponent 1 and 2."""
     panels = figure(3, "")
     for axes, (measure, by_name) in zip(panels, result["curves"].items(), strict=True):
         what, unit = scaling.MEASURES[measure]
         axes.set_yscale("log")
-        for number, (name, points) in enumerate(by_name.items()):
-            axes.plot(*zip(*points, strict=True), **line(number, name))
+        for name, points in by_name.items():
+            axes.plot(*zip(*points, strict=True), **line(name))
         lengths = sorted({n for points in by_name.values() for n, _ in points})
         values = [v for points in by_name.values() for _, v in points]
-        low, high = min(values) / 1.5, max(values) * 1.5
-        # Linear growth that ends in the middle of what is drawn, on its logarithmic axis.
-        end = math.sqrt(low * high)
-        for power, style in ((1, ":"), (2, "-.")):
-            axes.plot(lengths, [end * (n / lengths[-1]) ** power for n in lengths], style,
-                      color=GREY, linewidth=2, label=f"exponent {power}", zorder=1)  # fmt: skip
-        axes.set_ylim(low, high)
+        ends = [points[-1][1] for points in by_name.values()]
+        for power, style in ((1, ":"), (2, "-.")):  # they end below the lowest curve
+            guide = [min(ends) / 2 * (n / lengths[-1]) ** power for n in lengths]
+            axes.plot(lengths, guide, style, color=GREY, linewidth=2, label=f"exponent {power}")
+        axes.set_ylim(min(values) / 8, max(values) * 2)
+        axes.yaxis.set_major_locator(ticker().LogLocator(subs=(1, 2, 5), numticks=20))
+        axes.yaxis.set_major_formatter(ticker().FormatStrFormatter("%g"))
         finish(axes, what, "length of the text (tokens)", lengths)
         axes.set_ylabel(f"{'time' if unit == 'ms' else 'memory'} ({unit})", fontsize=15)
     save(panels, path)
@@ -139,18 +138,26 @@ def figure(count: int, y: str) -> Any:
     return panels
 
 
-def line(number: int, name: str) -> dict[str, Any]:
-    """Colour, marker and label of a contender."""
+def ticker() -> Any:
+    from matplotlib import ticker
+
+    return ticker
+
+
+def line(name: str) -> dict[str, Any]:
+    """Colour, marker and label of a contender, the same in every plot."""
     from minikv.plots import COLOURS, MARKERS
 
-    return {"color": COLOURS[number], "marker": MARKERS[number], "label": name, "linewidth": 2.5,
-            "markersize": 9, "zorder": 9 - number}  # fmt: skip
+    number = peers.CONTENDERS.index(name)
+    label = f"minikv {name}" if name in peers.MINIKV else name
+    return {"color": COLOURS[number], "marker": MARKERS[number], "label": label, "linewidth": 2.5,
+            "markersize": 9, "zorder": 19 - number}  # fmt: skip
 
 
 def finish(axes: Any, title: str, label: str, lengths: Sequence[int]) -> None:
     """A logarithmic axis of lengths, and readable letters."""
     axes.set_xscale("log")
-    axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
+    axes.set_xticks(lengths, [f"{n:,}" for n in lengths], rotation=45 if len(lengths) > 4 else 0)
     axes.minorticks_off()
     axes.set_xlabel(label, fontsize=15)
     axes.set_title(title, fontsize=15, loc="left")
@@ -163,4 +170,4 @@ def save(panels: Any, path: Path) -> None:
     """One legend for all panels, at the right."""
     panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=14,
                       labelspacing=0.8)  # fmt: skip
-    panels[0].figure.savefig(path, dpi=120)
+    panels[0].figure.savefig(path, dpi=110)
