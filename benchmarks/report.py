@@ -14,7 +14,7 @@ FILES = {"peers": "RESULTS", "scaling": "SCALING"}
 GREY = "#767676"
 TITLES = {
     "peers": "# Speed and memory beside peers\n\nMade by `python -m benchmarks --peers --write`. "
-             "What each row measures: [README](README.md).",
+             "What each row measures: `benchmarks/README.md`.",
     "scaling": "# Time and memory against the length of the text\n\nMade by "
                "`python -m benchmarks --scaling --write`. An exponent of 1 is linear growth.",
 }  # fmt: skip

@@ -40,12 +40,15 @@ def main() -> None:
     source = OUT / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("_build", "*.pyc", "build.py"))
+    (source / "benchmarks").mkdir()
+    for stem in ("RESULTS", "SCALING"):
+        for suffix in (".md", ".png"):
+            shutil.copy(ROOT / "benchmarks" / (stem + suffix), source / "benchmarks")
     markdown = {
         ROOT / "proofs" / "README.md": "theorems.md",
         ROOT / "proofs" / "rocq" / "README.md": "rocq.md",
         ROOT / "notebooks" / "README.md": "course.md",
         ROOT / "CONTRIBUTING.md": "contributing.md",
-        ROOT / "benchmarks" / "RESULTS.md": "benchmarks.md",
     }
     chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     pages = markdown | {path: path.name for path in chapters}
