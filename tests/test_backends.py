@@ -174,6 +174,21 @@ def test_an_arithmetic_of_ones_own_passes_through():
     assert get_backend("numpy", own) is own
 
 
+def test_a_jax_that_divides_inexactly_is_refused_by_exact_alone():
+    # XLA turns division by one number into a product with its reciprocal, unless told early.
+    pytest.importorskip("jax", reason="the backend needs jax, not installed here")
+    code = (
+        "import jax; {} from minikv.backends import get_backend; get_backend('jax', 'float32')\n"
+        "get_backend('jax', 'exact'); print('XLA_FLAGS', __import__('os').environ['XLA_FLAGS'])"
+    )
+    late, early = (
+        subprocess.run([sys.executable, "-c", code.format(first)], capture_output=True, text=True)
+        for first in ("jax.numpy.ones(3) / 2;", "")
+    )
+    assert early.stdout == "XLA_FLAGS \n", early.stderr
+    assert "start Python with XLA_FLAGS=--xla_disable_hlo_passes=algsimp" in late.stderr
+
+
 def test_the_library_loads_no_backend_before_it_is_asked_for():
     code = (
         "import sys, minikv, minikv.cli; minikv.cli._parser(); minikv.random_model"

@@ -14,6 +14,7 @@ Under ``exact`` all of them give the same bits.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -49,7 +50,7 @@ def get_backend(
     Raises
     ------
     InputError
-        If the backend or the arithmetic is unknown.
+        If the backend or the arithmetic is unknown, or if JAX, in use before, divides inexactly.
     MissingExtraError
         If the backend's package is not installed. Only `numba` does without, on NumPy, and says
         so on standard error.
@@ -70,8 +71,21 @@ def get_backend(
         if name == "torch":  # weights are views of a file; nothing ever writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if name == "jax":
-            require_extra("jax", extra, "").config.update("jax_enable_x64", True)
+            _start_jax(xp, arithmetic == "exact")
     return get_arithmetic(arithmetic, context, xp)
+
+
+def _start_jax(xp: Any, exact: bool) -> None:
+    """With 64 bits, and without the pass that turns ``x / 3.0`` into ``x * (1 / 3.0)``."""
+    require_extra("jax", "jax", "").config.update("jax_enable_x64", True)
+    given, flag = os.environ.get("XLA_FLAGS", ""), "--xla_disable_hlo_passes=algsimp"
+    os.environ["XLA_FLAGS"] = f"{given} {flag}"
+    x = np.arange(1.0, 100.0)
+    divides = np.array_equal(xp.asarray(x) / 3.0, x / 3.0)  # and XLA has read its flags
+    os.environ["XLA_FLAGS"] = given
+    if exact and not divides:
+        raise InputError("JAX was in use before minikv and divides inexactly, expected correctly "
+                         f"rounded quotients: start Python with XLA_FLAGS={flag}")  # fmt: skip
 
 
 def to_numpy(array: Any, dtype: Any = None) -> np.ndarray:
