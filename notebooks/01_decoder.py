@@ -79,8 +79,8 @@ class Plain:
     def mean_square(self, x):  # (T, K) -> (T, 1)
         return np.mean(x * x, axis=-1, keepdims=True)
 
-    def scores(self, q, k):  # one head: (T, 1, d), (S, 1, d) -> (1, T, S)
-        return (q[:, 0] @ k[:, 0].T / np.sqrt(np.float32(q.shape[-1])))[None]
+    def scores(self, q, k, scale):  # one head: (T, 1, d), (S, 1, d) -> (1, T, S)
+        return (q[:, 0] @ k[:, 0].T * np.float32(scale))[None]
 
     def softmax(self, scores):
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
