@@ -398,6 +398,10 @@ axes.set_title("Which check kills which mutant (×)", loc="left")
 plt.show()
 
 # %% [markdown]
+# A column without a cross need not mean a weak check. T2 and T5 are true of these mutants: a wrong
+# block is still a function of the stream. T7 and T9 speak of a single sum, and T11 of sliding
+# windows, which these models do not have.
+#
 # Two survive. `full-loses-a-row-on-growing` is a fault: the cache loses the oldest row when its
 # buffer is copied to a larger one. But the buffer starts with room for 16 tokens, and our texts
 # have 9. A surviving mutant says what the tests do not reach. With longer texts it dies:
@@ -411,9 +415,9 @@ print("killed by", " ".join(name for name in THEOREMS if name in by))
 
 # %% [markdown]
 # The other one survives rightly: with another $\epsilon$ in *every* norm the program is another
-# decoder, for which all ten theorems hold. That it is no longer SmolLM is not their business: tests
-# that compare logits with another implementation catch it. Before you trust a test suite, ask which
-# mutants it is meant to kill. `python proofs/mutants.py` runs the full list.
+# decoder, for which all eleven theorems hold. That it is no longer SmolLM is not their business:
+# tests that compare logits with another implementation catch it. Before you trust a test suite, ask
+# which mutants it is meant to kill. `python proofs/mutants.py` runs the full list.
 #
 # ## Exercises
 #
