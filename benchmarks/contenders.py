@@ -297,7 +297,7 @@ def serve(name: str, path: str) -> None:
 
 
 def fresh(name: str, path: str, length: int) -> None:
-    """Load, read a prompt and decode; without a prompt only import. Prints the peak in bytes."""
+    """Load, read a prompt and decode; without a prompt only import. Prints bytes: peak and end."""
     out: dict[str, Any] = {}
     import_alone(name)
     if length:
@@ -313,6 +313,8 @@ def fresh(name: str, path: str, length: int) -> None:
             out["cache"] = state.nbytes
     unit = 1 if sys.platform == "darwin" else 1024
     out["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if (statm := Path("/proc/self/statm")).exists():
+        out["held"] = int(statm.read_text().split()[1]) * resource.getpagesize()
     print(json.dumps(out))
 
 
