@@ -4,7 +4,7 @@
 # At the end of this chapter you will be able to say what "the residual stream is all the state"
 # means, to test it by patching one text's stream into another, and to prove it. You will also know
 # why the zero that the test gives is worth something, and where a zero would be worth nothing. It
-# takes about 75 minutes; you need chapters 1 to 3, the weights of `smollm2-135m-instruct` (`minikv
+# takes about 85 minutes; you need chapters 1 to 3, the weights of `smollm2-135m-instruct` (`minikv
 # fetch`), and no GPU.
 
 # %%
@@ -97,7 +97,7 @@ print("same bits as the donor:", same_bits(patched, donor_logits))
 
 
 # %%
-def patch_many(donor_acts, recipients, patches):
+def patch_many(donor_acts, recipients, patches, model=model):
     """Last logits of each recipient, given the donor's rows at its (layer, positions)."""
     length = len(recipients[0])
 
@@ -429,6 +429,96 @@ print("last row: ", adds_up([*adds_up([3, 4])[:1], adds_up([1, 4])[1]]))
 # `minikv/decoder.py` has it. The property is about the real code, and only about the cases drawn.
 # Neither replaces the other.
 #
+# ## Sliding windows: a state with an end
+#
+# "All positions" is a large state. Some architectures make it smaller: in Mistral 7B and in most
+# layers of Gemma 3 a row attends to the newest $w$ positions only, its own included. Then only
+# some rows of $H_l$ can still change the last output. Which? Ask the program: patch every single
+# position, at every layer, and see whether one bit of the last logits changes.
+#
+# The models are tiny and random, with six layers and a window of four. In the first, all layers
+# have the window; in the second, layer 3 sees everything.
+
+# %%
+WINDOW, DEPTH, LENGTH = 4, 6, 24
+draw = np.random.default_rng(0)
+text = draw.integers(0, 97, LENGTH)
+stranger = (text + draw.integers(1, 97, LENGTH)) % 97  # another token at every position
+
+
+def local_model(seeing_all=()):
+    """A random model with sliding windows, except in the layers named."""
+    types = tuple("full_attention" if at in seeing_all else "sliding_attention"
+                  for at in range(DEPTH))  # fmt: skip
+    shape = minikv.tiny_config(
+        model_type="mistral", num_hidden_layers=DEPTH, sliding_window=WINDOW, layer_types=types
+    )
+    return minikv.random_model(shape, 4, "exact")
+
+
+def influence(local):
+    """How far each single row, patched at each layer, moves the last logits: (layers, positions)"""
+    own, other = local.logits(text)[-1], local.run_with_cache(stranger)[1]
+    cells = [(layer, [p]) for layer in range(DEPTH) for p in range(LENGTH)]
+    moved = patch_many(other, [text] * len(cells), cells, local)
+    differ = (moved.view(np.uint32) != own.view(np.uint32)).any(axis=1)
+    size = np.abs(moved - own).max(axis=1)
+    return [x.reshape(DEPTH, LENGTH) for x in (differ, size)]
+
+
+models = {"all layers slide": local_model(), "layer 3 sees everything": local_model({3})}
+found = {title: influence(local) for title, local in models.items()}
+for title, (differ, _) in found.items():
+    print(f"{title}: positions of H_l that change the last output")
+    for layer in range(DEPTH):
+        at = np.flatnonzero(differ[layer])
+        reach = models[title].config.reach(layer, DEPTH)
+        print(f"  l = {layer}: {at.min():2} to {at.max()}, {len(at):2} in all; reach {reach}")
+
+# %%
+figure, axes = plt.subplots(2, 1, figsize=(10, 7.2), sharex=True)
+for panel, (title, (differ, size)) in zip(axes, found.items(), strict=True):
+    shown = np.where(differ, np.log10(np.maximum(size, 1e-9)), np.nan)
+    image = panel.imshow(shown, cmap="cividis", aspect="auto", origin="lower", vmin=-4, vmax=1)
+    panel.set_facecolor("#dddddd")
+    reach = [models[title].config.reach(layer, DEPTH) for layer in range(DEPTH)]
+    first = [0 if r is None else max(0, LENGTH - 1 - r) for r in reach]
+    panel.stairs(np.array(first) - 0.5, np.arange(DEPTH + 1) - 0.5, orientation="horizontal",
+                 baseline=None, color=COLOURS[1], linewidth=4)  # fmt: skip
+    panel.set_yticks(range(DEPTH))
+    panel.set_ylabel("layer $l$")
+    panel.set_title(f"{title} (grey: not one bit changes)", fontsize=13, loc="left")
+axes[-1].set_xticks(range(0, LENGTH, 2))
+axes[-1].set_xlabel("patched position of $H_l$")
+label = "$\\log_{10}$ of the change in the last logits"
+figure.colorbar(image, ax=axes, label=label)
+plt.show()
+
+# %% [markdown]
+# The orange staircase is not measured but computed: position $n - 1 - r$, where $r$ is
+# `config.reach(l, 6)`, the sum of $w_i - 1$ over the layers from $l$ up. Left of it everything is
+# grey: not one bit. On its right every cell has changed something, so the bound is attained and
+# not merely true. Each layer further down adds one step of three positions. In the second model
+# the staircase ends below the layer that sees everything, and from there down all positions count.
+#
+# This is **receptive field** (T11). *Proof.* Row $p$ of $H_{m+1}$ reads rows $p - (w_m - 1)$ to
+# $p$ of $H_m$, and nothing else. Suppose that rows of $H_m$ depend on rows of $H_l$ at most $r$
+# positions back; for $m = l$, where $r = 0$, they do. Then row $p$ of $H_{m+1}$ depends on $H_l$ at
+# no position before $p - (w_m - 1) - r$. So each layer adds its $w_m - 1$, and by induction the
+# reach from $l$ to $m$ is $\sum_{i=l}^{m-1} (w_i - 1)$. $\square$ In Rocq
+# ([proofs/rocq/Markov.v](../proofs/rocq/Markov.v)), `agree_from a hs hs'` says that two streams are
+# equal from row `a` on:
+
+# %%
+show("receptive_field")
+
+# %% [markdown]
+# It says what a memory may forget. If no later token can depend on a row of $H_l$, then a
+# checkpoint at layer $l$ need not keep it: `Residual(forget=True)`, the cache of chapter 5, drops
+# such rows, and all its logits keep their bits. For how many rows stay, see exercise 4.6. Mind the
+# layer that sees everything: in Gemma 3 every sixth does, so the embedding alone can forget
+# nothing, while with a checkpoint at every layer five of six need one window.
+#
 # ## What to take along
 #
 # * The stream at **all** positions of **one** layer determines everything above: $D_{KL} = 0$, bit
@@ -436,7 +526,7 @@ print("last row: ", adds_up([*adds_up([3, 4])[:1], adds_up([1, 4])[1]]))
 # * The zero means something because less than the whole stream gives more than zero, and because
 #   the recipient took part.
 # * Nothing reaches an earlier position (T8). Above layer 0 a row depends on its whole prefix
-#   (T10).
+#   (T10); where all layers have windows, on the newest part of it alone (T11).
 # * The proof is short; what it assumes about the program is what needs checking.
 #
 # ## Exercises
@@ -548,6 +638,30 @@ _ = e04.check_replay_kv(replay_kv)
 # %%
 text_a, text_b = [1, 4], [2, 4]  # replace these
 _ = e04.check_two_texts(text_a, text_b)
+
+# %% [markdown]
+# ### 4.6 What must a checkpoint keep? (two stars, 15 minutes)
+#
+# `length` tokens have been read, and $H_l$ at layer `layer` has been saved. Of which positions must
+# it be kept, so that the logits of *all later* tokens can be computed? `windows` has one entry a
+# layer: how many positions the layer sees, its own included, or `None` for all. `layer` goes up to
+# `len(windows)`, which is after the last block. Write `must_keep(windows, layer, length)`: the
+# positions, ascending, and no more than these.
+#
+# <details><summary>Hint</summary>
+#
+# The next token is at position `length`, and of all later tokens it looks back furthest. Through
+# which layers? Can it look back further than to position 0?
+#
+# </details>
+
+
+# %%
+def must_keep(windows, layer, length):
+    return list(range(length))  # replace this
+
+
+_ = e04.check_must_keep(must_keep)
 
 # %% [markdown]
 # <details><summary>Solutions</summary>

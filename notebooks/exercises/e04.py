@@ -214,3 +214,62 @@ def check_two_texts(text_a: list[int], text_b: list[int]) -> None:
             "block 1 reads")  # fmt: skip
     require(len(text_a) == 1,
             f"right, but not the shortest: with {len(text_a)} tokens; one is enough")  # fmt: skip
+
+
+# Whether each layer sees everything, the window of the others, and tokens read.
+WINDOWED = st.tuples(
+    st.lists(st.booleans(), min_size=1, max_size=3), st.integers(1, 3), st.integers(0, 7)
+)
+LATER = 2  # tokens after those read: the first looks back furthest, the second shows "later"
+
+
+@cache
+def _windowed(whole: tuple[bool, ...], window: int, length: int) -> tuple:
+    """A model with windows, a text and another one, and what both do."""
+    config = minikv.tiny_config(
+        model_type="mistral", num_hidden_layers=len(whole), sliding_window=window,
+        layer_types=tuple("full_attention" if w else "sliding_attention" for w in whole),
+    )  # fmt: skip
+    model = minikv.random_model(config, 5, "exact")
+    text = np.random.default_rng(length).integers(0, 96, length + LATER)
+    return model, text, model.logits(text)[length:], model.run_with_cache(text + 1)[1]
+
+
+@exercise
+def check_must_keep(must_keep: Callable) -> None:
+    """4.6: rows that are not kept may be anything, and none that is kept can be spared."""
+
+    def later_are_same(case, layer, kept):
+        """The logits of later tokens, when rows read before and not kept are another text's."""
+        model, text, logits, other = _windowed(*case)
+        top, length = layer == len(case[0]), case[2]
+        name = f"blocks.{layer - top}.hook_resid_{'post' if top else 'pre'}"
+        lost = [row for row in range(length) if row not in kept]
+
+        def hook(value, _):
+            value = value.copy()
+            value[lost] = other[name][lost]
+            return value
+
+        return np.array_equal(model.run_with_hooks(text, {name: hook})[length:], logits)
+
+    def complaint(drawn):
+        case = (tuple(drawn[0]), *drawn[1:])
+        whole, window, length = case
+        windows = [None if sees_all else window for sees_all in whole]
+        for layer in range(len(windows) + 1):
+            kept = list(must_keep(windows, layer, length))
+            where = f"must_keep({windows}, {layer}, {length}) = {kept}"
+            if any(not 0 <= row < length for row in kept):
+                return f"{where} names a position that has not been read"
+            if not later_are_same(case, layer, kept):
+                return f"{where} is not enough: later logits change with the rows that you drop"
+            for row in kept:
+                if later_are_same(case, layer, [r for r in kept if r != row]):
+                    return f"{where} is too much: no later logits need row {row}"
+            if kept != sorted(kept):
+                return f"{where} is not in ascending order"
+        return None
+
+    bad = smallest(WINDOWED, lambda drawn: complaint(drawn) is not None)
+    require(bad is None, str(complaint(bad) if bad is not None else ""))

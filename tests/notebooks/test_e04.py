@@ -54,6 +54,33 @@ def no_replay(model, start, stream, layer):
     return minikv.kv_from_residual(stream, np.arange(len(stream)), model.layers[layer])
 
 
+def newest(length, rows):
+    return list(range(max(0, length - rows), length))
+
+
+def whole_windows(windows, layer, length):
+    above = windows[layer:]
+    return newest(length, length if None in above else sum(above))
+
+
+def one_window(windows, layer, length):
+    first = (windows[layer:] or [1])[0]
+    return newest(length, length if first is None else first - 1)
+
+
+def as_if_all_had_windows(windows, layer, length):
+    return newest(length, sum(window - 1 for window in windows[layer:] if window))
+
+
+def all_layers(windows, layer, length):
+    return s04.must_keep(windows, 0, length)
+
+
+def before_the_text(windows, layer, length):
+    rows = sum(length if window is None else window - 1 for window in windows[layer:])
+    return list(range(length - rows, length))
+
+
 @pytest.mark.parametrize(
     ("check", "given"),
     [
@@ -62,6 +89,7 @@ def no_replay(model, start, stream, layer):
         (e04.check_needed, (s04.needed,)),
         (e04.check_replay_kv, (s04.replay_kv,)),
         (e04.check_two_texts, s04.two_texts),
+        (e04.check_must_keep, (s04.must_keep,)),
     ],
 )
 def test_solutions_pass(check, given, capsys):
@@ -88,6 +116,11 @@ def test_solutions_pass(check, given, capsys):
         (e04.check_two_texts, ([1], [2]), "must be equal"),
         (e04.check_two_texts, ([1, 4], [1, 4]), "both texts are"),
         (e04.check_two_texts, ([1, 4], [3, 4]), "not the shortest"),
+        (e04.check_must_keep, (whole_windows,), "([1], 0, 1) = [0] is too much"),
+        (e04.check_must_keep, (one_window,), "is not enough: later logits change"),
+        (e04.check_must_keep, (as_if_all_had_windows,), "is not enough"),
+        (e04.check_must_keep, (all_layers,), "is too much"),
+        (e04.check_must_keep, (before_the_text,), "has not been read"),
     ],
 )
 def test_mistakes_are_told_what_is_wrong(check, given, words, capsys):
