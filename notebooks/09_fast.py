@@ -3,28 +3,32 @@
 #
 # After this chapter you can count the bytes and operations of a decoding step and of a prefill,
 # place both on a roofline that you measured on your own machine, and say what limits each. You
-# will also know what exact arithmetic costs, and which changes cannot help.
+# will also know what exact arithmetic costs, why a compiler may make it fast without touching a
+# bit, and which changes cannot help.
 #
-# *Time*: 100 minutes, 60 of them for the exercises. *Needs*: chapters 1 and 5 and the model
+# *Time*: 145 minutes, 90 of them for the exercises. *Needs*: chapters 1, 3 and 5 and the model
 # `smollm2-135m-instruct` (`minikv fetch`). Close other programs: this chapter measures time, and
 # its numbers are those of the machine that ran it.
 
 # %%
-import importlib
+import importlib.util
+import math
 import os
 import time
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy is imported; see below
+os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import matplotlib.pyplot as plt
+import numba
 import numpy as np
 
 import minikv
 from minikv import plots
-from minikv.arithmetic import get_arithmetic
 from minikv.experiments import machine
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
+from minikv.weights import load_tensors
 
 plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
 
@@ -38,6 +42,17 @@ def seconds(call, repeats=5):
         call()
         taken.append(time.process_time() - start)
     return min(taken)
+
+
+def in_turn(calls, repeats=9):
+    """The same for several calls by name, one after the other, so that all meet the same noise."""
+    taken = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            taken[name].append(time.process_time() - start)
+    return {name: min(times[1:]) for name, times in taken.items()}
 
 
 # %% [markdown]
@@ -217,59 +232,212 @@ plt.show()
 #
 # ## What exactness costs
 #
-# `exact` (chapter 3) holds weights as float64: twice the bytes, and half the operations per vector
-# instruction. So a factor of about two is to be expected, on either side of the roofline. Rounding
-# to grids comes on top; what does not depend on the width, such as Python's own time, dilutes it.
+# `exact` (chapter 3) rounds each row of weights to a grid of 21 bits and adds in float64. BLAS
+# wants both factors in float64, so under NumPy the weights are held in 8 bytes: twice the bytes,
+# and half the operations per vector instruction. A factor of about two is to be expected, on
+# either side of the roofline. Rounding to grids comes on top; what does not depend on the width,
+# such as Python's own time, dilutes it.
 
 # %% tags=["varies"]
 exact = minikv.load("smollm2-135m-instruct", "exact")
-for name, call in (
-    ("decode", step),
-    ("prefill 64", lambda m: lambda: m.forward([ids[:64]])),
+both = {"float32": model, "exact": exact}
+for what, calls in (
+    ("decode", {name: step(each) for name, each in both.items()}),
+    ("prefill 64", {name: lambda m=each: m.forward([ids[:64]]) for name, each in both.items()}),
 ):
-    fast, slow = seconds(call(model), 5), seconds(call(exact), 5)
-    print(
-        f"{name:11} float32 {1e3 * fast:6.1f} ms, exact {1e3 * slow:6.1f} ms, "
-        f"{slow / fast:.1f} times as long"
-    )
+    fast, slow = in_turn(calls, 4).values()
+    print(f"{what:11} float32 {1e3 * fast:6.1f} ms, exact {1e3 * slow:6.1f} ms, "
+          f"{slow / fast:.1f} times as long")  # fmt: skip
 
 # %% [markdown]
-# ## Other array libraries
+# ## What a compiler may do to a sum
 #
-# minikv's arithmetic takes an array namespace, `xp`. Any library that follows the array API
-# standard and has IEEE float64 can run the forward pass, on another device too. Under `exact` it
-# must give the same bits; `proofs/portability.py` checks that for kernels, threads, SIMD levels
-# and libraries. Here are the namespaces of that script, on a small random model, as far as they
-# are installed.
+# Eight bytes are BLAS's wish, not the arithmetic's: a weight of 21 bits fits into a float32, and
+# what must be wide is the sum. A loop of our own can read 4 bytes and add in float64. Python's
+# loops are slow; Numba compiles them. Here is the inner loop of a matrix-vector product, compiled
+# twice.
+
+
+# %%
+def dot(x, w):
+    total = 0.0
+    for j in range(len(x)):
+        total += x[j] * w[j]
+    return total
+
+
+in_order = numba.njit(dot)
+any_order = numba.njit(fastmath={"reassoc", "contract"})(dot)
+
+# %% [markdown]
+# The first adds as it is written: each addition waits for the one before it. The second has been
+# allowed two things: to *reassociate*, that is to add in another order, for example in eight sums
+# side by side in a vector register that are added up at the end; and to *contract* a product and
+# a sum into one instruction that rounds once (a fused multiply-add). For floating-point numbers
+# in general that changes the result, so a compiler does it only if told. How much is it worth?
 
 # %% tags=["varies"]
+ones = np.ones(1 << 14)
+for name, kernel in (("in order", in_order), ("any order", any_order)):
+    taken = seconds(lambda kernel=kernel: [kernel(ones, ones) for _ in range(200)])
+    print(f"{name:9} {2 * 200 * ones.size / taken / 1e9:5.1f} GFLOP/s")
+
+# %% [markdown]
+# And what does it cost? Take 200 pairs of random rows as they come, and the same rows rounded to
+# a grid, the multiples of $2^{-17}$. On the grid a product is a multiple of $2^{-34}$, and 576 of
+# them, each smaller than 64, add up to less than $2^{16}$: every partial sum, in *any* order, is
+# an integer below $2^{50}$ times $2^{-34}$. A float64 holds that exactly, so nothing is ever
+# rounded, and there is nothing that an order could change (T7).
+
+# %%
+raw = np.random.default_rng(0).standard_normal((200, 2, 576))
+grid = np.rint(raw * 2.0**17) * 2.0**-17
+assert np.abs(grid).max() < 8
+same = [in_order(x, w) == any_order(x, w) == math.fsum(x * w) for x, w in grid]
+print("on the grid:", sum(same), "of", len(same), "sums have the same bits in both, and are exact")
+
+# %% [markdown]
+# The control, without the grid:
+
+# %% tags=["varies"]
+differ = [in_order(x, w) != any_order(x, w) for x, w in raw]
+print("as they come:", sum(differ), "of", len(differ), "sums have other bits")
+
+# %% [markdown]
+# So **exactness makes fastmath safe**: where no order can matter, the compiler may choose the
+# fastest. Only in the sums, though. The rounding to the grid itself is written as $(x + s) - s$
+# with a large $s$, and someone who may reassociate sees at once that this is $x$:
+
+
+# %% tags=["varies"]
+def to_grid(x, s):
+    return (x + s) - s
+
+
+shift = 1.5 * 2.0**52 * 2.0**-17
+print("as written:   ", numba.njit(to_grid)(math.pi, shift))
+print("with fastmath:", numba.njit(fastmath=True)(to_grid)(math.pi, shift))
+
+# %% [markdown]
+# That is why [`minikv/backends/numba.py`](../minikv/backends/numba.py) gives the permission
+# function by function, to four that only add numbers on a grid.
+#
+# ## The same bits from fewer bytes
+#
+# `backend="numba"` is the same decoder with such kernels: a few rows by all weights, attention
+# over the cache, RMSNorm, RoPE, SwiGLU. (Longer prompts still go through float64 BLAS.) Weights
+# lie in 4 bytes. If a checkpoint was bfloat16, its numbers have 8 digits, rounding to the grid
+# adds none, and 2 bytes are enough. SmolLM2's weights as fetched here are not; to see what 2 bytes
+# give we cut them off to bfloat16, which is **another model**. Its time is of interest, its
+# fingerprint is not that of the others.
+
+# %%
+few = ids[:12]
+compiled = minikv.load("smollm2-135m-instruct", "exact", backend="numba")
+prints = {
+    "NumPy, in one call": fingerprint(exact, few),
+    "Numba, in one call": fingerprint(compiled, few),
+    "Numba, token by token": fingerprint(compiled, few, chunks=1),
+}
+for name, print_ in prints.items():
+    print(f"{name:22} {print_[:32]}...")
+print("the same 64 digits:", len(set(prints.values())) == 1)
+
+# %% tags=["varies"]
+halves = {
+    name: (np.ascontiguousarray(tensor).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    for name, tensor in load_tensors(model.folder, config).items()
+}
+short = Model(minikv.build(config, halves, "exact", "numba"))
+del halves
+every = {
+    "float32, NumPy": (model, 4), "exact, NumPy": (exact, 8), "exact, Numba": (compiled, 4),
+    "exact, Numba, bfloat16": (short, 2),
+}  # fmt: skip
+calls = {name: step(each) for name, (each, _) in every.items()}
+decode = in_turn(calls | {"read": lambda: any_order(large, large)})
+bandwidth = max(bandwidth, large.nbytes / decode.pop("read"))
+print(f"memory: {bandwidth / 1e9:.0f} GB/s")
+least = {name: work(config, 1, 16, size)[1] / bandwidth for name, (_, size) in every.items()}
+for name, taken in decode.items():
+    print(f"{name:23} {1e3 * taken:6.1f} ms a token, {taken / decode['float32, NumPy']:.2f} of "
+          f"float32; to read its bytes takes {1e3 * least[name]:5.1f} ms")  # fmt: skip
+pair = {"NumPy": exact, "Numba": compiled}
+prefill = in_turn({at: lambda m=each: m.forward([ids[:64]]) for at, each in pair.items()}, 2)
+print(", ".join(f"prefill of 64 on {at}: {1e3 * t:.0f} ms" for at, t in prefill.items()))
+
+# %% tags=["varies"]
+figure, axes = plt.subplots(figsize=(10, 4.4))
+for row, (name, taken) in enumerate(decode.items()):
+    axes.barh(row, 1e3 * taken, color=plots.COLOURS["NumPy" not in name], height=0.62)
+    axes.text(1e3 * max(taken, least[name]), row, f"  {1e3 * taken:.0f} ms", va="center")
+    axes.plot(2 * [1e3 * least[name]], [row - 0.42, row + 0.42], color="black", linewidth=3,
+              label=None if row else "least time to read the bytes")  # fmt: skip
+axes.set_yticks(
+    range(len(decode)), [f"{name}\n{size} bytes a weight" for name, (_, size) in every.items()]
+)
+axes.invert_yaxis()
+axes.set_xlim(right=1.15e3 * max(decode.values()))
+axes.set_xlabel("processor time per token (ms), one thread")
+axes.legend(frameon=False, loc="lower right")
+plt.show()
+
+# %% [markdown]
+# The compiled exact step takes less time than NumPy's float32, although every bit of it can be
+# checked on any machine. A black line is the roofline's word: the bytes of a step over the
+# bandwidth, measured once more, in turn with the steps, by the compiled sum. That one may read
+# faster than NumPy did above: a measured ceiling is only as high as the best program that was
+# tried. Numba's 4-byte bar comes nearest to its line. At 2 bytes the line moves to the half and
+# the bar does not follow: one thread now needs most of its time to widen the weights and to add.
+# Threads have arithmetic of their own and share the memory, so that with several of them 2 bytes
+# gain more ([docs/backends.md](../docs/backends.md) has figures).
+#
+# A short prefill gains nothing: for more than 8 tokens both backends hand float64 matrices to
+# BLAS, and Numba has to widen its weights first.
+#
+# ## Other array libraries
+#
+# The decoder and its arithmetics take all they need from an array namespace, `xp`. Any library
+# that follows the array API standard and has IEEE float64 can stand there, on another device too,
+# and `backend=` names those that minikv knows ([docs/backends.md](../docs/backends.md)).
+# `array_api_strict` is of no use but for this: it refuses whatever the standard does not promise.
+# Under `exact` all must give the same bits. Here they are, as far as installed, on a small random
+# model.
+
+# %%
 tiny = minikv.tiny_config(max_position_embeddings=64)
 tensors = minikv.random_tensors(tiny, seed=7)
 text = [i * i * 31 % tiny.vocab_size for i in range(20)]
-for library in ("numpy", "array_api_strict", "array_api_compat.torch", "jax.numpy"):
-    try:
-        if library.startswith("jax"):
-            importlib.import_module("jax").config.update("jax_enable_x64", True)
-        xp = importlib.import_module(library)
-    except ImportError:
-        print(f"{library:24} not installed")
-        continue
-    prints = []
-    for name in ("float32", "exact"):
-        arithmetic = get_arithmetic(name, context=tiny.max_position_embeddings, xp=xp)
-        prints.append(fingerprint(Model(minikv.build(tiny, tensors, arithmetic)), text)[:12])
-    print(f"{library:24} float32 {prints[0]}   exact {prints[1]}")
 
-# %%
-exact_tiny = Model(minikv.build(tiny, tensors, get_arithmetic("exact", context=64)))
-print("exact:", fingerprint(exact_tiny, text)[:12], "(the same on every machine)")
+
+def tiny_print(arithmetic, backend):
+    return fingerprint(Model(minikv.build(tiny, tensors, arithmetic, backend)), text)[:12]
+
+
+golden = tiny_print("exact", "numpy")
+print("exact:", golden, "(the same on every machine)")
+
+# %% tags=["varies"]
+needs = {"torch": "array_api_compat", "jax": "jax", "cupy": "cupy"}
+print(f"{'backend':18}{'float32':15}exact")
+for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
+    if any(importlib.util.find_spec(name) is None for name in (backend, needs.get(backend, "os"))):
+        print(f"{backend:18}not installed")
+        continue
+    row = [tiny_print(arithmetic, backend) for arithmetic in ("float32", "exact")]
+    print(f"{backend:18}{row[0]:15}{row[1]} {'' if row[1] == golden else 'DIFFERENT'}")
 
 # %% [markdown]
-# A compiled backend, such as one with Numba, does not exist in minikv at present. The roofline
-# says what one could gain. For decoding: at most the way from the leftmost point up to the slope,
-# since the bytes stay the same. For more, weights must become smaller, which changes the model
-# (quantisation), or serve more than one token per reading (batches, or several guessed tokens
-# checked in one call).
+# One column is constant, and the other is not where a library brings its own matrix product.
+# (`numba` has kernels for `exact` alone, so its float32 is NumPy's; `array_api_strict` computes
+# with NumPy too.) `proofs/portability.py` varies BLAS kernels, threads and SIMD levels as well.
+#
+# ## What is left
+#
+# The roofline says what more one could gain. For decoding: at most the way from a bar to its
+# black line, since the bytes stay the same. For more, weights must become smaller, which changes
+# the model (quantisation), or serve more than one token per reading (batches, or several guessed
+# tokens checked in one call).
 #
 # And the paper's claim that recomputing K and V is faster than reading them? By bytes,
 # recomputing one layer's $2Gd$ numbers from a residual means reading $D$. For SmolLM $2Gd = 384 <
@@ -374,3 +542,52 @@ _ = e09.check_recompute_ratio(recompute_ratio)
 # With your solution, try multi-head attention at SmolLM2-1.7B's shape (`D = 2048, G = 32, d =
 # 64`): what `peak` is needed, at this machine's bandwidth, for a ratio below 1? That is the
 # regime in which the paper's claim 8 can hold.
+
+# %% [markdown]
+# ### 9.5 A sum in lanes (two stars, 15 minutes)
+#
+# Write what a compiler makes of `dot` when it may reassociate: `lanes(x, w, n)` keeps `n` sums, `n`
+# a power of two. Sum `i` adds up the products at the places `j` with `j % n == i`, in ascending
+# order from 0.0; then, as long as there is more than one sum, the second half is added to the
+# first: sum `i` takes sum `i + n // 2`, and `n` is halved. Lengths need not be multiples of `n`.
+#
+# <details><summary>Hint</summary>
+#
+# `sums[j % n] += x[j] * w[j]`; then `sums[:half]` plus `sums[half:]`, until one is left. The check
+# compares exactly, on rows for which the order matters.
+#
+# </details>
+
+
+# %%
+def lanes(x, w, n):
+    return sum(float(a) * float(b) for a, b in zip(x, w, strict=True))  # replace this
+
+
+_ = e09.check_lanes(lanes)
+
+# %% [markdown]
+# ### 9.6 How many bytes are enough? (two stars, 15 minutes)
+#
+# Given float64 weights, return the fewest bytes a weight, 2, 4 or 8, in which *all* of them can be
+# stored without losing a bit: as bfloat16 (2), float32 (4) or float64 (8). A bfloat16 is the upper
+# half of a float32.
+#
+# <details><summary>Hint</summary>
+#
+# Go there and back: does `w.astype(np.float32)` still equal `w`? Then look at its lower 16 bits,
+# with `.view(np.uint32)`. NumPy's `float16` is another format.
+#
+# </details>
+
+
+# %%
+def bytes_enough(w):
+    return w.itemsize  # replace this
+
+
+_ = e09.check_bytes_enough(bytes_enough)
+
+# %% [markdown]
+# With your solution: what does it say of `exact.layers[0].qkv_proj.values`, which NumPy's BLAS
+# wants in 8 bytes? And what do `compiled` and `short` keep in that place?

@@ -1,10 +1,12 @@
-"""Checks of chapter 9: bytes, operations and rooflines."""
+"""Checks of chapter 9: bytes, operations, rooflines, and sums that may be reordered."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from minikv import ModelConfig
 
@@ -148,3 +150,74 @@ def check_recompute_ratio(recompute_ratio: Callable) -> None:
         f"residual {move:.4g} s, computing {compute:.4g} s. The ratio is {right(*found):.4g}, you "
         f"have {got:.4g}.{advice}"
     )
+
+
+def _lanes(x: np.ndarray, w: np.ndarray, n: int) -> float:
+    sums = [0.0] * n
+    for j, product in enumerate((x * w).tolist()):
+        sums[j % n] += product
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = [a + b for a, b in zip(sums[:half], sums[half:], strict=True)]
+    return sums[0]
+
+
+@exercise
+def check_lanes(lanes: Callable) -> None:
+    """5: a dot product in n sums side by side."""
+    from hypothesis import strategies as st
+
+    # 2**53 + 1 is not a float64: here it matters what is added to what.
+    entry = st.sampled_from([0.0, 1.0, -1.0, 2.0**53, -(2.0**53)])
+    cases = st.tuples(st.lists(entry, max_size=11), st.sampled_from([1, 2, 4]))
+
+    def both(case: tuple) -> tuple[float, float]:
+        x = np.array(case[0], dtype=np.float64)
+        return lanes(x, np.ones(len(x)), case[1]), _lanes(x, np.ones(len(x)), case[1])
+
+    def wrong(case: tuple) -> bool:
+        got, expected = both(case)
+        _differs(got, expected)  # a number at all?
+        return got != expected
+
+    found = smallest(cases, wrong)
+    if found is not None:
+        got, expected = both(found)
+        x, n = np.array(found[0]), found[1]
+        products = [x[i::n].tolist() for i in range(n)]
+        whole = len(x) // n * n
+        advice = ""
+        if whole < len(x) and got == _lanes(x[:whole], np.ones(whole), n):
+            advice = " The last products, fewer than n, are left out."
+        elif got == _lanes(x, np.ones(len(x)), 1):
+            advice = " This is the sum in order."
+        raise Wrong(f"the products {found[0]} in {n} sums, which add up {products}, give "
+                    f"{expected}, you have {got}.{advice}")  # fmt: skip
+    x, w = np.array([3.0, 5.0, 7.0]), np.array([2.0, -4.0, 0.5])
+    require(lanes(x, w, 2) == _lanes(x, w, 2),
+            f"right where w is 1, but x = {x.tolist()} and w = {w.tolist()} give "
+            f"{_lanes(x, w, 2)}, you have {lanes(x, w, 2)}.")  # fmt: skip
+
+
+@exercise
+def check_bytes_enough(bytes_enough: Callable) -> None:
+    """6: the shortest format that holds all weights."""
+    from hypothesis import strategies as st
+
+    def right(w: np.ndarray) -> int:
+        with np.errstate(over="ignore"):
+            single = w.astype(np.float32)
+        if (single.astype(np.float64) != w).any():
+            return 8
+        return 4 if (single.view(np.uint32) & 0xFFFF).any() else 2
+
+    digits = {2: "8 digits and an exponent of 8 bits", 4: "24 digits", 8: "53 digits"}
+    # By digits: 1, 8, 9, 11 (which a float16 has), 24, 25; and what float16's exponents lack.
+    weight = st.sampled_from([1.0, -0.0, 1 + 2.0**-7, 1 + 2.0**-8, 1 + 2.0**-10, -1 - 2.0**-23,
+                              1 + 2.0**-24, 2.0**20, 2.0**-40, 2.0**200])  # fmt: skip
+    cases = st.lists(weight, min_size=1, max_size=4).map(np.array)
+    found = smallest(cases, lambda w: bytes_enough(w.copy()) != right(w))
+    if found is not None:
+        raise Wrong(f"the weights {found.tolist()} need {right(found)} bytes "
+                    f"({digits[right(found)]} hold them all), you say "
+                    f"{bytes_enough(found.copy())!r}.")  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 def attainable(intensity, bandwidth, peak):
     """FLOP/byte * bytes/s = FLOP/s."""
@@ -34,3 +36,23 @@ def recompute_ratio(D, G, d, itemsize, bandwidth, peak):
     """The longer of moving D numbers and of 4 D G d operations, over moving 2 G d numbers."""
     read = 2 * G * d * itemsize / bandwidth
     return max(D * itemsize / bandwidth, 4 * D * G * d / peak) / read
+
+
+def lanes(x, w, n):
+    """n sums side by side, then halves onto halves."""
+    sums = np.zeros(n)
+    for j in range(len(x)):
+        sums[j % n] += x[j] * w[j]
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = sums[:half] + sums[half:]
+    return float(sums[0])
+
+
+def bytes_enough(w):
+    """There and back; then the lower halves."""
+    with np.errstate(over="ignore"):
+        single = w.astype(np.float32)
+    if (single != w).any():
+        return 8
+    return 4 if (single.view(np.uint32) & 0xFFFF).any() else 2

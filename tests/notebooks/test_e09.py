@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis", reason="the checks search for counter-examples with it")
@@ -10,7 +11,8 @@ from solutions import s09
 
 SOLUTIONS = {
     "attainable": s09.attainable, "step_bytes": s09.step_bytes, "enough": s09.enough,
-    "recompute_ratio": s09.recompute_ratio,
+    "recompute_ratio": s09.recompute_ratio, "lanes": s09.lanes,
+    "bytes_enough": s09.bytes_enough,
 }  # fmt: skip
 
 
@@ -44,6 +46,29 @@ def summed(D, G, d, s, bandwidth, peak):
     return (D * s / bandwidth + 4 * D * G * d / peak) / read
 
 
+def in_order(x, w, n):
+    return s09.lanes(x, w, 1)
+
+
+def without_the_rest(x, w, n):
+    whole = len(x) // n * n
+    return s09.lanes(x[:whole], w[:whole], n)
+
+
+def in_blocks(x, w, n):
+    return s09.lanes(np.array([s09.lanes(*part, 1) for part in zip(
+        np.array_split(x, n), np.array_split(w, n), strict=True)]), np.ones(n), n)  # fmt: skip
+
+
+def by_float16(w):
+    with np.errstate(over="ignore"):
+        return next(t().itemsize for t in (np.float16, np.float32, float) if (t(w) == w).all())
+
+
+def by_range(w):
+    return 2 if np.abs(w).max() < 2.0**127 else 8
+
+
 MISTAKES = [
     ("attainable", lambda i, b, p: max(p, i * b), "you have 2.0"),
     ("attainable", lambda i, b, p: i * b, "bound by arithmetic"),
@@ -59,6 +84,15 @@ MISTAKES = [
     ("recompute_ratio", summed, "take the longer, not the sum"),
     ("recompute_ratio", lambda *case: 1 / s09.recompute_ratio(*case), "This is the inverse"),
     ("recompute_ratio", lambda D, G, d, *rest: D / (2 * G * d), "computing"),
+    ("lanes", in_order, "This is the sum in order"),
+    ("lanes", without_the_rest, "fewer than n, are left out"),
+    ("lanes", in_blocks, "which add up"),
+    ("lanes", lambda x, w, n: s09.lanes(x, np.ones(len(x)), n), "right where w is 1"),
+    ("lanes", lambda x, w, n: None, "expected a number"),
+    ("bytes_enough", by_float16, "need 4 bytes"),
+    ("bytes_enough", by_range, "need 4 bytes (24 digits"),
+    ("bytes_enough", lambda w: s09.bytes_enough(w[:1]), "need 4 bytes"),
+    ("bytes_enough", lambda w: w.itemsize, "the weights [1.0] need 2 bytes"),
 ]  # fmt: skip
 
 
