@@ -330,13 +330,13 @@ def ratios(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             if name == "exact/numba" and length == lengths[0]:
                 row(label, name, shown, f"float32 weights {megabytes([weights])}",
                     [x / weights for x in used], PEAK_NUMBA)  # fmt: skip
-                if "held" in ours["imports"]:  # Linux
-                    held = peaks(fresh, name, length, "held")
-                    row(f"held, {length} tokens", name, megabytes(held),
+                if "running" in ours[length]:  # Linux
+                    used = peaks(fresh, name, length, "running")
+                    row(label + ", load aside", name, megabytes(used),
                         f"float32 weights {megabytes([weights])}",
-                        [x / weights for x in held], None)  # fmt: skip
+                        [x / weights for x in used], None)  # fmt: skip
             if "transformers" in fresh:
-                theirs = peaks(fresh, "transformers", length)
+                used, theirs = peaks(fresh, name, length), peaks(fresh, "transformers", length)
                 row(label, name, shown, f"transformers {megabytes(theirs)}",
                     [x / y for x, y in zip(used, theirs, strict=True)], None)  # fmt: skip
     for name, limit in STARTS.items():
@@ -350,7 +350,7 @@ def peaks(
     fresh: Mapping[str, Any], name: str, length: str, measure: str = "peak"
 ) -> list[float]:  # fmt: skip
     """Bytes of loading, a prompt of so many tokens and 16 more, less those of importing."""
-    imports = statistics.median(fresh[name]["imports"][measure])
+    imports = statistics.median(fresh[name]["imports"]["peak"])
     return [used - imports for used in fresh[name][length][measure]]
 
 

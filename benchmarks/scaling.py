@@ -54,7 +54,8 @@ def curves(
                 (n, 1e3 * statistics.median(took[f"{kind} {n}"]) / (n if kind == "prefill" else 1))
                 for n in lengths
             ]
-        least, *used = (min(fresh[name][str(n)]["peak"]) for n in lengths)
+        found = [fresh[name][str(n)] for n in lengths]  # loading may need more than any text
+        least, *used = (min(f.get("running", f["peak"])) for f in found)
         out["memory"][name] = [
             (n, (peak - least) / 1e6)
             for n, peak in zip(lengths[1:], used, strict=True)

@@ -110,9 +110,9 @@ def test_a_turn_starts_where_the_prompt_ended(folder, gguf_file, name):
 def result(slow: float = 1.0) -> dict:
     """A run in which the second round was ten times slower for everybody."""
     seconds = {"float32/numpy": 1.0, "exact/numba": 0.5 * slow, "transformers": 0.6, "bare": 0.9}
-    at_16 = {"peak": [110], "held": [86], "load": [3.1], "first token": [1.0], "weights": [90],
+    at_16 = {"peak": [110], "running": [86], "load": [3.1], "first token": [1.0], "weights": [90],
              "cache": [10]}  # fmt: skip
-    peak = {"imports": {"peak": [10], "held": [5]}, "16": at_16}
+    peak = {"imports": {"peak": [10]}, "16": at_16}
     out = {
         "seconds": {name: {"decode 16": [s, 10 * s, s], "prefill 512": [s, 10 * s, s]}
                     for name, s in seconds.items()},
@@ -143,7 +143,7 @@ def test_a_verdict_follows_its_target(slow, verdict):
 def test_memory_is_what_importing_does_not_need_and_limits_are_medians():
     of = result()
     assert found(of, "peak, 16 tokens", "exact/numba", "float32 weights 0")["ratio"] == 100 / 90
-    assert found(of, "held, 16 tokens", "exact/numba", "float32 weights 0")["ratio"] == 81 / 90
+    assert found(of, "peak, 16 tokens, load aside", "exact/numba", "float32")["ratio"] == 76 / 90
     assert found(of, "peak, 16 tokens", "float32/numpy", "float32 weights and")["verdict"] == "met"
     assert found(of, "load", "float32/numpy", "3 s")["verdict"] == "MISSED"
     assert found(of, "import minikv", "", "0.3 s")["verdict"] == "met"
