@@ -388,7 +388,7 @@ plt.show()
 # bandwidth, measured once more, in turn with the steps, by the compiled sum. That one may read
 # faster than NumPy did above: a measured ceiling is only as high as the best program that was
 # tried. Numba's 4-byte bar comes nearest to its line. At 2 bytes the line moves to the half and
-# the bar does not follow: one thread now needs most of its time to widen the weights and to add.
+# the bar does not follow so far: one thread needs much of its time to widen weights and to add.
 # Threads have arithmetic of their own and share the memory, so that with several of them 2 bytes
 # gain more ([docs/backends.md](../docs/backends.md) has figures).
 #
