@@ -350,15 +350,24 @@ halves = {
 }
 short = Model(minikv.build(config, halves, "exact", "numba"))
 del halves
+
+
+def held(model):
+    """Bytes of the matrices that a step reads, as they lie in memory."""
+    names = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    matrices = [getattr(layer, name) for layer in model.layers for name in names]
+    return sum(getattr(m, "values", m).nbytes for m in [*matrices, model.weights.lm_head])
+
+
 every = {
-    "float32, NumPy": (model, 4), "exact, NumPy": (exact, 8), "exact, Numba": (compiled, 4),
-    "exact, Numba, bfloat16": (short, 2),
+    "float32, NumPy": model, "exact, NumPy": exact, "exact, Numba": compiled,
+    "exact, Numba, bfloat16": short,
 }  # fmt: skip
-calls = {name: step(each) for name, (each, _) in every.items()}
+calls = {name: step(each) for name, each in every.items()}
 decode = in_turn(calls | {"read": lambda: any_order(large, large)})
 bandwidth = max(bandwidth, large.nbytes / decode.pop("read"))
 print(f"memory: {bandwidth / 1e9:.0f} GB/s")
-least = {name: work(config, 1, 16, size)[1] / bandwidth for name, (_, size) in every.items()}
+least = {name: held(each) / bandwidth for name, each in every.items()}
 for name, taken in decode.items():
     print(f"{name:23} {1e3 * taken:6.1f} ms a token, {taken / decode['float32, NumPy']:.2f} of "
           f"float32; to read its bytes takes {1e3 * least[name]:5.1f} ms")  # fmt: skip
@@ -373,9 +382,8 @@ for row, (name, taken) in enumerate(decode.items()):
     axes.text(1e3 * max(taken, least[name]), row, f"  {1e3 * taken:.0f} ms", va="center")
     axes.plot(2 * [1e3 * least[name]], [row - 0.42, row + 0.42], color="black", linewidth=3,
               label=None if row else "least time to read the bytes")  # fmt: skip
-axes.set_yticks(
-    range(len(decode)), [f"{name}\n{size} bytes a weight" for name, (_, size) in every.items()]
-)
+labels = [f"{name}\n{held(each) / 1e6:.0f} MB of weights" for name, each in every.items()]
+axes.set_yticks(range(len(labels)), labels)
 axes.invert_yaxis()
 axes.set_xlim(right=1.15e3 * max(decode.values()))
 axes.set_xlabel("processor time per token (ms), one thread")
@@ -384,10 +392,10 @@ plt.show()
 
 # %% [markdown]
 # The compiled exact step takes less time than NumPy's float32, although every bit of it can be
-# checked on any machine. A black line is the roofline's word: the bytes of a step over the
+# checked on any machine. A black line is the roofline's word: the bytes of the weights over the
 # bandwidth, measured once more, in turn with the steps, by the compiled sum. That one may read
 # faster than NumPy did above: a measured ceiling is only as high as the best program that was
-# tried. Numba's 4-byte bar comes nearest to its line. At 2 bytes the line moves to the half and
+# tried. Numba's 4-byte bar comes nearest to its line. With 2-byte weights the line moves far and
 # the bar does not follow so far: one thread needs much of its time to widen weights and to add.
 # Threads have arithmetic of their own and share the memory, so that with several of them 2 bytes
 # gain more ([docs/backends.md](../docs/backends.md) has figures).
