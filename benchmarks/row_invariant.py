@@ -136,8 +136,11 @@ def blas(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def changing(f: Callable[..., np.ndarray], x: np.ndarray, weight: np.ndarray) -> list[int]:
-    """Numbers of rows whose bits are not those of the same rows among all of x."""
+    """Numbers of rows whose bits are not those of the same rows among all of x, on one thread."""
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
     whole = f(x, weight).view(np.uint32)
+    numba.set_num_threads(threads)
     return [t for t in ROWS if not np.array_equal(f(x[:t], weight).view(np.uint32), whole[:t])]
 
 
