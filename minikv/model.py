@@ -192,7 +192,8 @@ def build(
 
     def matrix(at: str, *names: str) -> Any:
         parts = [tensors[f"{at}{name}.weight"] for name in names]
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        whole = parts[0].view() if len(parts) == 1 else np.concatenate(parts)
+        whole.flags.writeable = len(parts) > 1  # a stack of our own, or the user's matrix
         prepared = arithmetic.weight(whole, at + "+".join(names))
         release(parts)
         return prepared

@@ -53,6 +53,8 @@ class Arithmetic(Protocol):
     def weight(self, matrix: np.ndarray, name: str) -> Any:
         """Prepare a ``(N, K)`` matrix once, at load; `name` is used in error messages.
 
+        A matrix that can be written to is the arithmetic's own, to keep and to change.
+
         ``weight[i:j, ...]`` of the result is rows i to j, prepared.
         """
 

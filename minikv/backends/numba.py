@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -33,6 +34,7 @@ _TABLE = elementary._exp_table()
 _LOW, _HIGH = elementary._LOWEST * 256, elementary._HIGHEST * 256
 _EXP0, _EXP1, _EXP2, _EXP3 = elementary._EXP
 _GELU = math.sqrt(8 / math.pi)
+_EMBEDDING = "model.embed_tokens"  # what `build` calls an output matrix that is tied
 _LOCK = threading.Lock()  # not every threading layer of Numba serves two callers at once
 
 
@@ -145,6 +147,33 @@ def _linear(x, weight, bits, largest, out):
 
 
 @njit
+def _rounded(w, shift, out):
+    for j in range(w.shape[0]):
+        out[j] = (np.float64(w[j]) + shift) - shift
+
+
+_LOADED = numba.types.Array(numba.f4, 2, "C", readonly=True)  # a view of the file, perhaps
+_MADE = numba.types.Array(numba.f4, 2, "C")
+_SHARED = numba.b1(_MADE, _LOADED, numba.f8[::1], numba.i8, numba.f8, _MADE)
+
+
+@njit(_SHARED, parallel=True, cache=True)
+def _linear_shared(x, weight, shifts, bits, largest, out):
+    """`_linear` by weights that are yet to be rounded to their grids."""
+    rows = x.astype(np.float64)
+    for t in range(x.shape[0]):
+        if not _norm(rows[t]) * largest < _FLOAT32_MAX or not _round_row(rows[t], bits):
+            return False
+    for part in prange((weight.shape[0] + 63) // 64):
+        row = np.empty(weight.shape[1])
+        for n in range(64 * part, min(64 * part + 64, weight.shape[0])):
+            _rounded(weight[n], shifts[n], row)
+            for t in range(rows.shape[0]):
+                out[t, n] = np.float32(_dot(rows[t], row)) + np.float32(0.0)
+    return True
+
+
+@njit
 def _exp(x, table):
     """`elementary.exp` of a number that is not NaN."""
     f = min(max(x * 256.0, _LOW), _HIGH)
@@ -246,16 +275,35 @@ def _rows(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
+@dataclass(frozen=True)
+class Shared(Weight):
+    """A matrix that is also the embedding, as it was loaded, so that it is held once."""
+
+    shifts: Any  # (N,): adding and subtracting it rounds a row to its grid
+
+    def __getitem__(self, at: Any) -> Weight:
+        return Shared(self.values[at], self.largest, self.name, self.shifts[at[0]])
+
+
 class NumbaExact(Exact):
     """`Exact` on NumPy arrays with compiled kernels; every method has the bits of `Exact`."""
 
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        values, largest = np.empty(matrix.shape, dtype=np.float32), 0.0
+        shared, largest, shifts = name == _EMBEDDING, 0.0, np.empty(len(matrix))
+        values = matrix  # rounded in place where that may be: nothing is held twice while loading
+        if not shared and not (matrix.flags.writeable and matrix.dtype == np.float32):
+            values = np.empty(matrix.shape, dtype=np.float32)
         for start in range(0, len(matrix), 256):  # bounds the memory of the temporaries
-            part = super().weight(matrix[start : start + 256], name)
-            values[start : start + 256] = part.values
+            rows = matrix[start : start + 256]
+            part = super().weight(rows, name)
+            top = np.abs(rows).max(axis=1).astype(np.float64)
+            if not shared:
+                values[start : start + 256] = part.values
+            shifts[start : start + 256] = _power_below(top) * 2.0 ** (1 - self.weight_bits) * _ROUND
             largest = max(largest, part.largest)
+        if shared:
+            return Shared(np.ascontiguousarray(matrix, np.float32), largest, name, shifts)
         low, high = (values.view("<u2")[:, half::2] for half in (0, 1))
         if not any(low[i : i + 256].any() for i in range(0, len(low), 256)):
             values = np.ascontiguousarray(high)
@@ -265,8 +313,13 @@ class NumbaExact(Exact):
         if len(x) <= _FEW and x.dtype == np.float32:
             out = np.empty((len(x), len(weight.values)), dtype=np.float32)
             bits, values = self.significand - self.weight_bits, np.ascontiguousarray(weight.values)
+            x = np.ascontiguousarray(x)
             with _LOCK:
-                if _linear(np.ascontiguousarray(x), values, bits, weight.largest, out):
+                if (
+                    _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
+                    if isinstance(weight, Shared)
+                    else _linear(x, values, bits, weight.largest, out)
+                ):
                     return out
         return super().linear(x, weight)
 
@@ -276,7 +329,12 @@ class NumbaExact(Exact):
             part = weight.values[start : start + _BLOCK]
             if part.dtype == np.uint16:
                 part = np.left_shift(part, 16, dtype=np.uint32).view(np.float32)
-            np.matmul(x, part.astype(np.float64).T, out=out[:, start : start + _BLOCK])
+            part = part.astype(np.float64)
+            if isinstance(weight, Shared):
+                shifts = weight.shifts[start : start + _BLOCK, None]
+                part += shifts
+                part -= shifts
+            np.matmul(x, part.T, out=out[:, start : start + _BLOCK])
         return out
 
     def settle(self, x: Any) -> Any:
