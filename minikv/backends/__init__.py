@@ -2,7 +2,7 @@
 
 ====================  =======================================================  ===============
 `numpy`               the default
-`numba`               NumPy, with compiled kernels for the exact arithmetic    extra `numba`
+`numba`               NumPy, with compiled kernels for `exact` and `float32`   extra `numba`
 `torch`               PyTorch, through array-api-compat                        extra `torch`
 `cupy`                NVIDIA GPUs, through array-api-compat                    extra `cupy`
 `jax`                 without caches, which assign in place                    extra `jax`
@@ -62,8 +62,8 @@ def get_backend(
     """
     if name not in BACKENDS:
         raise InputError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if name == "numba" and arithmetic == "exact":
-        return _numba(context)
+    if name == "numba" and arithmetic in ("exact", "float32"):
+        return _numba(str(arithmetic), context)
     xp = np
     if name in _MODULES:
         module, extra = _MODULES[name]
@@ -96,10 +96,14 @@ def to_numpy(array: Any, dtype: Any = None) -> np.ndarray:
     return np.asarray(array, dtype=dtype)
 
 
-def _numba(context: int) -> Arithmetic:
-    """`NumbaExact`, or NumPy's `Exact`, whose bits are the same, where Numba cannot be used."""
+def _numba(arithmetic: str, context: int) -> Arithmetic:
+    """`NumbaExact` or `NumbaFloat32`, or NumPy's arithmetic where Numba cannot be used."""
     try:
         require_extra("numba", "numba", "backend 'numba'")
+        if arithmetic == "float32":
+            from .numba32 import NumbaFloat32
+
+            return NumbaFloat32()
         from .numba import NumbaExact
 
         return NumbaExact(context)
@@ -107,6 +111,7 @@ def _numba(context: int) -> Arithmetic:
         reason = str(error)
     except Exception as error:  # whatever a compiler may raise
         reason = f"Numba failed: {type(error).__name__}: {error}"
-    print(f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, slower, with the "
-          "same bits", file=sys.stderr)  # fmt: skip
-    return get_arithmetic("exact", context)
+    instead = "slower, with the same bits" if arithmetic == "exact" else "whose bits vary by batch"
+    print(f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, {instead}",
+          file=sys.stderr)  # fmt: skip
+    return get_arithmetic(arithmetic, context)

@@ -1,0 +1,225 @@
+"""A float32 whose rows are alone: one fixed order for every sum, in compiled kernels.
+
+An output of a product is a sum of chains of fused multiply-adds, first to last, and the chains are
+added first to last. The lanes of a vector and the cells of a tile are different outputs, so that
+how rows are tiled touches no sum: a lone row and a row of 512 go through the same operations.
+Weights are packed once, 32 outputs side by side; a tile of 8 rows by 32 outputs stays in registers
+while a chain runs. Numba has no vectors: that loop is written in LLVM's language.
+
+Scores are such products too, whose outputs are keys, and so are weighted sums, whose outputs are
+the elements of a value, in a single chain: a key that weighs 0 then changes nothing, at the start
+or at the end. A chain's -0 becomes +0 where it is added to the +0 that every output starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import event
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+from ..arithmetic import Float32, elementary
+from .numba import _LOCK, _TABLE, _announce, _exp
+
+LANES, PANEL, TILE = 16, 32, 8  # outputs in a vector, outputs and rows in registers
+BLOCK = 192  # inputs of a chain; 24 KiB of weights stay in the first cache
+
+
+def _chains(rows: int) -> Callable[..., None]:
+    """A function that sums ``x (K, rows)`` by ``w (K, PANEL)`` into ``out``, all addresses."""
+
+    @intrinsic
+    def chains(typing, x, w, out, k, stride):
+        def code(context, b, signature, args):
+            x, w, out = (b.inttoptr(a, ir.FloatType().as_pointer()) for a in args[:3])
+            k, stride = args[3:]
+            at, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+            zero = ir.Constant(vector, None)
+            spread = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+            kind = ir.FunctionType(vector, [vector] * 3)
+            fma = get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f32")
+            cells = [(r, c) for r in range(rows) for c in range(0, PANEL, LANES)]
+
+            def place(base, row, width, column):
+                return b.gep(base, [b.add(b.mul(row, width), at(column))])
+
+            def vectors(pointer):
+                return b.bitcast(pointer, vector.as_pointer())
+
+            before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+            b.branch(loop)
+            b.position_at_end(loop)
+            i, sums, new = b.phi(at), {cell: b.phi(vector) for cell in cells}, {}
+            row = {c: b.load(vectors(place(w, i, at(PANEL), c)), align=4) for _, c in cells}
+            for r in range(rows):
+                one = b.insert_element(zero, b.load(place(x, i, at(rows), r)), ir.IntType(32)(0))
+                one = b.shuffle_vector(one, one, spread)
+                for c in row:
+                    new[r, c] = b.call(fma, [one, row[c], sums[r, c]])
+            following = b.add(i, at(1))
+            b.cbranch(b.icmp_signed("<", following, k), loop, after)
+            for phi, start, value in [(i, at(0), following)] + [
+                (sums[cell], zero, new[cell]) for cell in cells
+            ]:
+                phi.add_incoming(start, before)
+                phi.add_incoming(value, loop)
+            b.position_at_end(after)
+            for r, c in cells:
+                cell = vectors(place(out, at(r), stride, c))
+                b.store(b.fadd(b.load(cell, align=4), new[r, c]), cell, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), code
+
+    return chains
+
+
+_tile, _row = _chains(TILE), _chains(1)
+event.register("numba:compile", _announce)
+
+
+@njit("void(f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,::1])", parallel=True, cache=True)
+def _product(x, packed, block, out):
+    groups, rows, k = x.shape
+    whole, panels, stride = rows // TILE, packed.shape[1], out.shape[2]
+    tiles = np.empty((groups * whole, k, TILE), np.float32)
+    for i in prange(groups * whole):
+        start = i % whole * TILE
+        tiles[i] = x[i // whole, start : start + TILE].T
+    for i in prange(groups * panels):
+        g, p = i // panels, i % panels
+        for s in range(0, k, block):
+            w, width = packed[g, p, s].ctypes.data, min(block, k - s)
+            for r in range(whole):
+                place = out[g, r * TILE :, p * PANEL :].ctypes.data
+                _tile(tiles[g * whole + r, s].ctypes.data, w, place, width, stride)
+            for t in range(whole * TILE, rows):
+                place = out[g, t:, p * PANEL :].ctypes.data
+                _row(x[g, t, s:].ctypes.data, w, place, width, stride)
+
+
+@njit("void(f4[::1], f8[::1])", cache=True)
+def _exponentials(x, table):
+    for j in range(x.shape[0]):
+        if x[j] == x[j]:  # NaN stays
+            x[j] = np.float32(_exp(np.float64(x[j]), table))
+
+
+@njit("void(f4[:,::1], f8[::1])", parallel=True, cache=True)
+def _softmax(scores, table):
+    for i in prange(scores.shape[0]):
+        row, top, total = scores[i], np.float32(-np.inf), 0.0
+        for s in range(row.shape[0]):
+            top = max(top, row[s])
+        for s in range(row.shape[0]):
+            row[s] -= top
+        _exponentials(row, table)
+        for s in range(row.shape[0]):
+            total += row[s]
+        for s in range(row.shape[0]):
+            row[s] = np.float32(row[s] / total)
+
+
+@njit("void(f4[:,::1], f4[::1])", cache=True)
+def _mean_square(x, out):
+    for t in range(x.shape[0]):
+        total = 0.0
+        for j in range(x.shape[1]):
+            total += np.float64(x[t, j]) * np.float64(x[t, j])
+        out[t] = np.float32(total / x.shape[1])
+
+
+event.unregister("numba:compile", _announce)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows `start` to `stop` of a weight matrix; ``[i:j, ...]`` are some of them."""
+
+    values: np.ndarray  # (panels, K, PANEL)
+    start: int
+    stop: int
+
+    def __getitem__(self, at: tuple[slice, Any]) -> Packed:
+        start, stop, _ = at[0].indices(self.stop - self.start)
+        values = np.ascontiguousarray(self.values[:, at[1]])
+        return Packed(values, self.start + start, self.start + stop)
+
+
+def pack(matrices: np.ndarray) -> np.ndarray:
+    """``(G, N, K) -> (G, panels, K, PANEL)``, with zeros after the last output."""
+    groups, n, k = matrices.shape
+    packed, whole = np.zeros((groups, -(-n // PANEL), k, PANEL), np.float32), n // PANEL * PANEL
+    full = matrices[:, :whole].reshape(groups, n // PANEL, PANEL, k)
+    packed[:, : n // PANEL] = full.swapaxes(2, 3)
+    if whole < n:
+        packed[:, -1, :, : n - whole] = matrices[:, whole:].swapaxes(1, 2)
+    return packed
+
+
+def product(x: np.ndarray, packed: np.ndarray, block: int = BLOCK) -> np.ndarray:
+    """``(G, T, K), packed (G, N, K) -> (G, T, N)``, N rounded up to a whole panel."""
+    out = np.zeros((*x.shape[:2], packed.shape[1] * PANEL), np.float32)
+    with _LOCK:
+        _product(np.require(x, np.float32, ["C", "W"]), packed, block, out)
+    return out
+
+
+class NumbaFloat32(Float32):
+    """`Float32` whose bits do not depend on batch, chunk, cache or threads, on one machine.
+
+    Another machine, or another Numba, may give others: see `docs/backends.md`.
+    """
+
+    def weight(self, matrix: np.ndarray, name: str) -> Packed:
+        return Packed(pack(np.asarray(matrix)[None])[0], 0, len(matrix))
+
+    def linear(self, x: Any, weight: Packed) -> Any:
+        first = weight.start // PANEL
+        panels = weight.values[None, first : -(-weight.stop // PANEL)]
+        out = product(x[None], panels)[0]
+        return out[:, weight.start - first * PANEL : weight.stop - first * PANEL]
+
+    def mean_square(self, x: Any) -> Any:
+        out = np.empty((*x.shape[:-1], 1), np.float32)
+        _mean_square(
+            np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1]), out.reshape(-1)
+        )
+        return out
+
+    def scores(self, q: Any, k: Any, scale: float) -> Any:
+        tokens, heads, head_dim = q.shape
+        length, groups = k.shape[:2]
+        q = (q * scale).reshape(tokens, groups, -1, head_dim).transpose(1, 2, 0, 3)
+        scores = product(q.reshape(groups, -1, head_dim), pack(k.swapaxes(0, 1)))
+        return scores[..., :length].reshape(heads, tokens, length)
+
+    def softmax(self, scores: Any) -> Any:
+        pattern = np.array(scores, order="C")
+        with _LOCK:
+            _softmax(pattern.reshape(-1, pattern.shape[-1]), _TABLE)
+        return pattern
+
+    def weighted_sum(self, pattern: Any, v: Any) -> Any:
+        heads, tokens, length = pattern.shape
+        groups, head_dim = v.shape[1:]
+        rows = np.ascontiguousarray(pattern).reshape(groups, -1, length)
+        z = product(rows, pack(v.transpose(1, 2, 0)), max(1, length))[..., :head_dim]
+        return z.reshape(heads, tokens, head_dim).swapaxes(0, 1)
+
+    def exp(self, x: Any) -> Any:
+        out = np.array(x, np.float32, order="C")
+        _exponentials(out.reshape(-1), _TABLE)
+        return out
+
+    def sin(self, x: Any) -> Any:
+        return elementary.sin(x).astype(np.float32)
+
+    def cos(self, x: Any) -> Any:
+        return elementary.cos(x).astype(np.float32)
