@@ -25,7 +25,7 @@ from typing import Any
 from .contenders import LLAMA_CPP
 
 F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "4-bit"
-MINIKV = ("float32/numpy", "exact/numpy", "exact/numba")
+MINIKV = ("float32/numpy", "float32/numba", "exact/numpy", "exact/numba")
 CONTENDERS = (*MINIKV, "transformers", F32, STORED, "bare")
 TURN_TOKENS = 8
 

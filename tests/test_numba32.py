@@ -15,6 +15,7 @@ from test_fingerprint import TINY
 
 pytest.importorskip("numba", reason="needs the extra `numba`, not installed here")
 sys.path.append(str(TINY.parents[2] / "proofs"))
+import numba
 from strategies import cases
 
 import minikv
@@ -225,6 +226,14 @@ def test_chunks_batches_and_caches_give_the_same_bits(policy):
         assert same(replace(case, chunks=chunks).decoded(case.model.new_cache(policy)), case.logits)
     batch = case.model.forward([case.other[:9], case.ids, case.other], logits="all")
     assert same(batch[9:109], case.logits)
+
+
+def test_threads_change_no_bit():
+    case, threads = real_text("numba"), numba.get_num_threads()
+    numba.set_num_threads(1)
+    alone = case.model.logits(case.ids)
+    numba.set_num_threads(threads)
+    assert same(alone, case.logits)
 
 
 def test_a_slice_of_packed_weights_is_some_rows():
