@@ -142,9 +142,10 @@ plt.show()
 # %% [markdown]
 # Only two save by a residual at every layer: SmolLM-1.7B, which does not share K/V heads, and Qwen3
 # 0.6B, whose eight K/V heads are together as wide as its stream. All models save by *one* residual
-# a token, by a factor of 5 to 56. Gemma 3-4B is the paper's example: 136 KB against 5 KB. But one residual, at layer 0, is nothing but the embedding of the token: to get K
-# and V of layer 17 back from it, seventeen blocks must run again, for *all* evicted tokens. The
-# saving is real, and it is bought with time.
+# a token, by a factor of 5 to 56. Gemma 3-4B is the paper's example: 136 KB against 5 KB. But one
+# residual, at layer 0, is nothing but the embedding of the token: to get K and V of layer 17 back
+# from it, seventeen blocks must run again, for *all* evicted tokens. The saving is real, and it is
+# bought with time.
 #
 # (For layers with sliding-window attention, which Gemma 3 has, the full cache would hold less than
 # we count. The paper's 136 KB counts all 34 layers in full, and so do we.)
