@@ -27,9 +27,9 @@ else:
     settings.register_profile("thorough", max_examples=1000, **common)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-# The doctests' collector imports every module; this one cannot be without its extra.
+# The doctests' collector imports every module; these cannot be without their extra.
 missing = importlib.util.find_spec("numba") is None
-collect_ignore = ["minikv/backends/numba.py"] if missing else []
+collect_ignore_glob = ["minikv/backends/numba*.py"] if missing else []
 
 TINY = Path(__file__).parent / "tests" / "fixtures" / "tiny"
 REAL = "smollm2-135m-instruct"
