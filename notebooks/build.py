@@ -16,7 +16,6 @@ import hashlib
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -87,40 +86,27 @@ def texts(notebook: Any) -> list[tuple[str, str]]:
     return out
 
 
-def build(source: Path, check: bool) -> tuple[str, bool]:
-    """Run a chapter, keep it or compare it; what to say, and whether the outputs are those kept."""
-    target, start, said = source.with_suffix(".ipynb"), time.monotonic(), []
-    notebook = run(source)
-    if check:
-        kept = texts(nbformat.read(target, as_version=4))
-        for (code, now), (_, before) in zip(texts(notebook), kept, strict=True):
-            if now != before:
-                said.append(f"{target.name}: this cell\n{code}\nprinted\n{now}\nnot\n{before}")
-    else:
-        nbformat.write(notebook, target)
-    said.append(f"{source.stem}: {time.monotonic() - start:.0f} s")
-    return "\n".join(said), len(said) == 1
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("numbers", nargs="*", help="chapters, such as 03; all by default")
     parser.add_argument("--check", action="store_true", help="write nothing; compare the outputs")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N",
-                        help="chapters at a time; 1, the default, for times worth keeping"
-                        )  # fmt: skip
     options = parser.parse_args()
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two that wait for each other are slower
-    same = True
-    with ProcessPoolExecutor(options.jobs) as pool:
-        for done in as_completed(
-            [pool.submit(build, source, options.check) for source in sources(options.numbers)]
-        ):
-            said, as_kept = done.result()
-            print(said, flush=True)
-            same &= as_kept
-    sys.exit(not same)
+    failed = 0
+    for source in sources(options.numbers):
+        target, start = source.with_suffix(".ipynb"), time.monotonic()
+        notebook = run(source)
+        if options.check:
+            kept = texts(nbformat.read(target, as_version=4))
+            for (code, now), (_, before) in zip(texts(notebook), kept, strict=True):
+                if now != before:
+                    failed += 1
+                    print(f"{target.name}: this cell\n{code}\nprinted\n{now}\nand before\n{before}")
+        else:
+            nbformat.write(notebook, target)
+        print(f"{source.stem}: {time.monotonic() - start:.0f} s", flush=True)
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
