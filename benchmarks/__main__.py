@@ -1,6 +1,6 @@
 """Speed and memory beside peers, and against the length of the text.
 
-python -m benchmarks --peers                   # about a quarter of an hour on two cores
+python -m benchmarks --peers                   # the longest: all contexts and prompts
 python -m benchmarks --peers --quick --random  # two minutes, nothing fetched
 python -m benchmarks --scaling
 python -m benchmarks --peers --scaling --write # and keep the results in this folder

@@ -242,7 +242,7 @@ class Bench:
         line = process.stdout.readline()  # type: ignore[union-attr]  # a pipe
         if line.startswith("first token"):
             found["first token"] = time.perf_counter() - begin
-            line = process.stdout.readline()  # type: ignore[union-attr]
+            line = process.stdout.readline()  # type: ignore[union-attr]  # a pipe
         if process.wait():
             raise SystemExit(f"benchmarks: the process of {name} ended, see above")
         return found | json.loads(line)

@@ -157,7 +157,7 @@ def attention(
     q : (T, H, d)
     k, v : (S, G, d)
     query_positions : (T,) int, ascending
-    key_positions : (S,) int, ascending, or (S, G) where heads hold different tokens
+    key_positions : (S,) int, ascending, or (S, G) where heads hold different tokens, each so
         A query sees the keys at positions up to its own.
     scale : float
         Of the scores; usually ``1 / sqrt(d)``.
@@ -191,7 +191,7 @@ def attention(
         at = key_positions[first:seen].T[..., None, :]  # (1, S) or (G, 1, S)
         scores = arithmetic.scores(q[start:stop, ...], k[first:seen, ...], scale)
         oldest = -1 if window is None else rows[-1] - window
-        if at.max() > rows[0] or at.min() <= oldest:
+        if at[..., -1].max() > rows[0] or at[..., 0].min() <= oldest:
             hidden = at > rows[:, None]
             if window is not None:
                 hidden |= at <= rows[:, None] - window

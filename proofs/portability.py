@@ -33,17 +33,17 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # another interpreter need not have minikv installed
     sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import minikv  # noqa: E402
-from minikv.arithmetic import get_arithmetic  # noqa: E402
-from minikv.commands import print_json, print_table  # noqa: E402
-from minikv.errors import MinikvError  # noqa: E402
-from minikv.fingerprint import environment, fingerprint, hash_logits, split  # noqa: E402
-from minikv.model import Model  # noqa: E402
-from minikv.tokenizer import Tokenizer  # noqa: E402
-from minikv.weights import load_tensors, resolve  # noqa: E402
-from minikv.weights.fetch import DEFAULT, is_fetched  # noqa: E402
+import minikv
+from minikv.arithmetic import get_arithmetic
+from minikv.commands import print_json, print_table
+from minikv.errors import MinikvError
+from minikv.fingerprint import environment, fingerprint, hash_logits, split
+from minikv.model import Model
+from minikv.tokenizer import Tokenizer
+from minikv.weights import load_tensors, resolve
+from minikv.weights.fetch import DEFAULT, is_fetched
 
 TEXT = (
     "A cache keeps what was computed once, so that nobody has to compute it again. Whether the "

@@ -62,11 +62,23 @@ def test_linear(seed, tokens, n, k, halves):
     x, matrix = floats(seed, tokens, k), floats(seed + 1, n, k)
     if halves:
         matrix = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-    ours, theirs = COMPILED.weight(matrix, "w"), EXACT.weight(matrix, "w")
-    assert not halves or ours.values.dtype == np.uint16
-    same(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
-    part = slice(n // 3, None)
-    same(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
+    theirs, part = EXACT.weight(matrix, "w"), slice(n // 3, None)
+    kept = matrix.copy()
+    kept.flags.writeable = False  # `matrix` itself is rounded in place
+    for loaded, name in ((matrix, "w"), (kept, "w"), (kept, "model.embed_tokens")):
+        ours = COMPILED.weight(loaded, name)
+        assert not halves or name != "w" or ours.values.dtype == np.uint16
+        same(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
+        same(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
+
+
+def test_a_tied_embedding_is_held_once_and_a_user_s_matrix_stays_as_it_is():
+    matrix = floats(0, 30, 40)
+    matrix.flags.writeable = False
+    assert COMPILED.weight(matrix, "model.embed_tokens").values is matrix
+    assert not np.shares_memory(COMPILED.weight(matrix, "w").values, matrix)
+    model = minikv.random_model(minikv.tiny_config(), 1, "exact", backend="numba")
+    assert isinstance(model.weights.lm_head, kernels.Shared)
 
 
 def test_bfloat16_weights_take_two_bytes_and_others_four():
@@ -97,9 +109,10 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     first = np.float32(total * (1 - 2.0**-20))  # and the rest is positive
     x = np.array([[first, total - np.float64(first), 0.0]], np.float32)
     matrix, out = floats(1, 4, 3), np.empty((1, 4), np.float32)
+    exact = EXACT.weight(matrix, "w")
     weight = COMPILED.weight(matrix, "w")
     assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
-    same(COMPILED.linear(x, weight), EXACT.linear(x, EXACT.weight(matrix, "w")))
+    same(COMPILED.linear(x, weight), EXACT.linear(x, exact))
 
 
 @given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))

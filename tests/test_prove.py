@@ -7,12 +7,15 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import make_fixtures
 import numpy as np
 import pytest
 
+import minikv
 from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted, labels, report
 from minikv.verify.report import CLAIMS, conclusion, prove, random_case
+from minikv.weights import save_folder
 
 VOID = {"meta", "circle", "path", "br"}
 
@@ -77,7 +80,10 @@ def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
     assert "\nT1 " not in out
 
 
-@pytest.mark.parametrize("wrong", [["--only", "T12"], ["--seed", "-1"], ["--model", "no-such"]])
+@pytest.mark.parametrize("wrong", [
+    ["--only", "T12"], ["--seed", "-1"], ["--model", "no-such"], ["--shape", "no-such"],
+    ["--shape", "qwen3-0.6b", "--only", "T2"], ["--shape", "qwen3-0.6b", "--quick"],
+])  # fmt: skip
 def test_wrong_input_is_one_line(wrong, capsys):
     assert main(["prove", *wrong]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -152,6 +158,25 @@ def test_cases_grow_and_come_from_their_seed_alone():
 
 def test_nothing_established_is_said_as_such():
     assert "Established on x: nothing" in conclusion([], "x")
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_folder_is_proved_whole_and_t11_where_it_has_windows(window, tiny, tmp_path, capsys):
+    folder, held = tiny, [id for id in CLAIMS if id != "T11"]
+    if window:
+        types = ("full_attention", *["sliding_attention"] * 2)
+        config = replace(make_fixtures.CONFIG, model_type="mistral", sliding_window=window,
+                         layer_types=types)  # fmt: skip
+        tensors = minikv.random_tensors(config, 3, scale=2.0)
+        folder, held = tmp_path / "windows", list(CLAIMS)
+        save_folder(folder, config, tensors, make_fixtures.tokenizer_files())
+        settings = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(settings | {"layer_types": types}))
+    assert main(["prove", "--quick", "--model", str(folder)]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split()[0] for line in out.splitlines() if line.endswith("holds    found")]
+    assert rows == held
+    assert ("it is about sliding windows" in out) == (window is None)
 
 
 @pytest.mark.weights

@@ -37,6 +37,11 @@ class Arithmetic(Protocol):
         Array namespace (the array API standard), NumPy by default.
     dtype, wide : dtype
         Of the stream, K, V and logits; and of the values between roundings.
+
+    Notes
+    -----
+    An arithmetic with kernels of its own may also have ``rms_norm``, ``rope``, ``gated`` and
+    ``attention``: `minikv.layers` asks it first, and the bits must be those of its own code.
     """
 
     name: str

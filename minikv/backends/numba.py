@@ -56,7 +56,7 @@ _announce = _Announce()
 event.register("numba:compile", _announce)  # until the kernels below are there
 
 # OpenMP's threads shall sleep while they wait: they would spin against those of NumPy's BLAS, on
-# the same cores, tens of times slower. It reads this when it starts, and the user's word goes.
+# the same cores, and be far slower. It reads this when it starts, and the user's word goes.
 _chosen = os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 numba.get_num_threads()
 if _chosen == "passive":
@@ -290,20 +290,23 @@ class NumbaExact(Exact):
 
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        shared, largest, shifts = name == _EMBEDDING, 0.0, np.empty(len(matrix))
-        values = matrix  # rounded in place where that may be: nothing is held twice while loading
-        if not shared and not (matrix.flags.writeable and matrix.dtype == np.float32):
+        if name == _EMBEDDING:
+            values, largest = np.ascontiguousarray(matrix, np.float32), 0.0
+            shifts = np.empty(len(values))
+            for start in range(0, len(values), 256):  # bounds the memory of the temporaries
+                rows = values[start : start + 256]
+                largest = max(largest, super().weight(rows, name).largest)  # and refuses NaN
+                top = np.abs(rows).max(axis=1).astype(np.float64)
+                shift = _power_below(top) * 2.0 ** (1 - self.weight_bits) * _ROUND
+                shifts[start : start + 256] = shift
+            return Shared(values, largest, name, shifts)
+        values, largest = matrix, 0.0  # in place where that may be: nothing is held twice
+        if not (matrix.flags.writeable and matrix.dtype == np.float32):
             values = np.empty(matrix.shape, dtype=np.float32)
-        for start in range(0, len(matrix), 256):  # bounds the memory of the temporaries
-            rows = matrix[start : start + 256]
-            part = super().weight(rows, name)
-            top = np.abs(rows).max(axis=1).astype(np.float64)
-            if not shared:
-                values[start : start + 256] = part.values
-            shifts[start : start + 256] = _power_below(top) * 2.0 ** (1 - self.weight_bits) * _ROUND
+        for start in range(0, len(matrix), 256):
+            part = super().weight(matrix[start : start + 256], name)
+            values[start : start + 256] = part.values
             largest = max(largest, part.largest)
-        if shared:
-            return Shared(np.ascontiguousarray(matrix, np.float32), largest, name, shifts)
         low, high = (values.view("<u2")[:, half::2] for half in (0, 1))
         if not any(low[i : i + 256].any() for i in range(0, len(low), 256)):
             values = np.ascontiguousarray(high)

@@ -48,8 +48,7 @@ def fetch_missing(name: str) -> None:
 
     if name in KNOWN and not is_fetched(name):
         known = KNOWN[name]
-        size = f"{known.megabytes} MB on disk, {known.licence}"
-        print(f"fetching {name} ({size})", file=sys.stderr)
+        print(f"fetching {name} ({known.megabytes} MB on disk, {known.licence})", file=sys.stderr)
         fetch(name)
 
 

@@ -52,6 +52,8 @@ def _prove(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
     if args.shape:
+        if args.only or args.html or args.count != 40:
+            raise InputError("--shape runs D and T1: only --seed and --json go with it")
         return _shape(args)
     if args.model:
         controls = real_cases(args.model, 12 if args.count <= 40 else 48)
@@ -73,10 +75,9 @@ def _prove(args: argparse.Namespace) -> int:
     results = []
     for number, id in enumerate(ids):
         claim, some = report.CLAIMS[id], cases[:1] if args.model and id == "D" else cases
-        if args.model and claim.windowed:
-            some = controls = long_cases(args.model)
-        some, others = ([case for case in given if claim.applies(case)]
-                        for given in (some, controls))  # fmt: skip
+        drawn = long_cases(args.model) if args.model and claim.windowed else None
+        some, others = (list(filter(claim.applies, part if drawn is None else drawn))
+                        for part in (some, controls))  # fmt: skip
         if not some:
             print(f"{id:<3} {claim.statement[:width]:<{width}}     - (it is about sliding windows)")
             continue
@@ -96,22 +97,23 @@ def _prove(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if args.html:
         args.html.write_text(report.page(results, example, on, facts), encoding="utf-8")
-    return 0 if all(result.verdict == "holds" for result in results) else 1
+    return int(any(result.verdict != "holds" for result in results))
 
 
 def _shape(args: argparse.Namespace) -> int:
+    from ..config import SLIDING
     from ..experiments.memory import per_token
-    from ..verify.shapes import CLAIMS, NOTE, SLIDING, prove_shape, shape
+    from ..verify.shapes import CLAIMS, NOTE, prove_shape, shape
     from ..weights.progress import show
 
     config = shape(args.shape)
     results = prove_shape(config, args.seed, show)
     print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
-    layers = f"{config.num_hidden_layers} layers, {config.layer_types.count(SLIDING)} sliding"
-    print(f"{args.shape}: {config.num_parameters:,} parameters, {layers}\n")
-    rows = ([r.id, CLAIMS[r.id].statement, r.examples, r.seconds, r.verdict,
-             "found" * bool(r.control)] for r in results)  # fmt: skip
-    print_table(["", "statement", "cases", "seconds", "verdict", "control"], rows)
+    print(f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
+          f"{config.layer_types.count(SLIDING)} sliding\n")  # fmt: skip
+    print_table(["", "statement", "cases", "seconds", "verdict", "control"], (
+        [r.id, CLAIMS[r.id].statement, r.examples, r.seconds, r.verdict, "found" * bool(r.control)]
+        for r in results))  # fmt: skip
     print(*(r.failure for r in results if r.failure), sep="\n")
     print_bytes(config)
     seconds, peak = sum(result.seconds for result in results), peak_memory()
@@ -120,4 +122,4 @@ def _shape(args: argparse.Namespace) -> int:
         told = {"shape": args.shape, "results": [*map(asdict, results)], "seconds": seconds,
                 "peak_memory_bytes": peak, "bytes_per_token": per_token(config)}  # fmt: skip
         args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(result.verdict == "holds" for result in results) else 1
+    return int(any(result.verdict != "holds" for result in results))

@@ -28,13 +28,14 @@ def _certified(case: Case) -> None:
         raise Refuted(f"{failures[0]} (and {len(failures) - 1} more)")
 
 
-def _value_residual(first: dict[str, Any], name: str, value: Any) -> Any:
+def value_residual(first: dict[str, Any], name: str, value: Any) -> Any:
+    """A hook, once `first` is bound: values of block 0 are carried past the stream."""
     return value + first.setdefault("v", value) if name.endswith("attn.hook_v") else value
 
 
 CLAIMS = THEOREMS | {
     "D": Theorem("D", "dataflow", "no label gets past the stream, on all inputs", _certified,
-        lambda _: bool(certify(tiny_config(), (5,), lambda: partial(_value_residual, {})).failures),
+        lambda _: bool(certify(tiny_config(), (5,), lambda: partial(value_residual, {})).failures),
         "a stream that carries all state (values of block 0 are carried past it)")}  # fmt: skip
 """The theorems, and the dataflow certificate."""
 

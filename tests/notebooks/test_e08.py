@@ -48,7 +48,8 @@ def with_itself(program):
 
 
 def no_source(program):
-    return [found if step else set() for found, step in zip(s08.sources(program), program)]  # noqa: B905
+    pairs = zip(s08.sources(program), program, strict=True)
+    return [found if step else set() for found, step in pairs]
 
 
 MISTAKES = [

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minikv
+
 
 def peer_modules(*more: str) -> tuple[Any, ...]:
     """torch, transformers and `more`; without them the calling module is skipped; CI fails."""
@@ -102,6 +104,22 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
     for index, hidden in enumerate(out.hidden_states[:-1]):
         assert np.array_equal(seen[f"blocks.{index}.hook_resid_pre"], hidden[0].double().numpy())
     return out.logits[0].double().numpy(), seen
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
+def rounded_once(weights: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A float64 run in which every activation is rounded once to float32."""
+    seen = {}
+
+    def hook(name: str, value: np.ndarray) -> np.ndarray:
+        seen[name] = value.astype(np.float32).astype(np.float64)
+        return seen[name]
+
+    logits = minikv.forward(weights, [ids], logits="all", hook=hook)
+    return logits.astype(np.float32), seen
 
 
 def in_float64(peer: Any, frequencies: np.ndarray, local: np.ndarray | None = None) -> Any:

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layerwise import first_divergence, in_float64, peer_modules, torch_activations
+from layerwise import (
+    first_divergence,
+    in_float64,
+    peer_modules,
+    rms,
+    rounded_once,
+    torch_activations,
+)
 
 import minikv
 from minikv.layers import rope_frequencies
@@ -152,22 +159,6 @@ def test_float64_activations_and_logits_agree_to_1e9(seed):
     assert len(activations.keys() & peer_activations.keys()) == expected
     assert first_divergence(activations, peer_activations, 1e-9) is None
     assert np.abs(logits - peer_logits).max() < 1e-9
-
-
-def rms(x: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
-
-
-def rounded_once(weights: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A float64 run in which every activation is rounded once to float32."""
-    seen = {}
-
-    def hook(name: str, value: np.ndarray) -> np.ndarray:
-        seen[name] = value.astype(np.float32).astype(np.float64)
-        return seen[name]
-
-    logits = minikv.forward(weights, [ids], logits="all", hook=hook)
-    return logits.astype(np.float32), seen
 
 
 def float32_excess(seed: int, spoil: Any = None) -> tuple[str, float]:
