@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not (args.peers or args.scaling):
         parser.error("nothing to do: give --peers, --scaling or both")
+    words = [Path(word).name for word in (sys.argv[1:] if argv is None else argv)]
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_folder(scratch) if args.random else resolved(args.model)
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             results["scaling"] = scaling.measure(bench(), lengths, args.rounds or 3)
     peers.note("")
     for name, result in results.items():
-        result["machine"]["weights"] = weights
+        command = shlex.join(["python", "-m", "benchmarks", *words])
+        result["machine"] = {"command": command, **result["machine"], "weights": weights}
         text = report.RENDER[name](result)
         print(text)
         if args.write:

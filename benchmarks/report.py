@@ -13,10 +13,9 @@ FOLDER = Path(__file__).parent
 FILES = {"peers": "RESULTS", "scaling": "SCALING"}
 GREY = "#767676"
 TITLES = {
-    "peers": "# Speed and memory beside peers\n\nMade by `python -m benchmarks --peers --write`. "
-             "What each row measures: `benchmarks/README.md`.",
-    "scaling": "# Time and memory against the length of the text\n\nMade by "
-               "`python -m benchmarks --scaling --write`. An exponent of 1 is linear growth.",
+    "peers": "# Speed and memory beside peers\n\nWhat each row measures: `benchmarks/README.md`.",
+    "scaling": "# Time and memory against the length of the text\n\n"
+               "An exponent of 1 is linear growth.",
 }  # fmt: skip
 PLOTS = {
     "peers": "Tokens a second, decoding and prefill, by contender",

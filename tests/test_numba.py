@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -140,19 +141,23 @@ def test_gated(seed, tokens, width, act):
 
 @given(seed=seeds, tokens=few, length=st.integers(1, 90), groups=st.integers(1, 3),
        share=st.integers(1, 3), width=st.integers(1, 33),
-       window=st.one_of(st.none(), st.integers(1, 40)))  # fmt: skip
-def test_attention_and_softmax(seed, tokens, length, groups, share, width, window):
+       window=st.one_of(st.none(), st.integers(1, 40)),
+       worth=st.sampled_from([0, 1 << 60]))  # fmt: skip
+def test_attention_and_softmax(seed, tokens, length, groups, share, width, window, worth):
     length = max(length, tokens)
     q = floats(seed, tokens, groups * share, width)
     k, v = (EXACT.settle(floats(seed + i, length, groups, width)) for i in (1, 2))
     stored = [np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1) for x in (k, v)]
+    apart = [np.repeat(x, 2, axis=-1)[..., ::2] for x in (k, v)]
+    alike = [np.lib.stride_tricks.as_strided(x, strides=(0, *x.strides[1:])) for x in (k, v)]
     at, keys = np.arange(length - tokens, length), np.arange(length)
-    for keep in ((k, v), stored):
+    for keep in ((k, v), stored, apart, (k, apart[1]), alike):
         for rows in (slice(None), slice(-1, None), slice(0, 1)):
-            sides = [
-                attention(q[rows], *keep, at[rows], keys, a, 1 / math.sqrt(width), window)
-                for a in (COMPILED, EXACT)
-            ]
+            with mock.patch.object(kernels, "_WORTH", worth):  # all threads, or one
+                sides = [
+                    attention(q[rows], *keep, at[rows], keys, a, 1 / math.sqrt(width), window)
+                    for a in (COMPILED, EXACT)
+                ]
             same(*sides)
     scores = floats(seed, groups, tokens, length).astype(np.float64)
     scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
@@ -231,7 +236,7 @@ def test_rounding_to_a_grid_would_not_survive_fastmath():
 def test_only_functions_that_add_are_compiled_with_fastmath():
     source = Path(kernels.__file__).read_text(encoding="utf-8")
     marked = [part.split("def ", 1)[1] for part in source.split("@njit(fastmath=_SUMS)")[1:]]
-    assert [part.split("(")[0] for part in marked] == ["_norm", "_total", "_dot", "_add"]
+    assert [part.split("(")[0] for part in marked] == ["_norm", "_total", "_dot", "_weigh"]
     assert source.count("fastmath=") == len(marked)
 
 

@@ -20,15 +20,17 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import carray, njit, prange
 from numba.core import event
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from ..arithmetic import elementary
 from ..arithmetic.exact import _FLOAT32_MAX, _ROUND, _TINY, Exact, Weight
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
+_WORTH = 1 << 19  # elements of keys times heads, above which threads are worth waking
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
 _TABLE = elementary._exp_table()
 _LOW, _HIGH = elementary._LOWEST * 256, elementary._HIGHEST * 256
@@ -105,9 +107,10 @@ def _dot(x, w):
 
 
 @njit(fastmath=_SUMS)
-def _add(z, weight, v):
-    for j in range(z.shape[0]):
-        z[j] += weight * np.float64(v[j])
+def _weigh(z, pattern, v):
+    for s in range(pattern.shape[0]):
+        for j in range(z.shape[0]):
+            z[j] += pattern[s] * np.float64(v[s, j])
 
 
 @njit
@@ -196,34 +199,68 @@ def _softmax(scores, denominator, table):
             row[s] /= total
 
 
-@njit(
-    "b1(f4[:,:], f4[:,:,:], f4[:,:,:], f8, f8, i8, f8[::1], f4[:,::1])", parallel=True, cache=True
-)
+def _pointer(typing, address):
+    """An address as a pointer to float32."""
+
+    def code(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
+
+    return numba.types.CPointer(numba.f4)(numba.types.intp), code
+
+
+_floats: Any = intrinsic(_pointer)
+
+
+@njit
+def _group(x, g):
+    """``(S, G, d) -> (S, stride)``, whose first d columns are group g: packed, for the compiler."""
+    return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
+
+
+@njit
+def _attend_heads(q, k, v, scale, denominator, bits, table, out):
+    """Queries ``(heads, d)`` of one group to ``(S, stride)``; False as `_attend`."""
+    heads, width = q.shape
+    rows, decided = q.astype(np.float64) * scale, True
+    for h in range(heads):
+        decided &= _round_row(rows[h], bits)
+    pattern, powers = np.empty((heads, k.shape[0])), np.empty(k.shape[0])
+    for s in range(k.shape[0]):
+        for h in range(heads):
+            pattern[h, s] = _dot(rows[h], k[s, :width])
+        powers[s] = _power_below(max(_largest(v[s, :width]), _TINY))
+    _softmax(pattern, denominator, table)
+    for h in range(heads):
+        pattern[h] *= powers
+        decided &= _round_row(pattern[h], bits)
+        pattern[h] /= powers
+        rows[h] = 0.0
+        _weigh(rows[h], pattern[h], v)
+        for j in range(width):
+            out[h, j] = np.float32(rows[h, j]) + np.float32(0.0)
+    return decided
+
+
+_ATTEND = "b1(f4[:,::1], f4[:,:,:], f4[:,:,:], f8, f8, i8, f8[::1], f4[:,::1])"
+
+
+@njit(_ATTEND, cache=True)
 def _attend(q, k, v, scale, denominator, bits, table, out):
     """One query ``(H, d)`` to all of ``(S, G, d)``; False where `Exact` must look at it."""
-    heads, width = q.shape
-    length, share = k.shape[0], heads // k.shape[1]
-    if k.strides[2] != 4 or v.strides[2] != 4:  # below, the compiler knows that rows are packed
-        return False
-    decided = np.ones(heads, dtype=np.bool_)
-    for h in prange(heads):
-        g = h // share
-        row, pattern, powers = np.empty(width), np.empty((1, length)), np.empty(length)
-        for j in range(width):
-            row[j] = np.float64(q[h, j]) * scale
-        decided[h] &= _round_row(row, bits)
-        for s in range(length):
-            pattern[0, s] = _dot(row, k[s, g])
-            powers[s] = _power_below(max(_largest(v[s, g]), _TINY))
-        _softmax(pattern, denominator, table)
-        for s in range(length):
-            pattern[0, s] *= powers[s]
-        decided[h] &= _round_row(pattern[0], bits)
-        row[:] = 0.0
-        for s in range(length):
-            _add(row, pattern[0, s] * (1.0 / powers[s]), v[s, g])
-        for j in range(width):
-            out[h, j] = np.float32(row[j]) + np.float32(0.0)
+    share, decided = q.shape[0] // k.shape[1], True
+    for g in range(k.shape[1]):
+        at, to, heads = _group(k, g), _group(v, g), slice(g * share, (g + 1) * share)
+        decided &= _attend_heads(q[heads], at, to, scale, denominator, bits, table, out[heads])
+    return decided
+
+
+@njit(_ATTEND, parallel=True, cache=True)
+def _attend_parallel(q, k, v, scale, denominator, bits, table, out):
+    """`_attend` on all threads, which a short text is not worth."""
+    share, decided = q.shape[0] // k.shape[1], np.empty(q.shape[0], dtype=np.bool_)
+    for h in prange(q.shape[0]):
+        at, to, head = _group(k, h // share), _group(v, h // share), slice(h, h + 1)
+        decided[h] = _attend_heads(q[head], at, to, scale, denominator, bits, table, out[head])
     return np.all(decided)
 
 
@@ -385,7 +422,10 @@ class NumbaExact(Exact):
         out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND
         if seen.stop - seen.start > self.context:
             return None
-        bits = self.significand - self.kv_bits
+        k, v, bits = k[seen], v[seen], self.significand - self.kv_bits
+        if min(k.strides[0], v.strides[0]) < 4 * q.shape[2] or {4} != {k.strides[2], v.strides[2]}:
+            return None  # rows are not packed
+        attend = _attend_parallel if q.size * len(k) > _WORTH else _attend
         with _LOCK:
-            decided = _attend(q[0], k[seen], v[seen], scale, denominator, bits, _TABLE, out[0])
+            decided = attend(q[0], k, v, scale, denominator, bits, _TABLE, out[0])
         return out if decided else None
