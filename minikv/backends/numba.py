@@ -30,7 +30,6 @@ from ..arithmetic.exact import _FLOAT32_MAX, _ROUND, _TINY, Exact, Weight
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
-_WORTH = 1 << 19  # elements of keys times heads, above which threads are worth waking
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
 _TABLE = elementary._exp_table()
 _LOW, _HIGH = elementary._LOWEST * 256, elementary._HIGHEST * 256
@@ -57,12 +56,15 @@ class _Announce(event.Listener):
 _announce = _Announce()
 event.register("numba:compile", _announce)  # until the kernels below are there
 
-# OpenMP's threads shall sleep while they wait: they would spin against those of NumPy's BLAS, on
-# the same cores, and be far slower. It reads this when it starts, and the user's word goes.
-_chosen = os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# OpenMP's threads shall wait awake for the 0.1 ms until the next product of a step, where waking
+# them would take as long, but then sleep: they would spin against those of NumPy's BLAS, on the
+# same cores, and be far slower. It reads this when it starts, and the user's word goes.
+_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
+_unset = {} if _WAIT.keys() & os.environ.keys() else _WAIT
+os.environ.update(_unset)
 numba.get_num_threads()
-if _chosen == "passive":
-    del os.environ["OMP_WAIT_POLICY"]
+for _name in _unset:
+    del os.environ[_name]
 
 
 @njit
@@ -217,50 +219,31 @@ def _group(x, g):
     return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
 
 
-@njit
-def _attend_heads(q, k, v, scale, denominator, bits, table, out):
-    """Queries ``(heads, d)`` of one group to ``(S, stride)``; False as `_attend`."""
-    heads, width = q.shape
-    rows, decided = q.astype(np.float64) * scale, True
-    for h in range(heads):
-        decided &= _round_row(rows[h], bits)
-    pattern, powers = np.empty((heads, k.shape[0])), np.empty(k.shape[0])
-    for s in range(k.shape[0]):
-        for h in range(heads):
-            pattern[h, s] = _dot(rows[h], k[s, :width])
-        powers[s] = _power_below(max(_largest(v[s, :width]), _TINY))
-    _softmax(pattern, denominator, table)
-    for h in range(heads):
-        pattern[h] *= powers
-        decided &= _round_row(pattern[h], bits)
-        pattern[h] /= powers
-        rows[h] = 0.0
-        _weigh(rows[h], pattern[h], v)
-        for j in range(width):
-            out[h, j] = np.float32(rows[h, j]) + np.float32(0.0)
-    return decided
-
-
-_ATTEND = "b1(f4[:,::1], f4[:,:,:], f4[:,:,:], f8, f8, i8, f8[::1], f4[:,::1])"
-
-
-@njit(_ATTEND, cache=True)
+@njit(
+    "b1(f4[:,:], f4[:,:,:], f4[:,:,:], f8, f8, i8, f8[::1], f4[:,::1])", parallel=True, cache=True
+)
 def _attend(q, k, v, scale, denominator, bits, table, out):
     """One query ``(H, d)`` to all of ``(S, G, d)``; False where `Exact` must look at it."""
-    share, decided = q.shape[0] // k.shape[1], True
-    for g in range(k.shape[1]):
-        at, to, heads = _group(k, g), _group(v, g), slice(g * share, (g + 1) * share)
-        decided &= _attend_heads(q[heads], at, to, scale, denominator, bits, table, out[heads])
-    return decided
-
-
-@njit(_ATTEND, parallel=True, cache=True)
-def _attend_parallel(q, k, v, scale, denominator, bits, table, out):
-    """`_attend` on all threads, which a short text is not worth."""
-    share, decided = q.shape[0] // k.shape[1], np.empty(q.shape[0], dtype=np.bool_)
-    for h in prange(q.shape[0]):
-        at, to, head = _group(k, h // share), _group(v, h // share), slice(h, h + 1)
-        decided[h] = _attend_heads(q[head], at, to, scale, denominator, bits, table, out[head])
+    heads, width = q.shape
+    length, share = k.shape[0], heads // k.shape[1]
+    decided = np.ones(heads, dtype=np.bool_)
+    for h in prange(heads):
+        keys, values = _group(k, h // share), _group(v, h // share)
+        row, pattern, powers = np.empty(width), np.empty((1, length)), np.empty(length)
+        for j in range(width):
+            row[j] = np.float64(q[h, j]) * scale
+        decided[h] &= _round_row(row, bits)
+        for s in range(length):
+            pattern[0, s] = _dot(row, keys[s, :width])
+            powers[s] = _power_below(max(_largest(values[s, :width]), _TINY))
+        _softmax(pattern, denominator, table)
+        pattern[0] *= powers
+        decided[h] &= _round_row(pattern[0], bits)
+        pattern[0] /= powers
+        row[:] = 0.0
+        _weigh(row, pattern[0], values)
+        for j in range(width):
+            out[h, j] = np.float32(row[j]) + np.float32(0.0)
     return np.all(decided)
 
 
@@ -425,7 +408,6 @@ class NumbaExact(Exact):
         k, v, bits = k[seen], v[seen], self.significand - self.kv_bits
         if min(k.strides[0], v.strides[0]) < 4 * q.shape[2] or {4} != {k.strides[2], v.strides[2]}:
             return None  # rows are not packed
-        attend = _attend_parallel if q.size * len(k) > _WORTH else _attend
         with _LOCK:
-            decided = attend(q[0], k, v, scale, denominator, bits, _TABLE, out[0])
+            decided = _attend(q[0], k, v, scale, denominator, bits, _TABLE, out[0])
         return out if decided else None
