@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LLAMA_CPP = "llama.cpp "  # and what its weights are
+HALVED = "exact/numba bfloat16"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = CLOCKS[os.environ.get("MINIKV_BENCHMARK_CLOCK", "wall")]
 CLEAR = Path("/proc/self/clear_refs")  # Linux
@@ -191,7 +192,7 @@ def make(name: str, path: str) -> Any:
         return Bare(path)
     if name.startswith(LLAMA_CPP):
         return LlamaCpp(name.removeprefix(LLAMA_CPP), path)
-    return MiniKV(*name.split("/"), path)
+    return MiniKV(*name.split()[0].split("/"), path)
 
 
 def threads() -> int:
@@ -207,7 +208,7 @@ def import_alone(name: str) -> None:
         __import__("transformers.models.llama.modeling_llama")  # loaded on first use
     else:
         __import__("minikv")
-        if name.endswith("/numba"):
+        if "/numba" in name:
             __import__("minikv.backends.numba")
 
 
@@ -225,7 +226,7 @@ def versions(name: str) -> dict[str, str]:
 
         about = llama_cpp.llama_print_system_info().decode().strip(" |")
         return {"llama-cpp-python": f"{llama_cpp.__version__} ({about})"}
-    if name.endswith("/numba"):
+    if "/numba" in name:
         import numba
 
         return {"numba": f"{numba.__version__} ({numba.threading_layer()}, "
@@ -339,12 +340,35 @@ def random_folder(folder: str) -> None:
     save_folder(Path(folder), config, minikv.random_tensors(config, seed=0))
 
 
+def bfloat16_folder(source: str, folder: str) -> None:
+    """A model whose weights are cut to bfloat16, as checkpoints are published."""
+    from minikv import ModelConfig
+    from minikv.weights import load_tensors
+
+    config = (Path(source) / "config.json").read_text(encoding="utf-8")
+    tensors = load_tensors(Path(source), ModelConfig.from_file(Path(source) / "config.json"))
+    header, at = {}, 0
+    for name, tensor in tensors.items():
+        offsets = [at, at := at + 2 * tensor.size]
+        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    Path(folder).mkdir()
+    (Path(folder) / "config.json").write_text(config, encoding="utf-8")
+    with open(Path(folder) / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.view("<u2")[..., 1::2].tobytes())
+
+
 def main() -> None:
     command, *rest = sys.argv[1:]
     if command == "serve":
         serve(*rest)
     elif command == "fresh":
         fresh(rest[0], rest[1], int(rest[2]))
+    elif command == "bfloat16":
+        bfloat16_folder(*rest)
     else:
         random_folder(*rest)
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .contenders import LLAMA_CPP
+from .contenders import HALVED, LLAMA_CPP
 
 F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "4-bit"
 MINIKV = ("float32/numpy", "float32/numba", "exact/numpy", "exact/numba")
-CONTENDERS = (*MINIKV, "transformers", F32, STORED, "bare")
+CONTENDERS = (*MINIKV, HALVED, "transformers", F32, STORED, "bare")
 TURN_TOKENS = 8
 
 Target = float | None
@@ -52,6 +52,7 @@ RATIOS: tuple[tuple[str, str, str, Mapping[int, float]], ...] = (
     ("decode", "exact/numba", "transformers", {16: 1.00, 512: 1.00, 2048: 1.00}),
     ("decode", "float32/numpy", "bare", {16: 1.20, 512: 1.20}),
     ("decode", "exact/numba", "bare", {16: 1.15, 512: 1.15}),
+    ("decode", HALVED, "bare", {}),
     ("decode", "exact/numpy", "float32/numpy", {16: 2.30, 512: 2.30}),
     ("decode", "float32/numpy", F32, {}),
     ("decode", "exact/numba", F32, {}),
@@ -161,6 +162,10 @@ class Bench:
     def paths(self, names: Sequence[str]) -> dict[str, str]:
         """What each contender loads; those that have nothing to load are noted as missing."""
         paths = {name: self.folder for name in names if not name.startswith(LLAMA_CPP)}
+        if HALVED in names:
+            paths[HALVED] = str(self.scratch / "bfloat16")
+            command = [sys.executable, "-m", "benchmarks.contenders", "bfloat16", self.folder]
+            subprocess.run([*command, paths[HALVED]], check=True)
         wanted = [name for name in names if name.startswith(LLAMA_CPP)]
         if wanted and importlib.util.find_spec("llama_cpp") is None:
             self.missing.append("llama.cpp: llama-cpp-python is not installed")

@@ -148,7 +148,7 @@ def line(name: str) -> dict[str, Any]:
     from minikv.plots import COLOURS, MARKERS
 
     number = peers.CONTENDERS.index(name)
-    label = f"minikv {name}" if name in peers.MINIKV else name
+    label = f"minikv {name}" if "/" in name else name
     return {"color": COLOURS[(number + number // 7) % 7], "marker": MARKERS[number % 7],
             "linestyle": ("-", "--")[number // 7], "label": label, "linewidth": 2.5,
             "markersize": 9, "zorder": 19 - number}  # fmt: skip

@@ -74,6 +74,15 @@ def test_minikv_contenders_write_the_same_tokens(folder, name):
     assert len(set(expected)) > 3
 
 
+def test_weights_cut_to_bfloat16_are_the_upper_halves(folder, tmp_path):
+    contenders.bfloat16_folder(str(folder), str(tmp_path / "cut"))
+    whole, cut = (load_tensors(path, CONFIG) for path in (folder, tmp_path / "cut"))
+    for name, tensor in whole.items():
+        upper = tensor.view(np.uint32) & np.uint32(0xFFFF0000)
+        assert np.array_equal(cut[name].view(np.uint32), upper), name
+    assert contenders.make("exact/numpy bfloat16", str(tmp_path / "cut")).vocab == CONFIG.vocab_size
+
+
 @pytest.mark.peers
 def test_transformers_writes_the_same_tokens(folder):
     pytest.importorskip("transformers", reason="needs the extra `peers`")

@@ -88,6 +88,12 @@ def test_bfloat16_weights_take_two_bytes_and_others_four():
     assert COMPILED.weight(matrix, "w").values.nbytes == matrix.nbytes
 
 
+def test_a_tied_embedding_of_bfloat16_is_rounded_into_two_bytes_and_itself_kept():
+    matrix = np.array([[1.0, 2.0**-40]], np.float32)  # the second is below the grid
+    assert COMPILED.weight(matrix, "model.embed_tokens").values.tolist() == [[0x3F80, 0]]
+    assert matrix.tolist() == [[1.0, 2.0**-40]]
+
+
 @pytest.mark.parametrize(("x", "w"), [
     (np.nan, 1.0), (np.inf, 1.0), (1e30, 1e30), (3.0e38, 3.0e38), (1.0, 1e-30),
 ])  # fmt: skip

@@ -295,6 +295,13 @@ def _rows(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
+def _halved(values: np.ndarray) -> bool:
+    """Whether the lower halves of all float32 are zero, as those of bfloat16 are."""
+    return not any(
+        values[i : i + 256].view("<u2")[:, ::2].any() for i in range(0, len(values), 256)
+    )
+
+
 @dataclass(frozen=True)
 class Shared(Weight):
     """A matrix that is also the embedding, as it was loaded, so that it is held once."""
@@ -310,8 +317,9 @@ class NumbaExact(Exact):
 
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        if name == _EMBEDDING:
-            values, largest = np.ascontiguousarray(matrix, np.float32), 0.0
+        tied = name == _EMBEDDING  # whose rows are also read as they are
+        if tied and not _halved(matrix := np.ascontiguousarray(matrix, np.float32)):
+            values, largest = matrix, 0.0
             shifts = np.empty(len(values))
             for start in range(0, len(values), 256):  # bounds the memory of the temporaries
                 rows = values[start : start + 256]
@@ -321,15 +329,14 @@ class NumbaExact(Exact):
                 shifts[start : start + 256] = shift
             return Shared(values, largest, name, shifts)
         values, largest = matrix, 0.0  # in place where that may be: nothing is held twice
-        if not (matrix.flags.writeable and matrix.dtype == np.float32):
+        if tied or not (matrix.flags.writeable and matrix.dtype == np.float32):
             values = np.empty(matrix.shape, dtype=np.float32)
         for start in range(0, len(matrix), 256):
             part = super().weight(matrix[start : start + 256], name)
             values[start : start + 256] = part.values
             largest = max(largest, part.largest)
-        low, high = (values.view("<u2")[:, half::2] for half in (0, 1))
-        if not any(low[i : i + 256].any() for i in range(0, len(low), 256)):
-            values = np.ascontiguousarray(high)
+        if _halved(values):
+            values = np.ascontiguousarray(values.view("<u2")[:, 1::2])
         return Weight(values, largest, name)
 
     def linear(self, x: Any, weight: Weight) -> Any:
