@@ -15,8 +15,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,8 +27,8 @@ from ..config import ModelConfig
 from ..errors import WeightsError
 
 MEMORY_MULTIPLE = 64
-"""Peak memory of a load per byte of its files: 2 for 16-bit weights, and up to this for a file
-that is nothing but JSON, where each Python object stands for two or three bytes."""
+"""Peak memory of opening files, per byte of them, at most: for a file that is nothing but JSON,
+where each Python object stands for two or three bytes."""
 
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16: the upper half of a float32
 _ROTARY_BUFFER = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -69,12 +70,12 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
+def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.ndarray]:
     """Open a folder's weights as float32 arrays.
 
     float32 tensors are read-only views of the memory-mapped file: nothing is copied, and pages
-    that are shared between processes count once. float16 and bfloat16 tensors are widened one
-    after the other. The files must not be cut short while the arrays are in use.
+    that are shared between processes count once. float16 and bfloat16 tensors are widened when
+    they are asked for. The files must not be cut short while the arrays are in use.
 
     A shard index may name only plain files of the folder, and a link must end in the folder or
     in the ``models--*/blobs`` of a hub cache, which is how the hub lays out its snapshots.
@@ -91,7 +92,7 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarra
 
     Returns
     -------
-    dict of str to ndarray
+    mapping of str to ndarray
         Exactly the names and shapes of ``expected_shapes(config)``, all float32 and finite.
 
     Raises
@@ -106,10 +107,11 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> dict[str, np.ndarra
     stored = {name: raw for name, raw in found.items() if not _ROTARY_BUFFER.fullmatch(name)}
     head = stored.pop("lm_head.weight", None) if config.tie_word_embeddings else None
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
-    tensors = {name: _as_float32(name, raw) for name, raw in stored.items()}
+    for name, raw in stored.items():
+        _check_finite(name, raw)
+    tensors = _Tensors(stored)
     if head is not None:
-        embedding = tensors["model.embed_tokens.weight"]
-        output = _as_float32("lm_head.weight", head)
+        output, embedding = _as_float32(head), tensors["model.embed_tokens.weight"]
         if not np.array_equal(output.view(np.uint32), embedding.view(np.uint32)):
             raise WeightsError(
                 "lm_head.weight differs from model.embed_tokens.weight, but config.json says "
@@ -274,22 +276,48 @@ def _open_file(path: Path) -> dict[str, np.ndarray]:
     return stored
 
 
-def _as_float32(name: str, stored: np.ndarray) -> np.ndarray:
+class _Tensors(Mapping[str, np.ndarray]):
+    """Stored tensors as float32; one that is still in use is not made again."""
+
+    def __init__(self, stored: dict[str, np.ndarray]) -> None:
+        self._stored, self._made = stored, WeakValueDictionary[str, np.ndarray]()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = self._made.get(name)
+        if tensor is None:
+            tensor = self._made[name] = _as_float32(self._stored[name])
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _as_float32(stored: np.ndarray) -> np.ndarray:
     """A tensor as float32: a view where the file holds aligned float32, else a new array."""
     if stored.dtype == np.uint16:
         tensor = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
     else:
         tensor = np.require(stored, np.float32, "A")
-    flat = tensor.reshape(-1)
-    for start in range(0, flat.size, 1 << 16):  # so that the mask stays small
-        finite = np.isfinite(flat[start : start + (1 << 16)])
-        if not finite.all():
-            at = start + int(np.argmin(finite))
-            where = tuple(int(i) for i in np.unravel_index(at, tensor.shape))
-            raise WeightsError(f"{name} holds {flat[at]} at {where}, expected finite numbers")
     release([stored])
     tensor.flags.writeable = False
     return tensor
+
+
+def _check_finite(name: str, stored: np.ndarray) -> None:
+    flat = stored.reshape(-1)
+    for start in range(0, flat.size, 1 << 16):  # so that what is made stays small
+        part = flat[start : start + (1 << 16)]
+        values = np.left_shift(part, 16, dtype=np.uint32).view("f4") if part.dtype == "u2" else part
+        finite = np.isfinite(values)
+        if not finite.all():
+            at = start + int(np.argmin(finite))
+            where = tuple(int(i) for i in np.unravel_index(at, stored.shape))
+            raise WeightsError(f"{name} holds {values[at - start]} at {where}, expected finite "
+                               "numbers")  # fmt: skip
+    release([stored])
 
 
 def release(tensors: Iterable[np.ndarray]) -> None:
