@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -97,9 +98,10 @@ def test_a_tied_embedding_of_bfloat16_is_rounded_into_two_bytes_and_itself_kept(
 @pytest.mark.parametrize(("x", "w"), [
     (np.nan, 1.0), (np.inf, 1.0), (1e30, 1e30), (3.0e38, 3.0e38), (1.0, 1e-30),
 ])  # fmt: skip
-def test_linear_refuses_what_exact_refuses(x, w):
+@pytest.mark.parametrize("rows", [1, 12])
+def test_linear_refuses_what_exact_refuses(x, w, rows):
     def outcome(arithmetic):
-        row, matrix = np.full((1, 9), x, np.float32), np.full((3, 9), w, np.float32)
+        row, matrix = np.full((rows, 9), x, np.float32), np.full((3, 9), w, np.float32)
         try:
             return arithmetic.linear(row, arithmetic.weight(matrix, "w")).tobytes()
         except ArithmeticRangeError as error:
@@ -118,7 +120,8 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     exact = EXACT.weight(matrix, "w")
     weight = COMPILED.weight(matrix, "w")
     assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
-    same(COMPILED.linear(x, weight), EXACT.linear(x, exact))
+    for rows in (x, np.repeat(x, 12, axis=0)):
+        same(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
 
 
 @given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))
@@ -165,6 +168,23 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
     scores = floats(seed, groups, tokens, length).astype(np.float64)
     scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
     same(COMPILED.softmax(scores), EXACT.softmax(scores))
+
+
+@pytest.mark.parametrize("tokens", [1, 12])
+@pytest.mark.parametrize("kernel", ["_attend", "_place"])
+def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
+    q, k, v = floats(0, tokens, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
+    given = q, k, v, np.arange(40 - tokens, 40), np.arange(40)
+    with mock.patch.object(kernels, kernel, return_value=False) as asked:
+        same(attention(*given, COMPILED, 0.5), attention(*given, EXACT, 0.5))
+    assert asked.called == (kernel == "_place" if tokens > 1 else kernel == "_attend")
+
+
+def test_scores_and_weights_of_a_hook_may_be_float32():
+    scores, v = floats(0, 4, 3, 20), EXACT.settle(floats(1, 20, 2, 6))
+    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+    pattern = EXACT.softmax(scores).astype(np.float32)
+    same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
 def test_attention_beyond_the_context_is_refused_alike():

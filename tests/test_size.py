@@ -54,7 +54,7 @@ def test_the_library_stays_under_4000_lines():
     beside = {
         800: {PACKAGE / "cli.py", *(PACKAGE / "commands").glob("*.py")},
         500: set((PACKAGE / "experiments").glob("*.py")),
-        550: set((PACKAGE / "backends").glob("*.py")),
+        600: set((PACKAGE / "backends").glob("*.py")),
     }
     assert total(set(PACKAGE.rglob("*.py")).difference(*beside.values())) < 4000
     for limit, files in beside.items():

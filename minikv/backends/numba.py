@@ -26,7 +26,7 @@ from numba.core import event
 from numba.extending import intrinsic, overload
 
 from ..arithmetic import elementary
-from ..arithmetic.exact import _FLOAT32_MAX, _ROUND, _TINY, Exact, Weight
+from ..arithmetic.exact import _FLOAT32_MAX, _ROUND, _ROWS, _TINY, Exact, Weight
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
@@ -56,9 +56,9 @@ class _Announce(event.Listener):
 _announce = _Announce()
 event.register("numba:compile", _announce)  # until the kernels below are there
 
-# OpenMP's threads shall wait awake for the 0.1 ms until the next product of a step, where waking
-# them would take as long, but then sleep: they would spin against those of NumPy's BLAS, on the
-# same cores, and be far slower. It reads this when it starts, and the user's word goes.
+# OpenMP's threads shall wait awake between the products of a step, since waking them takes as long
+# as a small one, but not for longer: they would spin against those of NumPy's BLAS, on the same
+# cores, and be far slower. It reads this when it starts, and the user's word goes.
 _WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
 _unset = {} if _WAIT.keys() & os.environ.keys() else _WAIT
 os.environ.update(_unset)
@@ -135,16 +135,27 @@ def _round_row(x, bits):
     return abs(target - 1.5 * power) <= (0.5 - 2.0**-30) * power
 
 
+@njit("b1(f4[:,::1], i8, f8, f8[:,::1])", cache=True)
+def _round_rows(x, bits, largest, out):
+    """Widen rows and round them; False where `Exact.linear` must look at them."""
+    for t in range(x.shape[0]):
+        row = out[t]
+        for j in range(x.shape[1]):
+            row[j] = x[t, j]
+        if not _norm(row) * largest < _FLOAT32_MAX or not _round_row(row, bits):
+            return False
+    return True
+
+
 _LINEAR = [f"b1(f4[:,::1], {stored}[:,::1], i8, f8, f4[:,::1])" for stored in ("f4", "u2")]
 
 
 @njit(_LINEAR, parallel=True, cache=True)
 def _linear(x, weight, bits, largest, out):
     """A few rows by all weights; False where `Exact.linear` must look at the rows."""
-    rows = x.astype(np.float64)
-    for t in range(x.shape[0]):
-        if not _norm(rows[t]) * largest < _FLOAT32_MAX or not _round_row(rows[t], bits):
-            return False
+    rows = np.empty(x.shape)
+    if not _round_rows(x, bits, largest, rows):
+        return False
     for n in prange(weight.shape[0]):
         for t in range(rows.shape[0]):
             out[t, n] = np.float32(_dot(rows[t], weight[n])) + np.float32(0.0)
@@ -165,10 +176,9 @@ _SHARED = numba.b1(_MADE, _LOADED, numba.f8[::1], numba.i8, numba.f8, _MADE)
 @njit(_SHARED, parallel=True, cache=True)
 def _linear_shared(x, weight, shifts, bits, largest, out):
     """`_linear` by weights that are yet to be rounded to their grids."""
-    rows = x.astype(np.float64)
-    for t in range(x.shape[0]):
-        if not _norm(rows[t]) * largest < _FLOAT32_MAX or not _round_row(rows[t], bits):
-            return False
+    rows = np.empty(x.shape)
+    if not _round_rows(x, bits, largest, rows):
+        return False
     for part in prange((weight.shape[0] + 63) // 64):
         row = np.empty(weight.shape[1])
         for n in range(64 * part, min(64 * part + 64, weight.shape[0])):
@@ -180,12 +190,20 @@ def _linear_shared(x, weight, shifts, bits, largest, out):
 
 @njit
 def _exp(x, table):
-    """`elementary.exp` of a number that is not NaN."""
-    f = min(max(x * 256.0, _LOW), _HIGH)
-    n = (f + elementary._SHIFT) - elementary._SHIFT
-    f -= n
-    power = table[np.int64(n) - _LOW]
-    return (((f * _EXP3 + _EXP2) * f + _EXP1) * f + _EXP0) * f * power + power
+    """`elementary.exp` of a row, in place; NaN becomes 0. Loops of their own fill SIMD lanes."""
+    index, power = np.empty(x.shape[0], np.uint32), np.empty(x.shape[0])
+    for j in range(x.shape[0]):
+        f = x[j] * 256.0
+        f = f if f > _LOW else _LOW
+        f = f if f < _HIGH else _HIGH
+        n = (f + elementary._SHIFT) - elementary._SHIFT
+        x[j] = f - n
+        index[j] = np.int32(n) - np.int32(_LOW)
+    for j in range(x.shape[0]):
+        power[j] = table[index[j]]
+    for j in range(x.shape[0]):
+        f = x[j]
+        x[j] = (((f * _EXP3 + _EXP2) * f + _EXP1) * f + _EXP0) * f * power[j] + power[j]
 
 
 @njit("void(f8[:,::1], f8, f8[::1])", cache=True)
@@ -195,7 +213,10 @@ def _softmax(scores, denominator, table):
         for s in range(row.shape[0]):
             top = max(top, row[s])
         for s in range(row.shape[0]):
-            row[s] = (_exp(row[s] - top, table) + denominator) - denominator
+            row[s] -= top
+        _exp(row, table)
+        for s in range(row.shape[0]):
+            row[s] = (row[s] + denominator) - denominator
         total = _total(row)
         for s in range(row.shape[0]):
             row[s] /= total
@@ -219,31 +240,38 @@ def _group(x, g):
     return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
 
 
-@njit(
-    "b1(f4[:,:], f4[:,:,:], f4[:,:,:], f8, f8, i8, f8[::1], f4[:,::1])", parallel=True, cache=True
-)
-def _attend(q, k, v, scale, denominator, bits, table, out):
-    """One query ``(H, d)`` to all of ``(S, G, d)``; False where `Exact` must look at it."""
-    heads, width = q.shape
-    length, share = k.shape[0], heads // k.shape[1]
-    decided = np.ones(heads, dtype=np.bool_)
-    for h in prange(heads):
-        keys, values = _group(k, h // share), _group(v, h // share)
-        row, pattern, powers = np.empty(width), np.empty((1, length)), np.empty(length)
+_ATTEND = "b1(f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1])"
+
+
+@njit(_ATTEND, parallel=True, cache=True)
+def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
+    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where `Exact` must look."""
+    tokens, heads, width = q.shape
+    share = heads // k.shape[1]
+    powers = np.empty((k.shape[1], k.shape[0]))
+    for g in range(k.shape[1]):
+        values = _group(v, g)
+        for s in range(k.shape[0]):
+            powers[g, s] = _power_below(max(_largest(values[s, :width]), _TINY))
+    decided = np.ones(heads * tokens, dtype=np.bool_)
+    for i in prange(heads * tokens):
+        h, t = i // tokens, i % tokens
+        seen = slice(first[t], last[t])
+        keys, values = _group(k, h // share)[seen], _group(v, h // share)[seen]
+        row, pattern, power = np.empty(width), np.empty((1, len(keys))), powers[h // share, seen]
         for j in range(width):
-            row[j] = np.float64(q[h, j]) * scale
-        decided[h] &= _round_row(row, bits)
-        for s in range(length):
+            row[j] = np.float64(q[t, h, j]) * scale
+        decided[i] &= _round_row(row, bits)
+        for s in range(len(keys)):
             pattern[0, s] = _dot(row, keys[s, :width])
-            powers[s] = _power_below(max(_largest(values[s, :width]), _TINY))
         _softmax(pattern, denominator, table)
-        pattern[0] *= powers
-        decided[h] &= _round_row(pattern[0], bits)
-        pattern[0] /= powers
+        pattern[0] *= power
+        decided[i] &= _round_row(pattern[0], bits)
+        pattern[0] /= power
         row[:] = 0.0
         _weigh(row, pattern[0], values)
         for j in range(width):
-            out[h, j] = np.float32(row[j]) + np.float32(0.0)
+            out[t, h, j] = np.float32(row[j]) + np.float32(0.0)
     return np.all(decided)
 
 
@@ -279,12 +307,39 @@ def _settle(x, finest, out):
 
 @njit("void(f4[:,::1], f4[:,::1], b1, f8[::1], f4[:,::1])", cache=True)
 def _gated(gate, up, gelu, table, out):
+    power = np.empty(gate.shape[1])
     for t in range(gate.shape[0]):
         for j in range(gate.shape[1]):
             y = x = np.float64(gate[t, j])
             if gelu:
                 y = (x * x * 0.044715 + 1.0) * x * _GELU
-            out[t, j] = np.float32(x / (_exp(-y, table) + 1.0) * np.float64(up[t, j]))
+            power[j] = -y
+        _exp(power, table)
+        for j in range(gate.shape[1]):
+            x = np.float64(gate[t, j])
+            out[t, j] = np.float32(x / (power[j] + 1.0) * np.float64(up[t, j]))
+
+
+@njit("void(f8[:,:], f4[:,:])", cache=True)
+def _narrow(x, out):
+    for t in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[t, j] = np.float32(x[t, j]) + np.float32(0.0)
+
+
+@njit("b1(f8[:,:,::1], f8[:,::1], i8, f8[:,:,::1])", cache=True)
+def _place(pattern, powers, bits, out):
+    """Weights ``(G, R*T, S)`` on grids of which each key has a multiple; False as `_attend`."""
+    decided = True
+    for g in range(pattern.shape[0]):
+        for t in range(pattern.shape[1]):
+            row = out[g, t]
+            for s in range(row.shape[0]):
+                row[s] = pattern[g, t, s] * powers[g, s]
+            decided &= _round_row(row, bits)
+            for s in range(row.shape[0]):
+                row[s] /= powers[g, s]
+    return decided
 
 
 event.unregister("numba:compile", _announce)
@@ -340,18 +395,24 @@ class NumbaExact(Exact):
         return Weight(values, largest, name)
 
     def linear(self, x: Any, weight: Weight) -> Any:
-        if len(x) <= _FEW and x.dtype == np.float32:
-            out = np.empty((len(x), len(weight.values)), dtype=np.float32)
-            bits, values = self.significand - self.weight_bits, np.ascontiguousarray(weight.values)
-            x = np.ascontiguousarray(x)
-            with _LOCK:
-                if (
-                    _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
-                    if isinstance(weight, Shared)
-                    else _linear(x, values, bits, weight.largest, out)
-                ):
-                    return out
-        return super().linear(x, weight)
+        if len(x) > _ROWS or x.dtype != np.float32:
+            return super().linear(x, weight)
+        out = np.empty((len(x), len(weight.values)), dtype=np.float32)
+        bits, x = self.significand - self.weight_bits, np.ascontiguousarray(x)
+        if len(x) > _FEW:
+            rows = np.empty(x.shape)
+            if not _round_rows(x, bits, weight.largest, rows):
+                return super().linear(x, weight)
+            _narrow(self.product(rows, weight), out)
+            return out
+        values = np.ascontiguousarray(weight.values)
+        with _LOCK:
+            decided = (
+                _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
+                if isinstance(weight, Shared)
+                else _linear(x, values, bits, weight.largest, out)
+            )
+        return out if decided else super().linear(x, weight)
 
     def product(self, x: np.ndarray, weight: Weight) -> np.ndarray:
         out = np.empty((len(x), len(weight.values)))
@@ -373,12 +434,25 @@ class NumbaExact(Exact):
         return out
 
     def softmax(self, scores: Any) -> Any:
-        if scores.shape[-1] > self.context:
-            return super().softmax(scores)  # which refuses
+        if scores.shape[-1] > self.context or scores.dtype != np.float64:
+            return super().softmax(scores)  # which may refuse
         pattern = np.array(scores, order="C")
         rows = pattern.reshape(-1, scores.shape[-1])
         _softmax(rows, 2.0**-self.denominator_bits * _ROUND, _TABLE)
         return pattern
+
+    def weighted_sum(self, pattern: Any, v: Any) -> Any:
+        v = self.values(v)
+        heads, tokens, length = pattern.shape
+        groups, head_dim = v.rows.shape[1:]
+        given = np.ascontiguousarray(pattern, np.float64).reshape(groups, -1, length)
+        powers = np.ascontiguousarray(v.powers[..., 0].T)
+        placed, z = np.empty(given.shape), np.empty((tokens, heads, head_dim), np.float32)
+        if not _place(given, powers, self.significand - self.kv_bits, placed):
+            return super().weighted_sum(pattern, v)
+        sums = (placed @ v.rows.swapaxes(0, 1)).reshape(heads, -1, head_dim).swapaxes(0, 1)
+        _narrow(sums.reshape(tokens, -1), z.reshape(tokens, -1))
+        return z
 
     # Parts of `minikv.layers` that are done whole.
 
@@ -402,19 +476,20 @@ class NumbaExact(Exact):
         self, q: Any, k: Any, v: Any, query_positions: np.ndarray, key_positions: np.ndarray,
         scale: float, window: int | None,
     ) -> Any:  # fmt: skip
-        """Of one query; None where `minikv.layers.attention` must do it itself."""
-        if len(q) > 1 or key_positions.ndim > 1:
+        """None where `minikv.layers.attention` must do it itself."""
+        if len(q) > _FEW or key_positions.ndim > 1:
             return None
-        at, first = query_positions[0], 0
+        last = key_positions.searchsorted(query_positions, "right")
+        first = np.zeros_like(last)
         if window is not None:
-            first = int(key_positions.searchsorted(at - window, "right"))
-        seen = slice(first, int(key_positions.searchsorted(at, "right")))
-        out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND
-        if seen.stop - seen.start > self.context:
+            first = key_positions.searchsorted(query_positions - window, "right")
+        packed = {4} == {k.strides[2], v.strides[2]}
+        if not packed or min(k.strides[0], v.strides[0]) < 4 * q.shape[2]:
             return None
-        k, v, bits = k[seen], v[seen], self.significand - self.kv_bits
-        if min(k.strides[0], v.strides[0]) < 4 * q.shape[2] or {4} != {k.strides[2], v.strides[2]}:
-            return None  # rows are not packed
+        if (last - first).max() > self.context:
+            return None
+        out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND
+        bits = self.significand - self.kv_bits
         with _LOCK:
-            decided = _attend(q[0], k, v, scale, denominator, bits, _TABLE, out[0])
+            decided = _attend(q, k, v, first, last, scale, denominator, bits, _TABLE, out)
         return out if decided else None

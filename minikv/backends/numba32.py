@@ -106,9 +106,11 @@ def _product(x, packed, block, out):
 
 @njit("void(f4[::1], f8[::1])", cache=True)
 def _exponentials(x, table):
+    wide = x.astype(np.float64)
+    _exp(wide, table)
     for j in range(x.shape[0]):
         if x[j] == x[j]:  # NaN stays
-            x[j] = np.float32(_exp(np.float64(x[j]), table))
+            x[j] = np.float32(wide[j])
 
 
 @njit("void(f4[:,::1], f8[::1])", parallel=True, cache=True)
