@@ -398,10 +398,11 @@ plt.show()
 # tried. Numba's 4-byte bar comes nearest to its line. With 2-byte weights the line moves far and
 # the bar does not follow so far: one thread needs much of its time to widen weights and to add.
 # Threads have arithmetic of their own and share the memory, so that with several of them 2 bytes
-# gain more ([docs/backends.md](../docs/backends.md) has figures).
+# gain more ([docs/benchmarks.md](../docs/benchmarks.md) has figures).
 #
-# A short prefill gains nothing: for more than 8 tokens both backends hand float64 matrices to
-# BLAS, and Numba has to widen its weights first.
+# A short prefill gains little: for more than 8 tokens both backends hand float64 matrices to
+# BLAS, and Numba has to widen its weights first. What it gains is the rest: rounding, softmax and
+# SwiGLU take one pass where NumPy takes many.
 #
 # ## Other array libraries
 #
@@ -436,9 +437,10 @@ for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
     print(f"{backend:18}{row[0]:15}{row[1]} {'' if row[1] == golden else 'DIFFERENT'}")
 
 # %% [markdown]
-# One column is constant, and the other is not where a library brings its own matrix product.
-# (`numba` has kernels for `exact` alone, so its float32 is NumPy's; `array_api_strict` computes
-# with NumPy too.) `proofs/portability.py` varies BLAS kernels, threads and SIMD levels as well.
+# One column is constant, and the other is not where a library brings its own matrix product, as
+# Numba's kernels for `float32` do ([docs/backends.md](../docs/backends.md)); `array_api_strict`
+# computes with NumPy. `proofs/portability.py` varies BLAS kernels, threads and SIMD levels as
+# well.
 #
 # ## What is left
 #
