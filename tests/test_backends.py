@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +64,46 @@ def test_fingerprint_is_the_golden_one_on_every_backend(golden, name):
     expected = json.loads(GOLDEN.read_text(encoding="utf-8"))[golden]["fingerprint"]
     model = Model(minikv.build(config, tensors, "exact", name))
     assert fingerprint(model, ids) == expected
+
+
+@contextmanager
+def flushing():
+    """This thread, and PyTorch in it, computes as CuPy does, which compiles with -ftz=true."""
+    torch = pytest.importorskip("torch", reason="the backend needs torch, not installed here")
+    pytest.importorskip("array_api_compat", reason="the backend needs it, not installed here")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        assert float(torch.tensor(2.0**-130) + 0.0) == 0.0
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("golden", NAMES)
+def test_flushing_subnormal_numbers_changes_no_golden_fingerprint(golden):
+    config, tensors, ids = case(golden)
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))[golden]["fingerprint"]
+    with flushing():
+        assert fingerprint(Model(minikv.build(config, tensors, "exact", "torch")), ids) == expected
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("folder", "activations"), [("smollm2", []), ("gemma", ["mlp.hook_post"])])
+def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request):
+    path = request.getfixturevalue(folder)
+    ids, bits = real_cases(str(path))[1].ids, np.uint32
+    expected, plain = minikv.load(path, "exact").run_with_cache(ids)
+    with flushing():
+        logits, flushed = minikv.load(path, "exact", "torch").run_with_cache(ids)
+    assert np.array_equal(to_numpy(logits).view(bits), expected.view(bits))
+    flushed = {name: to_numpy(values) for name, values in flushed.items()}
+    changed = {name.split(".", 2)[-1] for name, values in plain.items()
+               if not np.array_equal(flushed[name].view(bits), values.view(bits))}  # fmt: skip
+    assert changed == set(activations)
 
 
 @pytest.mark.parametrize("chunks", [1, 7])
