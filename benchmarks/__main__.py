@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not (args.peers or args.scaling):
         parser.error("nothing to do: give --peers, --scaling or both")
-    words = [Path(word).name for word in (sys.argv[1:] if argv is None else argv)]
+    words = sys.argv[1:] if argv is None else argv
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_folder(scratch) if args.random else resolved(args.model)

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                          for n in (args.backend, "numpy"))  # fmt: skip
             print(f"{arithmetic:8} {what:16} {args.backend} {ours * 1e3:9.2f} ms, "
                   f"numpy {cpu * 1e3:9.2f} ms, ratio {ours / cpu:.3f}")  # fmt: skip
-    print(f"{failures} failures" if failures else "every bit is the CPU's")
+    print(f"{failures} failures" if failures else "every logit has the CPU's bits")
     return int(failures > 0)
 
 

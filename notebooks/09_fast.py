@@ -402,7 +402,7 @@ plt.show()
 #
 # A short prefill gains little: for more than 8 tokens both backends hand float64 matrices to
 # BLAS, and Numba has to widen its weights first. What it gains is the rest: rounding, softmax and
-# SwiGLU take one pass where NumPy takes many.
+# SwiGLU go over the numbers fewer times than in NumPy.
 #
 # ## Other array libraries
 #

@@ -216,6 +216,7 @@ def test_one_small_run_from_end_to_end(folder, tmp_path, monkeypatch):
     assert {len(seconds) for took in run["seconds"].values() for seconds in took.values()} == {2}
     assert run["greedy"]["float32/numpy"] == run["greedy"]["exact/numpy"]
     assert run["machine"]["threads"] == "1"
+    assert run["machine"]["command"].startswith("python -m benchmarks --peers --quick --threads 1")
     assert run["fresh"]["float32/numpy"]["4"]["weights"] == [4 * CONFIG.num_parameters]
 
 

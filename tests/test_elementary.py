@@ -134,4 +134,4 @@ def test_only_correctly_rounded_operations_are_used(name):
 
 def test_a_library_exp_is_not_let_in():
     with pytest.raises(AttributeError, match="not correctly rounded"):
-        OnlyIeee("only_ieee").exp  # noqa: B018
+        OnlyIeee("only_ieee").exp  # noqa: B018  (asking for it is the test)

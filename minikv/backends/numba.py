@@ -307,17 +307,17 @@ def _settle(x, finest, out):
 
 @njit("void(f4[:,::1], f4[:,::1], b1, f8[::1], f4[:,::1])", cache=True)
 def _gated(gate, up, gelu, table, out):
-    power = np.empty(gate.shape[1])
+    row = np.empty(gate.shape[1])
     for t in range(gate.shape[0]):
         for j in range(gate.shape[1]):
             y = x = np.float64(gate[t, j])
             if gelu:
                 y = (x * x * 0.044715 + 1.0) * x * _GELU
-            power[j] = -y
-        _exp(power, table)
+            row[j] = -y
+        _exp(row, table)
         for j in range(gate.shape[1]):
             x = np.float64(gate[t, j])
-            out[t, j] = np.float32(x / (power[j] + 1.0) * np.float64(up[t, j]))
+            out[t, j] = np.float32(x / (row[j] + 1.0) * np.float64(up[t, j]))
 
 
 @njit("void(f8[:,:], f4[:,:])", cache=True)
@@ -483,6 +483,8 @@ class NumbaExact(Exact):
         first = np.zeros_like(last)
         if window is not None:
             first = key_positions.searchsorted(query_positions - window, "right")
+        seen = slice(int(first[0]), int(last[-1]))  # positions ascend
+        k, v, first, last = k[seen], v[seen], first - seen.start, last - seen.start
         packed = {4} == {k.strides[2], v.strides[2]}
         if not packed or min(k.strides[0], v.strides[0]) < 4 * q.shape[2]:
             return None
