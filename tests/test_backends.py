@@ -134,6 +134,42 @@ def test_every_policy_gives_numpys_bits_and_a_state_that_numpy_can_load(policy, 
     assert got[1] == expected[1]
 
 
+@contextmanager
+def asking_nothing():
+    """Whatever would make a program wait for a device, to learn a value or a shape, is refused."""
+    strict = pytest.importorskip("array_api_strict", reason="the backend needs it, not installed")
+    array = type(strict.asarray(0.0))
+
+    def asked(*_):
+        raise AssertionError("a value was asked of the device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("__bool__", "__float__", "__int__", "__index__", "__array__", "__buffer__"):
+            patch.setattr(array, name, asked, raising=False)
+        with strict.ArrayAPIStrictFlags(boolean_indexing=False, data_dependent_shapes=False):
+            yield
+
+
+@pytest.mark.parametrize("policy", ["full", "none", "residual", "window", "streaming_llm"])
+@pytest.mark.parametrize("arithmetic", ["exact", "float32"])
+def test_a_step_asks_a_device_for_nothing_but_its_logits(arithmetic, policy):
+    model = minikv.random_model(minikv.tiny_config(), 3, arithmetic, backend="array_api_strict")
+    cache = model.new_cache(policy, **({"budget": 8} if policy not in ("full", "none") else {}))
+    with asking_nothing():
+        for ids in ([(i * 31) % 97 for i in range(40)], [5], [6, 7]):
+            logits = model.forward([ids], [cache])
+        with pytest.raises(AssertionError, match="asked of the device"):
+            to_numpy(logits)
+    assert np.isfinite(to_numpy(logits)).all()
+
+
+def test_what_asks_a_device_is_found():
+    # The control: H2O ranks keys by their weights, on the host.
+    model = minikv.random_model(minikv.tiny_config(), 3, "exact", backend="array_api_strict")
+    with asking_nothing(), pytest.raises(AssertionError, match="asked of the device"):
+        model.forward([[1, 2, 3]], [model.new_cache("h2o", budget=8)])
+
+
 def test_float32_of_another_blas_differs_from_numpys():
     # The control: what the fingerprints above are equal in spite of.
     pytest.importorskip("torch", reason="the backend needs torch, not installed here")

@@ -212,6 +212,41 @@ def test_orders_that_disagree_about_the_grid_are_overruled_by_the_true_sum():
     assert grids == {2 * exact._power_below(bits) * 2.0**-32}
 
 
+@pytest.mark.parametrize("terms", [1, 2, 3, 64, 4097, 2**20])
+def test_total_knows_no_order_and_is_next_to_the_true_sum(terms):
+    rng = np.random.default_rng(terms)
+    row = np.abs(rng.normal(size=terms)) * 2.0 ** rng.integers(-60, 60, terms)
+    totals = {float(ARITHMETIC._total(x[None])[0, 0]) for x in (row, row[::-1], np.sort(row))}
+    totals.add(float(STRICT._total(array_api_strict.asarray(row[None]))[0, 0]))
+    assert len(totals) == 1
+    assert abs(totals.pop() - math.fsum(row)) <= 2.0**-41 * math.fsum(row)
+    assert ARITHMETIC._total(np.zeros((1, terms)))[0, 0] == 0.0
+
+
+def test_a_total_on_a_grid_too_fine_would_know_the_order(monkeypatch):
+    rng = np.random.default_rng(9)
+    row = rng.uniform(size=4097)
+    monkeypatch.setattr(exact, "_ROUND", exact._ROUND * 2.0**-8)
+    totals = {float(ARITHMETIC._total(rng.permutation(row)[None])[0, 0]) for _ in range(100)}
+    assert len(totals) > 1
+
+
+@pytest.mark.parametrize("distance", [0.0, *(sign * 2.0**-k for k in (20, 29, 30, 31, 33, 40, 52)
+                                             for sign in (-1, 1))])  # fmt: skip
+def test_where_sums_are_in_doubt_and_where_not_every_library_has_the_same_grid(distance):
+    # NumPy asks `_total` within 2**-30 of a change of grid; others, who do not ask, have no other.
+    row = np.random.default_rng(8).uniform(0.5, 1.5, 40)
+    row[20] += 64 / (1 + 2.0**-9) * (1 + distance) - math.fsum(row)
+    grids = set()
+    for x in (row, row[::-1]):
+        for arithmetic in (ARITHMETIC, STRICT):
+            size = arithmetic.xp.asarray(np.ascontiguousarray(x)[None])
+            grids.add(
+                float(np.asarray(arithmetic._grid(size, arithmetic._estimate(size), 32)).item())
+            )
+    assert len(grids) == 1
+
+
 def test_weights_have_the_bits_that_their_bound_allows():
     matrix = np.concatenate([W, np.nextafter(np.float32([[2.0] * D]), np.float32(0))])
     values = ARITHMETIC.weight(matrix, "w").values

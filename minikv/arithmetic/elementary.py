@@ -75,6 +75,12 @@ def _exp_table() -> np.ndarray:
     return table[: round(_HIGHEST * _STEPS) - _LOWEST * _STEPS + 1]
 
 
+def clip(x: Any, low: float, high: float, xp: ModuleType) -> Any:
+    """x between two bounds. A library's own `clip` may ask a device where x is NaN, and wait."""
+    x = xp.where(x < low, low, x)
+    return xp.where(x > high, high, x)
+
+
 @cache
 def _table_in(xp: ModuleType) -> Any:
     return xp.asarray(_exp_table())
@@ -94,13 +100,13 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
 
 def _exp(x: Any, xp: ModuleType) -> Any:
     f = xp.astype(x, xp.float64, copy=False) * float(_STEPS)
-    f = xp.clip(f, float(_LOWEST * _STEPS), _HIGHEST * _STEPS)
+    f = clip(f, float(_LOWEST * _STEPS), _HIGHEST * _STEPS, xp)
     n = xp.round(f)
     f -= n  # exact: both are multiples of ulp(x), and the difference is at most 1/2
     n -= _LOWEST * _STEPS
     index = xp.astype(n, xp.int64)  # anything where x is NaN: the result is NaN for any index
     table = _table_in(xp)
-    index = xp.reshape(xp.clip(index, 0, table.shape[0] - 1), (-1,))
+    index = xp.reshape(clip(index, 0, table.shape[0] - 1, xp), (-1,))
     power = xp.reshape(xp.take(table, index, axis=0), x.shape)
     result = f * _EXP[3]
     result += _EXP[2]

@@ -51,8 +51,8 @@ def _round(x: Any, shift: Any) -> Any:
 
 
 def _scalar(array: Any) -> Any:
-    """A one-element array as a Python float, whose arithmetic is the same and much faster."""
-    return float(array[(0,) * array.ndim]) if math.prod(array.shape) == 1 else array
+    """NumPy's array of one element as a Python float, whose arithmetic is the same and faster."""
+    return float(array.item()) if isinstance(array, np.ndarray) and array.size == 1 else array
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ class Exact:
         if not 1 <= context <= _LONGEST:
             raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {_LONGEST}")
         if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
-            raise ArithmeticRangeError(
-                f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
-            )
+            raise ArithmeticRangeError(f"{xp.__name__} computes float64 in fewer than 53 bits; in "
+                                       "JAX, set jax_enable_x64")  # fmt: skip
         self.xp = xp
         self.dtype = xp.float32
         self.wide = xp.float64
@@ -124,9 +123,8 @@ class Exact:
 
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         if not 1 <= matrix.shape[1] <= _LONGEST:
-            raise ArithmeticRangeError(
-                f"{name} sums over {matrix.shape[1]} numbers, expected 1 to {_LONGEST}"
-            )
+            raise ArithmeticRangeError(f"{name} sums over {matrix.shape[1]} numbers, expected 1 to "
+                                       f"{_LONGEST}")  # fmt: skip
         values = np.empty(matrix.shape)
         largest = 0.0
         for start in range(0, len(matrix), 256):  # blocks bound the memory of the temporaries
@@ -141,8 +139,23 @@ class Exact:
         return Weight(self.xp.asarray(values), largest, name)
 
     def _estimate(self, size: Any) -> Any:
-        """``(..., K) -> (..., 1)``: sums, added in any order, so that they may round."""
-        return _scalar(self.xp.sum(size, axis=-1, keepdims=True))
+        """``(..., K) -> (..., 1)``: sums for `_grid`."""
+        if self.xp is not np:  # `_grid` would have to wait for a device to know if it may doubt
+            return self._total(size)
+        return _scalar(np.sum(size, axis=-1, keepdims=True))  # in any order: it may round
+
+    def _total(self, size: Any) -> Any:
+        """``(..., K) -> (..., 1)``: sums that no order can change, within 2**-41 of the true ones.
+
+        Each number is cut into a multiple of a coarse and one of a fine grid, such that K of either
+        add up exactly. What falls below the fine one is less than 2**-41 of all, for any K allowed.
+        """
+        xp, bits = self.xp, 51 - (size.shape[-1] - 1).bit_length()
+        # size < 2 * its power, so both are integers up to 2**bits, times their grid
+        shift = _power_below(xp.max(size, axis=-1, keepdims=True)) * (2.0 ** (1 - bits) * _ROUND)
+        high = size + shift - shift
+        low = _round(size - high, shift * 2.0**-bits)
+        return xp.sum(high, axis=-1, keepdims=True) + xp.sum(low, axis=-1, keepdims=True)
 
     def _grid(self, size: Any, norm: Any, bits: int) -> Any:
         """The finest grid for rows of absolute values x that ensures sum x_int <= 2**bits.
@@ -162,18 +175,15 @@ class Exact:
         most 2**-10 * 2**bits. So any grid >= sum x * (1 + 2**-9) * 2**-bits will do, and twice the
         power of two below that is one. All orders agree on it, unless a power of two lies within
         the rounding error of a sum, 2**20 * 2**-53 relative, as in one row in 2**29. Then
-        `math.fsum` decides, which rounds the true sum.
+        `_total` decides, which knows no order and, where others do not doubt, agrees with them.
         """
-        xp = self.xp
         scale = (1 + 2.0**-9) * 2.0**-bits
         target = norm * scale
         power = _power_below(target)
-        close = abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power
-        if close if isinstance(norm, float) else bool(xp.any(close)):
-            flat = xp.reshape(size, (-1, size.shape[-1]))
-            sums = [math.fsum(float(x) for x in flat[i, :]) for i in range(flat.shape[0])]
-            norm = xp.reshape(xp.asarray(sums, dtype=xp.float64), (*size.shape[:-1], 1))
-            power = _power_below(norm * scale)
+        if self.xp is np:
+            close = abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power
+            if close if isinstance(norm, float) else close.any():
+                power = _power_below(self._total(size) * scale)
         return power * 2.0
 
     def linear(self, x: Any, weight: Weight) -> Any:
@@ -184,17 +194,16 @@ class Exact:
         wide = xp.astype(x, xp.float64)
         size = xp.abs(wide)
         norm = self._estimate(size)
-        largest = norm if isinstance(norm, float) else float(xp.max(norm))  # NaN where any x is
+        # NaN where any x is. A device is not asked, which would take time: there NaN stays NaN.
+        largest = norm if isinstance(norm, float) else float(norm.max()) if xp is np else 0.0
         safe = largest * weight.largest < _FLOAT32_MAX
         if not safe and not largest < math.inf:
-            raise ArithmeticRangeError(
-                f"input of {weight.name} holds {'infinity' if largest > 0 else 'NaN'}, "
-                "expected finite activations"
-            )
+            found = f"input of {weight.name} holds {'infinity' if largest > 0 else 'NaN'}"
+            raise ArithmeticRangeError(found + ", expected finite activations")
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
         grid = self._grid(size, norm, self.significand - self.weight_bits)
         out = self.product(_round(wide, grid * _ROUND), weight)
-        if not safe and not bool(xp.all(xp.abs(out) <= _FLOAT32_MAX)):
+        if not safe and not (np.abs(out) <= _FLOAT32_MAX).all():
             raise ArithmeticRangeError(f"output of {weight.name} overflows float32")
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
         out = self.narrow(out)
@@ -239,9 +248,8 @@ class Exact:
     def softmax(self, scores: Any) -> Any:
         xp = self.xp
         if scores.shape[-1] > self.context:
-            raise ArithmeticRangeError(
-                f"{scores.shape[-1]} tokens to attend to, expected at most {self.context}"
-            )
+            raise ArithmeticRangeError(f"{scores.shape[-1]} tokens to attend to, expected at most "
+                                       f"{self.context}")  # fmt: skip
         pattern = self.exp(scores - xp.max(scores, axis=-1, keepdims=True))
         # integers up to 2**denominator_bits, at most `context` of them; a masked one is 0
         pattern = _round(pattern, 2.0**-self.denominator_bits * _ROUND)
@@ -252,7 +260,8 @@ class Exact:
         if isinstance(v, Values):
             return v
         top = self.widen(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
-        return Values(self.widen(v), _power_below(self.xp.clip(top, _TINY, _FLOAT32_MAX)))
+        top = elementary.clip(top, _TINY, _FLOAT32_MAX, self.xp)
+        return Values(self.widen(v), _power_below(top))
 
     def weighted_sum(self, pattern: Any, v: Any) -> Any:
         xp, v = self.xp, self.values(v)
