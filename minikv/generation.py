@@ -11,7 +11,7 @@ import numpy as np
 from . import decoder
 from .backends import to_numpy
 from .caches import Cache
-from .errors import InputError
+from .errors import ArithmeticRangeError, InputError
 
 
 def generate(
@@ -54,6 +54,8 @@ def generate(
     ------
     InputError
         If a parameter is out of range, or the prompt leaves no room for a new token.
+    ArithmeticRangeError
+        If a logit is NaN or infinite, when its token is asked for.
     """
     prompt = decoder.check_ids(ids, weights.config)
     choose = sampler(temperature, top_k, top_p, seed)
@@ -80,7 +82,11 @@ def _tokens(
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
-        token = choose(to_numpy(logits)[0])
+        row = to_numpy(logits)[0]
+        if not np.isfinite(row.max()):  # a NaN is the largest
+            raise ArithmeticRangeError(f"the logits hold {row.max()}, expected finite numbers: the "
+                "weights overflow; arithmetic 'exact' on backend 'numpy' says which")  # fmt: skip
+        token = choose(row)
         yield token
         if token in stops:
             return

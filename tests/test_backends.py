@@ -17,7 +17,7 @@ import minikv
 from minikv.backends import BACKENDS, get_backend, to_numpy
 from minikv.caches import POLICIES
 from minikv.cli import main
-from minikv.errors import CacheError, InputError, MissingExtraError
+from minikv.errors import ArithmeticRangeError, CacheError, InputError, MissingExtraError
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
 from minikv.verify.texts import real_cases
@@ -161,6 +161,25 @@ def test_a_step_asks_a_device_for_nothing_but_its_logits(arithmetic, policy):
         with pytest.raises(AssertionError, match="asked of the device"):
             to_numpy(logits)
     assert np.isfinite(to_numpy(logits)).all()
+
+
+@pytest.mark.parametrize("weight", ["self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+                                    "mlp.down_proj", "input_layernorm"])  # fmt: skip
+@pytest.mark.parametrize(("arithmetic", "backend"), [("exact", "array_api_strict"),
+                                                     ("float32", "numpy")])  # fmt: skip
+def test_what_overflows_reaches_the_logits_and_stops_generation(arithmetic, backend, weight):
+    if backend == "array_api_strict":
+        pytest.importorskip(backend, reason="the backend needs it, not installed here")
+    config = minikv.tiny_config()
+    tensors = minikv.random_tensors(config, 0)
+    matrix = tensors[f"model.layers.0.{weight}.weight"]
+    matrix *= np.float32(1) / abs(matrix).max()
+    matrix *= np.float32(3e38)
+    with np.errstate(all="ignore"):
+        model = Model(minikv.build(config, tensors, arithmetic, backend))
+        assert np.isnan(to_numpy(model.logits([5, 6, 7]))).all()
+        with pytest.raises(ArithmeticRangeError, match="the logits hold nan, expected finite"):
+            list(model.generate([5, 6, 7], 1, stop=()))
 
 
 def test_what_asks_a_device_is_found():

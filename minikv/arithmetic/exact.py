@@ -94,7 +94,9 @@ class Exact:
     Raises
     ------
     ArithmeticRangeError
-        From `weight` and `linear`, naming the weight, if a value is NaN, infinite or too large.
+        From `weight` and, on NumPy, `linear`, naming the weight, if a value is NaN, infinite or
+        too large. Other libraries may compute on a device, which is not asked: such values stay in
+        the stream, and logits are NaN.
     """
 
     name = "exact"
