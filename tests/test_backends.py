@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,6 +264,18 @@ def test_a_missing_package_names_its_extra(name, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r'pip install "minikv\[\w+\]"'):
         get_backend(name, "exact")
+
+
+def test_a_missing_gpu_is_said_in_one_line(monkeypatch, capsys):
+    def ones(shape):
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version\nis insufficient")
+
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", SimpleNamespace(ones=ones))
+    assert main(["generate", "x", "--model", str(TINY), "--backend", "cupy"]) == 2
+    said = capsys.readouterr().err
+    assert "got RuntimeError: cudaErrorInsufficientDriver: CUDA driver version is insuff" in said
+    assert "expected an NVIDIA GPU" in said
+    assert said.count("\n") == 1
 
 
 def test_an_arithmetic_of_ones_own_passes_through():

@@ -51,7 +51,8 @@ def get_backend(
     Raises
     ------
     InputError
-        If the backend or the arithmetic is unknown, or if JAX, in use before, divides inexactly.
+        If the backend or the arithmetic is unknown, if CuPy cannot use a GPU, or if JAX, in use
+        before, divides inexactly.
     MissingExtraError
         If the backend's package is not installed. Only `numba` does without, on NumPy, and says
         so on standard error.
@@ -71,9 +72,21 @@ def get_backend(
         xp = require_extra(module, extra, f"backend {name!r}")
         if name == "torch":  # weights are views of a file; nothing ever writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if name == "cupy":
+            _find_gpu(xp)
         if name == "jax":
             _start_jax(xp, arithmetic == "exact")
     return get_arithmetic(arithmetic, context, xp)
+
+
+def _find_gpu(xp: Any) -> None:
+    """Run one kernel, which asks for a device, its driver, and CUDA's compiler and headers."""
+    try:
+        float((xp.ones((1,)) + 1.0)[0])
+    except Exception as error:  # whatever CUDA may raise
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"backend 'cupy' got {found}; expected an NVIDIA GPU with a driver for "
+                         "CUDA 12. On a CPU choose 'numba' or 'numpy'") from None  # fmt: skip
 
 
 def _start_jax(xp: Any, exact: bool) -> None:

@@ -126,7 +126,7 @@ def _largest(x):
 
 @njit
 def _round_row(x, bits):
-    """Round a row, in place, to the grid of `Exact._grid`; False where that takes its exact sum."""
+    """Round a row, in place, to the grid of `Exact._grid`; False where that is in doubt."""
     target = _norm(x) * ((1 + 2.0**-9) * 2.0**-bits)
     power = _power_below(target)
     shift = 2.0 * power * _ROUND
@@ -350,11 +350,9 @@ def _rows(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-def _halved(values: np.ndarray) -> bool:
+def _halved(w: np.ndarray) -> bool:
     """Whether the lower halves of all float32 are zero, as those of bfloat16 are."""
-    return not any(
-        values[i : i + 256].view("<u2")[:, ::2].any() for i in range(0, len(values), 256)
-    )
+    return not any(w[i : i + 256].view("<u2")[:, ::2].any() for i in range(0, len(w), 256))
 
 
 @dataclass(frozen=True)
@@ -374,14 +372,13 @@ class NumbaExact(Exact):
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
         tied = name == _EMBEDDING  # whose rows are also read as they are
         if tied and not _halved(matrix := np.ascontiguousarray(matrix, np.float32)):
-            values, largest = matrix, 0.0
-            shifts = np.empty(len(values))
+            values, largest, shifts = matrix, 0.0, np.empty(len(matrix))
+            finest = 2.0 ** (1 - self.weight_bits)
             for start in range(0, len(values), 256):  # bounds the memory of the temporaries
                 rows = values[start : start + 256]
                 largest = max(largest, super().weight(rows, name).largest)  # and refuses NaN
                 top = np.abs(rows).max(axis=1).astype(np.float64)
-                shift = _power_below(top) * 2.0 ** (1 - self.weight_bits) * _ROUND
-                shifts[start : start + 256] = shift
+                shifts[start : start + 256] = _power_below(top) * finest * _ROUND
             return Shared(values, largest, name, shifts)
         values, largest = matrix, 0.0  # in place where that may be: nothing is held twice
         if tied or not (matrix.flags.writeable and matrix.dtype == np.float32):
@@ -407,11 +404,10 @@ class NumbaExact(Exact):
             return out
         values = np.ascontiguousarray(weight.values)
         with _LOCK:
-            decided = (
-                _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
-                if isinstance(weight, Shared)
-                else _linear(x, values, bits, weight.largest, out)
-            )
+            if isinstance(weight, Shared):
+                decided = _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
+            else:
+                decided = _linear(x, values, bits, weight.largest, out)
         return out if decided else super().linear(x, weight)
 
     def product(self, x: np.ndarray, weight: Weight) -> np.ndarray:
@@ -442,8 +438,7 @@ class NumbaExact(Exact):
         return pattern
 
     def weighted_sum(self, pattern: Any, v: Any) -> Any:
-        v = self.values(v)
-        heads, tokens, length = pattern.shape
+        (heads, tokens, length), v = pattern.shape, self.values(v)
         groups, head_dim = v.rows.shape[1:]
         given = np.ascontiguousarray(pattern, np.float64).reshape(groups, -1, length)
         powers = np.ascontiguousarray(v.powers[..., 0].T)
@@ -485,10 +480,8 @@ class NumbaExact(Exact):
             first = key_positions.searchsorted(query_positions - window, "right")
         seen = slice(int(first[0]), int(last[-1]))  # positions ascend
         k, v, first, last = k[seen], v[seen], first - seen.start, last - seen.start
-        packed = {4} == {k.strides[2], v.strides[2]}
-        if not packed or min(k.strides[0], v.strides[0]) < 4 * q.shape[2]:
-            return None
-        if (last - first).max() > self.context:
+        packed = k.strides[2] == v.strides[2] == 4 <= min(k.strides[0], v.strides[0]) / q.shape[2]
+        if not packed or (last - first).max() > self.context:
             return None
         out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND
         bits = self.significand - self.kv_bits
