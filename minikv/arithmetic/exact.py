@@ -153,7 +153,7 @@ class Exact:
         add up exactly. What falls below the fine one is less than 2**-41 of all, for any K allowed.
         """
         xp, bits = self.xp, 51 - (size.shape[-1] - 1).bit_length()
-        # size < 2 * its power, so both are integers up to 2**bits, times their grid
+        # no number is twice the row's power, so both are integers up to 2**bits, times their grid
         shift = _power_below(xp.max(size, axis=-1, keepdims=True)) * (2.0 ** (1 - bits) * _ROUND)
         high = size + shift - shift
         low = _round(size - high, shift * 2.0**-bits)
