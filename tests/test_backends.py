@@ -266,16 +266,28 @@ def test_a_missing_package_names_its_extra(name, monkeypatch):
         get_backend(name, "exact")
 
 
-def test_a_missing_gpu_is_said_in_one_line(monkeypatch, capsys):
-    def ones(shape):
+def test_a_missing_gpu_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+    def empty(shape):
         raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version\nis insufficient")
 
-    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", SimpleNamespace(ones=ones))
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", SimpleNamespace(empty=empty))
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     assert main(["generate", "x", "--model", str(TINY), "--backend", "cupy"]) == 2
     said = capsys.readouterr().err
     assert "got RuntimeError: cudaErrorInsufficientDriver: CUDA driver version is insuff" in said
     assert "expected an NVIDIA GPU" in said
     assert said.count("\n") == 1
+
+
+def test_cupy_says_that_it_compiles_at_its_first_use(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", np)
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
+    get_backend("cupy", "exact")
+    assert capsys.readouterr().err.startswith("minikv: compiling CuPy's kernels, once")
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "some.cubin").touch()
+    get_backend("cupy", "exact")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_arithmetic_of_ones_own_passes_through():

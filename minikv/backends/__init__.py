@@ -81,8 +81,12 @@ def get_backend(
 
 def _find_gpu(xp: Any) -> None:
     """Run one kernel, which asks for a device, its driver, and CUDA's compiler and headers."""
+    kept = os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache"))
     try:
-        float((xp.ones((1,)) + 1.0)[0])
+        x = xp.empty((1,))
+        if not os.path.isdir(kept) or not os.listdir(kept):
+            print("minikv: compiling CuPy's kernels, once: they are kept on disk", file=sys.stderr)
+        float((x + 1.0)[0])
     except Exception as error:  # whatever CUDA may raise
         found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"backend 'cupy' got {found}; expected an NVIDIA GPU with a driver for "
@@ -121,10 +125,9 @@ def _numba(arithmetic: str, context: int) -> Arithmetic:
         from .numba import NumbaExact
 
         return NumbaExact(context)
-    except MissingExtraError as error:
-        reason = str(error)
     except Exception as error:  # whatever a compiler may raise
-        reason = f"Numba failed: {type(error).__name__}: {error}"
+        what = "" if isinstance(error, MissingExtraError) else f"Numba's {type(error).__name__}: "
+        reason = what + str(error)
     instead = "slower, with the same bits" if arithmetic == "exact" else "whose bits vary by batch"
     print(f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, {instead}",
           file=sys.stderr)  # fmt: skip

@@ -64,9 +64,8 @@ def _chains(rows: int) -> Callable[..., None]:
                     new[r, c] = b.call(fma, [one, row[c], sums[r, c]])
             following = b.add(i, at(1))
             b.cbranch(b.icmp_signed("<", following, k), loop, after)
-            for phi, start, value in [(i, at(0), following)] + [
-                (sums[cell], zero, new[cell]) for cell in cells
-            ]:
+            carried = [(i, at(0), following), *((sums[cell], zero, new[cell]) for cell in cells)]
+            for phi, start, value in carried:
                 phi.add_incoming(start, before)
                 phi.add_incoming(value, loop)
             b.position_at_end(after)
@@ -190,9 +189,8 @@ class NumbaFloat32(Float32):
 
     def mean_square(self, x: Any) -> Any:
         out = np.empty((*x.shape[:-1], 1), np.float32)
-        _mean_square(
-            np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1]), out.reshape(-1)
-        )
+        rows = np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1])
+        _mean_square(rows, out.reshape(-1))
         return out
 
     def scores(self, q: Any, k: Any, scale: float) -> Any:
