@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -83,8 +83,8 @@ def _tokens(
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
         row = to_numpy(logits)[0]
-        if not np.isfinite(row.max()):  # a NaN is the largest
-            raise ArithmeticRangeError(f"the logits hold {row.max()}, expected finite numbers: the "
+        if not (finite := np.isfinite(row)).all():
+            raise ArithmeticRangeError(f"a logit is {row[finite.argmin()]}, expected finite ones: "
                 "weights overflow; arithmetic 'exact' on backend 'numpy' says which")  # fmt: skip
         token = choose(row)
         yield token
@@ -95,7 +95,7 @@ def _tokens(
 
 def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: int | None) -> Any:
     """A function from logits ``(V,)`` to a token id; raises `InputError` for bad parameters."""
-    if not _real(temperature) or not 0 <= temperature < math.inf:
+    if not _real(temperature) or not 0 <= temperature <= sys.float_info.max:
         raise InputError(f"temperature is {temperature!r}, expected a number from 0 up")
     if top_k is not None and (not _whole(top_k) or top_k < 1):
         raise InputError(f"top_k is {top_k!r}, expected a whole number from 1 up")

@@ -15,7 +15,7 @@ from .arithmetic import Arithmetic, Array
 from .backends import get_backend
 from .caches import Cache, make_cache
 from .config import ModelConfig
-from .errors import WeightsError
+from .errors import InputError, WeightsError
 from .layers import Layer, Rotary
 from .tokenizer import Tokenizer
 from .weights import expected_shapes, load_tensors, release, resolve
@@ -156,6 +156,8 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
     multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose
     stream NumPy guarantees, by operations that round correctly: no platform changes them.
     """
+    if isinstance(seed, (int, np.integer)) and seed < 0:
+        raise InputError(f"seed is {seed}, expected a whole number from 0 up")
     bits = np.random.PCG64(seed)
     tensors = {}
     for name, shape in expected_shapes(config).items():

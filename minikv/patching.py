@@ -76,8 +76,9 @@ def run_with_hooks(
         new = hooks[name](value, name)
         if new is None:
             return value
-        if new.shape != value.shape:
-            raise InputError(f"hook {name} returned shape {new.shape}, expected {value.shape}")
+        shape = getattr(new, "shape", type(new).__name__)
+        if shape != value.shape:
+            raise InputError(f"hook {name} returned shape {shape}, expected {value.shape}")
         return weights.arithmetic.xp.astype(new, value.dtype, copy=False)
 
     logits = decoder.forward(weights, [ids], logits="all", hook=apply)

@@ -179,7 +179,18 @@ def test_what_overflows_reaches_the_logits_and_stops_generation(arithmetic, back
     with np.errstate(all="ignore"):
         model = Model(minikv.build(config, tensors, arithmetic, backend))
         assert np.isnan(to_numpy(model.logits([5, 6, 7]))).all()
-        with pytest.raises(ArithmeticRangeError, match="the logits hold nan, expected finite"):
+        with pytest.raises(ArithmeticRangeError, match="a logit is nan, expected finite"):
+            list(model.generate([5, 6, 7], 1, stop=()))
+
+
+def test_one_infinite_logit_stops_generation():
+    config = minikv.tiny_config(tie_word_embeddings=False)
+    tensors = minikv.random_tensors(config, 0)
+    tensors["lm_head.weight"][10] *= np.float32(3e38)
+    with np.errstate(all="ignore"):
+        model = Model(minikv.build(config, tensors, "float32"))
+        assert np.isinf(model.logits([5, 6, 7])).sum(axis=1).tolist() == [1, 1, 1]
+        with pytest.raises(ArithmeticRangeError, match=r"a logit is -?inf, expected finite"):
             list(model.generate([5, 6, 7], 1, stop=()))
 
 

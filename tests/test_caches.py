@@ -632,14 +632,20 @@ def test_wrong_parameters_are_named(name, parameters, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", [-1, 10, 2**70])
+@pytest.mark.parametrize("length", [-1, 10, 2**70, 1.5, "1", True])
 @pytest.mark.parametrize("name", ["full", "residual 2 7", "tova"])
 def test_a_cache_cannot_be_truncated_to_what_it_never_saw(name, length):
     cache = policy(name)
     feed(EXACT, cache, TEXT[:9])
-    with pytest.raises(CacheError, match="the cache has seen 9"):
+    with pytest.raises(CacheError, match=r"the cache has seen 9|expected a whole number from 0 up"):
         cache.truncate(length)
     assert cache.seen == 9
+
+
+def test_checkpoints_may_be_an_array():
+    given = make_cache("residual", EXACT.weights, checkpoints=np.array([0, 2]))
+    assert same(feed(EXACT, given, TEXT), FULL)
+    assert given.layers_kept == (0, 2)
 
 
 def test_a_schedule_that_keeps_nothing_is_refused():

@@ -155,6 +155,7 @@ WRONG_HOOKS = [
     ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
     ({"hook_embed": lambda v, n: v[:-1]}, r"returned shape \(23, 24\), expected \(24, 24\)"),
     ({"hook_embed": lambda v, n: np.float32(0)}, r"returned shape \(\), expected"),
+    ({"hook_embed": lambda v, n: v.tolist()}, r"returned shape list, expected \(24, 24\)"),
 ]
 
 
@@ -377,6 +378,7 @@ WRONG_OPTIONS = [
     ({"temperature": -1}, "temperature is -1"),
     ({"temperature": math.nan}, "temperature is nan"),
     ({"temperature": math.inf}, "temperature is inf"),
+    ({"temperature": 10**400}, "temperature is 1000"),
     ({"temperature": "1"}, "temperature is '1'"),
     ({"temperature": None}, "temperature is None"),
     ({"top_k": 0}, "top_k is 0, expected a whole number from 1 up"),
@@ -408,6 +410,8 @@ def test_wrong_models_are_named():
     del tensors["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(WeightsError, match=r"model.layers.1.mlp.up_proj.weight is missing"):
         minikv.build(config, tensors)
+    with pytest.raises(InputError, match="seed is -1, expected a whole number from 0 up"):
+        minikv.random_model(config, -1)
     with pytest.raises(InputError, match="arithmetic 'float16' is unknown; choose 'float32'"):
         get_arithmetic("float16")
     tensors = minikv.random_tensors(config, 0)

@@ -215,11 +215,13 @@ def test_orders_that_disagree_about_the_grid_are_overruled_by_the_true_sum():
 @pytest.mark.parametrize("terms", [1, 2, 3, 64, 4097, 2**20])
 def test_total_knows_no_order_and_is_next_to_the_true_sum(terms):
     rng = np.random.default_rng(terms)
-    row = np.abs(rng.normal(size=terms)) * 2.0 ** rng.integers(-60, 60, terms)
-    totals = {float(ARITHMETIC._total(x[None])[0, 0]) for x in (row, row[::-1], np.sort(row))}
-    totals.add(float(STRICT._total(array_api_strict.asarray(row[None]))[0, 0]))
-    assert len(totals) == 1
-    assert abs(totals.pop() - math.fsum(row)) <= 2.0**-41 * math.fsum(row)
+    wide = np.abs(rng.normal(size=terms)) * 2.0 ** rng.integers(-60, 60, terms)
+    for row in (wide, rng.uniform(1, 2, terms)):
+        orders = (row, row[::-1], np.sort(row), *(rng.permutation(row) for _ in range(10)))
+        totals = {float(ARITHMETIC._total(x[None])[0, 0]) for x in orders}
+        totals.add(float(STRICT._total(array_api_strict.asarray(row[None]))[0, 0]))
+        assert len(totals) == 1
+        assert abs(totals.pop() - math.fsum(row)) <= 2.0**-41 * math.fsum(row)
     assert ARITHMETIC._total(np.zeros((1, terms)))[0, 0] == 0.0
 
 
@@ -245,6 +247,22 @@ def test_where_sums_are_in_doubt_and_where_not_every_library_has_the_same_grid(d
                 float(np.asarray(arithmetic._grid(size, arithmetic._estimate(size), 32)).item())
             )
     assert len(grids) == 1
+
+
+@pytest.mark.parametrize("terms", [2**14, 2**20])
+def test_long_rows_added_one_after_the_other_have_the_same_grid_as_elsewhere(terms):
+    # NumPy adds along the first axis in memory, here number after number, and the sum is wrong by
+    # many last places: half of them before a change of grid, half behind it.
+    rest = np.full(terms - 1, 1.3)
+    wrong = float(np.add.accumulate(rest)[-1]) - math.fsum(rest)
+    change = 2.0 * terms / (1 + 2.0**-9)
+    assert abs(wrong) > 2.0**-43 * change
+    row = np.append(rest, change - wrong / 2 - math.fsum(rest))
+    rows = np.asfortranarray(np.stack([row, row]))
+    assert (np.sum(rows, axis=1)[0] > change) != (math.fsum(row) > change)
+    other = array_api_strict.asarray(row[None])
+    grid = ARITHMETIC._grid(rows, ARITHMETIC._estimate(rows), 32)[0, 0]
+    assert grid == float(STRICT._grid(other, STRICT._estimate(other), 32)[0, 0])
 
 
 def test_weights_have_the_bits_that_their_bound_allows():

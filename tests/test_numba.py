@@ -187,6 +187,30 @@ def test_scores_and_weights_of_a_hook_may_be_float32():
     same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
+@pytest.mark.parametrize("tokens", [3, 12])
+@pytest.mark.parametrize("projection", ["q_proj", "k_proj"])
+def test_scores_that_are_not_finite_are_refused_alike(projection, tokens):
+    config = minikv.tiny_config(model_type="qwen2")  # which has biases
+    tensors = minikv.random_tensors(config, 0)
+    tensors[f"model.layers.0.self_attn.{projection}.bias"][:] = 3.4e38
+    said = set()
+    for backend in ("numpy", "numba"):
+        model = Model(minikv.build(config, tensors, "exact", backend))
+        with np.errstate(all="ignore"), pytest.raises(ArithmeticRangeError) as caught:
+            model.logits(range(tokens))
+        said.add(str(caught.value))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_hook_that_leaves_no_score_is_refused_alike(value):
+    hooks = {"blocks.0.attn.hook_attn_scores": lambda scores, name: np.full_like(scores, value)}
+    for backend in ("numpy", "numba"):
+        model = minikv.random_model(minikv.tiny_config(), 0, "exact", backend=backend)
+        with np.errstate(all="ignore"), pytest.raises(ArithmeticRangeError, match="holds NaN"):
+            model.run_with_hooks([1, 2, 3], hooks)
+
+
 def test_attention_beyond_the_context_is_refused_alike():
     short = get_backend("numba", "exact", 4)
     q, k = floats(0, 1, 1, 4), floats(1, 5, 1, 4)

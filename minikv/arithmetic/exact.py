@@ -96,7 +96,7 @@ class Exact:
     ArithmeticRangeError
         From `weight` and, on NumPy, `linear`, naming the weight, if a value is NaN, infinite or
         too large. Other libraries may compute on a device, which is not asked: such values stay in
-        the stream, and logits are NaN.
+        the stream, also of tokens that attention computes with theirs, and logits are not finite.
     """
 
     name = "exact"

@@ -209,15 +209,16 @@ def _exp(x, table):
 @njit("void(f8[:,::1], f8, f8[::1])", cache=True)
 def _softmax(scores, denominator, table):
     for i in range(scores.shape[0]):
-        row, top = scores[i], -np.inf
+        row, top, known = scores[i], -np.inf, True
         for s in range(row.shape[0]):
             top = max(top, row[s])
         for s in range(row.shape[0]):
             row[s] -= top
+            known &= row[s] == row[s]
         _exp(row, table)
         for s in range(row.shape[0]):
             row[s] = (row[s] + denominator) - denominator
-        total = _total(row)
+        total = _total(row) if known else np.nan  # NaN has no weight: the row is NaN, and refused
         for s in range(row.shape[0]):
             row[s] /= total
 
@@ -397,8 +398,7 @@ class NumbaExact(Exact):
         out = np.empty((len(x), len(weight.values)), dtype=np.float32)
         bits, x = self.significand - self.weight_bits, np.ascontiguousarray(x)
         if len(x) > _FEW:
-            rows = np.empty(x.shape)
-            if not _round_rows(x, bits, weight.largest, rows):
+            if not _round_rows(x, bits, weight.largest, rows := np.empty(x.shape)):
                 return super().linear(x, weight)
             _narrow(self.product(rows, weight), out)
             return out

@@ -90,7 +90,7 @@ class Cache(Savable):
 
     def truncate(self, length: int) -> None:
         """Forget the tokens at positions `length` and up."""
-        if not 0 <= length <= self.seen:
+        if (length := whole("length", length, 0)) > self.seen:
             raise CacheError(f"cannot truncate to {length} tokens: the cache has seen {self.seen}")
         self._truncate(length)
         self.seen = length

@@ -63,7 +63,7 @@ class Residual(Cache):
     ) -> None:  # fmt: skip
         self.budget = whole("budget", budget, 0)
         self.layers_kept = checkpoint_layers(checkpoints, len(weights.layers))
-        self._tokens_only = checkpoints == "tokens"
+        self._tokens_only = isinstance(checkpoints, str) and checkpoints == "tokens"
         self._capacity = min(self.budget, weights.config.max_position_embeddings)
         self._width = weights.config.hidden_size
         kept = "tokens" if self._tokens_only else list(self.layers_kept)
@@ -265,15 +265,12 @@ def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tu
     >>> checkpoint_layers(4, 10)
     (0, 4, 8)
     """
-    if checkpoints in ("embedding", "tokens"):
-        return (0,)
-    if checkpoints == "every":
-        return tuple(range(layers))
     if isinstance(checkpoints, str):
-        raise CacheError(
-            f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', 'every', "
-            "a number k (every k-th layer) or a set of layers"
-        )
+        named = {"embedding": 1, "tokens": 1, "every": layers}
+        if checkpoints not in named:
+            raise CacheError(f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', "
+                             "'every', a number k (every k-th layer) or layers")  # fmt: skip
+        return tuple(range(named[checkpoints]))
     if isinstance(checkpoints, (int, np.integer)):
         return tuple(range(0, layers, whole("checkpoints", checkpoints)))
     try:
