@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            args = _parser().parse_args(argv)
+            args, extra = _parser().parse_known_args(argv)
+            if extra:
+                name = args.run.__name__.lstrip("_")
+                raise InputError(f"{' '.join(extra)}: not known here; see  minikv {name} --help")
             code = args.run(args) or 0
         except SystemExit as end:  # --help and --version
             code = int(end.code or 0)

@@ -63,7 +63,8 @@ def require_extra(module: str, extra: str, purpose: str):
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        missing = (error.name or module).split(".")[0]  # of those that the module imports, too
         raise MissingExtraError(
-            f"{purpose} needs the package {module!r}, which is not installed: "
+            f"{purpose} needs the package {missing!r}, which is not installed: "
             f'run  pip install "minikv[{extra}]"'
         ) from error

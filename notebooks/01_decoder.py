@@ -6,8 +6,8 @@
 # each number inside it. You have also seen your own code give the same bits as the library
 # `minikv`, not merely close numbers.
 #
-# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; `pip install -e ".[notebooks]"`
-# and the weights (`minikv fetch`, 540 MB on disk); 2 GB of memory; no GPU.
+# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; `pip install -e
+# ".[notebooks,fetch]"` and the weights (`minikv fetch`, 540 MB on disk); 2 GB of memory; no GPU.
 
 # %% [markdown]
 # ## 1.1 What the model is

@@ -6,8 +6,8 @@
 # blocks speak for an answer. And you have seen that keys and values are projections of it, bit for
 # bit, which is theorem T1.
 #
-# *Time*: 90 minutes, 55 of them for the exercises. *Needs*: chapter 1; `pip install -e
-# ".[notebooks]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
+# *Time*: 95 minutes, 60 of them for the exercises. *Needs*: chapter 1; `pip install -e
+# ".[notebooks,fetch]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
 
 # %%
 import matplotlib.pyplot as plt

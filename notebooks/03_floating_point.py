@@ -6,8 +6,8 @@
 # no order of addition changes it, and say what it costs. And you compute 64 digits that must be
 # the same on your machine as on everybody else's.
 #
-# *Time*: 100 minutes, 60 of them for the exercises. *Needs*: chapter 1 (what a decoder adds up);
-# `pip install -e ".[notebooks]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
+# *Time*: 105 minutes, 65 of them for the exercises. *Needs*: chapter 1 (what a decoder adds up);
+# `pip install -e ".[notebooks,fetch]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
 
 # %%
 import math
@@ -338,7 +338,7 @@ for name in ("float32", "exact"):
     model = minikv.random_model(shape, seed=1, arithmetic=name)
     print(fingerprint(model, range(40))[:12], end="  ")
 """
-print(f"{'':34}float32       exact")
+print(f"{'':42}float32       exact")
 for settings in (
     {},
     {"OPENBLAS_CORETYPE": "Prescott"},
@@ -348,8 +348,8 @@ for settings in (
 ):
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True,
                          text=True, env=os.environ | settings)  # fmt: skip
-    label = " ".join(f"{k}={v.split()[0]}" for k, v in settings.items()) or "as it is"
-    print(f"{label:34}{run.stdout or 'this setting is not known here'}")
+    label = " ".join(f"{k}='{v}'" for k, v in settings.items()) or "as it is"
+    print(f"{label:42}{run.stdout or 'this setting is not known here'}")
 
 # %% [markdown]
 # ## 3.8 Sixty-four digits
@@ -368,7 +368,7 @@ for chunks in (1, 5, [len(prompt) - 1, 1]):
     print(f"in pieces of {chunks!s:8}", fingerprint(exact_model, prompt, chunks))
 
 # %% [markdown]
-# One changed bit in one of these 589,824 logits would change about half of the digits. If your line
+# One changed bit in one of these 589,824 logits would change nearly all of the digits. If your line
 # differs, either the weights are not the same, or your machine has shown that a statement of this
 # chapter is false: please report it.
 #

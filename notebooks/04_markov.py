@@ -3,9 +3,10 @@
 #
 # At the end of this chapter you will be able to say what "the residual stream is all the state"
 # means, to test it by patching one text's stream into another, and to prove it. You will also know
-# why the zero that the test gives is worth something, and where a zero would be worth nothing. It
-# takes about 85 minutes; you need chapters 1 to 3, the weights of `smollm2-135m-instruct` (`minikv
-# fetch`), and no GPU.
+# why the zero that the test gives is worth something, and where a zero would be worth nothing.
+#
+# *Time*: 175 minutes, 90 of them for the exercises. *Needs*: chapters 1 to 3, the weights of
+# `smollm2-135m-instruct` (`minikv fetch`), and no GPU.
 
 # %%
 import re
@@ -188,7 +189,7 @@ print("single positions: zeros", int((cells == 0).sum()), "of", cells.size)
 labels = [f"{p}: {word.strip()}" for p, word in enumerate(words[0])]
 labels += ["all but last", "whole stream"]
 figure, axes = plt.subplots(figsize=(10, 5.5))
-image = axes.imshow(columns, cmap="cividis", aspect="auto", vmin=0)
+image = axes.imshow(columns, cmap="cividis", aspect="auto", origin="lower", vmin=0)
 for (row, column), value in np.ndenumerate(columns):
     shade = "white" if value < columns.max() / 2 else "black"
     axes.text(column, row, "0" if value == 0 else f"{value:.2g}", ha="center", va="center",
@@ -204,9 +205,9 @@ plt.show()
 # %% [markdown]
 # Only the last column holds zeros, written `0`; the column before it, everything but one row,
 # holds none. Among the single positions two are darker in the lower half of the model: *France*
-# and *city*, the words that decide the answer. Between layers 21 and 24 they fade, and the last
-# position takes over: by then their information has been read into it. Even there the number is
-# small and not 0.
+# and *city*, the words that decide the answer. *city* fades slowly from layer 12 on, *France* all
+# at once between layers 21 and 24, and the last position takes over: by then their information has
+# been read into it. Even there the number is small and not 0.
 #
 # Try other rows. The first cell asks for one layer and a range of positions; in a live session the
 # second has sliders for them, which a page without a kernel does not show.

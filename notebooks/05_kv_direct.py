@@ -3,9 +3,10 @@
 #
 # At the end of this chapter you will be able to count the bytes that a decoder keeps for a token,
 # to trade them for time along a whole frontier, and to say where the published claim about memory
-# holds and what it leaves out. It takes about 75 minutes. You need chapter 4 and the weights of
-# `smollm2-135m-instruct` (`minikv fetch`) for the timings; all counts are exact and need no
-# weights.
+# holds and what it leaves out.
+#
+# *Time*: 135 minutes, 60 of them for the exercises. *Needs*: chapter 4 and, for the timings, the
+# weights of `smollm2-135m-instruct` (`minikv fetch`); all counts are exact and need no weights.
 
 # %%
 import io
@@ -153,8 +154,9 @@ plt.show()
 # ## A conversation of 20 turns
 #
 # The paper reports that over 20 turns KV-Direct holds its peak memory at 42 MB, where the standard
-# cache grows past 103 MB. It does not state the layout or the length. 103 MB are 776 tokens at
-# Gemma 3-4B's shape, so let the conversation have so many, evenly over the turns, and count:
+# cache grows past 103 MB. It does not state the layout or the length. 103 MB (of 2^20 bytes each;
+# 108 of 10^6, as in the plot below) are 776 tokens at Gemma 3-4B's shape, so let the conversation
+# have so many, evenly over the turns, and count:
 
 # %%
 rows, note = accounting("gemma-3-4b")
@@ -247,7 +249,7 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 # What to look for:
 #
 # * A checkpoint at every layer is cheap in time, one projection, and dearer in bytes than K and V:
-#   under grouped-query attention this point is worse than the plain cache in *both* respects.
+#   where $2 G d < D$, as here, this point is worse than the plain cache in *both* respects.
 # * The other points pay with blocks. From 15 checkpoints to one the bytes fall 15 times, the
 #   blocks rise from 15 to 29, not even twice: if one is willing to replay at all, the embedding is
 #   the place to replay from.
@@ -269,8 +271,8 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 # ## What to take along
 #
 # * Cache, no cache and any checkpoints give the same bits (T3, T4, T5).
-# * Under grouped-query attention a residual at every layer is larger than K and V. Only few
-#   checkpoints save memory, and they cost a replay at every step.
+# * Under grouped-query attention a residual at every layer is mostly larger than K and V (where
+#   $2 G d < D$). Only few checkpoints save memory, and they cost a replay at every step.
 # * Count what is held, what is allocated and what the peak is; they are three numbers.
 #
 # ## Exercises

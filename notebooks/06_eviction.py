@@ -124,7 +124,7 @@ print(f"position 0: {100 * mass[0]:.0f} % of the attention; the other {len(ids) 
 # %% [markdown]
 # ## What they answer
 #
-# Greedy decoding, eight tokens, each policy with a budget of 32. Every policy sees the prompt whole
+# Greedy decoding, seven tokens, each policy with a budget of 32. Every policy sees the prompt whole
 # before it evicts, so the first new token is the same for all; the later digits have to come from
 # what is kept.
 
@@ -239,7 +239,8 @@ plt.show()
 # ## Match and divergence against budget
 #
 # `minikv.experiments.compare` runs each policy twice. For the **token match** it decodes on
-# tokens of its own, and one wrong token changes all that follows. For **D_KL** it is fed the full
+# tokens of its own, and one wrong token changes all that follows; the first new token, which cannot
+# differ, is not counted. For **D_KL** it is fed the full
 # cache's tokens, so that every step compares two distributions over the same text:
 #
 # $$D_{KL}(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i} \quad \text{(nats)}.$$

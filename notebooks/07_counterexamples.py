@@ -3,9 +3,10 @@
 #
 # At the end of this chapter you will be able to look at a change to the decoder and say which
 # theorem it breaks, to build the smallest experiment that shows it, and to name what has to be
-# carried to repair the claim. It takes about 75 minutes. You need chapters 4 and 5, and nothing
-# else: all models here are small and random, because one refutation is enough, whoever the model
-# is.
+# carried to repair the claim.
+#
+# *Time*: 145 minutes, 70 of them for the exercises. *Needs*: chapters 4 and 5, and nothing else:
+# all models here are small and random, because one refutation is enough, whoever the model is.
 
 # %%
 import importlib

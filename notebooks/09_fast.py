@@ -7,8 +7,8 @@
 # bit, and which changes cannot help.
 #
 # *Time*: 145 minutes, 90 of them for the exercises. *Needs*: chapters 1, 3 and 5 and the model
-# `smollm2-135m-instruct` (`minikv fetch`). Close other programs: this chapter measures time, and
-# its numbers are those of the machine that ran it.
+# `smollm2-135m-instruct` (`minikv fetch`), which is held in four ways: 4 GB of memory. Close other
+# programs: this chapter measures time, and its numbers are those of the machine that ran it.
 
 # %%
 import importlib.util

@@ -273,8 +273,9 @@ def test_an_unknown_backend_is_refused(wrong, capsys):
 def test_a_missing_package_names_its_extra(name, monkeypatch):
     for module in (*PACKAGES[name], f"array_api_compat.{name}", "jax.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=r'pip install "minikv\[\w+\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "minikv\[\w+\]"') as caught:
         get_backend(name, "exact")
+    assert f"needs the package {PACKAGES[name][-1]!r}" in str(caught.value)
 
 
 def test_a_missing_gpu_is_said_in_one_line(monkeypatch, capsys, tmp_path):

@@ -281,6 +281,13 @@ def test_chat_says_that_the_context_is_full_and_starts_again(run, tiny, monkeypa
     assert err.count("\n") == 1
 
 
+def test_chat_does_not_put_a_mistyped_command_to_the_model(run, tiny, monkeypatch):
+    lines = ["/help ", "/dev/null is what?"]
+    turns, err = chat(monkeypatch, run, lines, "--model", tiny, "--max-new-tokens", 5)
+    assert [turn["prompt"] for turn in turns] == lines[1:]
+    assert err == "minikv: /help is no command; /new is, Ctrl-D leaves\n"
+
+
 # --- Ctrl-C and pipes ----------------------------------------------------------------------------
 
 
@@ -443,7 +450,7 @@ def test_a_damaged_model_is_refused_in_one_line(name, refused, folder):
         (["--seed", "-3"], "seed is -3"),
         (["--max-new-tokens", "-1"], "max_new_tokens is -1"),
         (["--arithmetic", "float8"], "float8"),
-        (["--nonsense"], "--nonsense"),
+        (["--nonsense"], "--nonsense: not known here; see  minikv "),
         (["--raw", "--chat"], "--raw"),
     ],
 )

@@ -423,6 +423,7 @@ def test_shapes_need_no_model(name, capsys):
         ["compare", "--prompts", "missing.txt"],
         ["compare", "--plot", "picture.txt"],
         ["memory", "--shape", "gpt-5"],
+        ["memory", "--turns", "21"],
         ["memory", "--settings", "window@-1"],
         ["frontier", "--evicted", "100000"],
         ["latency", "--plot", "no/such/folder.png"],

@@ -52,7 +52,7 @@ def test_the_core_stays_under_1500_lines():
 def test_the_library_stays_under_4000_lines():
     """Without what stands beside it: the command line, what its experiments run, the backends."""
     beside = {
-        800: {PACKAGE / "cli.py", *(PACKAGE / "commands").glob("*.py")},
+        820: {PACKAGE / "cli.py", *(PACKAGE / "commands").glob("*.py")},
         500: set((PACKAGE / "experiments").glob("*.py")),
         600: set((PACKAGE / "backends").glob("*.py")),
     }

@@ -39,8 +39,8 @@ Continue texts with the full cache and with each policy at each budget: equal to
 policy on its own text), D_KL(full || policy) of the next token (on the full cache's text), first
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
-streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes some
-ten minutes on two cores, --quick under one; residual:embedding replays the text at each token.""",
+streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes
+twenty minutes on two cores, --quick one; residual:embedding replays the text at each token.""",
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
@@ -98,10 +98,11 @@ def _compare(args: argparse.Namespace) -> None:
     _publish(
         args, {"new_tokens": new_tokens, "rows": table, "prompts": rows}, table,
         f"{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {new_tokens} new ones, "
-        f"{time.perf_counter() - started:.0f} s.\nmatch: fraction of new tokens equal to the full "
-        "cache's, position by position; mean and worst prompt.\nkl: D_KL(full || policy) in nats, "
-        "over all steps, on the full cache's text. first_divergence: the earliest\nin any prompt. "
-        "bits_equal: all logits of all steps. bytes: held at the end, mean.",
+        f"{time.perf_counter() - started:.0f} s.\nmatch: fraction of new tokens, after the "
+        "first, equal to the full cache's, position by position; mean\nand worst prompt. "
+        "kl: D_KL(full || policy) in nats, over all steps, on the full cache's text.\n"
+        "first_divergence: the earliest in any prompt. bits_equal: all logits of all steps. bytes: "
+        "held at the end, mean.",
         lambda plots: plots.compare(table, args.plot, f"Greedy tokens kept, {args.model}"),
     )  # fmt: skip
 
@@ -114,6 +115,8 @@ def _memory(args: argparse.Namespace) -> None:
         rows, note = memory.accounting(args.shape, args.budgets)
         _check_plot(args)
     else:
+        if args.turns > (most := len(read_conversation())):
+            raise InputError(f"--turns {args.turns}: expected at most {most}, the conversation's")
         model, settings = _load(args), args.settings or memory.SETTINGS
         for setting in settings:
             policy_cache(setting, model.weights)  # refuses a wrong one before the conversation

@@ -32,12 +32,12 @@ def add_parser(subparsers: Any) -> None:
         ("--arithmetic", str, "float32", "A",
          "float32 (fast; default), float64, or exact (the same bits on every machine)"),
         ("--backend", str, "numpy", "B",
-         "numpy (default), numba (compiled; for exact), torch, cupy (GPU) or jax"),
+         "numpy (default), numba (compiled; exact and float32), torch, cupy (GPU) or jax"),
         ("--max-new-tokens", int, 128, "N", "default: %(default)s"),
         ("--temperature", float, 0.0, "T", "0: the likeliest token (default); above 0: drawn"),
-        ("--top-k", int, None, "K", "draw among the K likeliest tokens"),
-        ("--top-p", float, None, "P", "draw among the likeliest whose probabilities reach P"),
-        ("--seed", int, None, "S", "of the draws"),
+        ("--top-k", int, None, "K", "draw among the K likeliest tokens (with --temperature)"),
+        ("--top-p", float, None, "P", "draw among the likeliest that reach P together (likewise)"),
+        ("--seed", int, None, "S", "of the draws (likewise)"),
     ):
         common.add_argument(flag, type=kind, default=default, metavar=letter, help=text)
     # fmt: on
@@ -117,6 +117,9 @@ def _chat(args: argparse.Namespace) -> None:
             continue
         if line.strip() == "/new":
             cache, messages, ids, spelled = model.new_cache(), start, [], ""
+            continue
+        if line[0] == "/" and line[1:].strip().isalpha():
+            print(f"minikv: {line.strip()} is no command; /new is, Ctrl-D leaves", file=sys.stderr)
             continue
         asking = [*messages, {"role": "user", "content": line}]
         text = tokenizer.apply_chat_template(asking)
