@@ -3,8 +3,8 @@
     pip install -e ".[docs,plots]"
     python docs/build.py
 
-The chapters, the theorems and the page for contributors are those of the repository. A link from
-them to a file that is not part of the site becomes the file's name.
+The chapters, the theorems and the page for contributors are those of the repository, where links
+lead from file to file; one to a file that is not part of the site becomes the file's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCS, OUT = ROOT / "docs", ROOT / "docs" / "_build"
-LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def adapted(text: str, folder: Path, pages: dict[Path, str]) -> str:
@@ -51,8 +51,9 @@ def main() -> None:
         ROOT / "CONTRIBUTING.md": "contributing.md",
     }
     chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    pages = markdown | {path: path.name for path in chapters}
-    for path, name in markdown.items():
+    own = {path: path.name for path in DOCS.glob("*.md")}
+    pages = markdown | own | {path: path.name for path in chapters}
+    for path, name in (markdown | own).items():
         text = adapted(path.read_text(encoding="utf-8"), path.parent, pages)
         if name == "course.md":
             listed = "\n".join(chapter.stem for chapter in chapters)

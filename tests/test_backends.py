@@ -302,6 +302,18 @@ def test_cupy_says_that_it_compiles_at_its_first_use(monkeypatch, capsys, tmp_pa
     assert capsys.readouterr().err == ""
 
 
+def test_a_gpu_without_cublas_is_refused_at_once(monkeypatch, tmp_path):
+    class NoProducts(np.ndarray):
+        def __matmul__(self, other):
+            raise ImportError("libcublas.so.12: cannot open shared object file")
+
+    fake = SimpleNamespace(empty=lambda shape: np.empty(shape).view(NoProducts))
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", fake)
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    with pytest.raises(InputError, match=r"got ImportError: libcublas.so.12: cannot open"):
+        get_backend("cupy", "exact")
+
+
 def test_an_arithmetic_of_ones_own_passes_through():
     own = get_backend("numpy", "exact", 100)
     assert get_backend("numpy", own) is own

@@ -80,13 +80,13 @@ def get_backend(
 
 
 def _find_gpu(xp: Any) -> None:
-    """Run one kernel, which asks for a device, its driver, and CUDA's compiler and headers."""
+    """A sum and a product, which ask for a device, its driver, CUDA's compiler and cuBLAS."""
     kept = os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache"))
     try:
-        x = xp.empty((1,))
+        x = xp.empty((1, 1))
         if not os.path.isdir(kept) or not os.listdir(kept):
             print("minikv: compiling CuPy's kernels, once: they are kept on disk", file=sys.stderr)
-        float((x + 1.0)[0])
+        float(((x + 1.0) @ x)[0, 0])
     except Exception as error:  # whatever CUDA may raise
         found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"backend 'cupy' got {found}; expected an NVIDIA GPU with a driver for "
