@@ -280,9 +280,11 @@ plt.show()
 # A match of 100 % is not losslessness: SnapKV with 32 rows finds all six tokens here, and yet each
 # distribution has moved. Another sampler, or a longer text, would show it.
 #
-# One text and six tokens are no ranking. `minikv compare` runs eight texts of 250 to 400 tokens and
-# takes minutes. The paper reports 5 to 28 % match for baselines on texts and budgets that it does
-# not state; do not expect our numbers to be those.
+# (In the first picture `window` lies under `streaming_llm`: their matches are the same.)
+#
+# One text and six tokens are no ranking. `minikv compare` runs eight texts of 250 to 400 tokens in
+# some twenty minutes. The paper reports 5 to 28 % match for baselines on texts and budgets that it
+# does not state; do not expect our numbers to be those.
 #
 # ## What it costs
 #

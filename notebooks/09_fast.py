@@ -107,8 +107,9 @@ weights = work(config, 1, 0, 4)[1] - config.kv_bytes_per_token()
 print(f"{weights // config.kv_bytes_per_token():,} tokens")
 
 # %% [markdown]
-# Below that, a smaller cache cannot make this model decode much faster: most bytes are weights.
-# (With large batches it is otherwise: weights are shared among texts, caches are not.)
+# Below that, which here is always, since this model's context ends at 8,192, a smaller cache cannot
+# make it decode much faster: most bytes are weights. (With large batches it is otherwise: weights
+# are shared among texts, caches are not.)
 #
 # ## Two ceilings of this machine
 #
