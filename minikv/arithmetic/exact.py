@@ -150,7 +150,9 @@ class Exact:
         """``(..., K) -> (..., 1)``: sums that no order can change, within 2**-41 of the true ones.
 
         Each number is cut into a multiple of a coarse and one of a fine grid, such that K of either
-        add up exactly. What falls below the fine one is less than 2**-41 of all, for any K allowed.
+        add up exactly. Below the fine one is at most half of it for each, together, with k bits for
+        K - 1, 2**k / 2 * power * 2**(1 - bits) * 2**-bits = 2**(3 * k - 102) * power. k is at most
+        20, and the largest number at least `power`.
         """
         xp, bits = self.xp, 51 - (size.shape[-1] - 1).bit_length()
         # no number is twice the row's power, so both are integers up to 2**bits, times their grid

@@ -480,6 +480,7 @@ class NumbaExact(Exact):
             first = key_positions.searchsorted(query_positions - window, "right")
         seen = slice(int(first[0]), int(last[-1]))  # positions ascend
         k, v, first, last = k[seen], v[seen], first - seen.start, last - seen.start
+        # the numbers of a row side by side, and rows that do not overlap
         packed = k.strides[2] == v.strides[2] == 4 <= min(k.strides[0], v.strides[0]) / q.shape[2]
         if not packed or (last - first).max() > self.context:
             return None

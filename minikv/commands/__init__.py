@@ -6,7 +6,10 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..errors import InputError
 
 
 def print_json(value: dict[str, Any], one_line: bool = False) -> None:
@@ -53,6 +56,12 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if type(value) is int else str(value)
+
+
+def check_folder(option: str, path: str | Path) -> None:
+    """Refuse now what could not be written at the end of a long run."""
+    if not Path(path).resolve().parent.is_dir():
+        raise InputError(f"{option} {path}: its folder does not exist")
 
 
 @contextlib.contextmanager

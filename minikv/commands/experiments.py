@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, TokenizerError, require_extra
 from ..weights.progress import show
-from . import peak_memory, print_json, print_table, status
+from . import check_folder, peak_memory, print_json, print_table, status
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,7 +40,7 @@ policy on its own text), D_KL(full || policy) of the next token (on the full cac
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
 streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes
-twenty minutes on two cores, --quick one; residual:embedding replays the text at each token.""",
+twenty minutes on two cores, --quick under one; residual:embedding replays the text each token.""",
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
@@ -198,8 +198,7 @@ def _check_plot(args: argparse.Namespace) -> None:
         require_extra("matplotlib", "plots", "--plot")
         if Path(args.plot).suffix not in (".png", ".svg", ".pdf"):
             raise InputError(f"--plot {args.plot}: expected a name that ends in .png, .svg or .pdf")
-        if not Path(args.plot).resolve().parent.is_dir():
-            raise InputError(f"--plot {args.plot}: its folder does not exist")
+        check_folder("--plot", args.plot)
 
 
 def _names(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import peak_memory, print_table
+from . import check_folder, peak_memory, print_table
 from .models import print_bytes
 
 
@@ -51,9 +51,9 @@ def _prove(args: argparse.Namespace) -> int:
         raise InputError(f"--only {min(unknown)}: expected some of {', '.join(report.CLAIMS)}")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
-    for path in filter(None, (args.json, args.html)):
-        if not path.resolve().parent.is_dir():  # said now, not after the checks
-            raise InputError(f"{path}: its folder does not exist")
+    for option, path in (("--json", args.json), ("--html", args.html)):
+        if path:
+            check_folder(option, path)
     if args.shape:
         if args.only or args.html or args.count != 40:
             raise InputError("--shape runs D and T1: only --seed and --json go with it")
