@@ -43,15 +43,11 @@ class Float32:
 
     def scores(self, q: Any, k: Any, scale: float) -> Any:
         tokens, heads, head_dim = q.shape
-        groups = k.shape[1]
-        q = self.xp.reshape(q * scale, (tokens, groups, -1, head_dim))
-        q = self.xp.reshape(self.xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
-        if q.shape[1] < k.shape[0]:  # (S, d) @ (d, few) is twice as fast as (few, d) @ (d, S)
-            scores = self.xp.permute_dims(k, (1, 0, 2)) @ self.xp.permute_dims(q, (0, 2, 1))
-            scores = self.xp.permute_dims(scores, (0, 2, 1))
-        else:
-            scores = q @ self.xp.permute_dims(k, (1, 2, 0))  # (G, R*T, S)
-        return self.xp.reshape(scores, (heads, tokens, k.shape[0]))
+        q = self.xp.permute_dims(q * scale, (1, 2, 0))
+        q = self.xp.reshape(q, (k.shape[1], -1, head_dim, tokens))  # (G, R, d, T)
+        k = self.xp.permute_dims(k, (1, 0, 2))[:, None, ...]  # (G, 1, S, d): R heads read one
+        scores = k @ q  # few queries: (S, d) @ (d, T) is twice as fast as (T, d) @ (d, S)
+        return self.xp.reshape(self.xp.permute_dims(scores, (0, 1, 3, 2)), (heads, tokens, -1))
 
     def softmax(self, scores: Any) -> Any:
         scores = scores - self.xp.max(scores, axis=-1, keepdims=True)
