@@ -10,6 +10,7 @@ from hypothesis import given
 from strategies import configs
 
 import minikv
+from minikv import decoder
 from minikv.verify.labels import LabelArithmetic, Namespace, UnknownOperation, certify
 from minikv.verify.shapes import SHAPES, shape
 
@@ -80,6 +81,27 @@ def test_state_smuggled_past_the_stream_is_caught(source, target):
         minikv.tiny_config(num_hidden_layers=3), smuggle=carry(source, target)
     ).failures
     assert any("T2" in failure for failure in failures), failures
+
+
+def test_a_token_that_enters_past_the_stream_is_caught(monkeypatch):
+    """Embeddings that each block adds anew: no hook sees them, but the rows taken are labelled."""
+    given, block, embed = [], decoder.block, decoder.embed
+
+    def noting(weights, ids):
+        given[:] = weights, ids
+        return embed(weights, ids)
+
+    monkeypatch.setattr(decoder, "embed", noting)
+    assert certify(minikv.tiny_config()).failures == ()
+    monkeypatch.setattr(decoder, "block", lambda *args: block(*args) + embed(*given))
+    assert any("T2" in f for f in certify(minikv.tiny_config()).failures)
+
+
+def test_an_embedding_of_two_tokens_is_caught(monkeypatch):
+    embed = decoder.embed
+    monkeypatch.setattr(decoder, "embed", lambda weights, ids: (
+        embed(weights, ids) + embed(weights, np.roll(ids, 1))))  # fmt: skip
+    assert any("T10" in f for f in certify(minikv.tiny_config()).failures)
 
 
 def test_a_mask_that_leaks_the_future_is_caught(monkeypatch):

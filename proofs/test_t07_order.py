@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import types
 from collections.abc import Callable
 from dataclasses import fields, replace
 from fractions import Fraction
@@ -200,7 +201,37 @@ def test_a_sum_may_be_split_anywhere(o, data):
     assert same((sum(parts, np.zeros(whole.shape))).astype(np.float32) + 0.0, whole)
 
 
+def denominators(make: Callable, context: int) -> list[np.ndarray]:
+    """The softmax of `context` keys of similar weight, summed by NumPy, first to last and back."""
+    scores = np.random.default_rng(context).uniform(math.log(0.7), 0.0, (2, 1, context))
+    libraries = [np]
+    for step in (1, -1):
+        library = types.ModuleType(f"numpy, step {step}")
+        library.__dict__.update(np.__dict__)
+        library.sum = lambda a, axis, keepdims, step=step: (
+            np.add.accumulate(a[..., ::step], axis=axis)[..., -1:])  # fmt: skip
+        libraries.append(library)
+    return [make(context, library).softmax(scores) for library in libraries]
+
+
+@pytest.mark.parametrize("context", [2**13 + 1, 2**14, 2**17, 2**20])
+def test_a_long_contexts_denominator_knows_no_order(context):
+    """Above 2**13 tokens the grid is coarser, so that all of them still add up to 2**53 at most."""
+    one, *others = denominators(Exact, context)
+    assert all(same(other, one) for other in others)
+
+
 # --- controls: what must fail
+
+
+class OneBitTooMany(Exact):
+    significand = 54
+
+
+@pytest.mark.parametrize("context", [2**14, 2**17, 2**20])
+def test_one_bit_more_in_a_long_contexts_denominator_breaks_it(context):
+    one, *others = denominators(OneBitTooMany, context)
+    assert not any(same(other, one) for other in others)
 
 
 def two_orders() -> st.SearchStrategy[list[str]]:

@@ -2,20 +2,22 @@
 
 A `Labels` array holds, for each element, the set of sources that its value may depend on, as the
 bits of a word. `Namespace` offers the array functions that the decoder uses; one that it does not
-know raises `UnknownOperation`, so that nothing passes unseen. Replace the stream at layer l by
-fresh labels, one a position, run on, and read off what everything above depends on. Since the
-decoder's control flow does not look at values, this covers all inputs of a shape at once, and since
-no values are needed, a 4B shape is as cheap as a small one.
+know raises `UnknownOperation`, so that nothing passes unseen. The row of the embedding that a
+token takes is labelled; replace the stream at layer l by fresh labels, one a position, run on, and
+read off what everything above depends on. Since the decoder's control flow does not look at values,
+this covers all inputs of a shape at once, and since no values are needed, a 4B shape is as cheap as
+a small one.
 
 Certified: ``decoder.py``, ``layers.py``, ``projection.py`` and ``caches/full.py`` as they are.
-Taken on trust: that an `Arithmetic`'s methods depend on their arguments row by row, as
+Taken on trust: that token ids do nothing but choose rows of the embedding (an ``if`` on an id would
+not be seen), and that an `Arithmetic`'s methods depend on their arguments row by row, as
 `LabelArithmetic` says here. That is what the properties T1, T6 and T7 are for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -227,9 +229,14 @@ def certify(
     >>> certify(minikv.tiny_config()).failures
     ()
     """
-    tokens, model = sum(chunks), Model(label_weights(config))
+    tokens = sum(chunks)
     if not 1 <= tokens <= MOST_TOKENS:
         raise MinikvError(f"chunks add up to {tokens} tokens, expected 1 to {MOST_TOKENS}")
+    config = replace(config, vocab_size=max(tokens, config.vocab_size))  # a word for each
+    weights, words = label_weights(config), np.zeros((config.vocab_size, 1), dtype=np.uint64)
+    words[:tokens, 0] = [1 << (tokens + word) for word in range(tokens)]
+    embedding = Labels(np.broadcast_to(words, weights.embed_tokens.shape))
+    model = Model(replace(weights, embed_tokens=embedding))
     failures: list[str] = []
     claims = 0
 
@@ -243,9 +250,12 @@ def certify(
         seen = _run(model, chunks, at, smuggle())
         for name, rows in seen.items():
             layer = int(name.split(".")[1]) if name.startswith("blocks.") else -1
-            if name != "logits" and layer < at:
+            if name.startswith("blocks.") and layer < at:
                 continue
             for t, sources in enumerate(rows):
+                if name == "hook_embed":
+                    claim(sources == 1 << (tokens + t), f"T10: the embedding of position {t}")
+                    continue
                 above = layer if name.endswith(("rot_k", "hook_v", "resid_pre")) else layer + 1
                 back = config.reach(at, config.num_hidden_layers if name == "logits" else above)
                 own, upto = 1 << t, (2 << t) - 1
@@ -268,23 +278,19 @@ def certify(
 def _run(model: Model, chunks: tuple[int, ...], at: int, smuggle: Hook) -> dict[str, list[int]]:
     """One text, call by call; the labels of each position of each activation.
 
-    Label t marks position t of the stream at layer `at`, label ``tokens + t`` its embedding.
+    Label t marks position t of the stream at layer `at`, label ``tokens + t`` the row of the
+    embedding for its token; no token occurs twice.
     """
-    tokens, cache = sum(chunks), model.new_cache("full")
+    cache = model.new_cache("full")
     seen: dict[str, list[int]] = {}
     start = 0
 
-    def fresh(shape: tuple[int, ...], offset: int) -> Labels:
-        marks = [1 << (offset + start + row) for row in range(shape[0])]
-        return Labels(np.broadcast_to(np.array(marks, dtype=np.uint64)[:, None], shape).copy())
-
     def hook(name: str, value: Any) -> Any:
-        if name == "hook_embed":
-            value = fresh(value.shape, tokens)
         value = smuggle(name, value)
         if name == f"blocks.{at}.hook_resid_pre":
-            value = fresh(value.shape, 0)
-        if name.endswith(("resid_pre", "resid_post", "rot_k", "hook_v")):
+            marks = np.array([1 << (start + row) for row in range(len(value))], dtype=np.uint64)
+            value = Labels(np.broadcast_to(marks[:, None], value.shape).copy())
+        if name.endswith(("hook_embed", "resid_pre", "resid_post", "rot_k", "hook_v")):
             record(name, value)
         return value
 
@@ -293,6 +299,7 @@ def _run(model: Model, chunks: tuple[int, ...], at: int, smuggle: Hook) -> dict[
         seen.setdefault(name, []).extend(int(bits) for bits in rows)
 
     for count in chunks:
-        record("logits", model.forward([[0] * count], [cache], "all", hook))  # type: ignore[arg-type]  # logits are Labels
+        ids = range(start, start + count)
+        record("logits", model.forward([ids], [cache], "all", hook))  # type: ignore[arg-type]  # logits are Labels
         start += count
     return seen

@@ -8,6 +8,7 @@ control never does would be vacuous.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 
 from ..arithmetic import Exact, Float32
 from ..backends import to_numpy
-from ..caches import POLICIES, Cache, Residual, Scheduled
+from ..caches import POLICIES, Cache, Evicting, Residual, Scheduled
 from ..config import ModelConfig
-from ..decoder import Span, block, embed, unembed
+from ..decoder import Hook, Span, block, embed, no_hook, unembed
+from ..layers import Layer
 from ..model import Model, load, random_model
 from ..patching import kl_divergence
 from ..projection import kv_from_residual
@@ -93,12 +95,12 @@ class Case:
         """Logits of every position of the first text, from one pass."""
         return to_numpy(self.model.logits(self.ids))
 
-    def decoded(self, cache: Cache) -> np.ndarray:
+    def decoded(self, cache: Cache, hook: Hook = no_hook) -> np.ndarray:
         """Logits of every position of the first text, call by call, through `cache`."""
         rows, start = [], 0
         for count in self.chunks:
             new = self.ids[start : start + count]
-            rows.append(to_numpy(self.model.forward([new], [cache], "all")))
+            rows.append(to_numpy(self.model.forward([new], [cache], "all", hook)))
             start += count
         return np.concatenate(rows)
 
@@ -204,6 +206,12 @@ def replay(case: Case) -> None:
                 stream, case.activations[f"blocks.{layer.index}.hook_resid_pre"],
                 f"stream at layer {layer.index}, replayed from {start.index}",
             )  # fmt: skip
+            for got, name in zip(
+                kv_from_residual(stream, positions, layer), ("rot_k", "v"), strict=True
+            ):
+                made = case.activations[f"blocks.{layer.index}.attn.hook_{name}"]
+                what = f"{name} of layer {layer.index}, replayed from {start.index}"
+                same_bits(got, layer.arithmetic.settle(made), what)
             stream = block(layer, stream, positions, [span])
         logits = unembed(case.model.weights, stream)
         same_bits(logits, case.logits, f"logits, replayed from {start.index}")
@@ -269,25 +277,32 @@ def unmasked_drift(case: Case) -> bool:
 def bounded_loss(case: Case) -> None:
     """T9: dropping softmax mass eps moves one attention output by at most 2 eps max|v|.
 
-    For each head, with what each eviction policy keeps and with random droppings. Both sides are
-    taken in float64; 1e-12 * max|v| allows for their rounding, which Higham's bound puts at
-    gamma_{S+2} <= 1e-12 for up to 4,000 keys.
+    For each eviction policy: the last token's output at layer 0, where queries, keys and values do
+    not depend on what was dropped before, beside the full cache's. Either is rounded: S weights and
+    their sum move it by (2 S + sqrt(d) + 8) u max|v| at most, u = 2**-24 (under `Float32` of Numba
+    by its fused chains, under `Exact` by its grids, where d <= 256), and eps by the same share.
+
+    And for each head of each layer, in float64, with what the policies kept and random droppings;
+    1e-12 * max|v| allows for the rounding of two quotients of two sums, by Higham's bound at most
+    4 gamma_{S+2} <= 1e-12 for up to 2,200 keys.
     """
-    kept = [case.rng.random(len(case.ids)) < share for share in (0.2, 0.5, 0.9)]
-    for budget in {1, max(1, len(case.ids) // 2)}:
-        for name in ("window", "streaming_llm", "h2o", "snapkv", "tova"):
-            sinks = {"sinks": 0} if name == "streaming_llm" else {}
-            cache = case.model.new_cache(name, budget=budget, **sinks)
-            case.decoded(cache)
-            held = cache.state()[0]["positions.0"]
-            kept += [np.isin(np.arange(len(case.ids)), head) for head in held.T]
+    tokens, kept = len(case.ids), []
+    _, full = _last_at_layer_0(case, case.model.new_cache("full"))
+    for budget in {1, max(1, tokens // 2)}:
+        for cache in _evicting(case, budget):
+            at, z = _last_at_layer_0(case, cache)
+            kept += [np.isin(np.arange(tokens), head) for head in at.T]
+            for head, (weights, v) in enumerate(_heads(case, 0)):
+                keep = kept[-at.shape[1] :][head * at.shape[1] // len(z)]
+                moved = float(np.linalg.norm(z[head] - full[head]))
+                rounding = 4 * (2 * tokens + math.sqrt(v.shape[1]) + 8) * 2.0**-24
+                bound = attention_loss(weights, v, keep)[1] + rounding * _largest(v)
+                if moved > bound:
+                    raise Refuted(f"{cache.policy}, budget {budget}: head {head} of layer 0 moved "
+                                  f"{moved}, bound {bound}")  # fmt: skip
+    kept += [case.rng.random(tokens) < share for share in (0.2, 0.5, 0.9)]
     for layer in case.model.layers:
-        at = f"blocks.{layer.index}.attn."
-        pattern = to_numpy(case.activations[at + "hook_pattern"], dtype=np.float64)[:, -1]
-        values = to_numpy(case.activations[at + "hook_v"], dtype=np.float64)
-        share = pattern.shape[0] // values.shape[1]
-        for head, weights in enumerate(pattern):
-            v = values[:, head // share]
+        for head, (weights, v) in enumerate(_heads(case, layer.index)):
             for keep in kept:
                 loss, bound = attention_loss(weights, v, keep)
                 if loss > bound:
@@ -296,25 +311,64 @@ def bounded_loss(case: Case) -> None:
 
 def attention_loss(weights: np.ndarray, v: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
     """How far dropping ``~keep`` moves ``weights @ v``, and T9's bound; ``(S,), (S, d), (S,)``."""
-    largest = float(np.sqrt((v * v).sum(axis=1)).max())
     eps = float(weights[~keep].sum() / weights.sum())
+    bound = (2 * eps + 1e-12) * _largest(v)
     if not weights[keep].sum() > 0:
-        return 0.0, 0.0  # everything dropped: nothing left to renormalise
+        return 0.0, bound  # everything dropped: nothing left to renormalise
     exact = weights @ v / weights.sum()
     dropped = weights[keep] @ v[keep] / weights[keep].sum()
-    return float(np.linalg.norm(exact - dropped)), 2 * eps * largest + 1e-12 * largest
+    return float(np.linalg.norm(exact - dropped)), bound
+
+
+def _largest(v: np.ndarray) -> float:
+    return float(np.sqrt((v * v).sum(axis=1)).max())
+
+
+def _heads(case: Case, layer: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each head, the weights of the last token and the values, in float64."""
+    pattern, values = (
+        to_numpy(case.activations[f"blocks.{layer}.attn.hook_{name}"], dtype=np.float64)
+        for name in ("pattern", "v")
+    )
+    share = pattern.shape[0] // values.shape[1]
+    for head, weights in enumerate(pattern[:, -1]):
+        yield weights, values[:, head // share]
+
+
+def _evicting(case: Case, budget: int) -> Iterator[Cache]:
+    """A cache of each eviction policy; positions stay those in the text, as T9 supposes."""
+    sinks = {"streaming_llm": {"sinks": budget // 2, "reposition": False}}
+    for name, policy in POLICIES.items():
+        if issubclass(policy, Evicting):
+            yield case.model.new_cache(name, budget=budget, **sinks.get(name, {}))
+
+
+def _last_at_layer_0(case: Case, cache: Cache) -> tuple[np.ndarray, np.ndarray]:
+    """At which positions the last token attends through `cache`, ``(S, G)``; its z, ``(H, d)``."""
+    seen: dict[str, Any] = {}
+    update, groups = cache.update, case.model.config.num_key_value_heads
+
+    def watch(layer: Layer, *rows: Any) -> Any:
+        attended = update(layer, *rows)
+        if layer.index == 0:
+            seen["at"] = attended[0]
+        return attended
+
+    def look(name: str, value: Any) -> Any:
+        seen[name] = value
+        return value
+
+    cache.update = watch  # type: ignore[assignment,method-assign]
+    case.decoded(cache, look)
+    z = to_numpy(seen["blocks.0.attn.hook_z"], dtype=np.float64)[-1]
+    return np.broadcast_to(seen["at"].T, (groups, len(seen["at"]))).T, z
 
 
 def some_policy_loses(case: Case) -> bool:
     """Whether every eviction policy with half the budget changes the logits of this case."""
-    full, budget = case.decoded(case.model.new_cache("full")), max(1, len(case.ids) // 2)
-    lossy = [name for name in POLICIES if name not in ("full", "none", "residual")]
-    for name in lossy:
-        options = {"sinks": 0} if name == "streaming_llm" else {}
-        got = case.decoded(case.model.new_cache(name, budget=budget, **options))
-        if np.array_equal(got, full):
-            return False
-    return True
+    full = case.decoded(case.model.new_cache("full"))
+    caches = _evicting(case, max(1, len(case.ids) // 2))
+    return not any(np.array_equal(case.decoded(cache), full) for cache in caches)
 
 
 def prefix(case: Case) -> None:
