@@ -99,27 +99,27 @@ class Rotary:
     def __init__(self, config: ModelConfig, arithmetic: Arithmetic, local: bool = False) -> None:
         self._arithmetic = arithmetic
         self._frequencies = rope_frequencies(config, local)
-        self._grow(1)
+        self._table = self._made(1)
 
     def __call__(self, positions: np.ndarray) -> tuple[Array, Array]:
         """``(T,)`` positions -> cosines and signed sines, each ``(T, 1, d)``."""
         one = len(positions) == 1
         last = int(positions[0]) if one else int(positions.max(initial=0))
-        if last >= self._cos.shape[0]:
-            self._grow(1 << last.bit_length())
+        cos, sin = self._table  # one attribute: another thread may replace it meanwhile
+        if last >= cos.shape[0]:
+            cos, sin = self._table = self._made(1 << last.bit_length())
         if one:  # no copy for the step of a decode
-            return self._cos[last : last + 1, ...], self._sin[last : last + 1, ...]
+            return cos[last : last + 1, ...], sin[last : last + 1, ...]
         xp = self._arithmetic.xp
         rows = xp.asarray(positions)
-        return xp.take(self._cos, rows, axis=0), xp.take(self._sin, rows, axis=0)
+        return xp.take(cos, rows, axis=0), xp.take(sin, rows, axis=0)
 
-    def _grow(self, length: int) -> None:
+    def _made(self, length: int) -> tuple[Array, Array]:
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
         xp = self._arithmetic.xp
         angle = xp.asarray(angle.astype(np.float64))
         cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)
-        self._cos = xp.concat([cos, cos], axis=-1)
-        self._sin = xp.concat([-sin, sin], axis=-1)
+        return xp.concat([cos, cos], axis=-1), xp.concat([-sin, sin], axis=-1)
 
 
 def rope(x: Array, cos_sin: tuple[Array, Array], arithmetic: Arithmetic) -> Array:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -221,7 +222,44 @@ def test_a_long_contexts_denominator_knows_no_order(context):
     assert all(same(other, one) for other in others)
 
 
+def at_the_change(unseen: int) -> np.ndarray:
+    """A weighted sum where the weights add up to a tie at which the grid changes, just above it.
+
+    The weights are 2**-29 and what is left of the largest number below the change, and half a last
+    place in two pieces, one of them smaller than what any sum of so many keys would keep.
+    """
+    below, scale = np.float64(512 / 513), (1 + 2.0**-9) * 2.0**-29
+    while below * scale >= 2.0**-29:
+        below = np.nextafter(below, 0)
+    weights = [below - 2.0**-29, 2.0**-29, 2.0**-54 - 2.0**-94, 2.0**-95, 2.0**-95]
+    pattern = np.concatenate([weights, np.zeros(unseen)])[None, None]
+    v = np.concatenate([np.eye(5, 6, dtype=np.float32), np.ones((unseen, 6), np.float32)])
+    return EXACT.weighted_sum(pattern, v[:, None])
+
+
+def test_keys_that_are_not_seen_change_no_bit():
+    """How many there are depends on the chunks; the finest part of a sum must not know it."""
+    alone = at_the_change(0)
+    assert all(same(at_the_change(unseen), alone) for unseen in (1, 2, 3, 4, 28, 200, 1000))
+
+
 # --- controls: what must fail
+
+
+class CountingKeys(Exact):
+    """Its sums are finer where there are fewer numbers."""
+
+    def _total(self, size):
+        longest, exact._LONGEST = exact._LONGEST, size.shape[-1]
+        try:
+            return super()._total(size)
+        finally:
+            exact._LONGEST = longest
+
+
+def test_sums_that_count_the_keys_are_changed_by_those_not_seen(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "EXACT", CountingKeys(context=256))
+    assert not same(at_the_change(4), at_the_change(0))
 
 
 class OneBitTooMany(Exact):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
+from minikv import layers
 from minikv.arithmetic import get_arithmetic
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError, WeightsError
 from minikv.generation import sampler
@@ -418,3 +421,20 @@ def test_wrong_models_are_named():
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = np.nan
     with pytest.raises(ArithmeticRangeError, match=r"mlp.gate_proj\+up_proj holds NaN"):
         minikv.build(config, tensors, "exact")
+
+
+def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
+    """A table that one thread makes longer must not change under another."""
+    rotary = layers.Rotary(EXACT.config, EXACT.arithmetic)
+    expected = rotary(np.arange(4000))
+    calls = [np.array([1000]), np.arange(1001), np.array([100]), np.arange(4000)] * 2
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(calls)) as pool:
+            for _ in range(200):
+                fresh = layers.Rotary(EXACT.config, EXACT.arithmetic)
+                for at, got in zip(calls, pool.map(fresh, calls), strict=True):
+                    assert all(same(g, e[at]) for g, e in zip(got, expected, strict=True))
+    finally:
+        sys.setswitchinterval(interval)

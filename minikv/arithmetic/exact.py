@@ -147,14 +147,15 @@ class Exact:
         return _scalar(np.sum(size, axis=-1, keepdims=True))  # in any order: it may round
 
     def _total(self, size: Any) -> Any:
-        """``(..., K) -> (..., 1)``: sums that no order can change, within 2**-41 of the true ones.
+        """``(..., K) -> (..., 1)``: sums that no order and no added zero can change; see `_grid`.
 
-        Each number is cut into a multiple of a coarse and one of a fine grid, such that K of either
-        add up exactly. Below the fine one is at most half of it for each, together, with k bits for
-        K - 1, 2**k / 2 * power * 2**(1 - bits) * 2**-bits = 2**(3 * k - 102) * power. k is at most
-        20, and the largest number at least `power`.
+        Each number is cut into a multiple of a coarse and one of a fine grid, such that 2**20 of
+        either add up exactly. The grids do not know K: keys that are not seen weigh 0, and must
+        not count. Below the fine grid is at most half of it for each number, together 2**20 / 2 *
+        power * 2**(1 - bits) * 2**-bits = 2**-42 * power, and the largest number is at least
+        `power`; so the sum is within 2**-41 of the true one.
         """
-        xp, bits = self.xp, 51 - (size.shape[-1] - 1).bit_length()
+        xp, bits = self.xp, 51 - (_LONGEST - 1).bit_length()
         # no number is twice the row's power, so both are integers up to 2**bits, times their grid
         shift = _power_below(xp.max(size, axis=-1, keepdims=True)) * (2.0 ** (1 - bits) * _ROUND)
         high = size + shift - shift
@@ -179,7 +180,7 @@ class Exact:
         most 2**-10 * 2**bits. So any grid >= sum x * (1 + 2**-9) * 2**-bits will do, and twice the
         power of two below that is one. All orders agree on it, unless a power of two lies within
         the rounding error of a sum, 2**20 * 2**-53 relative, as in one row in 2**29. Then
-        `_total` decides, which knows no order and, where others do not doubt, agrees with them.
+        `_total` decides, which knows no order and, where no sum is in doubt, agrees with them.
         """
         scale = (1 + 2.0**-9) * 2.0**-bits
         target = norm * scale
