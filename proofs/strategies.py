@@ -52,10 +52,13 @@ def cases(
     if draw(st.booleans()):
         cuts |= set(range(length // 2 + 1, length))  # a prompt, then one token at a time
     edges = [0, *sorted(cuts), length]
+    ids, other = draw(text), draw(text)
+    if other == ids:  # two texts that are one would show nothing
+        other = ((ids[0] + 1) % config.vocab_size, *ids[1:])
     return Case(
         config,
-        ids=draw(text),
-        other=draw(text),
+        ids=ids,
+        other=other,
         chunks=tuple(b - a for a, b in itertools.pairwise(edges)),
         seed=draw(st.integers(0, 2**20)),
         scale=draw(st.sampled_from(scales or [0.01, 1.0, 3.0, 30.0])),
