@@ -207,8 +207,8 @@ except minikv.errors.MinikvError as error:
 
 # %% [markdown]
 # An operation whose flow of data is unknown raises; nothing passes unseen. Now mark position $t$
-# of the stream at block 1 with label $t$, run on, and look at what each position's key, value and
-# logits depend on.
+# of the embedding with label $6 + t$, and of the stream at block 1 with label $t$ instead, run on,
+# and look at what each position's key and logits depend on.
 
 # %%
 TOKENS, AT = 6, 1
@@ -217,8 +217,9 @@ reached = {}
 
 
 def mark(name, value):
-    if name == f"blocks.{AT}.hook_resid_pre":
-        marks = np.array([1 << t for t in range(TOKENS)], dtype=np.uint64)[:, None]
+    first = {"hook_embed": TOKENS, f"blocks.{AT}.hook_resid_pre": 0}.get(name)
+    if first is not None:
+        marks = np.array([1 << (first + t) for t in range(TOKENS)], dtype=np.uint64)[:, None]
         value = Labels(np.broadcast_to(marks, value.shape).copy())
     if name in (f"blocks.{AT}.attn.hook_rot_k", f"blocks.{AT + 1}.attn.hook_rot_k"):
         reached[name] = value
@@ -227,21 +228,22 @@ def mark(name, value):
 
 reached["logits"] = labelled.forward([[0] * TOKENS], None, "all", mark)
 figure, panels = plt.subplots(1, 3, figsize=(11, 4), sharey=True)
-for axes, (name, labels) in zip(panels, reached.items(), strict=True):
-    bits = np.bitwise_or.reduce(labels.bits.reshape(TOKENS, -1), axis=1)
+for axes, (name, value) in zip(panels, reached.items(), strict=True):
+    bits = np.bitwise_or.reduce(value.bits.reshape(TOKENS, -1), axis=1)
     table = [[int(row) >> t & 1 for t in range(TOKENS)] for row in bits]
     axes.imshow(table, cmap="Blues", vmin=0, vmax=1.3)
     axes.set_title(name.replace("attn.hook_", ""))
     axes.set_xlabel(f"position in the stream\nat block {AT}")
-    print(f"{name:24} position 3 depends on", [t for t in range(TOKENS) if table[3][t]])
+    labels = [label for label in range(2 * TOKENS) if int(bits[3]) >> label & 1]
+    print(f"{name:24} position 3 depends on", labels)
 panels[0].set_ylabel("position of the result")
 plt.show()
 
 # %% [markdown]
 # Left, a diagonal: the keys of block 1 depend on their own row of the stream, and on no other
 # (T1). Middle and right, a triangle: deeper keys and the logits depend on rows up to their own
-# (T8), and on nothing from below block 1, since no other label arrives (T2). `certify` makes all
-# these claims for each layer, at the true shape of SmolLM-135M, through a prompt and single
+# (T8), and on nothing from below block 1, since no label from 6 up arrives (T2). `certify` makes
+# all these claims for each layer, at the true shape of SmolLM-135M, through a prompt and single
 # tokens on a KV cache.
 
 # %%
@@ -272,7 +274,8 @@ print(broken.failures[0])
 # %% [markdown]
 # What the certificate does *not* see: whether an operation that should work row by row gives a
 # row the same bits in any company. It takes that on trust, and the properties T1, T6 and T7 are
-# there for it.
+# there for it. Nor would it see an `if` on a token's number: it follows the rows that tokens take
+# from the embedding, not the numbers themselves.
 #
 # ## Reading a lemma
 #

@@ -79,7 +79,7 @@ def test_readme_lists_every_theorem_and_python_that_exists() -> None:
     listed = set(check.listed(README))
     assert listed == stated
     assert {row.split()[1] for row in README.splitlines() if row.startswith("| T")} >= {
-        "T1", "T2", "T3", "T4", "T5", "T7", "T8", "T9", "T10"
+        "T1", "T2", "T3", "T4", "T5", "T7", "T8", "T9", "T10", "T11"
     }  # fmt: skip
     assert len(re.findall("::", README)) > 20
     assert missing_python(README) == []

@@ -267,7 +267,8 @@ Proof.
   eapply Rle_trans; [|exact N]. apply le_INR. lia.
 Qed.
 
-(* `norm` is the L1 norm S of a row as some order of additions gives it, `true` as math.fsum does.
+(* `norm` is the L1 norm S of a row as some order of additions gives it, `true` as Exact._total
+   does, of which only that it is `approx` is used here.
    (The comparison is exact: its operands have at most 53 bits.) *)
 Definition scale (bits : Z) : R := (1 + pow2 (-9)) * pow2 (- bits).
 Definition target (bits : Z) (norm : R) : R := rnd (norm * scale bits).
