@@ -205,7 +205,11 @@ class ModelConfig:
         return read(Path(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of a ``config.json`` that reads back as this configuration."""
+        """The contents of a ``config.json`` that reads back as this configuration.
+
+        Not for what its architecture lacks, such as a llama's sliding layers: `from_dict` refuses
+        them, and `minikv.weights.save_folder` does before it writes.
+        """
         from .weights.config_json import as_json
 
         return as_json(self)

@@ -334,6 +334,17 @@ def test_a_model_that_differs_in_the_embedding_alone_is_another(tmp_path):
         EXACT.new_cache().load(damaged(tmp_path, other.new_cache()))
 
 
+def test_a_cache_of_a_model_with_other_windows_is_refused(tmp_path):
+    """A mistral whose layers differ is another model than one whose layers all slide."""
+    sliding, full = "sliding_attention", "full_attention"
+    kinds = {"model_type": "mistral", "sliding_window": 2}
+    one, other = (minikv.random_model(minikv.tiny_config(layer_types=types, **kinds),
+                                      arithmetic="exact")
+                  for types in ((sliding, full), (sliding, sliding)))  # fmt: skip
+    with pytest.raises(CacheError, match="model"):
+        other.new_cache().load(damaged(tmp_path, one.new_cache()))
+
+
 NOT_CACHES = {
     "missing": lambda path: None,
     "empty": lambda path: path.write_bytes(b""),

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minikv import ModelConfig, RopeScaling, tiny_config
+from minikv.config import FAMILIES
 from minikv.errors import ConfigError
+from minikv.weights.config_json import check_reads_back
 
 SMOLLM = {
     "architectures": ["LlamaForCausalLM"], "attention_bias": False, "bos_token_id": 0,
@@ -51,9 +53,46 @@ def test_both_spellings_of_llama3_rope_are_read(spelling):
     assert config.rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
 
 
-@pytest.mark.parametrize("config", [tiny_config(), ModelConfig.from_dict(SMOLLM)])
+SLIDING, FULL = "sliding_attention", "full_attention"
+MIXED = {"layer_types": (SLIDING, FULL), "sliding_window": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny_config(),
+        ModelConfig.from_dict(SMOLLM),
+        tiny_config(model_type="mistral", **MIXED),
+        tiny_config(model_type="mistral", layer_types=(SLIDING,) * 2, sliding_window=2),
+        tiny_config(model_type="qwen2", **MIXED),
+    ],
+)
 def test_to_dict_reads_back(config):
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    check_reads_back(config)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("window", [{"sliding_window": 5}, {**MIXED, "layer_types": (FULL,) * 2}])
+def test_a_window_that_no_layer_uses_is_not_written(kind, window):
+    config = tiny_config(model_type=kind, **window)
+    check_reads_back(config)
+    again = ModelConfig.from_dict(config.to_dict())
+    assert [again.window(0), again.window(1)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (MIXED, "sliding_window is 2, which llama does not have"),
+        ({"model_type": "qwen2", **MIXED, "rope_local_base_freq": 7.0}, "rope_local_base_freq 7.0"),
+        ({"model_type": "gemma3_text", **MIXED, "rope_scaling": RopeScaling(8.0)},
+         "rope_local_base_freq None"),
+    ],
+)  # fmt: skip
+def test_what_no_config_json_can_hold_is_told(change, words):
+    with pytest.raises(ConfigError, match=words):
+        check_reads_back(tiny_config(**change))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from minikv.config import ModelConfig
-from minikv.errors import WeightsError
+from minikv.errors import ConfigError, WeightsError
 from minikv.weights import expected_shapes, load_tensors, save_folder, weights_hash
 from minikv.weights.folder import MEMORY_MULTIPLE
 
@@ -537,6 +537,9 @@ def test_saving_overwrites_nothing_and_checks_first(tmp_path):
     assert same_bits(load_tensors(tmp_path / "m", SMALL), small_tensors())
     with pytest.raises(WeightsError, match=r"lacks model\.norm"):
         save_folder(tmp_path / "n", SMALL, {n: t for n, t in small_tensors().items() if n != LAST})
+    sliding = replace(SMALL, layer_types=("sliding_attention",), sliding_window=2)
+    with pytest.raises(ConfigError, match=r"no config\.json can hold"):
+        save_folder(tmp_path / "n", sliding, small_tensors())
     assert not (tmp_path / "n").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,26 +186,55 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_json(config: ModelConfig) -> dict[str, Any]:
-    """The contents of a ``config.json`` that reads back as this `ModelConfig`."""
+    """The contents of a ``config.json``; `check_reads_back` says whether it loses anything."""
     out = {k: v for k, v in asdict(config).items() if v is not None or k == "bos_token_id"}
     activation = "hidden_activation" if config.model_type == "gemma3_text" else "hidden_act"
+    slides = SLIDING in config.layer_types
     out |= {activation: config.family.hidden_act, "architectures": [_CLASSES[config.model_type]],
             "eos_token_id": list(config.eos_token_id), "layer_types": list(config.layer_types),
-            "sliding_window": config.sliding_window}  # fmt: skip
+            "sliding_window": config.sliding_window if slides else None}  # fmt: skip
     if config.model_type == "gemma3_text":  # which has its own idea of what a missing key means
-        out.setdefault("rope_local_base_freq", config.rope_theta)
+        if config.rope_scaling is None:  # else sliding layers are scaled as the others are
+            out.setdefault("rope_local_base_freq", config.rope_theta)
         out.setdefault("query_pre_attn_scalar", float(config.head_dim))
     if (scalar := out.get("query_pre_attn_scalar")) and scalar.is_integer():
         out["query_pre_attn_scalar"] = int(scalar)  # as transformers insists
     if config.model_type.startswith("qwen"):
-        out["use_sliding_window"] = bool(config.layer_types)
-    if not config.layer_types or config.model_type == "mistral":  # whose layers are all alike
-        del out["layer_types"]
+        out["use_sliding_window"] = slides
+    if not slides or (config.model_type == "mistral" and FULL not in config.layer_types):
+        del out["layer_types"]  # a mistral's slide wherever there is a sliding_window
     if config.rope_scaling is not None:
         linear = config.rope_scaling.low_freq_factor is None
         given = {k: v for k, v in out["rope_scaling"].items() if v is not None}
         out["rope_scaling"] = {"rope_type": "linear" if linear else "llama3"} | given
     return out
+
+
+def check_reads_back(config: ModelConfig) -> None:
+    """Raise `ConfigError` if what `as_json` writes is read as another model, or not at all."""
+    try:
+        again = _written_out(ModelConfig.from_dict(as_json(config)))
+    except ConfigError as error:
+        raise ConfigError(f"no config.json can hold this configuration: {error}") from None
+    ours = _written_out(config)
+    for name in (field.name for field in fields(ModelConfig)):
+        here, there = getattr(ours, name), getattr(again, name)
+        if here != there:
+            raise ConfigError(f"no config.json of a {config.model_type} can hold {name} "
+                              f"{here!r:.80}: it would be read as {there!r:.80}")  # fmt: skip
+
+
+def _written_out(config: ModelConfig) -> ModelConfig:
+    """The same model, its defaults filled in and what nothing reads left out."""
+    slides, local = SLIDING in config.layer_types, config.rope_local_base_freq
+    if local is None and config.rope_scaling is None:
+        local = config.rope_theta
+    return replace(
+        config, query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_dim,
+        layer_types=config.layer_types if slides else (),
+        sliding_window=config.sliding_window if slides else None,
+        rope_local_base_freq=local if slides else None,
+    )  # fmt: skip
 
 
 _CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",

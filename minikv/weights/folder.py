@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from ..config import ModelConfig
 from ..errors import WeightsError
+from .config_json import check_reads_back
 
 MEMORY_MULTIPLE = 64
 """Peak memory of opening files, per byte of them, at most: for a file that is nothing but JSON,
@@ -183,8 +184,11 @@ def save_folder(
     ------
     WeightsError
         If the folder exists, the tensors do not fit the configuration, or the disk is full.
+    ConfigError
+        If ``config.json`` cannot hold the configuration, such as a llama with sliding layers.
     """
     folder = Path(folder)
+    check_reads_back(config)
     check_shapes({name: tensor.shape for name, tensor in tensors.items()}, config)
     if folder.exists():
         raise WeightsError(f"{folder} exists already: give another folder, or remove it")
