@@ -401,11 +401,12 @@ axes.set_title("Which check kills which mutant (×)", loc="left")
 plt.show()
 
 # %% [markdown]
-# A column without a cross need not mean a weak check. T2 and T5 are true of these mutants on texts
-# as short as ours: a wrong block is still a function of the stream. (Queries go in blocks, and a
-# mask that leaks within a block depends on where it ends; on longer texts, `proofs/mutants.md` has
-# T2 and T5 among its killers.) T7 and T9 speak of a single sum, and T11 of sliding windows, which
-# these models do not have.
+# A column without a cross need not mean a weak check. T2 is true of these mutants on texts as short
+# as ours: a wrong block is still a function of the stream. (Queries go in blocks, and a mask that
+# leaks within a block depends on where it ends; on longer texts, `proofs/mutants.md` has T2 among
+# its killers.) T5 notices where keys made anew are not those that the block made. T7 speaks of a
+# single sum, T9 allows any loss within its bound, and T11 is about sliding windows, which these
+# models do not have.
 #
 # Two survive. `full-loses-a-row-on-growing` is a fault: the cache loses the oldest row when its
 # buffer is copied to a larger one. But the buffer starts with room for 16 tokens, and our texts
