@@ -6,8 +6,8 @@
 # each number inside it. You have also seen your own code give the same bits as the library
 # `minikv`, not merely close numbers.
 #
-# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; `pip install -e
-# ".[notebooks,fetch]"` and the weights (`minikv fetch`, 540 MB on disk); 2 GB of memory; no GPU.
+# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; the
+# [setup of the course](README.md), with the weights (540 MB on disk); 2 GB of memory; no GPU.
 
 # %% [markdown]
 # ## 1.1 What the model is
@@ -309,10 +309,12 @@ figure.colorbar(image, label="attention weight")
 plt.show()
 
 # %% [markdown]
-# Above the diagonal all is 0: the causal mask. In the second copy the weight lies on a line that
-# is shifted by one: the head reads what came *next* the first time, and the model can continue the
-# copy. The first row of a text has nobody to read but itself; most heads also put their weight
-# there when they find nothing (an *attention sink*; chapter 6 needs it).
+# Above the diagonal all is 0: the causal mask. From the second *green* on most of the weight
+# lies on a line that is shifted by one, the rest on the first token: the head reads what came
+# *next* the first time, and the model can continue the copy. The first row of a text has nobody to
+# read but itself; most heads also put their weight there when they find nothing (an *attention
+# sink*; chapter 6 needs it). So does the second *seven* here: the *seven* before the first *green*
+# is the sink itself.
 
 # %% [markdown]
 # ## 1.9 The same bits as the library
@@ -518,7 +520,8 @@ _ = e01.check_surprise(surprise)
 # One query `q` (d,) attends to keys `k` and values `v` (S, d). Write it as a loop over the keys
 # that sees each key once and keeps only three things: the largest score so far, the sum of the
 # weights so far, and the weighted sum of values so far. This is how attention runs in memory that
-# does not grow with the text (Milakov and Gimelshein 2018, arXiv 1805.02867).
+# does not grow with the text (Milakov and Gimelshein 2018, arXiv 1805.02867). The check sees
+# results only; that you went over the keys once is for you to see.
 #
 # <details><summary>Hint</summary>Weights are $e^{s - m}$ with $m$ the largest score *so far*. When
 # a key has a larger score, the old sums were taken with the old $m$: multiply both by

@@ -6,8 +6,8 @@
 # blocks speak for an answer. And you have seen that keys and values are projections of it, bit for
 # bit, which is theorem T1.
 #
-# *Time*: 95 minutes, 60 of them for the exercises. *Needs*: chapter 1; `pip install -e
-# ".[notebooks,fetch]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
+# *Time*: 95 minutes, 60 of them for the exercises. *Needs*: chapter 1; the
+# [setup of the course](README.md), with the weights; 3 GB of memory; no GPU.
 
 # %%
 import matplotlib.pyplot as plt
@@ -94,10 +94,11 @@ axes.legend(frameon=False, loc="lower right")
 plt.show()
 
 # %% [markdown]
-# Most rows grow steadily, by several per cent a block. The first token is another matter: the MLP
-# of block 11 throws it out to a length of more than 20,000, and the last two bring it part of the
-# way back. Which way does it point? Since it reads nobody but itself, this depends on the first
-# token alone, and hardly on that.
+# After block 0, which makes them 18 times as long, most rows grow by about a tenth a block (in
+# block 1 by a half). The first token is another matter: the MLP of block 11 throws it out to a
+# length of more than 20,000, and the last two bring it part of the way back. Which way does it
+# point? Since it reads nobody but itself, this depends on the first token alone, and hardly on
+# that.
 
 # %%
 jump = np.linalg.norm(mlp[:, 0], axis=1)
@@ -170,8 +171,8 @@ plt.show()
 # %% [markdown]
 # From block to block the direction hardly changes (cosines above 0.9 nearly everywhere): the
 # stream is a highway on which information travels far, and each block changes lanes a little. Yet
-# thirty small turns add up: for two thirds of the way a row is almost perpendicular to what it
-# will be in the end.
+# the small turns after block 0 add up: for two thirds of the way a row is almost perpendicular to
+# what it will be in the end.
 
 # %% [markdown]
 # ## 2.5 Reading the stream halfway: the logit lens

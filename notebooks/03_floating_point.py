@@ -7,7 +7,7 @@
 # the same on your machine as on everybody else's.
 #
 # *Time*: 105 minutes, 65 of them for the exercises. *Needs*: chapter 1 (what a decoder adds up);
-# `pip install -e ".[notebooks,fetch]"` and the weights (`minikv fetch`); 3 GB of memory; no GPU.
+# the [setup of the course](README.md), with the weights; 3 GB of memory; no GPU.
 
 # %%
 import math
@@ -418,7 +418,7 @@ _ = e03.check_is_safe(is_safe)
 #
 # Write Kahan's sum of a list of floats: besides the running sum, keep the part that the last
 # addition rounded away, and give it back to the next term. Use plain additions and subtractions,
-# not `math.fsum`.
+# not `math.fsum`, although the check sees results only and would accept it.
 #
 # <details><summary>Hint</summary>With the sum <code>s</code> and the next term <code>t</code>:
 # after <code>new = s + t</code>, the difference <code>new - s</code> is what really arrived. How

@@ -220,7 +220,8 @@ plt.show()
 # \text{blocks run for each evicted token} = L - |C| . $$
 #
 # *How* the checkpoints are spaced makes no difference to the number of blocks. Both are linear in
-# $|C|$: the frontier, counted in blocks, is a straight line, without a sweet spot.
+# $|C|$: the frontier, counted in blocks, is a straight line, without a sweet spot. (The plot
+# below has a logarithmic axis of bytes, on which a straight line is bent.)
 
 # %%
 print("every k-th layer | checkpoints | bytes a token (SmolLM-135M, float32) | blocks run")

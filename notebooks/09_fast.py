@@ -552,7 +552,7 @@ _ = e09.check_recompute_ratio(recompute_ratio)
 # %% [markdown]
 # With your solution, try multi-head attention at SmolLM2-1.7B's shape (`D = 2048, G = 32, d =
 # 64`): what `peak` is needed, at this machine's bandwidth, for a ratio below 1? That is the
-# regime in which the paper's claim 8 can hold.
+# regime in which the paper's claim that recomputing is faster than reading can hold.
 
 # %% [markdown]
 # ### 9.5 A sum in lanes (two stars, 15 minutes)

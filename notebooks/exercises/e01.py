@@ -136,7 +136,7 @@ def check_surprise(surprise: Callable[..., float]) -> None:
 
 @exercise
 def check_one_pass(one_pass: Callable[..., np.ndarray]) -> None:
-    """Attention as a loop, against the formula; and that each key is seen in order."""
+    """Attention as a loop: the formula's result, without overflow; how it was done is not seen."""
     small = st.integers(-3, 3)
     cases = st.integers(1, 4).flatmap(
         lambda n: st.tuples(st.lists(small, min_size=n, max_size=n), st.just(n))

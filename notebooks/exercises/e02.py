@@ -74,14 +74,16 @@ def check_read_at(read_at: Callable[..., np.ndarray]) -> None:
             hint = "; the row was not normalized"
         elif _close(got, (rows / _rms(rows)) @ head.T):
             hint = "; the gain of the last norm is missing"
+        elif _close(got, rows / np.sqrt(np.mean(rows**2, axis=-1, keepdims=True)) * gain @ head.T):
+            hint = "; epsilon is missing"
         elif _close(got, unembed(model.weights, activations[f"blocks.{layer}.hook_resid_post"])):
             hint = "; you read the stream after the block"
         elif _close(got, ((rows / _rms(rows, None)) * gain) @ head.T):
             hint = "; the mean is over each row by itself"
         require(
             _close(got, unembed(model.weights, rows)),
-            f"before block {layer} the first logit is {unembed(model.weights, rows)[0, 0]:.4f}, "
-            f"not {got[0, 0]:.4f}{hint}",
+            f"before block {layer} the first logit is {unembed(model.weights, rows)[0, 0]:.8f}, "
+            f"not {got[0, 0]:.8f}{hint}",
         )
 
 

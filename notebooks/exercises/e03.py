@@ -120,6 +120,7 @@ def check_grid(grid: Callable[[list[float], int], float]) -> None:
         st.lists(st.integers(-9, 9).map(float), min_size=1, max_size=6),
         st.integers(1, 12).map(lambda n: [1.0] + [2.0**-12] * 2**n),
         st.integers(1, 8).map(lambda n: [1.0] * 2**n),
+        st.integers(1, 11).map(lambda n: [0.625] * (3 * 2**n)),  # each rounds up on coarse grids
     )
     case = smallest(
         st.tuples(lists.filter(any), st.sampled_from([12, 32])), lambda c: bool(fault(*c))

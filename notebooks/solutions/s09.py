@@ -33,7 +33,20 @@ def enough(n, k, itemsize, ridge):
 
 
 def recompute_ratio(D, G, d, itemsize, bandwidth, peak):
-    """The longer of moving D numbers and of 4 D G d operations, over moving 2 G d numbers."""
+    """The longer of moving D numbers and of 4 D G d operations, over moving 2 G d numbers.
+
+    What `peak` is needed, at SmolLM2-1.7B's shape, for a ratio below 1? The residual must be
+    smaller than K and V, D < 2 G d: 2,048 < 4,096, so that by bytes alone the ratio is 1/2. And
+    the operations must end before K and V could have been read:
+
+        4 D G d / peak < 2 G d itemsize / bandwidth,  so that  peak > 2 D bandwidth / itemsize;
+
+    G and d are gone. That is peak / bandwidth > 2 * 2,048 / 4 = 1,024 operations a byte in
+    float32, and twice as many in 16 bits, where there are half as many bytes to wait for. At 25
+    GB/s: 25.6 TFLOP/s. The processor that ran this chapter has 105 GFLOP/s, 4 a byte, and is 250
+    times too slow. No batch helps, since every token of every text has K and V of its own. An
+    accelerator with a few hundred operations a byte comes closer; it needs a smaller D.
+    """
     read = 2 * G * d * itemsize / bandwidth
     return max(D * itemsize / bandwidth, 4 * D * G * d / peak) / read
 
@@ -50,7 +63,13 @@ def lanes(x, w, n):
 
 
 def bytes_enough(w):
-    """There and back; then the lower halves."""
+    """There and back; then the lower halves.
+
+    Of `exact.layers[0].qkv_proj.values` it says 4: the numbers lie on a grid of 21 bits, and a
+    float32 has 24; it is BLAS that wants float64. `compiled` keeps these very numbers as float32.
+    `short` keeps uint16, the upper halves of float32, so 2 bytes: it is the other model, cut off
+    to bfloat16, whose 8 digits the grid leaves as they are.
+    """
     with np.errstate(over="ignore"):
         single = w.astype(np.float32)
     if (single != w).any():

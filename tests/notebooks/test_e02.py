@@ -28,6 +28,12 @@ def without_gain(model, activations, layer):
     return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5) @ model.weights.lm_head.T
 
 
+def without_epsilon(model, activations, layer):
+    x = activations[f"blocks.{layer}.hook_resid_pre"]
+    length = np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
+    return x / length * model.weights.norm @ model.weights.lm_head.T
+
+
 def one_block_late(model, activations, layer):
     after = {f"blocks.{layer}.hook_resid_pre": activations[f"blocks.{layer}.hook_resid_post"]}
     return s02.read_at(model, after, layer)
@@ -51,6 +57,7 @@ MISTAKES = [
     ("parts", lambda a, n: s02.parts(a, n)[::2], "each block adds twice"),
     ("read_at", without_norm, "was not normalized"),
     ("read_at", without_gain, "the gain of the last norm is missing"),
+    ("read_at", without_epsilon, "epsilon is missing"),
     ("read_at", one_block_late, "after the block"),
     ("keys", lambda x, at, layer: s02.keys(x, np.arange(len(x)), layer), "numbered the rows"),
     ("keys", lambda x, at, layer: s02.keys(x, 0 * at, layer), "not turned by their positions"),

@@ -51,6 +51,11 @@ def by_largest(x, bits):
     return power_above(max(map(abs, x)) * len(x) / 2.0**bits)
 
 
+def without_rounding(x, bits):
+    """The grid on which the sum would fit if no number moved."""
+    return power_above(math.fsum(map(abs, x)) / 2.0**bits)
+
+
 MISTAKES = [
     ("three_numbers", lambda: (1.0, 2.0, 4.0), "both brackets give"),
     ("three_numbers", lambda: (2.0**24, 1.0, 1.0), "larger than 10"),
@@ -65,6 +70,7 @@ MISTAKES = [
     ("kahan", wrong_sign, "the sign of the correction"),
     ("grid", lambda x, bits: math.fsum(map(abs, x)) / 2.0**bits * 1.5, "is no power of two"),
     ("grid", lambda x, bits: power_above(max(map(abs, x)) / 2.0**bits), "more than 2^"),
+    ("grid", without_rounding, "more than 2^"),
     ("grid", by_largest, "times as coarse"),
     ("digest", lambda a: sha(np.asarray(a).astype(np.float64).tobytes()), "you hash float64"),
     ("digest", lambda a: sha(str(a).encode()), "you hash printed digits"),
