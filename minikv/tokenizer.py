@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -52,10 +53,10 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise TokenizerError(f"{path} does not exist; a model folder has a tokenizer.json")
-        try:
+        with _package(f"{path} cannot be used"):
             backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises nothing narrower
-            raise TokenizerError(f"{path} cannot be used: {error}") from None
+            backend.no_truncation()  # settings of a batch in training, which would cut a prompt
+            backend.no_padding()
         settings = _read_json(folder / "tokenizer_config.json")
         special = {key: _content(value) for key, value in settings.items()
                    if key.endswith("_token") and _content(value)}  # fmt: skip
@@ -95,17 +96,22 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise TokenizerError(f"text holds half of a surrogate pair at character {error.start}, "
                                  "expected text that UTF-8 can hold") from None  # fmt: skip
-        return self.backend.encode(text, add_special_tokens=add_special).ids
+        with _package("tokenizer.json cannot encode this text"):
+            return self.backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD.
 
+        An id without a token is no text: models pad their vocabularies, and may choose such an id.
+
         Raises
         ------
         TokenizerError
-            If an id is not a token of this vocabulary.
+            If an id is not a whole number from 0 up.
         """
-        return self.backend.decode([self._checked(token) for token in ids], skip_special)
+        checked = [self._checked(token) for token in ids]
+        with _package("tokenizer.json cannot decode these ids"):
+            return self.backend.decode(checked, skip_special)
 
     def stream(self, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:
         """Pieces of text as their tokens arrive; joined, they are ``decode`` of all the ids."""
@@ -160,7 +166,7 @@ class Tokenizer:
             token = token.__index__()
         except AttributeError:
             raise TokenizerError(f"token id is {token!r:.80}, expected a whole number") from None
-        if not 0 <= token < 2**32 or self.backend.id_to_token(token) is None:
+        if not 0 <= token < 2**32:
             raise TokenizerError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
         return token
 
@@ -212,6 +218,18 @@ class StreamDecoder:
         return self._tokenizer.decode(self._emitted + new, self._skip_special)[len(before) :]
 
 
+@contextlib.contextmanager
+def _package(complaint: str) -> Iterator[None]:
+    """What the package raises as a `TokenizerError`: plain exceptions, and panics of its Rust."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{complaint}: {reason}; fetch the model again") from None
+
+
 def _read_text(path: Path) -> str:
     """A file's text; empty where there is no such file."""
     try:
@@ -241,8 +259,8 @@ def _template(settings: Mapping[str, Any]) -> str | None:
     """The chat template of ``tokenizer_config.json``: a string, or a list of named ones."""
     given = settings.get("chat_template")
     if isinstance(given, list):
-        named = {t.get("name"): t.get("template") for t in given if isinstance(t, dict)}
-        given = named.get("default")
+        named = [entry for entry in given if isinstance(entry, dict)]
+        given = next((x.get("template") for x in named if x.get("name") == "default"), None)
     return given if isinstance(given, str) else None
 
 

@@ -315,7 +315,8 @@ def test_a_template_that_fails_or_reaches_out_is_refused(copy, template):
         with_template(copy, template).apply_chat_template(HELLO)
 
 
-@pytest.mark.parametrize("template", [None, 5, [], [{"name": "other", "template": "x"}]])
+@pytest.mark.parametrize("template", [None, 5, [], [{"name": "other", "template": "x"}],
+                                      [{"name": [1], "template": "x"}]])  # fmt: skip
 def test_a_model_without_a_template_says_so(copy, template):
     with pytest.raises(TokenizerError, match="no chat template"):
         with_template(copy, template).apply_chat_template(HELLO)
@@ -364,7 +365,16 @@ def test_text_that_is_no_text_is_refused(text):
         TOY.encode(text)
 
 
-@pytest.mark.parametrize("token", [-1, 320, 2**32, 2**70, 1.0, "a", None])
+def test_an_id_without_a_token_is_no_text():
+    """A model's vocabulary may be padded beyond its tokenizer's."""
+    ids = TOY.encode("the cat é")
+    at = len(ids) // 2
+    assert TOY.vocab_size == 320
+    assert TOY.decode([*ids[:at], 320, 10**6, *ids[at:]]) == "the cat é"
+    assert "".join(TOY.stream([*ids[:at], 320, *ids[at:]])) == "the cat é"
+
+
+@pytest.mark.parametrize("token", [-1, 2**32, 2**70, 1.0, "a", None])
 def test_ids_outside_the_vocabulary_are_refused(token):
     with pytest.raises(TokenizerError, match="token id"):
         TOY.decode([5, token])
@@ -387,6 +397,42 @@ def test_a_damaged_file_is_named(copy, name, content):
     (copy / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(TokenizerError, match=name):
         Tokenizer.from_folder(copy)
+
+
+def changed(folder: Path, **parts: object) -> Tokenizer:
+    spec = json.loads((folder / "tokenizer.json").read_text()) | parts
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    return Tokenizer.from_folder(folder)
+
+
+def use(folder: Path, part: dict) -> None:
+    tokenizer = changed(folder, **part)
+    tokenizer.decode(tokenizer.encode("h h"))
+
+
+def test_a_stored_truncation_or_padding_does_not_touch_a_prompt(copy):
+    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    pad = {"strategy": {"Fixed": 100}, "direction": "Right", "pad_to_multiple_of": None,
+           "pad_id": 7, "pad_type_id": 0, "pad_token": "x"}  # fmt: skip
+    for part in ({"truncation": cut}, {"padding": pad}):
+        assert changed(copy, **part).encode("hello world") == TOY.encode("hello world")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"a": 0}}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "CAAAAP////////8="}},
+        {"post_processor": {
+            "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+            "single": [{"SpecialToken": {"id": "zz", "type_id": 0}}]}},
+        {"decoder": {"type": "Strip", "content": "h", "start": 99, "stop": 99}},
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_makes_its_package_fail_or_panic_is_refused(copy, part):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot") as caught:
+        use(copy, part)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_tokenizer_is_named(tmp_path):
