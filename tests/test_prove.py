@@ -53,6 +53,7 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
     rows = [line for line in lines if line.endswith("holds    found")]
     assert [line.split()[0] for line in rows] == list(CLAIMS)
     assert lines[-1].startswith("Established on 8 random models and texts (seed 0): T1, T2,")
+    assert "T9 (an inequality), T10, T11 (on 4), D (all inputs" in lines[-1]
     assert "Not established: other weights" in lines[-1]
 
     written = json.loads(told.read_text(encoding="utf-8"))
@@ -75,7 +76,7 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
 def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
     assert main(["prove", "--quick", "--only", "t7,T10"]) == 0
     out = capsys.readouterr().out
-    assert "(seed 0): T7, T10 (" in out
+    assert "(seed 0): T7, T10, each bit for bit unless said. Not" in out
     assert "Not established: T1 (not run), T2 (not run)" in out
     assert "\nT1 " not in out
 

@@ -137,11 +137,15 @@ def _difference(claim: Theorem, case: Case) -> str:
 def conclusion(results: Sequence[Result], on: str) -> str:
     """What the results establish, and what they do not."""
     verdicts = dict.fromkeys(CLAIMS, "not run") | {r.id: r.verdict for r in results}
-    held = ", ".join(id for id, verdict in verdicts.items() if verdict == "holds") or "nothing"
+    most = max((r.examples for r in results), default=0)
+    notes = {"T9": "an inequality", "D": "all inputs of the shapes"}
+    notes |= {r.id: f"on {r.examples}" for r in results if r.examples < most}
+    held = [f"{id} ({notes[id]})" if id in notes else id
+            for id, verdict in verdicts.items() if verdict == "holds"]  # fmt: skip
     rest = [f"{id} ({verdict})" for id, verdict in verdicts.items() if verdict != "holds"]
     rest += ["other weights and texts (for arbitrary ones: proofs/rocq)", "other architectures"]
-    return (f"Established on {on}: {held} (T9 as an inequality, D for all inputs of the shapes, "
-            f"the others bit for bit). Not established: {', '.join(rest)}, float32.")  # fmt: skip
+    found = f"{', '.join(held)}, each bit for bit unless said" if held else "nothing"
+    return f"Established on {on}: {found}. Not established: {', '.join(rest)}, float32."
 
 
 def page(results: Sequence[Result], case: Case, on: str, facts: Mapping[str, Any]) -> str:
