@@ -228,8 +228,9 @@ plt.show()
 
 # %% [markdown]
 # The dashed line is the least that the two ceilings allow. The measured one shows how much of it
-# this BLAS gets with so few rows: sharing the weights pays in full only with larger batches. Each
-# text's own attention, which is not shared, adds its part.
+# this BLAS gets with so few rows. From one text to two it may even rise: BLAS leaves its
+# matrix-vector kernel, and its kernel for matrices is slow with so few. Sharing the weights pays in
+# full only with larger batches. Each text's own attention, which is not shared, adds its part.
 #
 # ## What exactness costs
 #
