@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from .config import ModelConfig
+    from .config import ModelConfig, RopeScaling
 
 
 def is_whole(value: Any, least: int, limit: int) -> bool:
@@ -20,8 +20,45 @@ def is_whole(value: Any, least: int, limit: int) -> bool:
 
 
 def is_positive(value: Any) -> bool:
-    """Whether it is a finite number above 0."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    """Whether it is a number above 0 that a float can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value <= sys.float_info.max
+
+
+def checked(name: str, kind: str, value: Any, limit: int) -> Any:
+    """A field of `ModelConfig`, annotated as `kind`, in that type; or a `ConfigError`."""
+    if kind == "int" and not is_whole(value, 1, limit):
+        raise ConfigError(f"{name} is {value!r:.80}, expected a whole number >= 1")
+    if kind == "bool" and not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r:.80}, expected True or False")
+    if kind == "float" or (kind == "float | None" and value is not None):
+        if not is_positive(value):
+            raise ConfigError(f"{name} is {value!r:.80}, expected a positive number")
+        return float(value)
+    if kind.startswith("tuple"):
+        if not isinstance(value, (int, list, tuple)):
+            raise ConfigError(f"{name} is {value!r:.80}, expected a {kind}")
+        return (value,) if isinstance(value, int) else tuple(value)
+    if kind.startswith("RopeScaling") and type(value).__name__ not in ("RopeScaling", "NoneType"):
+        raise ConfigError(f"{name} is {value!r:.80}, expected a RopeScaling or None")
+    return value
+
+
+def check_scaling(scaling: RopeScaling, limit: int) -> None:
+    """Raise `ConfigError` if a `RopeScaling` is not one number, or four that fit together."""
+    low: Any = scaling.low_freq_factor
+    high: Any = scaling.high_freq_factor
+    length = scaling.original_max_position_embeddings
+    if not is_positive(scaling.factor):
+        raise ConfigError(f"RoPE's factor is {scaling.factor!r:.80}, expected a positive number")
+    if (low, high, length) == (None, None, None):
+        return
+    if not (is_positive(low) and is_positive(high) and is_whole(length, 1, limit)):
+        raise ConfigError(f"RoPE 'llama3': low_freq_factor {low!r:.40}, high_freq_factor "
+                          f"{high!r:.40}, original_max_position_embeddings {length!r:.40}; "
+                          "expected three positive numbers, the last whole")  # fmt: skip
+    if low >= high:
+        raise ConfigError("RoPE 'llama3': low_freq_factor must be below high_freq_factor")
 
 
 def check_ids(ids: Sequence[int] | np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import is_positive, is_whole
+from .checks import check_scaling, checked, is_whole
 from .errors import ConfigError
 
 LIMIT = 2**31  # no dimension of a model that fits in memory comes near it
@@ -35,6 +35,9 @@ class RopeScaling:
     low_freq_factor: float | None = None
     high_freq_factor: float | None = None
     original_max_position_embeddings: int | None = None
+
+    def __post_init__(self) -> None:
+        check_scaling(self, LIMIT)
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,15 @@ class ModelConfig:
         Whether the embedding matrix is also the output matrix.
     bos_token_id : int or None
         Token that starts a text, where the model has one.
-    eos_token_id : tuple of int
-        Tokens that end generation.
+    eos_token_id : int or sequence of int
+        Tokens that end generation; kept as a tuple.
     model_type : {"llama", "mistral", "qwen2", "qwen3", "gemma3_text"}
         The architecture; `family` says what that changes.
     query_pre_attn_scalar : float or None
         Scores are divided by its root; `head_dim` by default.
     sliding_window : int or None
         How many positions, its own included, a token sees in a ``"sliding_attention"`` layer.
-    layer_types : tuple of str
+    layer_types : sequence of str
         ``"full_attention"`` or ``"sliding_attention"`` for each layer; all full where empty.
     rope_local_base_freq : float or None
         RoPE's base in sliding layers, unscaled; the others' base and scaling by default.
@@ -149,14 +152,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and not is_whole(value, 1, LIMIT):
-                raise ConfigError(f"{field.name} is {value!r:.80}, expected a whole number >= 1")
-            if field.type == "float" or (field.type == "float | None" and value is not None):
-                if not is_positive(value):
-                    raise ConfigError(f"{field.name} is {value!r:.80}, expected a positive number")
-                object.__setattr__(self, field.name, float(value))
-        if self.model_type not in FAMILIES:
+            value = checked(field.name, str(field.type), getattr(self, field.name), LIMIT)
+            object.__setattr__(self, field.name, value)
+        if not isinstance(self.model_type, str) or self.model_type not in FAMILIES:
             raise ConfigError(f"model_type is {self.model_type!r:.80}; built: {[*FAMILIES]}")
         if self.layer_types and len(self.layer_types) != self.num_hidden_layers:
             raise ConfigError(f"layer_types names {len(self.layer_types)} layers, "

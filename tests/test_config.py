@@ -121,11 +121,59 @@ def test_what_no_config_json_can_hold_is_told(change, words):
         ({"eos_token_id": 49152}, "49152"),
         ({"eos_token_id": "end"}, "eos_token_id"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"layer_types": ["chunked_attention"] * 30}, "chunked_attention"),
+        ({"layer_types": [FULL] * 7}, "7 layers"),
+        ({"layer_types": "full_attention"}, "expected a list"),
+        ({"model_type": "mistral", "layer_types": [[1]] * 30}, "layer_types holds"),
+        (
+            {
+                "model_type": "gemma3_text",
+                "hidden_act": None,
+                "sliding_window": 4,
+                "layer_types": ["linear_attention"] * 15 + [FULL] * 15,
+            },
+            "linear_attention",
+        ),
+        ({"rope_theta": 10**400}, "rope_theta"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 10**400}}, "factor"),
+        ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 0.5}}, "whole"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(change, words):
     with pytest.raises(ConfigError, match=words):
         ModelConfig.from_dict({**SMOLLM, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layer_types": SLIDING}, "layer_types"),
+        ({"layer_types": 5}, "layer_types"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings"),
+        ({"model_type": []}, "model_type"),
+        ({"eos_token_id": "5"}, "eos_token_id"),
+        ({"query_pre_attn_scalar": 10**400}, "query_pre_attn_scalar"),
+        ({"rope_scaling": {"factor": 2}}, "rope_scaling"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(change, words):
+    with pytest.raises(ConfigError, match=words):
+        tiny_config(**change)
+
+
+def test_a_list_and_a_single_id_are_kept_as_tuples():
+    config = tiny_config(layer_types=[SLIDING] * 2, sliding_window=2, eos_token_id=5)
+    assert (config.layer_types, config.eos_token_id) == ((SLIDING,) * 2, (5,))
+    assert config.window(0) == 2
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(-1.0,), ("8",), (0,), (float("nan"),), (8.0, 1.0), (8.0, 4.0, 1.0, 32), (8.0, 1.0, 4.0, 0.5)],
+)
+def test_rotary_scaling_is_checked_where_it_is_made(numbers):
+    with pytest.raises(ConfigError, match="RoPE"):
+        RopeScaling(*numbers)
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers"])

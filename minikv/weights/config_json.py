@@ -128,6 +128,13 @@ def _layer_types(given: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     layers = given["num_hidden_layers"]
     if not is_whole(layers, 1, 10**6):  # far more than there are; a list is made of it
         raise ConfigError(f"num_hidden_layers is {layers!r:.80}, expected a whole number >= 1")
+    if types is not None and not isinstance(types, (list, tuple)):
+        raise ConfigError(f"layer_types is {types!r:.80}, expected a list")
+    if types is not None and len(types) != layers:
+        raise ConfigError(f"layer_types names {len(types)} layers, num_hidden_layers is {layers}")
+    for given_type in types or ():
+        if given_type not in (SLIDING, FULL):
+            raise ConfigError(f"layer_types holds {given_type!r:.80}, which is not built")
     if window is None or (kind.startswith("qwen") and not given.get("use_sliding_window")):
         return ()
     if types is None:
@@ -140,8 +147,6 @@ def _layer_types(given: Mapping[str, Any], kind: str) -> tuple[str, ...]:
             FULL if i < full_below or (every and (i + 1) % every == 0) else SLIDING
             for i in range(layers)
         ]
-    if not isinstance(types, (list, tuple)):
-        raise ConfigError(f"layer_types is {types!r:.80}, expected a list")
     return tuple(types) if SLIDING in types else ()
 
 
@@ -178,8 +183,6 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         if not is_positive(value):
             raise ConfigError(f"{name} is {value!r:.80}, RoPE {kind!r} takes a positive number")
     if kind == "llama3":
-        if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
-            raise ConfigError("RoPE 'llama3': low_freq_factor must be below high_freq_factor")
         whole = int(numbers["original_max_position_embeddings"])
         numbers["original_max_position_embeddings"] = whole
     return {"rope_theta": theta, "rope_scaling": RopeScaling(**numbers)}
