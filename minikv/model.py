@@ -178,7 +178,11 @@ def build(
     config: ModelConfig, tensors: Mapping[str, np.ndarray],
     arithmetic: str | Arithmetic = "float32", backend: str = "numpy",
 ) -> decoder.Weights:  # fmt: skip
-    """Prepare tensors under Hugging Face's names for an arithmetic on a backend."""
+    """Prepare tensors under Hugging Face's names for an arithmetic on a backend.
+
+    They are rounded to float32 first, but for ``"float64"``: what backends round anew must be one
+    thing, or their bits would differ.
+    """
     arithmetic = get_backend(backend, arithmetic, config.max_position_embeddings)
     xp, family = arithmetic.xp, config.family
     rotary, local = (Rotary(config, arithmetic, sliding) for sliding in (False, True))
@@ -186,14 +190,20 @@ def build(
     # page at the next layer, until one of its size has been freed once (mallopt(3)).
     np.empty(31 << 20, dtype=np.uint8)
 
+    def given(name: str) -> np.ndarray:
+        tensor = np.asarray(tensors[name])
+        with np.errstate(over="ignore"):  # infinity, which is refused where it is read
+            wide = arithmetic.name == "float64"
+            return tensor if wide else tensor.astype(np.float32, copy=False)
+
     def norm(name: str, there: bool = True) -> Any:
         if not there:
             return None
-        weight = xp.asarray(np.asarray(tensors[name + ".weight"]), dtype=arithmetic.wide)
+        weight = xp.asarray(given(name + ".weight"), dtype=arithmetic.wide)
         return weight + family.norm_offset if family.norm_offset else weight
 
     def matrix(at: str, *names: str) -> Any:
-        parts = [tensors[f"{at}{name}.weight"] for name in names]
+        parts = [given(f"{at}{name}.weight") for name in names]
         whole = parts[0].view() if len(parts) == 1 else np.concatenate(parts)
         whole.flags.writeable = len(parts) > 1  # a stack of our own, or the user's matrix
         prepared = arithmetic.weight(whole, at + "+".join(names))
@@ -203,7 +213,7 @@ def build(
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}."
         heads, sandwich = at + "self_attn.", family.sandwich_norms
-        biases = [tensors[f"{heads}{x}_proj.bias"] for x in "qkv"] if family.qkv_bias else []
+        biases = [given(f"{heads}{x}_proj.bias") for x in "qkv"] if family.qkv_bias else []
         return Layer(
             index, config, arithmetic, rotary if config.window(index) is None else local,
             input_layernorm=norm(at + "input_layernorm"),
@@ -227,7 +237,7 @@ def build(
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
     return decoder.Weights(
         config, arithmetic,
-        embed_tokens=xp.asarray(tensors["model.embed_tokens.weight"], dtype=arithmetic.dtype),
+        embed_tokens=xp.asarray(given("model.embed_tokens.weight"), dtype=arithmetic.dtype),
         layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
         norm=norm("model.norm"),
         lm_head=matrix("", head),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import minikv
 from minikv import layers
 from minikv.arithmetic import get_arithmetic
+from minikv.backends import to_numpy
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError, WeightsError
 from minikv.generation import sampler
 
@@ -438,3 +439,20 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
                     assert all(same(g, e[at]) for g, e in zip(got, expected, strict=True))
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
+def test_float64_tensors_are_rounded_to_float32_before_any_backend_rounds_them(backend):
+    """Else 0.5 and a little more of a grid step would be rounded once here and twice there."""
+    if backend != "numpy":
+        pytest.importorskip(backend)
+    config = minikv.tiny_config()
+    tensors = {name: value.astype(np.float64)
+               for name, value in minikv.random_tensors(config, 0).items()}  # fmt: skip
+    tensors["model.embed_tokens.weight"][5, :2] = 1.0, 2.0**-21 + 2.0**-46
+    rounded = {name: value.astype(np.float32) for name, value in tensors.items()}
+    one, other = (
+        to_numpy(minikv.Model(minikv.build(config, stored, "exact", backend)).logits(range(60)))
+        for stored in (tensors, rounded)
+    )
+    assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
