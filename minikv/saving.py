@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,17 +72,19 @@ class Savable:
         from safetensors.numpy import save
 
         path, data = Path(path), save(*self.state())
-        scratch = path.parent / f".{path.name}.{os.getpid()}"
+        scratch = path.parent / f".minikv.{os.getpid()}"
         try:
             with open(scratch, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, path)
-        except OSError as error:
-            raise CacheError(f"cannot save the cache to {path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
+            why = getattr(error, "strerror", None) or error
+            raise CacheError(f"cannot save the cache to {path}: {why}") from None
         finally:
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ValueError):
+                scratch.unlink()
 
     def load(self, path: str | Path) -> None:
         """Read a file written by `save`; raises `CacheError` like `load_state`."""

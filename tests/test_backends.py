@@ -115,16 +115,18 @@ def test_a_cache_on_the_backend_changes_no_bit(chunks, cached):
 
 
 def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
-    """Logits of calls of several lengths, the last after saving, loading and forking the cache."""
+    """Logits of calls of several lengths, the last after saving, loading, forking, cutting off."""
     model = minikv.random_model(minikv.tiny_config(), 3, "exact", backend=backend)
     sized = {"budget": 8} if policy not in ("full", "none") else {}
     ids = [(i * i * 31 + 7 * i) % 97 for i in range(40)]
     cache, rows = model.new_cache(policy, **sized), []
-    for start, stop in ((0, 20), (20, 21), (21, 22), (22, 37), (37, 38)):
+    for start, stop in ((0, 4), (4, 20), (20, 21), (21, 22), (22, 37), (37, 38)):
         rows.append(to_numpy(model.forward([ids[start:stop]], [cache], "all")))
     state, again = cache.state(), model.new_cache(policy, **sized)
     again.load_state(*state)
     rows.append(to_numpy(model.forward([ids[38:]], [again.fork()], "all")))
+    again.truncate(36)
+    rows.append(to_numpy(model.forward([ids[36:]], [again], "all")))
     return np.concatenate(rows), state[1]
 
 

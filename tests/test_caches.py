@@ -744,3 +744,23 @@ def test_reset_forgets_everything(name):
     cache.reset()
     assert (cache.seen, cache.stored, cache.nbytes) == (0, 0, 0)
     assert same(feed(EXACT, cache, TEXT, 9, 1), feed(EXACT, fresh, TEXT, 9, 1))
+
+
+@pytest.mark.parametrize("name", ["under/a file/x", "n" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(name, tmp_path):
+    (tmp_path / "under").mkdir()
+    (tmp_path / "under" / "a file").touch()
+    with pytest.raises(CacheError, match="cannot save the cache to"):
+        EXACT.new_cache().save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["under"]
+
+
+@pytest.mark.parametrize("name", EVICTING)
+def test_a_policy_without_its_budget_says_what_it_needs(name):
+    with pytest.raises(CacheError, match=f"'{name}' needs budget=N"):
+        EXACT.new_cache(name)
+
+
+def test_a_policy_is_a_name():
+    with pytest.raises(CacheError, match=r"cache policy \[\] is unknown; choose from full"):
+        EXACT.new_cache([])

@@ -247,6 +247,7 @@ LIES = {
     "a dtype that does not exist": (changed(FIRST, dtype="F33"), "F33"),
     "a dtype that is a list": (changed(FIRST, dtype=["F32"]), UNREADABLE),
     "float64": (None, "F64"),
+    "unsigned integers, which NumPy would read as text": (changed(FIRST, dtype="U32"), "U32"),
     "a shape larger than its bytes": (changed(FIRST, shape=[7, 5]), UNREADABLE),
     "a shape smaller than its bytes": (changed(FIRST, shape=[6, 4]), UNREADABLE),
     "a shape that overflows 64 bits": (changed(FIRST, shape=[2**33, 2**33]), UNREADABLE),

@@ -38,8 +38,10 @@ def make_cache(policy: str | Cache, weights: Weights, **parameters: Any) -> Cach
     """
     if isinstance(policy, Cache):
         return policy
-    if policy not in POLICIES:
+    if not isinstance(policy, str) or policy not in POLICIES:
         raise CacheError(f"cache policy {policy!r} is unknown; choose from {', '.join(POLICIES)}")
+    if issubclass(POLICIES[policy], Evicting) and "budget" not in parameters:
+        raise CacheError(f"cache policy {policy!r} needs budget=N, how many tokens it keeps")
     try:
         return POLICIES[policy](weights, **parameters)
     except TypeError as error:

@@ -107,7 +107,7 @@ class Evicting(Cache):
         for index, positions in enumerate(self._positions):
             left = int((positions < length).sum(axis=0).min())
             for rows in self._arrays().values():
-                rows[index] = rows[index][:left]
+                rows[index] = rows[index][:left, ...]
 
     def _tensors(self) -> dict[str, np.ndarray]:
         self._whole()

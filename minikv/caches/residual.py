@@ -108,7 +108,7 @@ class Residual(Cache):
             self._rows[index].append(residual)
         ring_k, ring_v = self._k[index], self._v[index]
         if end <= self._capacity and not self._evicted:  # nothing to recompute, no wrap
-            ring_k[self.seen : end], ring_v[self.seen : end] = k, v
+            ring_k[self.seen : end, ...], ring_v[self.seen : end, ...] = k, v
             return np.arange(end), ring_k[:end, ...], ring_v[:end, ...]
 
         all_k, all_v = self._empty(end, *self._row), self._empty(end, *self._row)

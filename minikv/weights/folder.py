@@ -271,7 +271,9 @@ def _open_file(path: Path) -> dict[str, np.ndarray]:
         start = 8 + int.from_bytes(data[:8], "little")
         for name, claim in json.loads(data[8:start]).items():
             if name != "__metadata__":
-                dtype = _STORED.get(claim["dtype"], claim["dtype"])  # numpy refuses the latter
+                if claim["dtype"] not in _STORED:
+                    raise ValueError(f"{name} is {claim['dtype']}")
+                dtype = _STORED[claim["dtype"]]
                 begin = start + claim["data_offsets"][0]
                 stored[name] = np.ndarray(claim["shape"], dtype, data, begin)
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError) as error:
