@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -72,7 +73,7 @@ class Savable:
         from safetensors.numpy import save
 
         path, data = Path(path), save(*self.state())
-        scratch = path.parent / f".minikv.{os.getpid()}"
+        scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
         try:
             with open(scratch, "wb") as file:
                 file.write(data)
