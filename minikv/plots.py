@@ -38,7 +38,7 @@ def frontier(rows: Rows, path: str | Path, title: str) -> None:
     for row in rows:
         name = row["checkpoints"]
         label = f"every {name} layers" if name.isdecimal() else name.replace("every", "every layer")
-        note = f"\n(Gemma 3 4B in the paper: {row['paper']})" if row["paper"] else ""
+        note = f"\n(Gemma 3 4B in the paper:\n{row['paper']})" if row["paper"] else ""
         points.append((label + note, row["bytes"], 1e6 * row["recompute_seconds"]))
     axes = _axes("bytes that the token keeps", "recompute time a token (µs)", title)
     axes.set_xscale("log")
