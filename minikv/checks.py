@@ -27,6 +27,8 @@ def is_positive(value: Any) -> bool:
 
 def checked(name: str, kind: str, value: Any, limit: int) -> Any:
     """A field of `ModelConfig`, annotated as `kind`, in that type; or a `ConfigError`."""
+    from .config import RopeScaling  # which imports this module
+
     if kind == "int" and not is_whole(value, 1, limit):
         raise ConfigError(f"{name} is {value!r:.80}, expected a whole number >= 1")
     if kind == "bool" and not isinstance(value, bool):
@@ -39,7 +41,7 @@ def checked(name: str, kind: str, value: Any, limit: int) -> Any:
         if not isinstance(value, (int, list, tuple)):
             raise ConfigError(f"{name} is {value!r:.80}, expected a {kind}")
         return (value,) if isinstance(value, int) else tuple(value)
-    if kind.startswith("RopeScaling") and type(value).__name__ not in ("RopeScaling", "NoneType"):
+    if kind.startswith("RopeScaling") and not isinstance(value, RopeScaling | None):
         raise ConfigError(f"{name} is {value!r:.80}, expected a RopeScaling or None")
     return value
 

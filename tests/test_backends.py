@@ -203,14 +203,21 @@ def test_what_asks_a_device_is_found():
         model.forward([[1, 2, 3]], [model.new_cache("h2o", budget=8)])
 
 
-def float32_products(backend: str, tokens: int):
-    """Each product of `Float32` beside the same in float64, its n, and the sum of |terms|."""
+def float32_products(backend: str, tokens: int, cut: type = np.float32):
+    """Each product of `Float32` beside the same in float64, and Higham's bound for n terms.
+
+    `cut` is the type that the operands are rounded to beforehand.
+    """
     arithmetic, draw = get_backend(backend, "float32"), np.random.default_rng(tokens)
     heads, groups, length, size = 6, 2, 50, 16  # head h reads the keys of group h // 3
     shapes = (tokens, heads, size), (length, groups, size), (length, groups, size)
     q, k, v = (draw.standard_normal(shape).astype(np.float32) for shape in shapes)
     w, pattern = v.reshape(length, -1), draw.random((heads, tokens, length), np.float32)
-    x, arrays = w[:tokens], arithmetic.xp.asarray
+    x = w[:tokens]
+
+    def arrays(values):
+        return arithmetic.xp.asarray(values.astype(cut).astype(np.float32))
+
     got = (
         arithmetic.linear(arrays(x), arithmetic.weight(w, "w")),
         arithmetic.scores(arrays(q), arrays(k), 0.25),  # a power of two: no rounding of its own
@@ -221,17 +228,23 @@ def float32_products(backend: str, tokens: int):
     for name, operands, result in (("tc,sc->ts", (x, w), got[0]), ("thd,shd->hts", (q, k), got[1]),
                                    ("hts,shd->thd", (pattern, v), got[2])):  # fmt: skip
         n = length if name.startswith("hts") else operands[0].shape[-1]
-        yield to_numpy(result), np.einsum(name, *operands), n, np.einsum(name, *map(abs, operands))
+        gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
+        bound = gamma * np.einsum(name, *map(abs, operands))
+        yield to_numpy(result), np.einsum(name, *operands), bound
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 40])
 def test_float32_products_obey_highams_bound(tokens, name):
     for backend in ("numpy", name):
-        for got, true, n, terms in float32_products(backend, tokens):
-            gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
-            assert got.shape == true.shape
-            assert (abs(got - true) <= gamma * terms).all()
-            assert got.dtype == np.float32
+        for got, true, bound in float32_products(backend, tokens):
+            assert (got.shape, got.dtype) == (true.shape, np.float32)
+            assert (abs(got - true) <= bound).all()
+
+
+def test_operands_of_11_bits_break_highams_bound():
+    # The control: what a GPU's tensor cores would do to float32, if they were let.
+    for got, true, bound in float32_products("numpy", 2, np.float16):
+        assert (abs(got - true) > bound).any()
 
 
 def test_float32_of_another_blas_differs_from_numpys():

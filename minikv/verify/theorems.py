@@ -291,9 +291,10 @@ def bounded_loss(case: Case) -> None:
     for budget in {1, max(1, tokens // 2)}:
         for cache in _evicting(case, budget):
             at, z = _last_at_layer_0(case, cache)
-            kept += [np.isin(np.arange(tokens), head) for head in at.T]
+            seen = [np.isin(np.arange(tokens), group) for group in at.T]
+            kept += seen
             for head, (weights, v) in enumerate(_heads(case, 0)):
-                keep = kept[-at.shape[1] :][head * at.shape[1] // len(z)]
+                keep = seen[head * len(seen) // len(z)]
                 moved = float(np.linalg.norm(z[head] - full[head]))
                 rounding = 4 * (2 * tokens + math.sqrt(v.shape[1]) + 8) * 2.0**-24
                 bound = attention_loss(weights, v, keep)[1] + rounding * _largest(v)
@@ -358,7 +359,7 @@ def _last_at_layer_0(case: Case, cache: Cache) -> tuple[np.ndarray, np.ndarray]:
         seen[name] = value
         return value
 
-    cache.update = watch  # type: ignore[assignment,method-assign]
+    cache.update = watch  # type: ignore[assignment,method-assign]  # of this one cache
     case.decoded(cache, look)
     z = to_numpy(seen["blocks.0.attn.hook_z"], dtype=np.float64)[-1]
     return np.broadcast_to(seen["at"].T, (groups, len(seen["at"]))).T, z
