@@ -95,7 +95,8 @@ def resolved(name: str) -> str:
     code = "import sys; from minikv.weights import resolve; print(resolve(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, name], text=True, capture_output=True)
     if done.returncode:
-        raise SystemExit(f"benchmarks: {done.stderr.strip().splitlines()[-1]}")
+        last = done.stderr.strip().splitlines()[-1]
+        raise SystemExit(f"benchmarks: {last.removeprefix('minikv.errors.FetchError: ')}")
     return done.stdout.strip()
 
 

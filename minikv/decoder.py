@@ -194,15 +194,17 @@ def _stack(
 ) -> tuple[np.ndarray, list[Span]]:
     """Check the sequences and lay their tokens out as rows."""
     config = weights.config
-    if not len(sequences):
-        raise InputError("no sequence given, expected at least one")
+    if not hasattr(sequences, "__len__") or not len(sequences):
+        raise InputError("no sequences given, expected a list of one or more")
     if caches is None:
         caches = [None] * len(sequences)
+    if not hasattr(caches, "__len__"):
+        raise InputError(f"caches is {caches!r:.80}, expected a list with one for each sequence")
     if len(caches) != len(sequences):
         raise InputError(f"{len(caches)} caches for {len(sequences)} sequences, expected one each")
     for cache in caches:
-        if cache is not None and cache.weights is not weights:
-            raise InputError("a cache belongs to another model; make one with model.new_cache()")
+        if cache is not None and getattr(cache, "weights", None) is not weights:
+            raise InputError("a cache is not of this model; make one with model.new_cache()")
     held = [id(cache) for cache in caches if cache is not None]
     if len(set(held)) != len(held):
         raise InputError("one cache is given for two sequences, expected one each")

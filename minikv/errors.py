@@ -4,6 +4,8 @@ Each message is one line that says what was given, what was expected and what to
 The command line prints that line and exits with status 2.
 """
 
+import sys
+
 
 class MinikvError(ValueError):
     """Base of every error that minikv raises on purpose."""
@@ -66,5 +68,5 @@ def require_extra(module: str, extra: str, purpose: str):
         missing = (error.name or module).split(".")[0]  # of those that the module imports, too
         raise MissingExtraError(
             f"{purpose} needs the package {missing!r}, which is not installed: "
-            f'run  pip install "minikv[{extra}]"'
+            f'run  {sys.executable} -m pip install "minikv[{extra}]"'
         ) from error

@@ -41,7 +41,7 @@ def generate(
     temperature : float
         0 takes the most likely token; above 0, logits are divided by it and a token is drawn.
     top_k : int, optional
-        Draw among the k most likely tokens only.
+        Draw among the k most likely tokens only; with a temperature above 0.
     top_p : float, optional
         Draw among the smallest set of most likely tokens whose probabilities reach p
         (Holtzman et al. 2019, arXiv 1904.09751).
@@ -103,6 +103,9 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
         raise InputError(f"top_p is {top_p!r}, expected a number above 0 and at most 1")
     if seed is not None and (not _whole(seed) or seed < 0):
         raise InputError(f"seed is {seed!r}, expected a whole number from 0 up")
+    if temperature == 0 and (top_k, top_p) != (None, None):
+        raise InputError("top_k and top_p are of draws, and temperature 0 takes the likeliest "
+                         "token: give a temperature above 0")  # fmt: skip
     rng = np.random.default_rng(seed)
 
     def choose(logits: np.ndarray) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from .arithmetic import Arithmetic, Array
 from .config import ModelConfig
+from .errors import ArithmeticRangeError
 
 Hook = Callable[[str, Array], Array]
 _QUERY_BLOCK = 32  # queries per attention block: its scores then fit in the processor's cache
@@ -116,6 +117,11 @@ class Rotary:
 
     def _made(self, length: int) -> tuple[Array, Array]:
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
+        if not (largest := angle.max()) <= 2**20:
+            raise ArithmeticRangeError(
+                f"position {length - 1} turns by {largest:g} radians, expected at most 2**20: "
+                "see rope_theta and rope_scaling"
+            )
         xp = self._arithmetic.xp
         angle = xp.asarray(angle.astype(np.float64))
         cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)

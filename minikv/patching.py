@@ -79,6 +79,8 @@ def run_with_hooks(
         shape = getattr(new, "shape", type(new).__name__)
         if shape != value.shape:
             raise InputError(f"hook {name} returned shape {shape}, expected {value.shape}")
+        if weights.arithmetic.xp.isdtype(new.dtype, "complex floating"):
+            raise InputError(f"hook {name} returned {new.dtype}, expected real numbers")
         return weights.arithmetic.xp.astype(new, value.dtype, copy=False)
 
     logits = decoder.forward(weights, [ids], logits="all", hook=apply)

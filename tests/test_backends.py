@@ -114,10 +114,14 @@ def test_a_cache_on_the_backend_changes_no_bit(chunks, cached):
     assert fingerprint(model, expected["ids"], chunks) == expected["fingerprint"]
 
 
+def mixed(step: int, layer: int, position: int) -> str:
+    return ("kv", "residual", "both")[(step + layer + position // 3) % 3]
+
+
 def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
     """Logits of calls of several lengths, the last after saving, loading, forking, cutting off."""
     model = minikv.random_model(minikv.tiny_config(), 3, "exact", backend=backend)
-    sized = {"budget": 8} if policy not in ("full", "none") else {}
+    sized = {"scheduled": {"schedule": mixed}, "full": {}, "none": {}}.get(policy, {"budget": 8})
     ids = [(i * i * 31 + 7 * i) % 97 for i in range(40)]
     cache, rows = model.new_cache(policy, **sized), []
     for start, stop in ((0, 4), (4, 20), (20, 21), (21, 22), (22, 37), (37, 38)):
@@ -130,7 +134,7 @@ def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
     return np.concatenate(rows), state[1]
 
 
-@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "scheduled"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_gives_numpys_bits_and_a_state_that_numpy_can_load(policy, cached):
     got, expected = steps(cached, policy), steps("numpy", policy)
     assert np.array_equal(got[0].view(np.uint32), expected[0].view(np.uint32))

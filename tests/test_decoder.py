@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
-from minikv import layers
+from minikv import RopeScaling, layers
 from minikv.arithmetic import get_arithmetic
 from minikv.backends import to_numpy
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError, WeightsError
@@ -159,6 +159,7 @@ WRONG_HOOKS = [
     ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
     ({"hook_embed": lambda v, n: v[:-1]}, r"returned shape \(23, 24\), expected \(24, 24\)"),
     ({"hook_embed": lambda v, n: np.float32(0)}, r"returned shape \(\), expected"),
+    ({"hook_embed": lambda v, n: v + 1j}, "returned complex64, expected real numbers"),
     ({"hook_embed": lambda v, n: v.tolist()}, r"returned shape list, expected \(24, 24\)"),
 ]
 
@@ -354,11 +355,14 @@ def test_token_ids_may_be_any_whole_numbers():
 def test_wrong_batches_are_named():
     cache, foreign = EXACT.new_cache(), FLOAT64.new_cache()
     wrong = [
-        (lambda: EXACT.forward([]), "no sequence given"),
+        (lambda: EXACT.forward([]), "no sequences given"),
+        (lambda: EXACT.forward(5), "no sequences given"),
+        (lambda: EXACT.forward([[1]], cache), "caches is <.*>, expected a list with one for each"),
+        (lambda: EXACT.forward([[1]], ["full"]), "a cache is not of this model"),
         (lambda: EXACT.forward([[1]], []), "0 caches for 1 sequences"),
         (lambda: EXACT.forward([[1], [2]], [cache]), "1 caches for 2 sequences"),
         (lambda: EXACT.forward([[1], [2]], [cache, cache]), "one cache is given for two"),
-        (lambda: EXACT.forward([[1]], [foreign]), "a cache belongs to another model"),
+        (lambda: EXACT.forward([[1]], [foreign]), "a cache is not of this model"),
         (lambda: EXACT.forward([[1]], logits="first"), "logits is 'first'; choose 'last', 'all'"),
         (lambda: EXACT.logits(TEXT * 6), "144 tokens, expected at most 128"),
     ]
@@ -391,6 +395,8 @@ WRONG_OPTIONS = [
     ({"top_p": 0}, "top_p is 0, expected a number above 0 and at most 1"),
     ({"top_p": 1.1}, "top_p is 1.1"),
     ({"top_p": math.nan}, "top_p is nan"),
+    ({"top_k": 5}, "temperature 0 takes the likeliest token: give a temperature above 0"),
+    ({"top_p": 0.5}, "top_k and top_p are of draws"),
     ({"seed": -1}, "seed is -1, expected a whole number from 0 up"),
     ({"seed": 1.0}, "seed is 1.0"),
     ({"max_new_tokens": -1}, "max_new_tokens is -1, expected a whole number from 0 up"),
@@ -439,6 +445,14 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
                     assert all(same(g, e[at]) for g, e in zip(got, expected, strict=True))
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_an_angle_beyond_the_range_of_sine_and_cosine_is_refused():
+    """A frequency of theta**(-2i/d), or one divided by a factor, can turn too fast."""
+    for stretched in ({"rope_theta": 1e-9}, {"rope_scaling": RopeScaling(1e-9)}):
+        model = minikv.random_model(minikv.tiny_config(**stretched), 0)
+        with pytest.raises(ArithmeticRangeError, match=r"turns by .* radians, expected at most"):
+            model.logits(TEXT)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])

@@ -56,7 +56,8 @@ def write_gguf(
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([3 if index in special else 1 for index in range(len(tokens))])
-    writer.add_token_merges(spec["model"]["merges"])
+    if drop != "merges":
+        writer.add_token_merges(spec["model"]["merges"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
@@ -473,6 +474,7 @@ def test_a_gguf_file_that_cannot_be_used_is_refused(tmp_path):
         with pytest.raises(WeightsError, match="GGUF"):
             gguf.convert(tmp_path / "b.gguf", tmp_path / "out")
     for changes, said in (
+        ({"drop": "merges"}, "lacks 'tokenizer.ggml.merges'"),
         ({"drop": "blk.1.attn_q"}, r"layers\.1\.self_attn\.q_proj"),
         ({"pre": "deepseek-r1-qwen"}, "deepseek-r1-qwen"),
         ({"architecture": "mamba"}, "mamba"),

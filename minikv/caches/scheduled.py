@@ -51,14 +51,14 @@ class Scheduled(Cache):
         index, concat = layer.index, self._xp.concat
         slot, new = self._slots[index], (k, v, residual)
         self._slots[index] = slot = [
-            concat([kept[: self.seen], rows], axis=0) for kept, rows in zip(slot, new, strict=True)
+            concat([kept[: self.seen, ...], rows], axis=0)
+            for kept, rows in zip(slot, new, strict=True)
         ]
-        there = np.ones(len(positions), dtype=bool)
         for has in (self._has_kv, self._has_residual):
-            has[index] = np.concatenate([has[index][: self.seen], there])
+            has[index] = np.append(has[index][: self.seen], np.ones(len(positions), dtype=bool))
         all_k, all_v = self._xp.asarray(slot[0], copy=True), self._xp.asarray(slot[1], copy=True)
         for at in np.flatnonzero(~self._has_kv[index]).tolist():
-            all_k[at : at + 1], all_v[at : at + 1] = self._recomputed(layer, at)
+            all_k[at : at + 1, ...], all_v[at : at + 1, ...] = self._recomputed(layer, at)
         return np.arange(len(self._has_kv[index])), all_k, all_v
 
     def evict(self, layer: Any) -> None:
@@ -69,15 +69,15 @@ class Scheduled(Cache):
             if wanted not in ("kv", "residual", "both"):
                 raise CacheError(f"the schedule says {wanted!r}, expected kv, residual or both")
             if wanted in ("kv", "both") and not has_kv[at]:
-                k[at : at + 1], v[at : at + 1] = self._recomputed(layer, at)
+                k[at : at + 1, ...], v[at : at + 1, ...] = self._recomputed(layer, at)
                 has_kv[at] = True
             if wanted == "kv" and has_residual[at]:
-                has_residual[at], residual[at] = False, np.nan
+                has_residual[at], residual[at, ...] = False, np.nan
             if wanted == "residual" and has_kv[at] and has_residual[at]:
-                has_kv[at], k[at], v[at] = False, np.nan, np.nan
+                has_kv[at], k[at, ...], v[at, ...] = False, np.nan, np.nan
 
     def _recomputed(self, layer: Any, at: int) -> tuple[Any, Any]:
-        rows = self._slots[layer.index][2][at : at + 1]
+        rows = self._slots[layer.index][2][at : at + 1, ...]
         return kv_from_residual(rows, np.array([at]), layer)
 
     def advance(self, tokens: int) -> None:
@@ -98,7 +98,7 @@ class Scheduled(Cache):
         tensors = {"step": np.array([self._step])}
         for index, slot in enumerate(self._slots):
             for name, array in zip(("k", "v", "residual"), slot, strict=True):
-                tensors[f"{name}.{index}"] = to_numpy(array[: self.seen])
+                tensors[f"{name}.{index}"] = to_numpy(array[: self.seen, ...])
             tensors[f"has_kv.{index}"] = self._has_kv[index][: self.seen]
             tensors[f"has_residual.{index}"] = self._has_residual[index][: self.seen]
         return tensors

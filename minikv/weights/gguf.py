@@ -84,6 +84,8 @@ def convert(path: str | Path, folder: str | Path, progress: Progress = silent) -
             progress("dequantising", done, total)
     except MinikvError:
         raise
+    except KeyError as error:
+        raise WeightsError(f"{path} is no usable GGUF file: it lacks {error.args[0]!r}") from error
     except Exception as error:  # the reader trusts its input, so damage shows in any way
         raise WeightsError(f"{path} is no usable GGUF file: {error!r:.200}") from error
     return save_folder(folder, config, tensors, files)
@@ -177,10 +179,10 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
         return fields.get(f"tokenizer.ggml.{key}", default)
 
     architecture, family = fields["general.architecture"], (given("model"), given("pre"))
-    tokens, kinds = given("tokens"), given("token_type")
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if family[0] == "llama" and given("add_space_prefix") is False:
-        merges = _merges(tokens, given("scores"), kinds)
+        merges = _merges(tokens, fields["tokenizer.ggml.scores"], kinds)
         unknown = tokens[given("unknown_token_id", 0)]
         model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
         tokenizer = Tokenizer(model)
@@ -188,7 +190,7 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
         spaces = decoders.Replace("▁", " ")
         tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse()])
     elif family in (("gpt2", "smollm"), ("gpt2", "qwen2")):
-        merges = [tuple(merge.split(" ")) for merge in given("merges")]
+        merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
         tokenizer = Tokenizer(models.BPE(vocabulary, merges))
         in_bytes = words.ByteLevel(add_prefix_space=False, use_regex=family[1] == "smollm")
         split: Any = words.Digits(individual_digits=True)
