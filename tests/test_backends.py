@@ -16,7 +16,7 @@ from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
 from minikv.backends import BACKENDS, get_backend, to_numpy
-from minikv.caches import POLICIES
+from minikv.caches import POLICIES, Cache, Scheduled
 from minikv.cli import main
 from minikv.errors import ArithmeticRangeError, CacheError, InputError, MissingExtraError
 from minikv.fingerprint import fingerprint
@@ -121,12 +121,18 @@ def mixed(step: int, layer: int, position: int) -> str:
 def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
     """Logits of calls of several lengths, the last after saving, loading, forking, cutting off."""
     model = minikv.random_model(minikv.tiny_config(), 3, "exact", backend=backend)
-    sized = {"scheduled": {"schedule": mixed}, "full": {}, "none": {}}.get(policy, {"budget": 8})
+    sized = {"budget": 8} if policy not in ("full", "none") else {}
+
+    def new_cache() -> Cache:
+        if policy == "scheduled":
+            return Scheduled(model.weights, mixed)
+        return model.new_cache(policy, **sized)
+
     ids = [(i * i * 31 + 7 * i) % 97 for i in range(40)]
-    cache, rows = model.new_cache(policy, **sized), []
+    cache, rows = new_cache(), []
     for start, stop in ((0, 4), (4, 20), (20, 21), (21, 22), (22, 37), (37, 38)):
         rows.append(to_numpy(model.forward([ids[start:stop]], [cache], "all")))
-    state, again = cache.state(), model.new_cache(policy, **sized)
+    state, again = cache.state(), new_cache()
     again.load_state(*state)
     rows.append(to_numpy(model.forward([ids[38:]], [again.fork()], "all")))
     again.truncate(36)
@@ -134,7 +140,7 @@ def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
     return np.concatenate(rows), state[1]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, "scheduled"])
 def test_every_policy_gives_numpys_bits_and_a_state_that_numpy_can_load(policy, cached):
     got, expected = steps(cached, policy), steps("numpy", policy)
     assert np.array_equal(got[0].view(np.uint32), expected[0].view(np.uint32))
