@@ -41,9 +41,13 @@ def test_an_operation_that_is_not_known_is_refused():
         certify(config, smuggle=sneaky)
 
 
-def test_control_flow_that_reads_values_is_refused():
+@pytest.mark.parametrize("ask", [
+    bool, lambda value: value[0, 0] != 0.0, lambda value: value[0, 0] == 0.0,
+    lambda value: value > 0.0, lambda value: 1.0 in value, lambda value: np.float32(1) == value,
+])  # fmt: skip
+def test_control_flow_that_reads_values_is_refused(ask):
     def nosy():
-        return lambda name, value: -value if value else value
+        return lambda name, value: -value if ask(value) else value
 
     with pytest.raises(UnknownOperation, match="control flow"):
         certify(minikv.tiny_config(), smuggle=nosy)

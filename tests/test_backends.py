@@ -107,6 +107,20 @@ def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request)
     assert changed == set(activations)
 
 
+def test_only_jax_and_cupy_flush_subnormal_logits(name):
+    config = minikv.tiny_config(tie_word_embeddings=False)
+    tensors = minikv.random_tensors(config, 1)
+    tensors["lm_head.weight"] *= np.float32(2.0**-127)
+    expected, got = (to_numpy(Model(minikv.build(config, tensors, "exact", library)).logits([3]))
+                     for library in ("numpy", name))  # fmt: skip
+    small = (expected != 0) & (abs(expected) < 2.0**-126)
+    assert small.any()
+    assert not small.all()
+    if name in ("jax", "cupy"):
+        expected = np.where(small, np.float32(0), expected)
+    assert np.array_equal(got, expected)
+
+
 @pytest.mark.parametrize("chunks", [1, 7])
 def test_a_cache_on_the_backend_changes_no_bit(chunks, cached):
     expected = json.loads(GOLDEN.read_text(encoding="utf-8"))["tiny"]

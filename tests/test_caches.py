@@ -245,6 +245,17 @@ def test_a_fork_and_its_original_do_not_touch_each_other(name):
     assert same(feed(EXACT, cache, TEXT[9:], 1), feed(EXACT, alone, TEXT[9:], 1))
 
 
+def test_a_fork_of_a_single_key_head_is_a_copy():
+    """With one head, rows of the cache lie side by side, and a view of them would pass as well."""
+    model = minikv.random_model(minikv.tiny_config(num_key_value_heads=1), 0, "exact")
+    cache = model.new_cache()
+    feed(model, cache, TEXT[:10])
+    twin = cache.fork()
+    twin.truncate(3)
+    feed(model, twin, TEXT[15:18])
+    assert same(feed(model, cache, TEXT[10:12]), model.logits(TEXT[:12])[10:])
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_state_is_a_copy(name):
     cache = policy(name)

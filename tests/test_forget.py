@@ -78,6 +78,39 @@ def test_each_checkpoint_keeps_its_reach_and_less_than_a_chunk_more():
                 assert cache.nbytes == whole.nbytes - dropped * bytes_a_row
 
 
+def test_memory_that_nobody_wrote_weighs_nothing(monkeypatch):
+    """Replay begins with rows that nobody reads, and theirs see K and V of what is forgotten."""
+    model, empty = MODELS["all slide"], residual.Residual._empty
+
+    def dirty(self, *shape):
+        return np.full_like(empty(self, *shape), np.nan)
+
+    monkeypatch.setattr(residual.Residual, "_empty", dirty)
+    cache = model.new_cache("residual", budget=2, checkpoints="embedding", forget=True)
+    assert (decoded(model, cache, [30, 1, 1, 8]) == expected(model, 40)).all()
+
+
+def test_truncation_is_right_at_every_length_or_refused():
+    refused = 0
+    for layers, window in ((1, 1), (1, 3), (2, 3)):
+        types = (SLIDING,) * layers
+        config = minikv.tiny_config(model_type="mistral", num_hidden_layers=layers,
+                                    sliding_window=window, layer_types=types)  # fmt: skip
+        model = minikv.random_model(config, 0, "exact")
+        logits = expected(model, 30)
+        for seen in range(8, 24, 3):
+            for length in range(seen + 1):
+                cache = model.new_cache("residual", budget=0, forget=True)
+                decoded(model, cache, [seen])
+                try:
+                    cache.truncate(length)
+                except CacheError:
+                    refused += 1
+                else:
+                    assert (decoded(model, cache, [3]) == logits[length : length + 3]).all()
+    assert refused
+
+
 def test_what_is_all_seen_is_never_forgotten():
     model = MODELS["one sees all"]
     cache = model.new_cache("residual", budget=2, checkpoints="embedding", forget=True)

@@ -9,8 +9,8 @@
 `array_api_strict`    refuses what the standard lacks: a test, not for use     extra `test`
 ====================  =======================================================  ===============
 
-Under ``exact`` all of them give the same bits, but for numbers below 2**-126 on CuPy, which makes
-them 0; see docs/backends.md.
+Under ``exact`` all of them give the same bits, but for numbers below 2**-126 on CuPy and JAX, which
+make them 0; see docs/backends.md.
 """
 
 from __future__ import annotations

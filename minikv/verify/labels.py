@@ -75,8 +75,10 @@ class Labels:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _joined
     __truediv__ = __rtruediv__ = _joined
 
-    def __bool__(self) -> bool:
+    def __bool__(self, other: Any = None) -> bool:
         raise UnknownOperation("control flow depends on a value")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__
 
     def __getattr__(self, name: str) -> Any:
         raise UnknownOperation(f"the array attribute {name!r} is not known to the certificate")
