@@ -33,7 +33,7 @@ def no_hook(name: str, value: Array) -> Array:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """Everything learned: embedding, blocks, final norm, output matrix."""
 
@@ -77,7 +77,8 @@ def forward(
     logits : {"last", "all", "none"}
         For which rows to compute logits: each sequence's last, every one, or none at all.
     hook : callable
-        ``hook(name, value) -> value`` for every activation.
+        ``hook(name, value) -> value`` for every activation. What a residual cache recomputes
+        passes none: with a hook that changes values, it is not the full cache.
 
     Returns
     -------
@@ -97,11 +98,10 @@ def forward(
     x = hook("hook_embed", embed(weights, ids))
     for layer in weights.layers:
         x = block(layer, x, positions, spans, hook)
-    asked = 1 if logits == "last" else 0 if logits == "none" else None
-    rows = [np.arange(span.rows.stop - min(span.new, asked or span.new), span.rows.stop)
-            for span in spans]  # fmt: skip
     out = None
-    if asked != 0:
+    if logits != "none":
+        rows = [np.arange(span.rows.stop - (1 if logits == "last" else span.new), span.rows.stop)
+                for span in spans]  # fmt: skip
         xp = weights.arithmetic.xp
         out = unembed(weights, xp.take(x, xp.asarray(np.concatenate(rows)), axis=0), hook)
     for span in spans:

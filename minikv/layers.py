@@ -22,7 +22,7 @@ Hook = Callable[[str, Array], Array]
 _QUERY_BLOCK = 32  # queries per attention block: its scores then fit in the processor's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """The weights of one block, under Hugging Face's names, and what is needed to use them.
 
@@ -118,10 +118,8 @@ class Rotary:
     def _made(self, length: int) -> tuple[Array, Array]:
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
         if not (largest := angle.max()) <= 2**20:
-            raise ArithmeticRangeError(
-                f"position {length - 1} turns by {largest:g} radians, expected at most 2**20: "
-                "see rope_theta and rope_scaling"
-            )
+            raise ArithmeticRangeError(f"position {length - 1} turns by {largest:g} radians, "
+                                       "expected at most 2**20: see rope_theta")  # fmt: skip
         xp = self._arithmetic.xp
         angle = xp.asarray(angle.astype(np.float64))
         cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)

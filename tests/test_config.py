@@ -134,6 +134,22 @@ def test_what_no_config_json_can_hold_is_told(change, words):
             },
             "linear_attention",
         ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "hidden_act": None,
+                "sliding_window": 4,
+                "rope_parameters": {
+                    FULL: {"rope_type": "default", "rope_theta": 1e6},
+                    SLIDING: {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+                },
+            },
+            "scales sliding layers by 'linear'",
+        ),
+        (
+            {"model_type": "mistral", "sliding_window": None, "layer_types": [SLIDING] * 30},
+            "sliding_window is missing",
+        ),
         ({"rope_theta": 10**400}, "rope_theta"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 10**400}}, "factor"),
         ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 0.5}}, "whole"),

@@ -426,7 +426,7 @@ def test_wrong_models_are_named():
         get_arithmetic("float16")
     tensors = minikv.random_tensors(config, 0)
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = np.nan
-    with pytest.raises(ArithmeticRangeError, match=r"mlp.gate_proj\+up_proj holds NaN"):
+    with pytest.raises(ArithmeticRangeError, match=r"mlp.gate_proj\+up_proj holds nan"):
         minikv.build(config, tensors, "exact")
 
 
@@ -445,6 +445,16 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
                     assert all(same(g, e[at]) for g, e in zip(got, expected, strict=True))
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_what_is_shown_of_a_model_fits_in_a_line():
+    cache = EXACT.new_cache("residual", budget=3)
+    EXACT.forward([TEXT], [cache])
+    assert repr(cache) == "<Residual: 24 tokens seen, 3 kept as K and V>"
+    assert repr(EXACT) == "<Model: made here, llama, 2 layers, 11,664 parameters, exact>"
+    for shown in (EXACT.weights, EXACT.layers[0]):
+        assert len(repr(shown)) < 80
+    assert len({EXACT, FLOAT64, EXACT}) == 2  # and it can be a key
 
 
 def test_an_angle_beyond_the_range_of_sine_and_cosine_is_refused():

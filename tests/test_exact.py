@@ -438,8 +438,21 @@ def test_overflow_of_float32_is_named_and_the_largest_results_are_not_refused():
 def test_weights_that_are_not_finite_are_named(bad):
     matrix = W.copy()
     matrix[-1, -1] = bad
-    with pytest.raises(ArithmeticRangeError, match=r"^lm_head holds NaN or infinity"):
+    with pytest.raises(ArithmeticRangeError, match=r"^lm_head holds (nan|inf), expected less"):
         ARITHMETIC.weight(matrix, "lm_head")
+
+
+def test_weights_that_21_bits_round_beyond_float32_are_refused():
+    """Every backend keeps the rounded weights, and some keep them as float32."""
+    largest = np.float32(2.0**128 - 2.0**104)
+    below = np.nextafter(np.float32(2.0**128 - 2.0**106), np.float32(0))
+    kept = ARITHMETIC.weight(np.array([[below]]), "lm_head").values
+    assert np.isfinite(kept.astype(np.float32)).all()
+    for weight in (largest, -largest, np.nextafter(below, np.float32(np.inf))):
+        with pytest.raises(
+            ArithmeticRangeError, match=r"lm_head holds 3\.4\d*e\+38, expected less"
+        ):
+            ARITHMETIC.weight(np.array([[weight]]), "lm_head")
 
 
 def test_sums_longer_than_the_bound_covers_are_refused():

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
@@ -23,6 +24,7 @@ import minikv
 from minikv.arithmetic import Exact
 from minikv.backends import get_backend
 from minikv.backends import numba as kernels
+from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
 from minikv.layers import attention, gated, rms_norm, rope
 from minikv.model import Model, random_tensors
@@ -122,6 +124,80 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
     for rows in (x, np.repeat(x, 12, axis=0)):
         same(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
+
+
+def in_doubt(rng: np.random.Generator, size: int, dtype: type) -> np.ndarray:
+    """Positive numbers for which sum x (1 + 2**-9) is a power of two, to within a rounding."""
+    x = (rng.random(size) * 2.0 ** rng.integers(-32, -28, size)).astype(dtype)
+    x[0] = 1.5 * rng.random()
+    total = 2.0 ** math.ceil(math.log2(math.fsum(x))) / (1 + 2.0**-9)
+    for at in (1, 2):  # what is missing, and then what that lost in rounding
+        x[at] = 0
+        x[at] = Fraction(total) - sum(map(Fraction, x.tolist()))
+    return x
+
+
+def test_rows_that_attention_cannot_decide_are_left_to_exact():
+    """A query, and weights that `weighted_sum` is given, whose sums orders disagree about."""
+    rng = np.random.default_rng(1)
+    positions = np.array([5]), np.arange(6)
+    for _ in range(300):
+        q = in_doubt(rng, 64, np.float32)[None, None]
+        k, v = (EXACT.settle(rng.standard_normal((6, 1, 64)).astype(np.float32)) for _ in "kv")
+        got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (COMPILED, EXACT))
+        same(got, expected)
+        pattern = in_doubt(rng, 64, np.float64)[None, None]
+        v = EXACT.settle(1 + rng.random((64, 1, 8)).astype(np.float32))
+        same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5, 7])
+def test_weights_of_attention_that_it_cannot_decide_are_left_to_exact(times):
+    """Of 513 equal weights 512 have a value of size 1: times 1 + 2**-9 they add up to 1."""
+    rng = np.random.default_rng(times)
+    keys = 513 * times
+    q, k = np.ones((1, 1, 4), np.float32), np.ones((keys, 1, 4), np.float32)
+    exact, compiled = Exact(4096), get_backend("numba", "exact", 4096)
+    for _ in range(5):
+        v = 1 + rng.random((keys, 1, 4))
+        v[rng.choice(keys, times, replace=False)] = 0
+        v = exact.settle(v.astype(np.float32))
+        positions = np.array([keys - 1]), np.arange(keys)
+        got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (compiled, exact))
+        same(got, expected)
+
+
+def frozen(value: np.ndarray, name: str = "") -> np.ndarray:
+    value = value.copy()
+    value.flags.writeable = False
+    return value
+
+
+@pytest.mark.parametrize("tokens", [3, 12])
+def test_activations_that_cannot_be_written_to_are_read(tokens):
+    """As a donor from a mapped file, or what a cache of another policy returns."""
+
+    class Frozen(Full):
+        def update(self, *given):
+            positions, k, v = super().update(*given)
+            return positions, frozen(k), frozen(v)
+
+    models = [minikv.random_model(minikv.tiny_config(), 0, "exact", backend=name)
+              for name in ("numpy", "numba")]  # fmt: skip
+    ids = list(range(tokens))
+    for name in models[0].run_with_cache(ids)[1]:
+        expected, got = (model.run_with_hooks(ids, {name: frozen}) for model in models)
+        same(got, expected)
+    expected, got = (model.forward([ids], [Frozen(model.weights)]) for model in models)
+    same(got, expected)
+
+
+def test_matrices_that_are_stored_by_columns_are_read():
+    config = minikv.tiny_config()
+    tensors = {name: np.asfortranarray(t) for name, t in random_tensors(config, 0).items()}
+    expected, got = (Model(minikv.build(config, tensors, "exact", name)).logits([1, 2, 3])
+                     for name in ("numpy", "numba"))  # fmt: skip
+    same(got, expected)
 
 
 @given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+import minikv
 from minikv.config import ModelConfig
 from minikv.errors import ConfigError, WeightsError
 from minikv.weights import expected_shapes, load_tensors, save_folder, weights_hash
@@ -117,6 +119,27 @@ def test_float32_is_mapped_and_not_copied(tiny):
         assert not tensor.flags.writeable, name
         with pytest.raises(ValueError, match="read-only"):
             tensor[...] = 0
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="needs madvise")
+@pytest.mark.parametrize("arithmetic", ["float32", "exact"])
+def test_what_was_changed_in_a_private_mapping_is_kept(tmp_path, arithmetic):
+    """A model whose weights are edited in memory, over a file that stays as it is."""
+    config = minikv.tiny_config()
+    tensors = minikv.random_tensors(config, 0)
+    embedding = tensors["model.embed_tokens.weight"]
+    (tmp_path / "embedding").write_bytes(embedding.tobytes())
+    with open(tmp_path / "embedding", "rb") as file:
+        private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    mapped = np.ndarray(embedding.shape, np.float32, buffer=private)
+    mapped[:] = edited = embedding[::-1].copy()
+    expected, got = (
+        minikv.Model(minikv.build(config, {**tensors, "model.embed_tokens.weight": given},
+                                  arithmetic)).logits([1, 2])
+        for given in (edited, mapped)
+    )  # fmt: skip
+    assert (got == expected).all()
+    assert (mapped == edited).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

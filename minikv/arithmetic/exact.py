@@ -24,13 +24,14 @@ from . import elementary
 
 _LONGEST = 2**20  # terms of a sum, over features or over tokens
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_HUGE = 2.0**128 - 2.0**106  # what 21 bits round to 2**128, too large for float32
 _TINY = 2.0**-149  # the smallest positive float32
 _ROUND = 1.5 * 2.0**52
 _ROWS = 512  # of a product at a time, which bounds the memory that float64 operands take
 
 
 def _power_below(y: Any) -> Any:
-    """The largest power of two <= y, elementwise, for finite y >= 0; 0 for 0.
+    """The largest power of two <= y, elementwise, for y from 0 to 2**970; 0 for 0.
 
     Three correctly rounded operations (Rump, Ogita and Oishi, "Accurate floating-point summation
     part I", 2008, algorithm 3.5); no bits are inspected, so every array library can run it.
@@ -132,8 +133,8 @@ class Exact:
         for start in range(0, len(matrix), 256):  # blocks bound the memory of the temporaries
             rows = np.array(matrix[start : start + 256], dtype=np.float64)
             top = np.max(np.abs(rows), axis=1, keepdims=True)
-            if not float(top.max()) <= _FLOAT32_MAX:
-                raise ArithmeticRangeError(f"{name} holds NaN or infinity, expected finite weights")
+            if not float(top.max()) < _HUGE:
+                raise ArithmeticRangeError(f"{name} holds {top.max()}, expected less than {_HUGE}")
             # |w| <= top < 2 * power, so |w_int| <= 2**weight_bits
             grid = _power_below(top) * 2.0 ** (1 - self.weight_bits)
             values[start : start + 256] = _round(rows, grid * _ROUND)

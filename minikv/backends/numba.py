@@ -347,8 +347,8 @@ event.unregister("numba:compile", _announce)
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """``(..., K) -> (rows, K)``, contiguous: what most kernels take."""
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    """``(..., K) -> (rows, K)``, contiguous, writable: what most kernels are compiled for."""
+    return (x if x.flags.carray else np.array(x, order="C")).reshape(-1, x.shape[-1])
 
 
 def _halved(w: np.ndarray) -> bool:
@@ -382,7 +382,7 @@ class NumbaExact(Exact):
                 shifts[start : start + 256] = _power_below(top) * finest * _ROUND
             return Shared(values, largest, name, shifts)
         values, largest = matrix, 0.0  # in place where that may be: nothing is held twice
-        if tied or not (matrix.flags.writeable and matrix.dtype == np.float32):
+        if tied or not (matrix.flags.carray and matrix.dtype == np.float32):
             values = np.empty(matrix.shape, dtype=np.float32)
         for start in range(0, len(matrix), 256):
             part = super().weight(matrix[start : start + 256], name)
@@ -396,7 +396,7 @@ class NumbaExact(Exact):
         if len(x) > _ROWS or x.dtype != np.float32:
             return super().linear(x, weight)
         out = np.empty((len(x), len(weight.values)), dtype=np.float32)
-        bits, x = self.significand - self.weight_bits, np.ascontiguousarray(x)
+        bits, x = self.significand - self.weight_bits, _rows(x)
         if len(x) > _FEW:
             if not _round_rows(x, bits, weight.largest, rows := np.empty(x.shape)):
                 return super().linear(x, weight)
@@ -426,7 +426,7 @@ class NumbaExact(Exact):
 
     def settle(self, x: Any) -> Any:
         out = np.empty(x.shape, dtype=np.float32)
-        _settle(_rows(x), 2.0 ** (1 - self.kv_bits), out.reshape(-1, x.shape[-1]))
+        _settle(_rows(x), 2.0 ** (1 - self.kv_bits), _rows(out))
         return out
 
     def softmax(self, scores: Any) -> Any:
@@ -440,7 +440,7 @@ class NumbaExact(Exact):
     def weighted_sum(self, pattern: Any, v: Any) -> Any:
         (heads, tokens, length), v = pattern.shape, self.values(v)
         groups, head_dim = v.rows.shape[1:]
-        given = np.ascontiguousarray(pattern, np.float64).reshape(groups, -1, length)
+        given = np.require(pattern, np.float64, ("C", "W")).reshape(groups, -1, length)
         powers = np.ascontiguousarray(v.powers[..., 0].T)
         placed, z = np.empty(given.shape), np.empty((tokens, heads, head_dim), np.float32)
         if not _place(given, powers, self.significand - self.kv_bits, placed):
@@ -453,13 +453,12 @@ class NumbaExact(Exact):
 
     def rms_norm(self, x: Any, weight: np.ndarray, eps: float) -> Any:
         out = np.empty(x.shape, dtype=np.float32)
-        finest = 2.0 ** (self.significand - 85)
-        _rms_norm(_rows(x), weight, eps, finest, out.reshape(-1, x.shape[-1]))
+        _rms_norm(_rows(x), weight, eps, 2.0 ** (self.significand - 85), _rows(out))
         return out
 
     def rope(self, x: Any, cos: np.ndarray, sin: np.ndarray) -> Any:
         out = np.empty(x.shape, dtype=np.float32)
-        _rope(np.ascontiguousarray(x), cos, sin, out)
+        _rope(x if x.flags.carray else np.array(x, order="C"), cos, sin, out)
         return out
 
     def gated(self, gate: Any, up: Any, activation: str) -> Any:
@@ -482,6 +481,7 @@ class NumbaExact(Exact):
         k, v, first, last = k[seen], v[seen], first - seen.start, last - seen.start
         # the numbers of a row side by side, and rows that do not overlap
         packed = k.strides[2] == v.strides[2] == 4 <= min(k.strides[0], v.strides[0]) / q.shape[2]
+        packed &= q.flags.writeable and k.flags.writeable and v.flags.writeable  # as compiled
         if not packed or (last - first).max() > self.context:
             return None
         out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND

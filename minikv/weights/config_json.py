@@ -135,6 +135,8 @@ def _layer_types(given: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     for given_type in types or ():
         if given_type not in (SLIDING, FULL):
             raise ConfigError(f"layer_types holds {given_type!r:.80}, which is not built")
+    if window is None and SLIDING in (types or ()):
+        raise ConfigError("layer_types holds 'sliding_attention', but sliding_window is missing")
     if window is None or (kind.startswith("qwen") and not given.get("use_sliding_window")):
         return ()
     if types is None:
@@ -154,7 +156,11 @@ def _local_base(given: Mapping[str, Any]) -> Any:
     """Gemma 3's base for sliding layers, from either spelling."""
     parts = given.get("rope_parameters")
     local = parts.get(SLIDING) if isinstance(parts, Mapping) else None
-    found = local.get("rope_theta") if isinstance(local, Mapping) else None
+    local = local if isinstance(local, Mapping) else {}
+    if (scaling := local.get("rope_type", "default")) != "default":
+        raise ConfigError(f"rope_parameters scales sliding layers by {scaling!r:.80}, which is not "
+                          "built")  # fmt: skip
+    found = local.get("rope_theta")
     return given.get("rope_local_base_freq", 10000.0 if found is None else found)
 
 

@@ -329,6 +329,8 @@ def _check_finite(name: str, stored: np.ndarray) -> None:
 def release(tensors: Iterable[np.ndarray]) -> None:
     """Let the system take back the pages of mapped tensors; reading them again maps them anew."""
     for tensor in tensors:
+        if tensor.flags.writeable:  # what was changed in a private mapping would be lost
+            continue
         if isinstance(tensor.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             tensor.base.madvise(mmap.MADV_DONTNEED)
 
