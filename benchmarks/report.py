@@ -33,10 +33,11 @@ def render_peers(result: Mapping[str, Any]) -> str:
         table.append([r["measure"], r["contender"], r["value"], r["against"], f"{r['ratio']:.2f}",
                       spread, target, r["verdict"]])  # fmt: skip
     verdicts = [r["verdict"] for r in result["ratios"] if r["verdict"]]
-    met = f"{verdicts.count('met')} of {len(verdicts)} targets met; a ratio below 1 means faster"
+    met = (f"{verdicts.count('met')} of {len(verdicts)} targets met, by the median of the rounds' "
+           "ratios;\nbelow 1: faster or smaller.")  # fmt: skip
     return "\n\n".join(
         [head(result), "## Contenders", "Tokens a second unless a heading says otherwise.",
-         columns(peers.speeds(result)), "## Ratios", f"{met} or smaller.", columns(table)]
+         columns(peers.speeds(result)), "## Ratios", met, columns(table)]
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
+smartquotes = False  # it makes one dash of two, also in commands
 default_role = "code"  # `name` in a docstring
 
 

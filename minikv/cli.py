@@ -78,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args, extra = _parser().parse_known_args(argv)
             if extra:
-                name = args.run.__name__.lstrip("_")
-                raise InputError(f"{' '.join(extra)}: not known here; see  minikv {name} --help")
+                name, said = args.run.__name__.lstrip("_"), f"{' '.join(extra)}: not known here"
+                if name == "generate" and not said.startswith("-"):
+                    said += " (a text of several words needs quotes)"
+                raise InputError(f"{said}; see  minikv {name} --help")
             code = args.run(args) or 0
         except SystemExit as end:  # --help and --version
             code = int(end.code or 0)

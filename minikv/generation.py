@@ -16,7 +16,7 @@ from .errors import ArithmeticRangeError, InputError
 
 def generate(
     weights: decoder.Weights,
-    ids: Sequence[int],
+    ids: Sequence[int] | np.ndarray,
     max_new_tokens: int,
     cache: Cache,
     temperature: float = 0.0,

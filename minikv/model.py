@@ -21,7 +21,7 @@ from .tokenizer import Tokenizer
 from .weights import expected_shapes, load_tensors, release, resolve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A decoder with its weights; made by `load` or `random_model`.
 
@@ -37,6 +37,11 @@ class Model:
     weights: decoder.Weights
     tokenizer: Tokenizer | None = None
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        config, name = self.config, self.folder.name if self.folder else "made here"
+        return (f"<Model: {name}, {config.model_type}, {config.num_hidden_layers} layers, "
+                f"{config.num_parameters:,} parameters, {self.arithmetic.name}>")  # fmt: skip
 
     @property
     def config(self) -> ModelConfig:
@@ -54,16 +59,26 @@ class Model:
         return self.weights.layers
 
     def new_cache(self, policy: str = "full", **parameters: Any) -> Cache:
-        """An empty cache for one sequence, by policy name; see `minikv.caches`."""
+        """An empty cache for one sequence.
+
+        Parameters
+        ----------
+        policy : str
+            ``"full"``, ``"none"``, ``"residual"``, or one that evicts: ``"window"``,
+            ``"streaming_llm"``, ``"h2o"``, ``"snapkv"``, ``"tova"``.
+        **parameters
+            Of the policy: ``budget``, the tokens whose K and V are kept, for all but the first two;
+            the others in the class's docstring, as ``help(minikv.caches.Residual)``.
+        """
         return make_cache(policy, self.weights, **parameters)
 
-    def logits(self, ids: Sequence[int]) -> Array:
+    def logits(self, ids: Sequence[int] | np.ndarray) -> Array:
         """Logits at every position of one text, ``(tokens, vocab)``, in ``arithmetic.dtype``."""
         return decoder.forward(self.weights, [ids], logits="all")
 
     def forward(
         self,
-        sequences: Sequence[Sequence[int]],
+        sequences: Sequence[Sequence[int] | np.ndarray],
         caches: Sequence[Cache | None] | None = None,
         logits: str = "last",
         hook: decoder.Hook = decoder.no_hook,
@@ -73,7 +88,7 @@ class Model:
 
     def generate(
         self,
-        ids: Sequence[int],
+        ids: Sequence[int] | np.ndarray,
         max_new_tokens: int = 128,
         cache: str | Cache = "full",
         temperature: float = 0.0,
@@ -82,17 +97,22 @@ class Model:
         seed: int | None = None,
         stop: Iterable[int] | None = None,
     ) -> Iterator[int]:
-        """Continue `ids`, one token id at a time; see `minikv.generation.generate`."""
+        """Continue `ids`, one token id at a time; the parameters of `minikv.generation.generate`.
+
+        `cache` is one made by `new_cache`, or the name of a policy.
+        """
         return generation.generate(
             self.weights, ids, max_new_tokens, make_cache(cache, self.weights),
             temperature, top_k, top_p, seed, stop,
         )  # fmt: skip
 
-    def run_with_cache(self, ids: Sequence[int]) -> tuple[Array, dict[str, Array]]:
+    def run_with_cache(self, ids: Sequence[int] | np.ndarray) -> tuple[Array, dict[str, Array]]:
         """Logits of every position, and every activation by its TransformerLens name."""
         return patching.run_with_cache(self.weights, ids)
 
-    def run_with_hooks(self, ids: Sequence[int], hooks: Mapping[str, Callable]) -> Array:
+    def run_with_hooks(
+        self, ids: Sequence[int] | np.ndarray, hooks: Mapping[str, Callable]
+    ) -> Array:
         """Logits of every position, with ``hooks[name](value, name)`` applied on the way."""
         return patching.run_with_hooks(self.weights, ids, hooks)
 
@@ -111,6 +131,10 @@ def load(
         How sums are taken.
     backend : str
         Who computes; see `minikv.backends`.
+
+    Returns
+    -------
+    Model
 
     Raises
     ------

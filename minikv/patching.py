@@ -27,7 +27,9 @@ from .backends import to_numpy
 from .errors import InputError
 
 
-def run_with_cache(weights: decoder.Weights, ids: Sequence[int]) -> tuple[Array, dict[str, Array]]:
+def run_with_cache(
+    weights: decoder.Weights, ids: Sequence[int] | np.ndarray
+) -> tuple[Array, dict[str, Array]]:
     """One pass that keeps every activation.
 
     Returns
@@ -46,7 +48,7 @@ def run_with_cache(weights: decoder.Weights, ids: Sequence[int]) -> tuple[Array,
 
 
 def run_with_hooks(
-    weights: decoder.Weights, ids: Sequence[int], hooks: Mapping[str, Callable]
+    weights: decoder.Weights, ids: Sequence[int] | np.ndarray, hooks: Mapping[str, Callable]
 ) -> Array:
     """One pass with ``hooks[name](value, name)`` applied to the activations named.
 

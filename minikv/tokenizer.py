@@ -16,7 +16,7 @@ import tokenizers
 from .errors import TokenizerError, require_extra
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tokenizer:
     """A model's vocabulary, special tokens and chat template; made by `from_folder`.
 
@@ -36,6 +36,9 @@ class Tokenizer:
     special_tokens: Mapping[str, str]
     eos_ids: tuple[int, ...]
     chat_template: str | None
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer: {self.backend.get_vocab_size():,} tokens>"
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:

@@ -199,9 +199,9 @@ print("integers:", len(orders), "result in 1000 orders")
 print("the absolute values add up to 2^53 at most:", bool(np.abs(integers).sum() <= 2.0**53))
 
 # %% [markdown]
-# **Theorem T7 (order).** If every term $t_i$ is a multiple of $g = 2^e$ and
-# $\sum_i |t_i| \le 2^{53} g$, then additions in binary64, in any order and with any brackets, give
-# $\sum_i t_i$ exactly.
+# **Theorem T7 (order).** If every term $t_i$ is a multiple of $g = 2^e$, where
+# $-1074 \le e \le 970$, and $\sum_i |t_i| \le 2^{53} g$, then additions in binary64, in any order
+# and with any brackets, give $\sum_i t_i$ exactly.
 #
 # *Proof.* A partial sum is a sum of some of the terms, so it is $kg$ with an integer $k$ of at
 # most $2^{53}$ in size. That number is a float64, and rounding a number that is representable

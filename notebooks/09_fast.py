@@ -107,9 +107,9 @@ weights = work(config, 1, 0, 4)[1] - config.kv_bytes_per_token()
 print(f"{weights // config.kv_bytes_per_token():,} tokens")
 
 # %% [markdown]
-# Below that, which here is always, since this model's context ends at 8,192, a smaller cache cannot
-# make it decode much faster: most bytes are weights. (With large batches it is otherwise: weights
-# are shared among texts, caches are not.)
+# Far below that most bytes are weights, and a smaller cache cannot make it decode much faster. At
+# the end of this model's context, 8,192 tokens, it can; and so it can with large batches, where
+# weights are shared among texts and caches are not.
 #
 # ## Two ceilings of this machine
 #

@@ -445,6 +445,7 @@ def test_a_damaged_model_is_refused_in_one_line(name, refused, folder):
         (["--temperature", "warm"], "--temperature"),
         (["--top-k", "0"], "top_k is 0"),
         (["--top-k", "2.5"], "--top-k"),
+        (["--top-k", "5"], "give a temperature above 0"),
         (["--top-p", "0"], "top_p is 0.0"),
         (["--top-p", "1.5"], "top_p is 1.5"),
         (["--seed", "-3"], "seed is -3"),
@@ -452,6 +453,7 @@ def test_a_damaged_model_is_refused_in_one_line(name, refused, folder):
         (["--arithmetic", "float8"], "float8"),
         (["--nonsense"], "--nonsense: not known here; see  minikv "),
         (["--raw", "--chat"], "--raw"),
+        (["there", "--raw"], "there: not known here (a text of several words needs quotes); see"),
     ],
 )
 def test_a_wrong_parameter_is_refused_in_one_line(flags, said, refused, tiny):

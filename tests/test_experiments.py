@@ -424,6 +424,8 @@ def test_shapes_need_no_model(name, capsys):
         ["compare", "--plot", "picture.txt"],
         ["memory", "--shape", "gpt-5"],
         ["memory", "--turns", "21"],
+        ["memory", "--budgets", "8"],
+        ["memory", "--shape", "gemma-3-4b", "--settings", "full"],
         ["memory", "--settings", "window@-1"],
         ["frontier", "--evicted", "100000"],
         ["latency", "--plot", "no/such/folder.png"],

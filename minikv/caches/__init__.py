@@ -45,7 +45,8 @@ def make_cache(policy: str | Cache, weights: Weights, **parameters: Any) -> Cach
     try:
         return POLICIES[policy](weights, **parameters)
     except TypeError as error:
-        raise CacheError(f"cache policy {policy!r}: {error}") from None
+        where = f"see help(minikv.caches.{POLICIES[policy].__name__})"
+        raise CacheError(f"cache policy {policy!r}: {error}; {where}") from None
 
 
 __all__ = [

@@ -46,6 +46,9 @@ class Cache(Savable):
         self._itemsize = 8 if weights.arithmetic.name == "float64" else 4
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.seen} tokens seen, {self.stored} kept as K and V>"
+
     def reset(self) -> None:
         """Forget everything."""
         self.seen = 0

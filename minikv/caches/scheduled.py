@@ -49,10 +49,9 @@ class Scheduled(Cache):
 
     def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
         index, concat = layer.index, self._xp.concat
-        slot, new = self._slots[index], (k, v, residual)
         self._slots[index] = slot = [
             concat([kept[: self.seen, ...], rows], axis=0)
-            for kept, rows in zip(slot, new, strict=True)
+            for kept, rows in zip(self._slots[index], (k, v, residual), strict=True)
         ]
         for has in (self._has_kv, self._has_residual):
             has[index] = np.append(has[index][: self.seen], np.ones(len(positions), dtype=bool))

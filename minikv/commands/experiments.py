@@ -111,6 +111,8 @@ def _memory(args: argparse.Namespace) -> None:
     from ..experiments import memory, policy_cache, read_conversation
 
     figures: dict[str, Any] = {}
+    if args.settings if args.shape else args.budgets:
+        raise InputError("--shape goes with --budgets, and a conversation with --settings")
     if args.shape:
         rows, note = memory.accounting(args.shape, args.budgets)
         _check_plot(args)

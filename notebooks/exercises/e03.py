@@ -42,6 +42,11 @@ def check_is_safe(is_safe: Callable[[list[int], list[int]], bool]) -> None:
     def said(pairs: list[tuple[int, int]]) -> bool:
         return bool(is_safe([x for x, _ in pairs], [w for _, w in pairs]))
 
+    require(
+        not said([(2**26, 2**27), (1, 1)]),
+        "x = [2^26, 1], w = [2^27, 1]: the absolute products add up to 2^53 + 1, more than 2^53; "
+        "do you round them, or their sum, before you compare?",
+    )
     powers = st.sampled_from([2**k for k in (0, 20, 25, 26, 27, 32)])
     numbers = st.builds(lambda p, s: p * s, powers, st.sampled_from([1, -1]))
     pairs = smallest(

@@ -63,6 +63,8 @@ MISTAKES = [
     ("is_safe", lambda x, w: abs(sum(a * b for a, b in zip(x, w, strict=True))) <= 2**53,
      "cancel in the end"),
     ("is_safe", in_int64, "overflow an int64"),
+    ("is_safe", lambda x, w: math.fsum(abs(a * b) for a, b in zip(x, w, strict=True)) <= 2**53,
+     "do you round them"),
     ("is_safe", lambda x, w: max(map(abs, x)) * max(map(abs, w)) * len(x) <= 2**53,
      "refuse more than you must"),
     ("kahan", lambda terms: float(np.cumsum(terms)[-1]), "never came back"),
