@@ -71,7 +71,7 @@ def slopes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, points in by_name.items():
             longest = max((n for n, _ in points), default=0)
             slope = exponent([point for point in points if point[0] * FITTED >= longest])
-            verdict = "linear or less" if slope <= LARGEST else "FASTER"
+            verdict = "linear or less" if slope <= LARGEST else "above linear"
             verdict = "too little to fit" if math.isnan(slope) else verdict
             table.append({"measure": measure, "contender": name, "slope": slope,
                           "verdict": verdict})  # fmt: skip
