@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 def is_whole(value: Any, least: int, limit: int) -> bool:
-    """Whether it is an int from `least` to below `limit`; True and False are not."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < limit
+    """Whether it is a whole number from `least` to below `limit`; True and False are not."""
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and least <= value < limit
+    )
 
 
 def is_positive(value: Any) -> bool:
@@ -31,6 +35,8 @@ def checked(name: str, kind: str, value: Any, limit: int) -> Any:
 
     if kind == "int" and not is_whole(value, 1, limit):
         raise ConfigError(f"{name} is {value!r:.80}, expected a whole number >= 1")
+    if kind == "int":
+        return int(value)
     if kind == "bool" and not isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r:.80}, expected True or False")
     if kind == "float" or (kind == "float | None" and value is not None):

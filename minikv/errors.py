@@ -5,6 +5,7 @@ The command line prints that line and exits with status 2.
 """
 
 import sys
+from typing import Any
 
 
 class MinikvError(ValueError):
@@ -43,7 +44,7 @@ class MissingExtraError(MinikvError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 
 
-def require_extra(module: str, extra: str, purpose: str):
+def require_extra(module: str, extra: str, purpose: str) -> Any:
     """Import an optional module, or say which extra brings it.
 
     Parameters

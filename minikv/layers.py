@@ -161,7 +161,7 @@ def attention(
     q : (T, H, d)
     k, v : (S, G, d)
     query_positions : (T,) int, ascending
-    key_positions : (S,) int, ascending, or (S, G) where heads hold different tokens, each so
+    key_positions : (S,) int, or (S, G) where heads hold different tokens; ascending over S
         A query sees the keys at positions up to its own.
     scale : float
         Of the scores; usually ``1 / sqrt(d)``.

@@ -39,7 +39,7 @@ class Model:
     folder: Path | None = None
 
     def __repr__(self) -> str:
-        config, name = self.config, self.folder.name if self.folder else "made here"
+        config, name = self.config, self.folder.resolve().name if self.folder else "made here"
         return (f"<Model: {name}, {config.model_type}, {config.num_hidden_layers} layers, "
                 f"{config.num_parameters:,} parameters, {self.arithmetic.name}>")  # fmt: skip
 
@@ -180,8 +180,8 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
     multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose
     stream NumPy guarantees, by operations that round correctly: no platform changes them.
     """
-    if isinstance(seed, (int, np.integer)) and seed < 0:
-        raise InputError(f"seed is {seed}, expected a whole number from 0 up")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}, expected a whole number from 0 up")
     bits = np.random.PCG64(seed)
     tensors = {}
     for name, shape in expected_shapes(config).items():
@@ -255,7 +255,7 @@ def build(
             post_feedforward_layernorm=norm(at + "post_feedforward_layernorm", sandwich),
         )  # fmt: skip
 
-    missing = [name for name in expected_shapes(config) if name not in tensors]
+    missing = sorted(expected_shapes(config).keys() - {*tensors})  # `in` might make the tensor
     if missing:
         raise WeightsError(f"the tensor {missing[0]} is missing")
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"

@@ -1,5 +1,7 @@
 """Looking at activations and replacing them, in TransformerLens's names.
 
+``hook_normalized`` is what the block reads, after the norm's weight; TransformerLens's is before.
+
 The names of block l, in the order in which they are computed::
 
     hook_embed                          blocks.l.attn.hook_pattern       (H, T, S)

@@ -75,6 +75,8 @@ class Savable:
         path, data = Path(path), save(*self.state())
         scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("it is no plain file")  # a device or a pipe would be replaced
             with open(scratch, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -92,6 +94,8 @@ class Savable:
         from safetensors import SafetensorError, safe_open
 
         try:
+            if not os.path.isfile(path):  # a pipe would be waited for
+                raise ValueError("there is no such file")
             with safe_open(str(path), framework="numpy") as file:
                 metadata, names = file.metadata() or {}, file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}

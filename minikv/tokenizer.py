@@ -157,8 +157,8 @@ class Tokenizer:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-        given = {**self.special_tokens, "messages": list(messages),
-                 "add_generation_prompt": add_generation_prompt}  # fmt: skip
+        given = {**self.special_tokens, "messages": list(messages), "tools": None,
+                 "documents": None, "add_generation_prompt": add_generation_prompt}  # fmt: skip
         try:
             return environment.from_string(self.chat_template).render(given)
         except Exception as error:  # templates run code: types, arithmetic, anything may fail

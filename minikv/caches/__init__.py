@@ -36,7 +36,7 @@ def make_cache(policy: str | Cache, weights: Weights, **parameters: Any) -> Cach
     >>> make_cache("residual", model.weights, budget=8).nbytes
     0
     """
-    if isinstance(policy, Cache):
+    if isinstance(policy, Cache) and not parameters:
         return policy
     if not isinstance(policy, str) or policy not in POLICIES:
         raise CacheError(f"cache policy {policy!r} is unknown; choose from {', '.join(POLICIES)}")

@@ -52,7 +52,7 @@ class Evicting(Cache):
         raise NotImplementedError
 
     def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._whole()
+        self._check_intact()
         return super().begin(ids)
 
     def advance(self, tokens: int) -> None:
@@ -62,7 +62,7 @@ class Evicting(Cache):
     def _arrays(self) -> dict[str, list[Any]]:
         return {"positions": self._positions, "scores": self._scores, "k": self._k, "v": self._v}
 
-    def _whole(self) -> None:
+    def _check_intact(self) -> None:
         if self._open:
             raise CacheError(
                 f"a call on this {self.policy} cache was interrupted and may have dropped rows; "
@@ -103,14 +103,14 @@ class Evicting(Cache):
         return sum(self._kv_bytes(len(positions)) for positions in self._positions)
 
     def _truncate(self, length: int) -> None:
-        self._whole()
+        self._check_intact()
         for index, positions in enumerate(self._positions):
             left = int((positions < length).sum(axis=0).min())
             for rows in self._arrays().values():
                 rows[index] = rows[index][:left, ...]
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        self._whole()
+        self._check_intact()
         return {f"{name}.{index}": to_numpy(rows) for name, layers in self._arrays().items()
                 for index, rows in enumerate(layers)}  # fmt: skip
 

@@ -46,6 +46,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 def read(path: Path) -> ModelConfig:
     """The configuration in a file; errors name it."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no plain file")  # a pipe would be waited for
         return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(

@@ -30,6 +30,7 @@ from .progress import Progress, show
 DEFAULT = "smollm2-135m-instruct"
 """The model of the quick start: it needs no account."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what no network can cure
 _MANIFEST = "minikv-manifest.json"
 _HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
               "special_tokens_map.json", "chat_template.jinja", "LICENSE",
@@ -194,8 +195,8 @@ def fetch(name: str, progress: Progress = show) -> Path:
     ------
     FetchError
         If the name is unknown, the network or disk fails, or a checksum does not match. Nothing
-        is left behind but, after a lost connection or Ctrl-C, a hidden folder from which the
-        next fetch goes on.
+        is left behind but an empty lock file and, after a lost connection or Ctrl-C, a hidden
+        folder from which the next fetch goes on.
     MissingExtraError
         If a package of the extra ``fetch`` is not installed.
     """
@@ -349,7 +350,7 @@ def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]
             known.repository, revision=info.sha, local_dir=built, allow_patterns=_HUB_FILES
         )
     except Exception as error:  # the hub's client raises its HTTP library's errors as well
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if getattr(error, "errno", None) in _DISK:
             raise
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
             raise FetchError(f"{known.repository} is gated: accept its licence on its page of the "

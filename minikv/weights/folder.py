@@ -203,7 +203,7 @@ def save_folder(
         # safetensors writes its file for its owner alone; the others follow the umask
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         os.rename(partial, folder)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: no name, no text
         raise WeightsError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
