@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 def is_whole(value: Any, least: int, limit: int) -> bool:
     """Whether it is a whole number from `least` to below `limit`; True and False are not."""
-    return (
-        isinstance(value, (int, np.integer))
-        and not isinstance(value, bool)
-        and least <= value < limit
-    )
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(least <= value < limit)
 
 
 def is_positive(value: Any) -> bool:

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import strategies as st
 
 from minikv import ModelConfig
-from minikv.config import FAMILIES, FULL, SLIDING
+from minikv.config import FAMILIES, FULL, SLIDING, RopeScaling
 from minikv.verify import Case
 
 CONTEXT = 24  # tokens; some texts fill it
@@ -17,7 +17,10 @@ CONTEXT = 24  # tokens; some texts fill it
 def configs(
     draw: st.DrawFn, max_layers: int = 4, windowed: bool = False, families=tuple(FAMILIES)
 ) -> ModelConfig:
-    """All families, one to four blocks, windows, MHA, GQA and MQA, odd sizes, tied or not."""
+    """All families, one to four blocks, windows, MHA, GQA and MQA, odd sizes, tied or not.
+
+    And rotations scaled in either way, with a base of their own in sliding layers.
+    """
     groups, layers = draw(st.integers(1, 3)), draw(st.integers(1, max_layers))
     kinds = st.tuples(*[st.sampled_from([FULL, SLIDING])] * layers).filter(lambda t: SLIDING in t)
     return ModelConfig(
@@ -31,6 +34,9 @@ def configs(
         max_position_embeddings=CONTEXT,
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
         rope_theta=draw(st.sampled_from([2.0, 1e4, 1e6])),
+        rope_scaling=draw(st.sampled_from([None, RopeScaling(8.0), RopeScaling(4.0, 1.0, 4.0, 6)])),
+        rope_local_base_freq=draw(st.sampled_from([None, 1e2])),
+        query_pre_attn_scalar=draw(st.sampled_from([None, 3.0])),
         tie_word_embeddings=draw(st.booleans()),
         model_type=draw(st.sampled_from(families)),
         layer_types=draw(kinds if windowed else st.just(()) | kinds),
@@ -45,7 +51,8 @@ def cases(
 ) -> Case:  # fmt: skip
     """A random model, two texts of the same length, and a way to cut the first into calls."""
     config = draw(configs(max_layers, windowed, families))
-    length = draw(st.one_of(st.integers(min_tokens, 12), st.just(CONTEXT)))
+    lengths = st.integers(min_tokens, 12), st.integers(max(9, min_tokens), CONTEXT)
+    length = draw(st.one_of(*lengths, st.just(CONTEXT)))
     token = st.integers(0, config.vocab_size - 1)
     text = st.lists(token, min_size=length, max_size=length).map(tuple)
     cuts = draw(st.sets(st.integers(1, length - 1), max_size=6)) if length > 1 else set()
