@@ -9,10 +9,11 @@ this covers all inputs of a shape at once, and since no values are needed, a 4B 
 a small one.
 
 Certified: ``decoder.py``, ``layers.py``, ``projection.py`` and ``caches/full.py`` as they are.
-They are run with hooks, which set and read labels, in short calls: what happens only without hooks,
-or only in longer calls, is not seen. Taken on trust: that token ids do nothing but choose rows of the
-embedding (an ``if`` on an id would not be seen), and that an `Arithmetic`'s methods depend on their arguments row by row, as
-`LabelArithmetic` says here. That is what the properties T1, T6 and T7 are for.
+They are run with hooks, which set and read labels, in short calls: what happens only without
+hooks, or only in longer calls, is not seen. Taken on trust: that token ids do nothing but choose
+rows of the embedding (an ``if`` on an id would not be seen), and that an `Arithmetic`'s methods
+depend on their arguments row by row, as `LabelArithmetic` says here. That is what the properties
+T1, T6 and T7 are for.
 """
 
 from __future__ import annotations
