@@ -146,10 +146,6 @@ def test_what_no_config_json_can_hold_is_told(change, words):
             },
             "scales sliding layers by 'linear'",
         ),
-        (
-            {"model_type": "mistral", "sliding_window": None, "layer_types": [SLIDING] * 30},
-            "sliding_window is missing",
-        ),
         ({"rope_theta": 10**400}, "rope_theta"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 10**400}}, "factor"),
         ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 0.5}}, "whole"),

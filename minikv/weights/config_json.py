@@ -137,8 +137,6 @@ def _layer_types(given: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     for given_type in types or ():
         if given_type not in (SLIDING, FULL):
             raise ConfigError(f"layer_types holds {given_type!r:.80}, which is not built")
-    if window is None and SLIDING in (types or ()):
-        raise ConfigError("layer_types holds 'sliding_attention', but sliding_window is missing")
     if window is None or (kind.startswith("qwen") and not given.get("use_sliding_window")):
         return ()
     if types is None:
