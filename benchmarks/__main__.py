@@ -95,8 +95,8 @@ def resolved(name: str) -> str:
     code = "import sys; from minikv.weights import resolve; print(resolve(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, name], text=True, capture_output=True)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1]
-        raise SystemExit(f"benchmarks: {last.removeprefix('minikv.errors.FetchError: ')}")
+        reason = done.stderr.strip().splitlines()[-1].partition(": ")[2]  # behind its class
+        raise SystemExit(f"benchmarks: {reason}")
     return done.stdout.strip()
 
 

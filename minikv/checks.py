@@ -1,4 +1,4 @@
-"""Checks of what a user gives: numbers of a configuration, token ids."""
+"""Checks of what a user gives: numbers of a configuration, token ids, caches."""
 
 from __future__ import annotations
 
@@ -86,3 +86,9 @@ def check_ids(ids: Sequence[int] | np.ndarray, config: ModelConfig) -> np.ndarra
             f"(0 to {config.vocab_size - 1})"
         )
     return array.astype(np.int64)
+
+
+def check_cache(cache: Any, weights: Any) -> None:
+    """Raise `InputError` for what is no cache, or one of another model."""
+    if getattr(cache, "weights", None) is not weights:
+        raise InputError("a cache is not of this model; make one with model.new_cache()")

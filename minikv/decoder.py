@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arithmetic import Arithmetic, Array
-from .checks import check_ids
+from .checks import check_cache, check_ids
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
 from .layers import Hook, Layer, attention, gated, rms_norm, rope
@@ -203,8 +203,8 @@ def _stack(
     if len(caches) != len(sequences):
         raise InputError(f"{len(caches)} caches for {len(sequences)} sequences, expected one each")
     for cache in caches:
-        if cache is not None and getattr(cache, "weights", None) is not weights:
-            raise InputError("a cache is not of this model; make one with model.new_cache()")
+        if cache is not None:
+            check_cache(cache, weights)
     held = [id(cache) for cache in caches if cache is not None]
     if len(set(held)) != len(held):
         raise InputError("one cache is given for two sequences, expected one each")

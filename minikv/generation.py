@@ -58,8 +58,7 @@ def generate(
         If a logit is NaN or infinite, when its token is asked for.
     """
     prompt = decoder.check_ids(ids, weights.config)
-    if cache.weights is not weights:
-        raise InputError("the cache is not of this model; make one with model.new_cache()")
+    decoder.check_cache(cache, weights)
     choose = sampler(temperature, top_k, top_p, seed)
     if not _whole(max_new_tokens) or max_new_tokens < 0:
         raise InputError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number from 0 up")

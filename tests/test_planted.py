@@ -168,6 +168,7 @@ def test_keys_that_streaming_llm_has_turned_lie_on_a_grid():
     cache.update = spy
     for part in (TEXT[:10], TEXT[10:11], TEXT[11:12]):
         EXACT.forward([part], [cache])
+    assert len(attended) == 3 * EXACT.config.num_hidden_layers
     for keys in attended:
         assert same(ARITHMETIC.settle(keys), keys)
 
@@ -232,7 +233,7 @@ def test_a_pipe_is_neither_replaced_nor_waited_for(tmp_path):
 
 def test_a_cache_of_another_model_is_refused_before_the_first_token():
     other = minikv.random_model(EXACT.config, 2, "exact")
-    with pytest.raises(InputError, match="the cache is not of this model"):
+    with pytest.raises(InputError, match="a cache is not of this model"):
         EXACT.generate([1], 3, cache=other.new_cache())
 
 

@@ -77,10 +77,10 @@ class Labels:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _joined
     __truediv__ = __rtruediv__ = _joined
 
-    def __bool__(self, other: Any = None) -> bool:
+    def _asked(self, *other: Any) -> Any:
         raise UnknownOperation("control flow depends on a value")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _asked
 
     def __getattr__(self, name: str) -> Any:
         raise UnknownOperation(f"the array attribute {name!r} is not known to the certificate")
