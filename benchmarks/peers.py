@@ -78,8 +78,11 @@ class Worker:
         self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", "serve", name, path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         self.ready = self.read()
 
     def read(self) -> Any:
@@ -153,8 +156,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.quiet = Quiet(self.patience)
-        self.environment = dict(os.environ, TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1",
-                                HF_HUB_DISABLE_PROGRESS_BARS="1")  # fmt: skip
+        self.environment = dict(
+            os.environ,
+            TRANSFORMERS_VERBOSITY="error",
+            HF_HUB_OFFLINE="1",
+            HF_HUB_DISABLE_PROGRESS_BARS="1",
+        )
         self.environment["MINIKV_BENCHMARK_CLOCK"] = self.clock
         for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             self.environment[f"{name}_NUM_THREADS"] = str(self.threads)
@@ -241,8 +248,10 @@ class Bench:
         begin = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", "fresh", name, path, str(length)],
-            stdout=subprocess.PIPE, text=True, env=self.environment,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
         found = {}
         line = process.stdout.readline()  # type: ignore[union-attr]  # a pipe
         if line.startswith("first token"):
@@ -257,12 +266,14 @@ class Bench:
         code = "import time; t = time.perf_counter(); import minikv; print(time.perf_counter() - t)"
         out: dict[str, list[float]] = {name: [] for name in STARTS}
         for _ in range(count + 1):
-            done = subprocess.run([sys.executable, "-c", code], check=True, text=True,
-                                  stdout=subprocess.PIPE)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-c", code], check=True, text=True, stdout=subprocess.PIPE
+            )
             out["import minikv"].append(float(done.stdout))
             begin = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "minikv", "--help"], check=True,
-                           stdout=subprocess.DEVNULL)  # fmt: skip
+            subprocess.run(
+                [sys.executable, "-m", "minikv", "--help"], check=True, stdout=subprocess.DEVNULL
+            )
             out["minikv --help"].append(time.perf_counter() - begin)
         return {name: seconds[1:] for name, seconds in out.items()}  # the first reads the disk
 
@@ -277,10 +288,16 @@ class Bench:
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         )
         disturbed = f"{self.quiet.disturbed} of {self.quiet.turns}"
-        return {"processor": f"{name}, {usable} usable cores", "threads": str(self.threads),
-                "system": f"{platform.system()} {platform.release()}, Python "
-                          f"{platform.python_version()}", **self.versions, **more,
-                "clock": self.clock, "turns disturbed by other programs": disturbed}  # fmt: skip
+        return {
+            "processor": f"{name}, {usable} usable cores",
+            "threads": str(self.threads),
+            "system": f"{platform.system()} {platform.release()}, Python "
+            f"{platform.python_version()}",
+            **self.versions,
+            **more,
+            "clock": self.clock,
+            "turns disturbed by other programs": disturbed,
+        }
 
 
 def compare(bench: Bench, sizes: Sizes) -> dict[str, Any]:
@@ -307,53 +324,100 @@ def ratios(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     def row(label: str, name: str, value: str, of: str, found: list[float], target: Target) -> None:
         middle = statistics.median(found)
         verdict = "" if target is None else "met" if middle <= target else "MISSED"
-        table.append({"measure": label, "contender": name, "value": value, "against": of,
-                      "ratio": middle, "low": min(found), "high": max(found), "target": target,
-                      "verdict": verdict})  # fmt: skip
+        table.append(
+            {
+                "measure": label,
+                "contender": name,
+                "value": value,
+                "against": of,
+                "ratio": middle,
+                "low": min(found),
+                "high": max(found),
+                "target": target,
+                "verdict": verdict,
+            }
+        )
 
     for kind, name, other, targets in RATIOS:
         for task in seconds.get(name, {}):
             if task.startswith(kind) and other in seconds:
                 a, b = seconds[name][task], seconds[other][task]
-                row(task.replace(" ", " at " if kind == "decode" else " of "), name,
-                    milliseconds(a), f"{other} {milliseconds(b)}",
+                row(
+                    task.replace(" ", " at " if kind == "decode" else " of "),
+                    name,
+                    milliseconds(a),
+                    f"{other} {milliseconds(b)}",
                     [x / y for x, y in zip(a, b, strict=True)],
-                    targets.get(int(task.split()[1])))  # fmt: skip
+                    targets.get(int(task.split()[1])),
+                )
     ours = fresh["float32/numpy"]
     lengths = [key for key in ours if key != "imports"]
     load = ours[lengths[0]]["load"]
-    row("load", "float32/numpy", f"{statistics.median(load):.2f} s", f"{LOAD_SECONDS:.0f} s",
-        [x / LOAD_SECONDS for x in load], 1.0)  # fmt: skip
+    row(
+        "load",
+        "float32/numpy",
+        f"{statistics.median(load):.2f} s",
+        f"{LOAD_SECONDS:.0f} s",
+        [x / LOAD_SECONDS for x in load],
+        1.0,
+    )
     weights = ours[lengths[0]]["weights"][0]
     for name in MINIKV:
         for length in lengths if name in fresh else ():
             used = peaks(fresh, name, length)
             needed = weights + ours[length]["cache"][0]
             label, shown = f"peak, {length} tokens", megabytes(used)
-            row(label, name, shown, f"float32 weights and cache {megabytes([needed])}",
-                [x / needed for x in used], PEAK if name == "float32/numpy" else None)  # fmt: skip
+            row(
+                label,
+                name,
+                shown,
+                f"float32 weights and cache {megabytes([needed])}",
+                [x / needed for x in used],
+                PEAK if name == "float32/numpy" else None,
+            )
             if name == "exact/numba" and length == lengths[0]:
-                row(label, name, shown, f"float32 weights {megabytes([weights])}",
-                    [x / weights for x in used], PEAK_NUMBA)  # fmt: skip
+                row(
+                    label,
+                    name,
+                    shown,
+                    f"float32 weights {megabytes([weights])}",
+                    [x / weights for x in used],
+                    PEAK_NUMBA,
+                )
                 if "running" in ours[length]:  # Linux
                     used = peaks(fresh, name, length, "running")
-                    row(label + ", load aside", name, megabytes(used),
+                    row(
+                        label + ", load aside",
+                        name,
+                        megabytes(used),
                         f"float32 weights {megabytes([weights])}",
-                        [x / weights for x in used], None)  # fmt: skip
+                        [x / weights for x in used],
+                        None,
+                    )
             if "transformers" in fresh:
                 used, theirs = peaks(fresh, name, length), peaks(fresh, "transformers", length)
-                row(label, name, shown, f"transformers {megabytes(theirs)}",
-                    [x / y for x, y in zip(used, theirs, strict=True)], None)  # fmt: skip
+                row(
+                    label,
+                    name,
+                    shown,
+                    f"transformers {megabytes(theirs)}",
+                    [x / y for x, y in zip(used, theirs, strict=True)],
+                    None,
+                )
     for name, limit in STARTS.items():
         found = result["starts"][name]
-        row(name, "", f"{statistics.median(found):.3f} s", f"{limit} s",
-            [x / limit for x in found], 1.0)  # fmt: skip
+        row(
+            name,
+            "",
+            f"{statistics.median(found):.3f} s",
+            f"{limit} s",
+            [x / limit for x in found],
+            1.0,
+        )
     return table
 
 
-def peaks(
-    fresh: Mapping[str, Any], name: str, length: str, measure: str = "peak"
-) -> list[float]:  # fmt: skip
+def peaks(fresh: Mapping[str, Any], name: str, length: str, measure: str = "peak") -> list[float]:
     """Bytes of loading, a prompt of so many tokens and 16 more, less those of importing."""
     imports = statistics.median(fresh[name]["imports"]["peak"])
     return [used - imports for used in fresh[name][length][measure]]
@@ -376,8 +440,10 @@ def speeds(result: Mapping[str, Any]) -> list[list[str]]:
             line.append(f"{statistics.median(by_length[0]['load']):.2f}")
             line += [f"{statistics.median(found['first token']):.2f}" for found in by_length]
             line += [f"{statistics.median(peaks(fresh, name, n)) / 1e6:.0f}" for n in lengths]
-            same = next((i for i, (a, b) in enumerate(zip(greedy[name], expected, strict=False))
-                         if a != b), len(expected))  # fmt: skip
+            same = next(
+                (i for i, (a, b) in enumerate(zip(greedy[name], expected, strict=False)) if a != b),
+                len(expected),
+            )
             line.append(f"{same} of {len(expected)}")
         table.append(line + [""] * (len(table[0]) - len(line)))
     return table

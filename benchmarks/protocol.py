@@ -24,10 +24,15 @@ from minikv.experiments import machine
 from minikv.layers import attention, gated, rms_norm, rope
 
 SMOLLM2_135M = {
-    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
     "max_position_embeddings": 8192,
-}  # fmt: skip
+}
 TARGET = 1.05
 
 
@@ -53,9 +58,14 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
             values[index, :, at] = arithmetic.settle(v)[0]
             stored = (slice(None), slice(at + 1))
             z = attention(
-                q, keys[index][stored].swapaxes(0, 1), values[index][stored].swapaxes(0, 1),
-                position, positions, arithmetic, config.attention_scale,
-            )  # fmt: skip
+                q,
+                keys[index][stored].swapaxes(0, 1),
+                values[index][stored].swapaxes(0, 1),
+                position,
+                positions,
+                arithmetic,
+                config.attention_scale,
+            )
             x = x + arithmetic.linear(z.reshape(1, -1), layer.o_proj)
             y = rms_norm(x, layer.pre_mlp_layernorm, eps, arithmetic)
             gate, up = np.split(arithmetic.linear(y, layer.gate_up_proj), 2, axis=1)

@@ -15,8 +15,8 @@ GREY = "#767676"
 TITLES = {
     "peers": "# Speed and memory beside peers\n\nWhat each row measures: `benchmarks/README.md`.",
     "scaling": "# Time and memory against the length of the text\n\n"
-               "An exponent of 1 is linear growth.",
-}  # fmt: skip
+    "An exponent of 1 is linear growth.",
+}
 PLOTS = {
     "peers": "Tokens a second, decoding and prefill, by contender",
     "scaling": "Time and memory against the length of the text, both axes logarithmic",
@@ -25,20 +25,49 @@ PLOTS = {
 
 def render_peers(result: Mapping[str, Any]) -> str:
     """The machine, the contenders side by side, and ratios with targets."""
-    table = [["measure", "contender", "value", "against", "ratio", "lowest to highest", "target",
-              "verdict"]]  # fmt: skip
+    table = [
+        [
+            "measure",
+            "contender",
+            "value",
+            "against",
+            "ratio",
+            "lowest to highest",
+            "target",
+            "verdict",
+        ]
+    ]
     for r in result["ratios"]:
         target = "" if r["target"] is None else f"<= {r['target']:.2f}"
         spread = "" if r["low"] == r["high"] else f"{r['low']:.2f} to {r['high']:.2f}"
-        table.append([r["measure"], r["contender"], r["value"], r["against"], f"{r['ratio']:.2f}",
-                      spread, target, r["verdict"]])  # fmt: skip
+        table.append(
+            [
+                r["measure"],
+                r["contender"],
+                r["value"],
+                r["against"],
+                f"{r['ratio']:.2f}",
+                spread,
+                target,
+                r["verdict"],
+            ]
+        )
     verdicts = [r["verdict"] for r in result["ratios"] if r["verdict"]]
-    met = (f"{verdicts.count('met')} of {len(verdicts)} targets met, by the median of the rounds' "
-           "ratios;\nbelow 1: faster or smaller.")  # fmt: skip
+    met = (
+        f"{verdicts.count('met')} of {len(verdicts)} targets met, by the median of the rounds' "
+        "ratios;\nbelow 1: faster or smaller."
+    )
     return "\n\n".join(
-        [head(result), "## Contenders", "Tokens a second unless a heading says otherwise.",
-         columns(peers.speeds(result)), "## Ratios", met, columns(table)]
-    )  # fmt: skip
+        [
+            head(result),
+            "## Contenders",
+            "Tokens a second unless a heading says otherwise.",
+            columns(peers.speeds(result)),
+            "## Ratios",
+            met,
+            columns(table),
+        ]
+    )
 
 
 def render_scaling(result: Mapping[str, Any]) -> str:
@@ -93,8 +122,10 @@ def draw_peers(result: Mapping[str, Any], path: Path) -> None:
             lengths = [int(task.split()[1]) for task in tasks]
             rates = [[peers.rate(task, [s]) for s in took[task]] for task in tasks]
             middle = [statistics.median(r) for r in rates]
-            spread = [[m - min(r) for m, r in zip(middle, rates, strict=True)],
-                      [max(r) - m for m, r in zip(middle, rates, strict=True)]]  # fmt: skip
+            spread = [
+                [m - min(r) for m, r in zip(middle, rates, strict=True)],
+                [max(r) - m for m, r in zip(middle, rates, strict=True)],
+            ]
             axes.errorbar(lengths, middle, spread, capsize=5, **line(name))
         label = "context (tokens)" if kind == "decode" else "prompt (tokens)"
         finish(axes, "decoding" if kind == "decode" else "reading a prompt", label, lengths)
@@ -150,9 +181,15 @@ def line(name: str) -> dict[str, Any]:
 
     number = peers.CONTENDERS.index(name)
     label = f"minikv {name}" if "/" in name else name
-    return {"color": COLOURS[(number + number // 7) % 7], "marker": MARKERS[number % 7],
-            "linestyle": ("-", "--")[number // 7], "label": label, "linewidth": 2.5,
-            "markersize": 9, "zorder": 19 - number}  # fmt: skip
+    return {
+        "color": COLOURS[(number + number // 7) % 7],
+        "marker": MARKERS[number % 7],
+        "linestyle": ("-", "--")[number // 7],
+        "label": label,
+        "linewidth": 2.5,
+        "markersize": 9,
+        "zorder": 19 - number,
+    }
 
 
 def finish(axes: Any, title: str, label: str, lengths: Sequence[int]) -> None:
@@ -169,6 +206,7 @@ def finish(axes: Any, title: str, label: str, lengths: Sequence[int]) -> None:
 
 def save(panels: Any, path: Path) -> None:
     """One legend for all panels, at the right."""
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=14,
-                      labelspacing=0.8)  # fmt: skip
+    panels[-1].legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=14, labelspacing=0.8
+    )
     panels[0].figure.savefig(path, dpi=110)

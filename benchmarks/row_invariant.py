@@ -26,9 +26,12 @@ from minikv.backends.numba32 import pack, product
 from minikv.experiments import machine
 
 SHAPES = {  # (outputs, inputs) and how often a token meets it
-    "q, k, v": (960, 576, 30), "o": (576, 576, 30), "gate, up": (3072, 576, 30),
-    "down": (576, 1536, 30), "logits": (49152, 576, 1),
-}  # fmt: skip
+    "q, k, v": (960, 576, 30),
+    "o": (576, 576, 30),
+    "gate, up": (3072, 576, 30),
+    "down": (576, 1536, 30),
+    "logits": (49152, 576, 1),
+}
 ROWS = (1, 2, 7, 64)  # compared with the first rows of 512
 
 
@@ -74,8 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rng, pairs = np.random.default_rng(0), {}
     for name, (n, k, times) in SHAPES.items():
-        drawn = [rng.standard_normal((n, k), dtype=np.float32)
-                 for _ in range(min(times, args.blocks))]  # fmt: skip
+        drawn = [
+            rng.standard_normal((n, k), dtype=np.float32) for _ in range(min(times, args.blocks))
+        ]
         pairs[name] = [(pack(w[None]), w) for w in drawn]
     x = {k: rng.standard_normal((512, k), dtype=np.float32) for k in (576, 1536)}
     print(f"{machine()}, Numba {numba.__version__}\n")
@@ -86,14 +90,18 @@ def main(argv: list[str] | None = None) -> int:
         rows = x[w.shape[1]]
         ours, theirs = changing(invariant, rows, packed), changing(blas, rows, w)
         true = rows[:64].astype(np.float64) @ w.T.astype(np.float64)
-        off = [np.sqrt(np.mean((f(rows[:64], m)[:, : len(w)] - true) ** 2))
-               for f, m in ((invariant, packed), (blas, w))]  # fmt: skip
+        off = [
+            np.sqrt(np.mean((f(rows[:64], m)[:, : len(w)] - true) ** 2))
+            for f, m in ((invariant, packed), (blas, w))
+        ]
         print(f"| {name} | {ours or 'none'} | {theirs or 'none'} | {off[0]:.1e} | {off[1]:.1e} |")
         failed |= bool(ours)
         digest.update(invariant(rows, packed))
     print(f"\nSHA-256 of our products: {digest.hexdigest()[:16]}")
-    print("\n| threads | rows | matrix | ours, ms | BLAS, ms | ours / BLAS (quartiles) "
-          "| fastest, ms |")  # fmt: skip
+    print(
+        "\n| threads | rows | matrix | ours, ms | BLAS, ms | ours / BLAS (quartiles) "
+        "| fastest, ms |"
+    )
     print("|---" * 7 + "|")
     for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
@@ -106,8 +114,11 @@ def main(argv: list[str] | None = None) -> int:
                     ours, theirs = np.median(found, axis=0) * 1e3
                     best = " / ".join(f"{s * 1e3:.1f}" for s in np.min(found, axis=0))
                     low, mid, high = statistics.quantiles((a / b for a, b in found), n=4)
-                    print(f"| {threads} | {count} | {name} | {ours:.1f} | {theirs:.1f} | {mid:.2f} "
-                          f"({low:.2f} to {high:.2f}) | {best} |", flush=True)  # fmt: skip
+                    print(
+                        f"| {threads} | {count} | {name} | {ours:.1f} | {theirs:.1f} | {mid:.2f} "
+                        f"({low:.2f} to {high:.2f}) | {best} |",
+                        flush=True,
+                    )
     return int(failed)
 
 

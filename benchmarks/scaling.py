@@ -39,8 +39,14 @@ def measure(bench: peers.Bench, lengths: Sequence[int], rounds: int) -> dict[str
     fresh = bench.fresh({name: paths[name] for name in seconds}, lengths, 1)
     found = curves(seconds, fresh, lengths)
     machine = bench.machine(rounds=f"{rounds} after a warm-up, {peers.TURN_TOKENS} tokens a turn")
-    return {"seconds": seconds, "fresh": fresh, "machine": machine, "missing": bench.missing,
-            "curves": found, "slopes": slopes(found)}  # fmt: skip
+    return {
+        "seconds": seconds,
+        "fresh": fresh,
+        "machine": machine,
+        "missing": bench.missing,
+        "curves": found,
+        "slopes": slopes(found),
+    }
 
 
 def curves(
@@ -73,8 +79,9 @@ def slopes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             slope = exponent([point for point in points if point[0] * FITTED >= longest])
             verdict = "linear or less" if slope <= LARGEST else "above linear"
             verdict = "too little to fit" if math.isnan(slope) else verdict
-            table.append({"measure": measure, "contender": name, "slope": slope,
-                          "verdict": verdict})  # fmt: skip
+            table.append(
+                {"measure": measure, "contender": name, "slope": slope, "verdict": verdict}
+            )
     return table
 
 

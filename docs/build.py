@@ -65,8 +65,18 @@ def main() -> None:
             if cell["cell_type"] == "markdown":
                 cell["source"] = adapted("".join(cell["source"]), path.parent, pages)
         (source / path.name).write_text(json.dumps(notebook), encoding="utf-8")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
-               str(source), str(OUT / "html")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(source),
+        str(OUT / "html"),
+    ]
     sys.exit(subprocess.run(command).returncode)
 
 

@@ -59,9 +59,11 @@ def check_scaling(scaling: RopeScaling, limit: int) -> None:
     if (low, high, length) == (None, None, None):
         return
     if not (is_positive(low) and is_positive(high) and is_whole(length, 1, limit)):
-        raise ConfigError(f"RoPE 'llama3': low_freq_factor {low!r:.40}, high_freq_factor "
-                          f"{high!r:.40}, original_max_position_embeddings {length!r:.40}; "
-                          "expected three positive numbers, the last whole")  # fmt: skip
+        raise ConfigError(
+            f"RoPE 'llama3': low_freq_factor {low!r:.40}, high_freq_factor "
+            f"{high!r:.40}, original_max_position_embeddings {length!r:.40}; "
+            "expected three positive numbers, the last whole"
+        )
     if low >= high:
         raise ConfigError("RoPE 'llama3': low_freq_factor must be below high_freq_factor")
 

@@ -74,10 +74,13 @@ FAMILIES = {
     "qwen2": Family(qkv_bias=True),
     "qwen3": Family(qk_norm=True),
     "gemma3_text": Family(
-        qk_norm=True, sandwich_norms=True, norm_offset=1.0, scaled_embedding=True,
+        qk_norm=True,
+        sandwich_norms=True,
+        norm_offset=1.0,
+        scaled_embedding=True,
         hidden_act="gelu_pytorch_tanh",
     ),
-}  # fmt: skip
+}
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -157,14 +160,18 @@ class ModelConfig:
         if not isinstance(self.model_type, str) or self.model_type not in FAMILIES:
             raise ConfigError(f"model_type is {self.model_type!r:.80}; built: {[*FAMILIES]}")
         if self.layer_types and len(self.layer_types) != self.num_hidden_layers:
-            raise ConfigError(f"layer_types names {len(self.layer_types)} layers, "
-                              f"num_hidden_layers is {self.num_hidden_layers}")  # fmt: skip
+            raise ConfigError(
+                f"layer_types names {len(self.layer_types)} layers, "
+                f"num_hidden_layers is {self.num_hidden_layers}"
+            )
         for kind in self.layer_types:
             if kind not in (SLIDING, FULL):
                 raise ConfigError(f"layer_types holds {kind!r:.80}, which is not built")
         if SLIDING in self.layer_types and not is_whole(self.sliding_window, 1, LIMIT):
-            raise ConfigError(f"sliding_window is {self.sliding_window!r:.80}, expected a whole "
-                              "number >= 1 for the sliding layers")  # fmt: skip
+            raise ConfigError(
+                f"sliding_window is {self.sliding_window!r:.80}, expected a whole "
+                "number >= 1 for the sliding layers"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads is {self.num_attention_heads}, expected a multiple of "
@@ -175,8 +182,9 @@ class ModelConfig:
         first = () if self.bos_token_id is None else (self.bos_token_id,)
         for token in (*first, *self.eos_token_id):
             if not is_whole(token, 0, self.vocab_size):
-                raise ConfigError(f"special token id {token!r:.80} is outside the vocabulary "
-                                  f"of {self.vocab_size}")  # fmt: skip
+                raise ConfigError(
+                    f"special token id {token!r:.80} is outside the vocabulary of {self.vocab_size}"
+                )
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> ModelConfig:

@@ -100,8 +100,10 @@ def forward(
         x = block(layer, x, positions, spans, hook)
     out = None
     if logits != "none":
-        rows = [np.arange(span.rows.stop - (1 if logits == "last" else span.new), span.rows.stop)
-                for span in spans]  # fmt: skip
+        rows = [
+            np.arange(span.rows.stop - (1 if logits == "last" else span.new), span.rows.stop)
+            for span in spans
+        ]
         xp = weights.arithmetic.xp
         out = unembed(weights, xp.take(x, xp.asarray(np.concatenate(rows)), axis=0), hook)
     for span in spans:
@@ -118,9 +120,12 @@ def embed(weights: Weights, ids: np.ndarray) -> Array:
 
 
 def block(
-    layer: Layer, resid_pre: Array, positions: np.ndarray, spans: Sequence[Span],
+    layer: Layer,
+    resid_pre: Array,
+    positions: np.ndarray,
+    spans: Sequence[Span],
     hook: Hook = no_hook,
-) -> Array:  # fmt: skip
+) -> Array:
     """One block: attention reads the stream and adds to it, then the MLP does.
 
     ``(T, D) -> (T, D)``: resid_pre -> resid_mid -> resid_post.
@@ -168,10 +173,14 @@ def _attend(
 ) -> Array:
     """Attention of each sequence over what its cache returns; ``(T, H, d)``."""
     name, outputs = f"blocks.{layer.index}.attn.", []
-    hooks = None if hook is no_hook else (
-        lambda scores: hook(name + "hook_attn_scores", scores),
-        lambda pattern: hook(name + "hook_pattern", pattern),
-    )  # fmt: skip
+    hooks = (
+        None
+        if hook is no_hook
+        else (
+            lambda scores: hook(name + "hook_attn_scores", scores),
+            lambda pattern: hook(name + "hook_pattern", pattern),
+        )
+    )
     for span in spans:
         rows, at, cache = (span.rows, ...), span.positions, span.cache
         key_positions, keys, values = at, k[rows], v[rows]
@@ -180,10 +189,20 @@ def _attend(
             key_positions, keys, values = cache.update(layer, at, resid_pre[rows], keys, values)
             if cache.watches:
                 observe = partial(cache.observe, layer)
-        outputs.append(attention(
-            q[rows], keys, values, at, key_positions, layer.arithmetic,
-            layer.config.attention_scale, layer.window, hooks, observe,
-        ))  # fmt: skip
+        outputs.append(
+            attention(
+                q[rows],
+                keys,
+                values,
+                at,
+                key_positions,
+                layer.arithmetic,
+                layer.config.attention_scale,
+                layer.window,
+                hooks,
+                observe,
+            )
+        )
         if cache is not None:
             cache.evict(layer)
     return outputs[0] if len(outputs) == 1 else layer.arithmetic.xp.concat(outputs, axis=0)

@@ -85,8 +85,10 @@ def _tokens(
         logits = decoder.forward(weights, [new], [cache])
         row = to_numpy(logits)[0]
         if not (finite := np.isfinite(row)).all():
-            raise ArithmeticRangeError(f"a logit is {row[finite.argmin()]}, expected finite ones: "
-                "weights overflow; arithmetic 'exact' on backend 'numpy' says which")  # fmt: skip
+            raise ArithmeticRangeError(
+                f"a logit is {row[finite.argmin()]}, expected finite ones: "
+                "weights overflow; arithmetic 'exact' on backend 'numpy' says which"
+            )
         token = choose(row)
         yield token
         if token in stops:
@@ -105,8 +107,10 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
     if seed is not None and (not _whole(seed) or seed < 0):
         raise InputError(f"seed is {seed!r}, expected a whole number from 0 up")
     if temperature == 0 and (top_k, top_p) != (None, None):
-        raise InputError("top_k and top_p are of draws, and temperature 0 takes the likeliest "
-                         "token: give a temperature above 0")  # fmt: skip
+        raise InputError(
+            "top_k and top_p are of draws, and temperature 0 takes the likeliest "
+            "token: give a temperature above 0"
+        )
     rng = np.random.default_rng(seed)
 
     def choose(logits: np.ndarray) -> int:

@@ -118,8 +118,10 @@ class Rotary:
     def _made(self, length: int) -> tuple[Array, Array]:
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
         if not (largest := angle.max()) <= 2**20:
-            raise ArithmeticRangeError(f"position {length - 1} turns by {largest:g} radians, "
-                                       "expected at most 2**20: see rope_theta")  # fmt: skip
+            raise ArithmeticRangeError(
+                f"position {length - 1} turns by {largest:g} radians, "
+                "expected at most 2**20: see rope_theta"
+            )
         xp = self._arithmetic.xp
         angle = xp.asarray(angle.astype(np.float64))
         cos, sin = self._arithmetic.cos(angle), self._arithmetic.sin(angle)

@@ -40,8 +40,10 @@ class Model:
 
     def __repr__(self) -> str:
         config, name = self.config, self.folder.resolve().name if self.folder else "made here"
-        return (f"<Model: {name}, {config.model_type}, {config.num_hidden_layers} layers, "
-                f"{config.num_parameters:,} parameters, {self.arithmetic.name}>")  # fmt: skip
+        return (
+            f"<Model: {name}, {config.model_type}, {config.num_hidden_layers} layers, "
+            f"{config.num_parameters:,} parameters, {self.arithmetic.name}>"
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -102,9 +104,16 @@ class Model:
         `cache` is one made by `new_cache`, or the name of a policy.
         """
         return generation.generate(
-            self.weights, ids, max_new_tokens, make_cache(cache, self.weights),
-            temperature, top_k, top_p, seed, stop,
-        )  # fmt: skip
+            self.weights,
+            ids,
+            max_new_tokens,
+            make_cache(cache, self.weights),
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            stop,
+        )
 
     def run_with_cache(self, ids: Sequence[int] | np.ndarray) -> tuple[Array, dict[str, Array]]:
         """Logits of every position, and every activation by its TransformerLens name."""
@@ -149,9 +158,12 @@ def load(
 
 
 def random_model(
-    config: ModelConfig, seed: int = 0, arithmetic: str | Arithmetic = "float32",
-    scale: float = 1.0, backend: str = "numpy",
-) -> Model:  # fmt: skip
+    config: ModelConfig,
+    seed: int = 0,
+    arithmetic: str | Arithmetic = "float32",
+    scale: float = 1.0,
+    backend: str = "numpy",
+) -> Model:
     """A model with random weights, the same on every machine; for tests and teaching.
 
     Examples
@@ -166,10 +178,15 @@ def random_model(
 def tiny_config(**changes: Any) -> ModelConfig:
     """A configuration that runs in a millisecond: 2 blocks, 4 query heads on 2 K/V heads."""
     numbers: dict[str, Any] = {
-        "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+        "vocab_size": 97,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
         "max_position_embeddings": 128,
-    }  # fmt: skip
+    }
     return ModelConfig(**(numbers | changes))
 
 
@@ -199,9 +216,11 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
 
 
 def build(
-    config: ModelConfig, tensors: Mapping[str, np.ndarray],
-    arithmetic: str | Arithmetic = "float32", backend: str = "numpy",
-) -> decoder.Weights:  # fmt: skip
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray],
+    arithmetic: str | Arithmetic = "float32",
+    backend: str = "numpy",
+) -> decoder.Weights:
     """Prepare tensors under Hugging Face's names for an arithmetic on a backend.
 
     They are rounded to float32 first, but for ``"float64"``: what backends round anew must be one
@@ -239,7 +258,10 @@ def build(
         heads, sandwich = at + "self_attn.", family.sandwich_norms
         biases = [given(f"{heads}{x}_proj.bias") for x in "qkv"] if family.qkv_bias else []
         return Layer(
-            index, config, arithmetic, rotary if config.window(index) is None else local,
+            index,
+            config,
+            arithmetic,
+            rotary if config.window(index) is None else local,
             input_layernorm=norm(at + "input_layernorm"),
             qkv_proj=matrix(heads, "q_proj", "k_proj", "v_proj"),
             o_proj=matrix(heads, "o_proj"),
@@ -253,16 +275,17 @@ def build(
             k_norm=norm(heads + "k_norm", family.qk_norm),
             post_attention_layernorm=norm(at + "post_attention_layernorm", sandwich),
             post_feedforward_layernorm=norm(at + "post_feedforward_layernorm", sandwich),
-        )  # fmt: skip
+        )
 
     missing = sorted(expected_shapes(config).keys() - {*tensors})  # `in` might make the tensor
     if missing:
         raise WeightsError(f"the tensor {missing[0]} is missing")
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
     return decoder.Weights(
-        config, arithmetic,
+        config,
+        arithmetic,
         embed_tokens=xp.asarray(given("model.embed_tokens.weight"), dtype=arithmetic.dtype),
         layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
         norm=norm("model.norm"),
         lm_head=matrix("", head),
-    )  # fmt: skip
+    )

@@ -68,21 +68,36 @@ def _axes(x: str, y: str, title: str) -> Any:
 
 
 def _lines(
-    axes: Any, points: Iterable[tuple[str, float, float]], path: str | Path,
-    x_ticks: Iterable[int] = (), bottom: float | None = None,
-) -> None:  # fmt: skip
+    axes: Any,
+    points: Iterable[tuple[str, float, float]],
+    path: str | Path,
+    x_ticks: Iterable[int] = (),
+    bottom: float | None = None,
+) -> None:
     """Draw a labelled line through the points of each label, and write the file."""
     series: dict[str, list[tuple[float, float]]] = {}
     for label, *point in points:
         series.setdefault(label, []).append((point[0], point[1]))
     for number, (label, line) in enumerate(series.items()):
-        axes.plot(*zip(*sorted(line), strict=True), label=label, linewidth=2.5, markersize=11,
-                  color=COLOURS[(number + number // 7) % 7], marker=MARKERS[number % 7],
-                  linestyle=("-", "--")[number // 7 % 2], zorder=9 - number)  # fmt: skip
+        axes.plot(
+            *zip(*sorted(line), strict=True),
+            label=label,
+            linewidth=2.5,
+            markersize=11,
+            color=COLOURS[(number + number // 7) % 7],
+            marker=MARKERS[number % 7],
+            linestyle=("-", "--")[number // 7 % 2],
+            zorder=9 - number,
+        )
     if ticks := sorted(x_ticks):  # written out, where the axis would show powers of ten
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
     axes.set_ylim(bottom=bottom)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=_FONT,
-                labelspacing=0.7)  # fmt: skip
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=_FONT,
+        labelspacing=0.7,
+    )
     axes.figure.savefig(path, dpi=150)

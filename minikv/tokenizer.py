@@ -61,8 +61,11 @@ class Tokenizer:
             backend.no_truncation()  # settings of a batch in training, which would cut a prompt
             backend.no_padding()
         settings = _read_json(folder / "tokenizer_config.json")
-        special = {key: _content(value) for key, value in settings.items()
-                   if key.endswith("_token") and _content(value)}  # fmt: skip
+        special = {
+            key: _content(value)
+            for key, value in settings.items()
+            if key.endswith("_token") and _content(value)
+        }
         template = _read_text(folder / "chat_template.jinja") or _template(settings)
         stops: list[Any] = [backend.token_to_id(special.get("eos_token", ""))]
         for name in ("generation_config.json", "config.json"):
@@ -97,8 +100,10 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise TokenizerError(f"text holds half of a surrogate pair at character {error.start}, "
-                                 "expected text that UTF-8 can hold") from None  # fmt: skip
+            raise TokenizerError(
+                f"text holds half of a surrogate pair at character {error.start}, "
+                "expected text that UTF-8 can hold"
+            ) from None
         with _package("tokenizer.json cannot encode this text"):
             return self.backend.encode(text, add_special_tokens=add_special).ids
 
@@ -145,8 +150,9 @@ class Tokenizer:
             raise TokenizerError("the model ships no chat template: use a chat model, or raw text")
         for message in messages:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise TokenizerError(f"a message is {message!r:.80}, expected a mapping with "
-                                     "'role' and 'content'")  # fmt: skip
+                raise TokenizerError(
+                    f"a message is {message!r:.80}, expected a mapping with 'role' and 'content'"
+                )
         require_extra("jinja2", "chat", "a chat template")
         import jinja2.sandbox
 
@@ -157,8 +163,13 @@ class Tokenizer:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-        given = {**self.special_tokens, "messages": list(messages), "tools": None,
-                 "documents": None, "add_generation_prompt": add_generation_prompt}  # fmt: skip
+        given = {
+            **self.special_tokens,
+            "messages": list(messages),
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
             return environment.from_string(self.chat_template).render(given)
         except Exception as error:  # templates run code: types, arithmetic, anything may fail

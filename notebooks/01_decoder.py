@@ -35,8 +35,11 @@ tensors = load_tensors(folder, config)
 tokenizer = Tokenizer.from_folder(folder)
 
 V, D, F, L = (
-    config.vocab_size, config.hidden_size, config.intermediate_size, config.num_hidden_layers
-)  # fmt: skip
+    config.vocab_size,
+    config.hidden_size,
+    config.intermediate_size,
+    config.num_hidden_layers,
+)
 H, G, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 print(f"vocabulary V = {V}, stream width D = {D}, MLP width F = {F}, blocks L = {L}")
 print(f"query heads H = {H}, key/value heads G = {G}, head width d = {d}")
@@ -176,9 +179,15 @@ for number, start in enumerate((0, 100, 1000)):
     turned_k = rope(keys, *angles(start + 63 - distance, plain))
     score = plain.scores(turned_q, turned_k, 1 / np.sqrt(d))[0, 0]
     axes.plot(
-        distance, score, label=f"query at {start + 63}", color=COLOURS[number],
-        marker=MARKERS[number], markevery=(4 * number, 12), markersize=10, linewidth=5 - 2 * number,
-    )  # fmt: skip
+        distance,
+        score,
+        label=f"query at {start + 63}",
+        color=COLOURS[number],
+        marker=MARKERS[number],
+        markevery=(4 * number, 12),
+        markersize=10,
+        linewidth=5 - 2 * number,
+    )
 axes.set_xlabel("distance from key to query (tokens)")
 axes.set_ylabel("score $q \\cdot k / \\sqrt{d}$")
 axes.set_title("One query and one key: their distance decides", loc="left")
@@ -275,8 +284,9 @@ print(f"{text!r} -> {tokenizer.decode([int(logits[-1].argmax())])!r}")
 p = plain.softmax(logits[-1].astype(np.float64))
 best = np.argsort(-p)[:8]
 figure, axes = plt.subplots(figsize=(10, 4.2))
-axes.barh([repr(tokenizer.decode([int(i)])) for i in best][::-1], 100 * p[best][::-1],
-          color=COLOURS[0])  # fmt: skip
+axes.barh(
+    [repr(tokenizer.decode([int(i)])) for i in best][::-1], 100 * p[best][::-1], color=COLOURS[0]
+)
 axes.set_xlabel("probability of the next token (%)")
 axes.set_title(f"After {text!r}", loc="left")
 axes.spines[["top", "right"]].set_visible(False)
@@ -294,8 +304,10 @@ repeated = tokenizer.encode("seven green boats and two clocks; seven green boats
 names = [tokenizer.decode([i]).strip() for i in repeated]
 half = names.index("seven", 1)
 _, patterns = decoder(w, repeated, plain)
-score = [[np.mean([pattern[h, t, t - half + 1] for t in range(half, len(names))])
-          for h in range(H)] for pattern in patterns]  # fmt: skip
+score = [
+    [np.mean([pattern[h, t, t - half + 1] for t in range(half, len(names))]) for h in range(H)]
+    for pattern in patterns
+]
 layer, head = np.unravel_index(np.argmax(score), (L, H))
 
 figure, axes = plt.subplots(figsize=(8.5, 7))
@@ -401,22 +413,32 @@ stream_boxes = [(0, "hook_resid_pre"), (6.6, "hook_resid_mid"), (12, "hook_resid
 for y, label in stream_boxes:
     draw(axes, 0, y, f"{label}\n(T, D)", COLOURS[0])
 halves = [
-    (1, 5.6, COLOURS[1], [
-        (4.2, 1.0, "ln1.hook_normalized (T, D)"),
-        (9.8, 1.0, "attn.hook_q (T, H, d)\nattn.hook_k, attn.hook_v (T, G, d)"),
-        (9.8, 2.4, "attn.hook_rot_q, attn.hook_rot_k"),
-        (9.8, 3.5, "attn.hook_attn_scores (H, T, S)"),
-        (9.8, 4.5, "attn.hook_pattern (H, T, S)"),
-        (9.8, 5.6, "attn.hook_z (T, H, d)"),
-        (4.2, 5.6, "hook_attn_out (T, D)"),
-    ]),
-    (7.9, 11.0, COLOURS[2], [
-        (4.2, 7.9, "ln2.hook_normalized (T, D)"),
-        (9.8, 7.9, "mlp.hook_pre (T, F)\nmlp.hook_pre_linear (T, F)"),
-        (9.8, 11.0, "mlp.hook_post (T, F)"),
-        (4.2, 11.0, "hook_mlp_out (T, D)"),
-    ]),
-]  # fmt: skip
+    (
+        1,
+        5.6,
+        COLOURS[1],
+        [
+            (4.2, 1.0, "ln1.hook_normalized (T, D)"),
+            (9.8, 1.0, "attn.hook_q (T, H, d)\nattn.hook_k, attn.hook_v (T, G, d)"),
+            (9.8, 2.4, "attn.hook_rot_q, attn.hook_rot_k"),
+            (9.8, 3.5, "attn.hook_attn_scores (H, T, S)"),
+            (9.8, 4.5, "attn.hook_pattern (H, T, S)"),
+            (9.8, 5.6, "attn.hook_z (T, H, d)"),
+            (4.2, 5.6, "hook_attn_out (T, D)"),
+        ],
+    ),
+    (
+        7.9,
+        11.0,
+        COLOURS[2],
+        [
+            (4.2, 7.9, "ln2.hook_normalized (T, D)"),
+            (9.8, 7.9, "mlp.hook_pre (T, F)\nmlp.hook_pre_linear (T, F)"),
+            (9.8, 11.0, "mlp.hook_post (T, F)"),
+            (4.2, 11.0, "hook_mlp_out (T, D)"),
+        ],
+    ),
+]
 for low, high, colour, boxes in halves:
     path = [(0, low), *[(x, y) for x, y, _ in boxes], (0.5, high)]
     axes.plot(*zip(*path, strict=True), color=colour, linewidth=2, zorder=0)
@@ -426,8 +448,16 @@ for low, high, colour, boxes in halves:
         draw(axes, x, y, label, colour)
 axes.text(7.0, 3.0, "attention", color=COLOURS[1], fontsize=17, ha="center")
 axes.text(7.0, 9.45, "MLP", color=COLOURS[2], fontsize=17, ha="center")
-axes.text(-0.35, 9.3, "residual stream", color=COLOURS[0], fontsize=17, rotation=90, ha="right",
-          va="center")  # fmt: skip
+axes.text(
+    -0.35,
+    9.3,
+    "residual stream",
+    color=COLOURS[0],
+    fontsize=17,
+    rotation=90,
+    ha="right",
+    va="center",
+)
 axes.set_title("One block, from below: blocks.l. and these names", loc="left")
 axes.set_xlim(-1.9, 12.6)
 axes.set_ylim(-0.8, 12.8)

@@ -81,10 +81,17 @@ length = np.linalg.norm(stream, axis=2)  # (L + 1, T)
 figure, axes = plt.subplots(figsize=(10, 5))
 axes.plot(length[:, 1:], color=COLOURS[6], linewidth=1)
 axes.plot([], [], color=COLOURS[6], label="each later token")
-axes.plot(np.median(length[:, 1:], axis=1), color=COLOURS[0], linewidth=3, marker="o",
-          markersize=7, label="their median")  # fmt: skip
-axes.plot(length[:, 0], color=COLOURS[1], linewidth=3, marker="s", markersize=7,
-          label="the first token")  # fmt: skip
+axes.plot(
+    np.median(length[:, 1:], axis=1),
+    color=COLOURS[0],
+    linewidth=3,
+    marker="o",
+    markersize=7,
+    label="their median",
+)
+axes.plot(
+    length[:, 0], color=COLOURS[1], linewidth=3, marker="s", markersize=7, label="the first token"
+)
 axes.set_yscale("log")
 axes.set_xlabel("before block (30: after the last)")
 axes.set_ylabel("length of the row, $\\|h\\|$")
@@ -131,8 +138,14 @@ relative = {
 }
 figure, axes = plt.subplots(figsize=(10, 5))
 for number, (label, values) in enumerate(relative.items()):
-    axes.plot(np.median(values[:, 1:], axis=1), color=COLOURS[number + 1], linewidth=2.5,
-              marker=MARKERS[number], markersize=8, label=label)  # fmt: skip
+    axes.plot(
+        np.median(values[:, 1:], axis=1),
+        color=COLOURS[number + 1],
+        linewidth=2.5,
+        marker=MARKERS[number],
+        markersize=8,
+        label=label,
+    )
 axes.axhline(1, color="black", linestyle="--", linewidth=1)
 axes.set_yscale("log")
 axes.set_xlabel("block")
@@ -161,10 +174,23 @@ def cosine(x, y):
 turns = np.median(cosine(stream[:-1], stream[1:])[:, 1:], axis=1)
 to_end = np.median(cosine(stream, stream[-1])[:, 1:], axis=1)
 figure, axes = plt.subplots(figsize=(10, 5))
-axes.plot(np.arange(1, L + 1), turns, color=COLOURS[0], marker="o", linewidth=2.5, markersize=7,
-          label="with the row one block earlier")  # fmt: skip
-axes.plot(to_end, color=COLOURS[1], marker="s", linewidth=2.5, markersize=7,
-          label="with the row at the end")  # fmt: skip
+axes.plot(
+    np.arange(1, L + 1),
+    turns,
+    color=COLOURS[0],
+    marker="o",
+    linewidth=2.5,
+    markersize=7,
+    label="with the row one block earlier",
+)
+axes.plot(
+    to_end,
+    color=COLOURS[1],
+    marker="s",
+    linewidth=2.5,
+    markersize=7,
+    label="with the row at the end",
+)
 axes.set_xlabel("before block (30: after the last)")
 axes.set_ylabel("cosine (median over tokens)")
 axes.set_title("A highway with a late exit", loc="left")
@@ -204,8 +230,15 @@ for i, layer in enumerate(shown):
     for j, token in enumerate(z.argmax(axis=1)):
         word = model.tokenizer.decode([int(token)])
         word = word.strip() if word.strip().isprintable() and word.strip() else repr(word)
-        axes.text(j, i, word, ha="center", va="center", fontsize=13,
-                  color="black" if chance[i, j] > 0.55 else "white")  # fmt: skip
+        axes.text(
+            j,
+            i,
+            word,
+            ha="center",
+            va="center",
+            fontsize=13,
+            color="black" if chance[i, j] > 0.55 else "white",
+        )
 image = axes.imshow(chance, cmap="cividis", vmin=0, vmax=1, aspect="auto")
 axes.set_xticks(range(last), names[-last:])
 axes.set_yticks(range(len(shown)), shown)
@@ -248,8 +281,15 @@ print(f"logit of Berlin minus logit of Paris: {margin:.3f}; the shares add up to
 
 figure, axes = plt.subplots(figsize=(11, 5))
 axes.bar(np.arange(L) - 0.2, share_attn, width=0.4, color=COLOURS[1], label="attention")
-axes.bar(np.arange(L) + 0.2, share_mlp, width=0.4, color=COLOURS[2], label="MLP", hatch="//",
-         edgecolor="white")  # fmt: skip
+axes.bar(
+    np.arange(L) + 0.2,
+    share_mlp,
+    width=0.4,
+    color=COLOURS[2],
+    label="MLP",
+    hatch="//",
+    edgecolor="white",
+)
 axes.axhline(0, color="black", linewidth=1)
 axes.set_xlabel("block")
 axes.set_ylabel("share (logits)")

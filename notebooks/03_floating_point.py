@@ -162,11 +162,18 @@ curves = {
 }
 figure, axes = plt.subplots(figsize=(10, 5.5))
 for number, (label, curve) in enumerate(curves.items()):
-    axes.plot(curve, label=label, color=COLOURS[number], marker=MARKERS[number], markersize=8,
-              linewidth=2.5)  # fmt: skip
+    axes.plot(
+        curve,
+        label=label,
+        color=COLOURS[number],
+        marker=MARKERS[number],
+        markersize=8,
+        linewidth=2.5,
+    )
 axes.axhline(2.0**-24, color="black", linestyle="--")
-axes.annotate("$2^{-24}$, one rounding", (29, 2.0**-24), (0, -20), textcoords="offset points",
-              ha="right")  # fmt: skip
+axes.annotate(
+    "$2^{-24}$, one rounding", (29, 2.0**-24), (0, -20), textcoords="offset points", ha="right"
+)
 axes.set_yscale("log")
 axes.set_ylim(3e-8, 5e-6)
 axes.set_xlabel("after block")
@@ -267,8 +274,10 @@ print(
     "columns shuffled, same bits:",
     np.array_equal(product, exact_product(hidden[:, shuffled], matrix[:, shuffled], 21)),
 )
-print("row 7 alone, same bits:     ",
-      np.array_equal(product[7:8], exact_product(hidden[7:8], matrix, 21)))  # fmt: skip
+print(
+    "row 7 alone, same bits:     ",
+    np.array_equal(product[7:8], exact_product(hidden[7:8], matrix, 21)),
+)
 
 # %% [markdown]
 # Rounding to a grid loses something, once, before the sum. How much, for each way to share the
@@ -288,8 +297,15 @@ for number, (label, weights) in enumerate(
     {"these weights": matrix, "weights that use all 24 bits": matrix * factors}.items()
 ):
     errors = [relative_error(exact_product(hidden, weights, int(s)), weights) for s in shares]
-    axes.plot(shares, errors, color=COLOURS[number], marker=MARKERS[number], linewidth=2.5,
-              markersize=8, label=f"integers in float64, {label}")  # fmt: skip
+    axes.plot(
+        shares,
+        errors,
+        color=COLOURS[number],
+        marker=MARKERS[number],
+        linewidth=2.5,
+        markersize=8,
+        label=f"integers in float64, {label}",
+    )
 single = relative_error(hidden @ matrix.T, matrix)
 axes.axhline(single, color=COLOURS[2], linestyle="--", linewidth=2.5, label="float32")
 axes.axvline(21, ymax=0.7, color="black", linewidth=1)
@@ -346,8 +362,12 @@ for settings in (
     {"OPENBLAS_CORETYPE": "Haswell"},
     {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4"},
 ):
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True,
-                         text=True, env=os.environ | settings)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | settings,
+    )
     label = " ".join(f"{k}='{v}'" for k, v in settings.items()) or "as it is"
     print(f"{label:42}{run.stdout or 'this setting is not known here'}")
 

@@ -192,8 +192,15 @@ figure, axes = plt.subplots(figsize=(10, 5.5))
 image = axes.imshow(columns, cmap="cividis", aspect="auto", origin="lower", vmin=0)
 for (row, column), value in np.ndenumerate(columns):
     shade = "white" if value < columns.max() / 2 else "black"
-    axes.text(column, row, "0" if value == 0 else f"{value:.2g}", ha="center", va="center",
-              color=shade, fontsize=12)  # fmt: skip
+    axes.text(
+        column,
+        row,
+        "0" if value == 0 else f"{value:.2g}",
+        ha="center",
+        va="center",
+        color=shade,
+        fontsize=12,
+    )
 axes.axvline(length - 0.5, color="white", linewidth=3)
 axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
 axes.set_yticks(range(len(some)), some)
@@ -232,9 +239,10 @@ from ipywidgets import IntRangeSlider, IntSlider, interact
 _ = interact(
     try_patch,
     layer=IntSlider(12, 0, layers - 1, description="layer", continuous_update=False),
-    rows=IntRangeSlider(value=(3, 6), min=0, max=length - 1, description="positions",
-                        continuous_update=False),
-)  # fmt: skip
+    rows=IntRangeSlider(
+        value=(3, 6), min=0, max=length - 1, description="positions", continuous_update=False
+    ),
+)
 
 # %% [markdown]
 # ## Across tasks
@@ -449,8 +457,9 @@ stranger = (text + draw.integers(1, 97, LENGTH)) % 97  # another token at every 
 
 def local_model(seeing_all=()):
     """A random model with sliding windows, except in the layers named."""
-    types = tuple("full_attention" if at in seeing_all else "sliding_attention"
-                  for at in range(DEPTH))  # fmt: skip
+    types = tuple(
+        "full_attention" if at in seeing_all else "sliding_attention" for at in range(DEPTH)
+    )
     shape = minikv.tiny_config(
         model_type="mistral", num_hidden_layers=DEPTH, sliding_window=WINDOW, layer_types=types
     )
@@ -484,8 +493,14 @@ for panel, (title, (differ, size)) in zip(axes, found.items(), strict=True):
     panel.set_facecolor("#dddddd")
     reach = [models[title].config.reach(layer, DEPTH) for layer in range(DEPTH)]
     first = [0 if r is None else max(0, LENGTH - 1 - r) for r in reach]
-    panel.stairs(np.array(first) - 0.5, np.arange(DEPTH + 1) - 0.5, orientation="horizontal",
-                 baseline=None, color=COLOURS[1], linewidth=4)  # fmt: skip
+    panel.stairs(
+        np.array(first) - 0.5,
+        np.arange(DEPTH + 1) - 0.5,
+        orientation="horizontal",
+        baseline=None,
+        color=COLOURS[1],
+        linewidth=4,
+    )
     panel.set_yticks(range(DEPTH))
     panel.set_ylabel("layer $l$")
     panel.set_title(f"{title} (grey: not one bit changes)", fontsize=13, loc="left")

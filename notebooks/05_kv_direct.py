@@ -53,9 +53,15 @@ def draw(plot, *arguments):
 
 # %%
 thin = minikv.ModelConfig(
-    vocab_size=512, hidden_size=192, intermediate_size=512, num_hidden_layers=30,
-    num_attention_heads=3, num_key_value_heads=1, head_dim=64, max_position_embeddings=1024,
-)  # fmt: skip
+    vocab_size=512,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=30,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    head_dim=64,
+    max_position_embeddings=1024,
+)
 model = minikv.random_model(thin, 0, "exact")
 ids = np.random.default_rng(0).integers(0, 512, 40).tolist()
 
@@ -132,8 +138,15 @@ at = np.arange(len(SHAPES))
 kinds = (("K/V", "K and V"), ("every", "a residual at every layer"), ("embedding", "one residual"))
 for number, (kept, label) in enumerate(kinds):
     height = [shape_bytes(name, kept) / 1024 for name in SHAPES]
-    axes.bar(at + 0.27 * (number - 1), height, 0.27, label=label, color=COLOURS[number],
-             hatch=("", "//", "..")[number], edgecolor="white")  # fmt: skip
+    axes.bar(
+        at + 0.27 * (number - 1),
+        height,
+        0.27,
+        label=label,
+        color=COLOURS[number],
+        hatch=("", "//", "..")[number],
+        edgecolor="white",
+    )
 axes.set_yscale("log")
 axes.set_xticks(at, list(SHAPES), rotation=30, ha="right")
 axes.set_ylabel("kept for a token (KiB, bfloat16)")
@@ -182,9 +195,11 @@ settings = ("full", "residual:every@32", "residual:embedding@32")
 measured = memory(thin32, turns, settings)
 for row in measured:
     if row["turn"] == 20:
-        print(f"{row['setting']:22} {row['tokens']} tokens: held {row['bytes'] / 1e6:.2f} MB, "
-              f"allocated {row['allocated'] / 1e6:.2f}, peak {row['peak'] / 1e6:.2f}, "
-              f"{1000 * row['seconds_per_token']:.0f} ms a token")  # fmt: skip
+        print(
+            f"{row['setting']:22} {row['tokens']} tokens: held {row['bytes'] / 1e6:.2f} MB, "
+            f"allocated {row['allocated'] / 1e6:.2f}, peak {row['peak'] / 1e6:.2f}, "
+            f"{1000 * row['seconds_per_token']:.0f} ms a token"
+        )
 
 # %% tags=["varies"]
 figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
@@ -238,9 +253,11 @@ print("K and V themselves:", 30 * 2 * 3 * 64 * 4, "bytes, no block")
 real = minikv.load("smollm2-135m-instruct")
 points = frontier(real, evicted=64, repeats=3, checkpoints=["every", 2, 5, "embedding", "tokens"])
 for point in points:
-    print(f"{point['checkpoints']:10} {point['bytes']:7,} bytes a token, step "
-          f"{1000 * point['step_seconds']:6.0f} ms, recompute "
-          f"{1e6 * point['recompute_seconds']:6.0f} µs a token")  # fmt: skip
+    print(
+        f"{point['checkpoints']:10} {point['bytes']:7,} bytes a token, step "
+        f"{1000 * point['step_seconds']:6.0f} ms, recompute "
+        f"{1e6 * point['recompute_seconds']:6.0f} µs a token"
+    )
 
 # %% tags=["varies"]
 draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine that ran this")

@@ -106,8 +106,12 @@ for name, row in zip(POLICIES, share, strict=True):
 
 # %%
 activations = model.run_with_cache(ids)[1]
-patterns = np.stack([np.asarray(activations[f"blocks.{layer}.attn.hook_pattern"])[:, -1]
-                     for layer in range(len(model.layers))])  # fmt: skip
+patterns = np.stack(
+    [
+        np.asarray(activations[f"blocks.{layer}.attn.hook_pattern"])[:, -1]
+        for layer in range(len(model.layers))
+    ]
+)
 mass = patterns.mean(axis=(0, 1))
 figure, axes = plt.subplots(figsize=(10, 3.8))
 axes.bar(range(len(ids)), 100 * mass, color="#0072B2", width=0.9)
@@ -118,8 +122,10 @@ axes.set_ylabel("attention (%)")
 axes.set_title("Attention of the last token, mean over layers and heads", loc="left")
 axes.legend(frameon=False, loc="upper center")
 plt.show()
-print(f"position 0: {100 * mass[0]:.0f} % of the attention; the other {len(ids) - 1}: "
-      f"{100 * mass[1:].sum():.0f} %")  # fmt: skip
+print(
+    f"position 0: {100 * mass[0]:.0f} % of the attention; the other {len(ids) - 1}: "
+    f"{100 * mass[1:].sum():.0f} %"
+)
 
 # %% [markdown]
 # ## What they answer

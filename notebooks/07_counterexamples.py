@@ -64,9 +64,17 @@ print(len(THEOREMS), "theorems hold for the unchanged decoder")
 
 # %%
 NAMES = (
-    "value_residual", "dense_average", "shared_kv", "no_mask", "own_output", "rewritten_kv",
-    "quantised_cache", "tensor_quantisation", "injected_prefix", "unplaced_checkpoint",
-)  # fmt: skip
+    "value_residual",
+    "dense_average",
+    "shared_kv",
+    "no_mask",
+    "own_output",
+    "rewritten_kv",
+    "quantised_cache",
+    "tensor_quantisation",
+    "injected_prefix",
+    "unplaced_checkpoint",
+)
 examples = {name: importlib.import_module(f"counterexamples.{name}") for name in NAMES}
 for name, example in examples.items():
     print(f"{name:20} refutes {example.THEOREM}: {example.refuted(case)}")
@@ -150,8 +158,15 @@ for label, kl in results.items():
 figure, axes = plt.subplots(figsize=(8, 5.2))
 at = range(1, 1 + len(kl))
 for number, (label, kl) in enumerate(results.items()):
-    axes.plot(at, kl, label=label, color=COLOURS[number], marker=MARKERS[number],
-              markersize=14 - 3 * number, linewidth=5 - number)  # fmt: skip
+    axes.plot(
+        at,
+        kl,
+        label=label,
+        color=COLOURS[number],
+        marker=MARKERS[number],
+        markersize=14 - 3 * number,
+        linewidth=5 - number,
+    )
 axes.set_xticks(at)
 axes.set_xlabel("layer at which the donor's stream is patched in")
 axes.set_ylabel("$D_{KL}$(donor, patched) (nats)")
@@ -227,14 +242,23 @@ for masked in (True, False):
     drift[masked] = [
         float(np.linalg.norm(b - a) / np.linalg.norm(a)) for a, b in zip(before, after, strict=True)
     ]
-    print("mask" if masked else "no mask", "layers at which the first row keeps its bits:",
-          [layer for layer, moved in enumerate(drift[masked]) if moved == 0])  # fmt: skip
+    print(
+        "mask" if masked else "no mask",
+        "layers at which the first row keeps its bits:",
+        [layer for layer, moved in enumerate(drift[masked]) if moved == 0],
+    )
 
 # %%
 figure, axes = plt.subplots(figsize=(8, 4.2))
 for masked, label in ((True, "causal mask"), (False, "no mask")):
-    axes.plot(drift[masked], label=label, color=COLOURS[not masked], linewidth=2.5,
-              marker=MARKERS[not masked], markersize=10)  # fmt: skip
+    axes.plot(
+        drift[masked],
+        label=label,
+        color=COLOURS[not masked],
+        linewidth=2.5,
+        marker=MARKERS[not masked],
+        markersize=10,
+    )
 axes.set_xlabel("layer")
 axes.set_ylabel("relative change of the first row\nwhen an eighth token is added")
 axes.grid(alpha=0.3)
@@ -283,8 +307,14 @@ for label, error in errors.items():
 # %%
 figure, axes = plt.subplots(figsize=(9, 4.6))
 for number, (label, error) in enumerate(errors.items()):
-    axes.plot(error, label=label, color=COLOURS[number], marker=MARKERS[number],
-              markersize=10, linewidth=2.5)  # fmt: skip
+    axes.plot(
+        error,
+        label=label,
+        color=COLOURS[number],
+        marker=MARKERS[number],
+        markersize=10,
+        linewidth=2.5,
+    )
 for edge in np.cumsum(case.chunks)[:-1]:
     axes.axvline(edge - 0.5, color="grey", linestyle=":")
 axes.set_xlabel("position (dotted lines: where a new call begins)")
@@ -360,8 +390,10 @@ from exercises import smallest
 from strategies import cases
 
 found = smallest(cases(max_layers=2, scales=[1.0]), examples["tensor_quantisation"].refuted)
-print(f"{len(found.ids)} token(s) in each text, {found.source.num_hidden_layers} block(s),",
-      f"{found.source.hidden_size} wide; texts {found.ids} and {found.other}")  # fmt: skip
+print(
+    f"{len(found.ids)} token(s) in each text, {found.source.num_hidden_layers} block(s),",
+    f"{found.source.hidden_size} wide; texts {found.ids} and {found.other}",
+)
 
 # %% [markdown]
 # A shrunken case explains. Two texts of one token are enough, since what is wrong is that two rows

@@ -169,15 +169,30 @@ intensity = np.logspace(-1, 3, 200)
 figure, axes = plt.subplots(figsize=(10, 5.2))
 for number, name in enumerate(peak):
     roof = np.minimum(peak[name], intensity * bandwidth) / 1e9
-    axes.plot(intensity, roof, color=plots.COLOURS[number], linewidth=2.5,
-              linestyle=("-", "--")[number], label=f"{name} roof")  # fmt: skip
+    axes.plot(
+        intensity,
+        roof,
+        color=plots.COLOURS[number],
+        linewidth=2.5,
+        linestyle=("-", "--")[number],
+        label=f"{name} roof",
+    )
 for number, (name, (tokens, context, taken)) in enumerate(cases.items()):
     flop, read = work(config, tokens, context, 4)
-    axes.plot(flop / read, flop / taken / 1e9, color="black", marker=plots.MARKERS[number],
-              markersize=11, linestyle="none", label=name)  # fmt: skip
+    axes.plot(
+        flop / read,
+        flop / taken / 1e9,
+        color="black",
+        marker=plots.MARKERS[number],
+        markersize=11,
+        linestyle="none",
+        label=name,
+    )
     share = flop / taken / min(peak["float32"], flop / read * bandwidth)
-    print(f"{name:12} {1e3 * taken:7.1f} ms {flop / taken / 1e9:6.1f} GFLOP/s, "
-          f"{100 * share:3.0f} % of the roof")  # fmt: skip
+    print(
+        f"{name:12} {1e3 * taken:7.1f} ms {flop / taken / 1e9:6.1f} GFLOP/s, "
+        f"{100 * share:3.0f} % of the roof"
+    )
 axes.set(xscale="log", yscale="log", ylim=(0.5, 200))
 axes.set_yticks([1, 10, 100], ["1", "10", "100"])
 axes.set_xlabel("arithmetic intensity (FLOP / byte)")
@@ -212,12 +227,30 @@ for batch in batches:
 
     per_token.append(1e3 * seconds(call, 9) / batch)
 figure, axes = plt.subplots(figsize=(9, 4.4))
-axes.plot(batches, per_token, color=plots.COLOURS[0], marker="o", markersize=9, linewidth=2.5,
-          label="measured")  # fmt: skip
-bound = [1e3 * max(work(config, 1, 16, 4)[1] / bandwidth / b,
-                   work(config, 1, 16, 4)[0] / peak["float32"]) for b in batches]  # fmt: skip
-axes.plot(batches, bound, color=plots.COLOURS[1], marker="s", markersize=8, linewidth=2,
-          linestyle="--", label="roofline")  # fmt: skip
+axes.plot(
+    batches,
+    per_token,
+    color=plots.COLOURS[0],
+    marker="o",
+    markersize=9,
+    linewidth=2.5,
+    label="measured",
+)
+bound = [
+    1e3
+    * max(work(config, 1, 16, 4)[1] / bandwidth / b, work(config, 1, 16, 4)[0] / peak["float32"])
+    for b in batches
+]
+axes.plot(
+    batches,
+    bound,
+    color=plots.COLOURS[1],
+    marker="s",
+    markersize=8,
+    linewidth=2,
+    linestyle="--",
+    label="roofline",
+)
 axes.set_xscale("log", base=2)
 axes.set_xticks(batches, [str(b) for b in batches])
 axes.set_ylim(bottom=0)
@@ -248,8 +281,10 @@ for what, calls in (
     ("prefill 64", {name: lambda m=each: m.forward([ids[:64]]) for name, each in both.items()}),
 ):
     fast, slow = in_turn(calls, 4).values()
-    print(f"{what:11} float32 {1e3 * fast:6.1f} ms, exact {1e3 * slow:6.1f} ms, "
-          f"{slow / fast:.1f} times as long")  # fmt: skip
+    print(
+        f"{what:11} float32 {1e3 * fast:6.1f} ms, exact {1e3 * slow:6.1f} ms, "
+        f"{slow / fast:.1f} times as long"
+    )
 
 # %% [markdown]
 # ## What a compiler may do to a sum
@@ -362,17 +397,21 @@ def held(model):
 
 
 every = {
-    "float32, NumPy": model, "exact, NumPy": exact, "exact, Numba": compiled,
+    "float32, NumPy": model,
+    "exact, NumPy": exact,
+    "exact, Numba": compiled,
     "exact, Numba, bfloat16": short,
-}  # fmt: skip
+}
 calls = {name: step(each) for name, each in every.items()}
 decode = in_turn(calls | {"read": lambda: any_order(large, large)}, 18)
 bandwidth = max(bandwidth, large.nbytes / decode.pop("read"))
 print(f"memory: {bandwidth / 1e9:.0f} GB/s")
 least = {name: held(each) / bandwidth for name, each in every.items()}
 for name, taken in decode.items():
-    print(f"{name:23} {1e3 * taken:6.1f} ms a token, {taken / decode['float32, NumPy']:.2f} of "
-          f"float32; to read its bytes takes {1e3 * least[name]:5.1f} ms")  # fmt: skip
+    print(
+        f"{name:23} {1e3 * taken:6.1f} ms a token, {taken / decode['float32, NumPy']:.2f} of "
+        f"float32; to read its bytes takes {1e3 * least[name]:5.1f} ms"
+    )
 pair = {"NumPy": exact, "Numba": compiled}
 prefill = in_turn({at: lambda m=each: m.forward([ids[:64]]) for at, each in pair.items()}, 2)
 print(", ".join(f"prefill of 64 on {at}: {1e3 * t:.0f} ms" for at, t in prefill.items()))
@@ -382,8 +421,13 @@ figure, axes = plt.subplots(figsize=(10, 4.4))
 for row, (name, taken) in enumerate(decode.items()):
     axes.barh(row, 1e3 * taken, color=plots.COLOURS["NumPy" not in name], height=0.62)
     axes.text(1e3 * max(taken, least[name]), row, f"  {1e3 * taken:.0f} ms", va="center")
-    axes.plot(2 * [1e3 * least[name]], [row - 0.42, row + 0.42], color="black", linewidth=3,
-              label=None if row else "least time to read the bytes")  # fmt: skip
+    axes.plot(
+        2 * [1e3 * least[name]],
+        [row - 0.42, row + 0.42],
+        color="black",
+        linewidth=3,
+        label=None if row else "least time to read the bytes",
+    )
 labels = [f"{name}\n{held(each) / 1e6:.0f} MB of weights" for name, each in every.items()]
 axes.set_yticks(range(len(labels)), labels)
 axes.invert_yaxis()

@@ -70,8 +70,11 @@ def run(source: Path) -> Any:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             # without a kernel a widget is nothing but its name
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
-                            and WIDGET not in o.get("data", {})]  # fmt: skip
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr" and WIDGET not in o.get("data", {})
+            ]
     return notebook
 
 

@@ -37,8 +37,10 @@ def table(where: str, branch: str = "main") -> str:
     """One row a chapter, one link a service."""
     lines = ["| chapter | " + " | ".join(SERVICES) + " |", "|---" * (len(SERVICES) + 1) + "|"]
     for path in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
-        links = (f"[open]({url.format(repository=where, branch=branch, name=path.name)})"
-                 for url in SERVICES.values())  # fmt: skip
+        links = (
+            f"[open]({url.format(repository=where, branch=branch, name=path.name)})"
+            for url in SERVICES.values()
+        )
         lines.append(f"| {path.stem} | " + " | ".join(links) + " |")
     return "\n".join(lines) + "\n"
 

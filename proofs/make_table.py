@@ -57,9 +57,10 @@ def rocq(theorem: Theorem) -> str:
     listed = re.findall(rf"^\| {theorem.id} \|([^|]*)\|", text, re.MULTILINE)
     lemmas = [lemma for cell in listed for lemma in re.findall(r"`(\w+)\.([\w']+)`", cell)]
     stated = r"^\s*(Theorem|Corollary|Lemma|Example) {}\b"
-    return ", ".join(
-        link(name, f"rocq/{file}.v", stated.format(name)) for file, name in lemmas
-    ) or "n/a: a hypothesis there"  # fmt: skip
+    return (
+        ", ".join(link(name, f"rocq/{file}.v", stated.format(name)) for file, name in lemmas)
+        or "n/a: a hypothesis there"
+    )
 
 
 def dataflow(theorem: Theorem) -> str:

@@ -76,12 +76,28 @@ def killers(name: str) -> list[str]:
         if run.returncode or found:
             return found or ["import"]
         rest = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "--no-header",
-             "-p", "no:cacheprovider", "proofs/test_t07_order.py", "proofs",  # most die in T7
-             *(f"--ignore=proofs/test_{name}.py"
-               for name in ("theorems", "rocq", "lecture", "mutants"))],
-            env=env, cwd=copy, capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-n0",
+                "--no-header",
+                "-p",
+                "no:cacheprovider",
+                "proofs/test_t07_order.py",
+                "proofs",  # most die in T7
+                *(
+                    f"--ignore=proofs/test_{name}.py"
+                    for name in ("theorems", "rocq", "lecture", "mutants")
+                ),
+            ],
+            env=env,
+            cwd=copy,
+            capture_output=True,
+            text=True,
+        )
         failed = [line for line in rest.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return [failed[0].split()[1]] if failed else []
 

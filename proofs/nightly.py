@@ -25,11 +25,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CORE = ["decoder.py", "projection.py", "layers.py", "arithmetic", "caches"]
 # Quick tests first: most faults die in the first seconds.
-TESTS = ["tests/test_decoder.py", "tests/test_exact.py", "tests/test_elementary.py",
-         "tests/test_fingerprint.py", "tests/test_caches.py", "tests/test_cache_oracles.py",
-         "tests/test_cache_machine.py", "proofs/test_theorems.py",
-         "proofs/test_t06_rows.py", "proofs/test_t07_order.py", "proofs/test_portability.py",
-         "proofs/test_certificate.py", "proofs/test_counterexamples.py"]  # fmt: skip
+TESTS = [
+    "tests/test_decoder.py",
+    "tests/test_exact.py",
+    "tests/test_elementary.py",
+    "tests/test_fingerprint.py",
+    "tests/test_caches.py",
+    "tests/test_cache_oracles.py",
+    "tests/test_cache_machine.py",
+    "proofs/test_theorems.py",
+    "proofs/test_t06_rows.py",
+    "proofs/test_t07_order.py",
+    "proofs/test_portability.py",
+    "proofs/test_certificate.py",
+    "proofs/test_counterexamples.py",
+]
 CONFIG = """[cosmic-ray]
 module-path = {modules}
 timeout = 900.0
@@ -58,9 +68,14 @@ def main() -> None:
         for part in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, copy)
         config = copy / "cosmic-ray.toml"
-        config.write_text(CONFIG.format(
-            modules=[f"minikv/{part}" for part in CORE], python=sys.executable,
-            tests=" ".join(TESTS)), encoding="utf-8")  # fmt: skip
+        config.write_text(
+            CONFIG.format(
+                modules=[f"minikv/{part}" for part in CORE],
+                python=sys.executable,
+                tests=" ".join(TESTS),
+            ),
+            encoding="utf-8",
+        )
         environment = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1"}
 
         def cosmic_ray(*arguments: str) -> None:
@@ -71,8 +86,11 @@ def main() -> None:
         cosmic_ray("init", config.name, str(session))
         with use_db(session) as db:
             # `|` stands in annotations, which are not run
-            items = [item for item in db.work_items
-                     if not any("BitOr" in m.operator_name for m in item.mutations)]  # fmt: skip
+            items = [
+                item
+                for item in db.work_items
+                if not any("BitOr" in m.operator_name for m in item.mutations)
+            ]
             chosen = random.Random(options.seed).sample(items, min(options.sample, len(items)))
             db.clear()
             db.add_work_items(chosen)
@@ -87,13 +105,18 @@ def main() -> None:
                 m = item.mutations[0]
                 what = m.operator_name.removeprefix("core/")
                 lines = (copy / m.module_path).read_text(encoding="utf-8").splitlines()
-                lived.append((f"{m.module_path}:{m.start_pos[0]}", what,
-                              lines[m.start_pos[0] - 1].strip()))  # fmt: skip
+                lived.append(
+                    (f"{m.module_path}:{m.start_pos[0]}", what, lines[m.start_pos[0] - 1].strip())
+                )
     minutes = (time.monotonic() - start) / 60
-    score = (f"{len(chosen) - len(lived)} of {len(chosen)} killed, drawn with seed {options.seed} "
-             f"from {len(items)} faults; {minutes:.0f} minutes.")  # fmt: skip
-    rows = [f"| `{where}` | {what} | `{line.replace('|', chr(92) + '|')}` |"
-            for where, what, line in sorted(lived)]  # fmt: skip
+    score = (
+        f"{len(chosen) - len(lived)} of {len(chosen)} killed, drawn with seed {options.seed} "
+        f"from {len(items)} faults; {minutes:.0f} minutes."
+    )
+    rows = [
+        f"| `{where}` | {what} | `{line.replace('|', chr(92) + '|')}` |"
+        for where, what, line in sorted(lived)
+    ]
     table = "\n".join(["| survivor | fault | line |", "|---|---|---|", *rows])
     print(score, table, sep="\n\n")
     if options.write:

@@ -63,9 +63,13 @@ def operands(draw: st.DrawFn, longest: int = 48) -> Operands:
     visible = np.random.default_rng(draw(st.integers(0, 99))).random((tokens, length)) < 0.7
     visible[:, draw(st.integers(0, length - 1))] = True
     return Operands(
-        draw(arrays(tokens, width)), w, draw(arrays(tokens, groups * shared, head_dim)),
-        draw(arrays(length, groups, head_dim)), draw(arrays(length, groups, head_dim)), visible,
-    )  # fmt: skip
+        draw(arrays(tokens, width)),
+        w,
+        draw(arrays(tokens, groups * shared, head_dim)),
+        draw(arrays(length, groups, head_dim)),
+        draw(arrays(length, groups, head_dim)),
+        visible,
+    )
 
 
 @st.composite

@@ -76,14 +76,25 @@ NAMESPACES = {
 }
 RANDOM = {  # configurations of random weights, by the name that --model takes
     "random-small": minikv.ModelConfig(
-        vocab_size=512, hidden_size=96, intermediate_size=256, num_hidden_layers=3,
-        num_attention_heads=6, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
+        vocab_size=512,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
     ),
     "random-smollm": minikv.ModelConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=4,
-        num_attention_heads=9, num_key_value_heads=3, head_dim=64,
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=4,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        head_dim=64,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -210,15 +221,26 @@ class Task:
     ids: list[int]
 
     def rows(
-        self, varied: str, names: dict[str, str], python: str = sys.executable,
-        namespace: str = "numpy", skip: Sequence[str] = (), threads: int = 1, **variables: str,
-    ) -> list[Row]:  # fmt: skip
+        self,
+        varied: str,
+        names: dict[str, str],
+        python: str = sys.executable,
+        namespace: str = "numpy",
+        skip: Sequence[str] = (),
+        threads: int = 1,
+        **variables: str,
+    ) -> list[Row]:
         """Run `worker` with these environment variables; a row for each way in `names`."""
         first, *more = names.values()
         others = f" and {len(more)} more" if more else ""
         print(f"{varied}: {first}{others} ...", file=sys.stderr, flush=True)
-        job = {"model": self.model, "ids": self.ids, "namespace": namespace, "ways": list(names),
-               "skip": list(skip)}  # fmt: skip
+        job = {
+            "model": self.model,
+            "ids": self.ids,
+            "namespace": namespace,
+            "ways": list(names),
+            "skip": list(skip),
+        }
         settings = {key: value for key, value in os.environ.items() if key not in SETTINGS}
         settings |= dict.fromkeys(THREADS, str(threads)) | {"JAX_PLATFORMS": "cpu"} | variables
         answer = _answer(python, json.dumps(job), settings)
@@ -233,8 +255,10 @@ class Task:
         note += f"NumPy {where['numpy']}"
         if where["threads"] != threads:
             note += f"; {threads} threads asked for"
-        return [Row(varied, name, note=note, **common, **answer["prints"][way])
-                for way, name in names.items()]  # fmt: skip
+        return [
+            Row(varied, name, note=note, **common, **answer["prints"][way])
+            for way, name in names.items()
+        ]
 
     def row(self, varied: str, name: str, **how: Any) -> Row:
         """A process for the text in one call."""
@@ -245,8 +269,12 @@ def _answer(python: str, job: str, settings: dict[str, str]) -> dict[str, Any]:
     try:
         done = subprocess.run(
             [python, str(Path(__file__).resolve()), "--worker"],
-            input=job, env=settings, text=True, capture_output=True, timeout=TIMEOUT,
-        )  # fmt: skip
+            input=job,
+            env=settings,
+            text=True,
+            capture_output=True,
+            timeout=TIMEOUT,
+        )
     except subprocess.TimeoutExpired:
         return {"failed": f"no answer after {TIMEOUT} s"}
     except OSError as error:
@@ -343,8 +371,10 @@ def simd_levels(task: Task, base: Row, python: str, of: str) -> Iterator[Row]:
 
 def _dispatched(python: str) -> list[str]:
     """What NumPy found beyond its baseline; the only names that it lets one switch off."""
-    code = ("import json, numpy; found = numpy.show_config(mode='dicts')['SIMD Extensions']; "
-            "print(json.dumps(found.get('found', [])))")  # fmt: skip
+    code = (
+        "import json, numpy; found = numpy.show_config(mode='dicts')['SIMD Extensions']; "
+        "print(json.dumps(found.get('found', [])))"
+    )
     return json.loads(subprocess.run([python, "-c", code], text=True, capture_output=True).stdout)
 
 
@@ -352,13 +382,16 @@ def faults(rows: Sequence[Row]) -> list[str]:
     """Why the rows do not show what they should; empty if they do."""
     exact = {row.exact for row in rows if row.status == "ran"}
     float32 = {row.float32 for row in rows if row.status == "ran"}
-    found = [f"{row.varied}, {row.environment}: {row.note}"
-             for row in rows if row.status == "failed"]  # fmt: skip
+    found = [
+        f"{row.varied}, {row.environment}: {row.note}" for row in rows if row.status == "failed"
+    ]
     if len(exact) != 1:
         found.append(f"exact has {len(exact)} values, expected one")
     if len(float32) < 2:
-        found.append("float32 has no second value, so that exact's one value shows nothing: "
-                     "the negative control failed")  # fmt: skip
+        found.append(
+            "float32 has no second value, so that exact's one value shows nothing: "
+            "the negative control failed"
+        )
     return found
 
 
@@ -369,11 +402,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a small random model, fewer rows")
-    add("--model", metavar="NAME", help="a fetched model or a folder; by default "
-        f"{DEFAULT} if fetched, else random weights of its shape with 4 layers")  # fmt: skip
+    add(
+        "--model",
+        metavar="NAME",
+        help="a fetched model or a folder; by default "
+        f"{DEFAULT} if fetched, else random weights of its shape with 4 layers",
+    )
     add("--ids", nargs="+", type=int, metavar="ID", help="token ids of the text")
-    add("--python", action="append", default=[], metavar="PATH",
-        help="another interpreter, for its NumPy and its array libraries")  # fmt: skip
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="another interpreter, for its NumPy and its array libraries",
+    )
     add("--json", action="store_true", help="print JSON")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -397,8 +439,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = list(measure(Task(model, ids), args.python, args.quick))
     wrong = faults(rows)
     if args.json:
-        print_json({"model": model, "ids": ids, "environment": environment(),
-                    "rows": [asdict(row) for row in rows], "faults": wrong})  # fmt: skip
+        print_json(
+            {
+                "model": model,
+                "ids": ids,
+                "environment": environment(),
+                "rows": [asdict(row) for row in rows],
+                "faults": wrong,
+            }
+        )
     else:
         report(model, ids, rows, wrong)
     return 1 if wrong else 0
@@ -407,14 +456,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[str]) -> None:
     """The table, and what it says."""
     where = environment()
-    print(f"{model}, {len(ids)} tokens; {where['cpu']}, {where['platform']}, "
-          f"NumPy {where['numpy']}, {where['blas']}\n")  # fmt: skip
+    print(
+        f"{model}, {len(ids)} tokens; {where['cpu']}, {where['platform']}, "
+        f"NumPy {where['numpy']}, {where['blas']}\n"
+    )
     print_table(
         ["varied", "environment", "kernel", "threads", "float32", "exact", "note"],
-        ([row.varied, row.environment, row.kernel or "-", str(row.threads or "-"),
-          *((row.float32[:12], row.exact[:12]) if row.status == "ran" else (f"({row.status})", "")),
-          row.note] for row in rows),
-    )  # fmt: skip
+        (
+            [
+                row.varied,
+                row.environment,
+                row.kernel or "-",
+                str(row.threads or "-"),
+                *(
+                    (row.float32[:12], row.exact[:12])
+                    if row.status == "ran"
+                    else (f"({row.status})", "")
+                ),
+                row.note,
+            ]
+            for row in rows
+        ),
+    )
     ran = [row for row in rows if row.status == "ran"]
     values = len({row.float32 for row in ran}), len({row.exact for row in ran})
     print(f"\n{len(ran)} environments ran: float32 has {values[0]} values, exact has {values[1]}")

@@ -46,9 +46,13 @@ def configs(
 
 @st.composite
 def cases(
-    draw: st.DrawFn, max_layers: int = 4, min_tokens: int = 1, scales=None, windowed: bool = False,
+    draw: st.DrawFn,
+    max_layers: int = 4,
+    min_tokens: int = 1,
+    scales=None,
+    windowed: bool = False,
     families=tuple(FAMILIES),
-) -> Case:  # fmt: skip
+) -> Case:
     """A random model, two texts of the same length, and a way to cut the first into calls."""
     config = draw(configs(max_layers, windowed, families))
     lengths = st.integers(min_tokens, 12), st.integers(max(9, min_tokens), CONTEXT)

@@ -41,10 +41,17 @@ def test_an_operation_that_is_not_known_is_refused():
         certify(config, smuggle=sneaky)
 
 
-@pytest.mark.parametrize("ask", [
-    bool, lambda value: value[0, 0] != 0.0, lambda value: value[0, 0] == 0.0,
-    lambda value: value > 0.0, lambda value: 1.0 in value, lambda value: np.float32(1) == value,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask",
+    [
+        bool,
+        lambda value: value[0, 0] != 0.0,
+        lambda value: value[0, 0] == 0.0,
+        lambda value: value > 0.0,
+        lambda value: 1.0 in value,
+        lambda value: np.float32(1) == value,
+    ],
+)
 def test_control_flow_that_reads_values_is_refused(ask):
     def nosy():
         return lambda name, value: -value if ask(value) else value
@@ -103,8 +110,9 @@ def test_a_token_that_enters_past_the_stream_is_caught(monkeypatch):
 
 def test_an_embedding_of_two_tokens_is_caught(monkeypatch):
     embed = decoder.embed
-    monkeypatch.setattr(decoder, "embed", lambda weights, ids: (
-        embed(weights, ids) + embed(weights, np.roll(ids, 1))))  # fmt: skip
+    monkeypatch.setattr(
+        decoder, "embed", lambda weights, ids: embed(weights, ids) + embed(weights, np.roll(ids, 1))
+    )
     assert any("T10" in f for f in certify(minikv.tiny_config()).failures)
 
 
@@ -112,6 +120,11 @@ def test_a_mask_that_leaks_the_future_is_caught(monkeypatch):
     def leak(self, scores):  # forgets that a score of -inf weighs nothing
         return LabelArithmetic.mean_square(self, scores)
 
-    monkeypatch.setattr(LabelArithmetic, "softmax", lambda self, s: s.__class__(
-        np.broadcast_to(leak(self, s).bits & ~np.uint64(1 << 63), s.shape)))  # fmt: skip
+    monkeypatch.setattr(
+        LabelArithmetic,
+        "softmax",
+        lambda self, s: s.__class__(
+            np.broadcast_to(leak(self, s).bits & ~np.uint64(1 << 63), s.shape)
+        ),
+    )
     assert any("T8" in f for f in certify(minikv.tiny_config()).failures)

@@ -21,8 +21,10 @@ SCRIPT = Path(portability.__file__)
 def quick():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--quick", "--json"],
-        text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -75,8 +77,13 @@ def test_exp_sin_and_cos_have_the_same_bits_without_simd_and_numpys_have_not():
     found = []
     for disabled in ("", " ".join(features)):
         environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled}
-        done = subprocess.run([sys.executable, "-c", ELEMENTARY], env=environment, text=True,
-                              capture_output=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", ELEMENTARY],
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
         found.append(done.stdout.split())
     assert found[0][::2] == found[1][::2] == DIGITS
     if not any(name in features for name in ("X86_V4", "AVX512_SKX")):
@@ -89,12 +96,15 @@ def test_exp_sin_and_cos_have_the_same_bits_without_simd_and_numpys_have_not():
 GOOD = [Row("a", "1", float32="f", exact="e"), Row("a", "2", float32="g", exact="e")]
 
 
-@pytest.mark.parametrize(("rows", "said"), [
-    ([*GOOD, Row("a", "3", float32="f", exact="x")], "exact has 2 values"),
-    (GOOD[:1], "float32 has no second value"),
-    ([*GOOD, Row("a", "3", "failed", note="killed by signal 4")], "killed by signal 4"),
-    ([], "exact has 0 values"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([*GOOD, Row("a", "3", float32="f", exact="x")], "exact has 2 values"),
+        (GOOD[:1], "float32 has no second value"),
+        ([*GOOD, Row("a", "3", "failed", note="killed by signal 4")], "killed by signal 4"),
+        ([], "exact has 0 values"),
+    ],
+)
 def test_faults_are_named(rows, said):
     assert any(said in fault for fault in faults(rows))
 
@@ -104,11 +114,14 @@ def test_rows_that_did_not_run_are_no_fault():
     assert faults(GOOD + others) == []
 
 
-@pytest.mark.parametrize(("code", "said"), [
-    ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed by signal 4"),
-    ("raise ImportError('no NumPy')", "no NumPy"),
-    ("", "exit code 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed by signal 4"),
+        ("raise ImportError('no NumPy')", "no NumPy"),
+        ("", "exit code 0"),
+    ],
+)
 def test_a_process_that_dies_is_a_failed_row(code, said, tmp_path):
     python = tmp_path / "python"  # an interpreter that dies in its own way
     python.write_text(f"#!{sys.executable}\n{code}\n")
@@ -155,8 +168,13 @@ def test_real_weights_under_two_kernels_and_every_feeding(smollm2):
     fed = {"": "one call", **{way: way for way in list(ways(1))[:8]}}
     rows = task.rows("feeding", fed)
     rows += list(kernels(task, rows[0], quick=True))
-    rows += [task.row("SIMD", "baseline alone", NPY_DISABLE_CPU_FEATURES=" ".join(
-        portability._dispatched(sys.executable)))]  # fmt: skip
+    rows += [
+        task.row(
+            "SIMD",
+            "baseline alone",
+            NPY_DISABLE_CPU_FEATURES=" ".join(portability._dispatched(sys.executable)),
+        )
+    ]
     assert faults(rows) == []
     if rows[0].kernel in portability.X86_KERNELS:
         assert len({row.kernel for row in rows if row.status == "ran"}) >= 2

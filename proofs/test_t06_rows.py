@@ -57,9 +57,11 @@ def test_rows_beside_do_not_matter_whatever_they_hold(operation, o, data):
     others = pick(o, [0, 0])
     x, q = data.draw(arrays(2, o.x.shape[1])), data.draw(arrays(2, *o.q.shape[1:]))
     more = replace(
-        o, x=np.concatenate([x, o.x]), q=np.concatenate([q, o.q]),
+        o,
+        x=np.concatenate([x, o.x]),
+        q=np.concatenate([q, o.q]),
         visible=np.concatenate([others.visible, o.visible]),
-    )  # fmt: skip
+    )
     assert same(OPERATIONS[operation](EXACT, more)[2:], OPERATIONS[operation](EXACT, o))
 
 
@@ -70,9 +72,11 @@ def test_hidden_keys_do_not_matter_whatever_they_hold(o, data):
     order = np.array(data.draw(st.permutations(range(len(o.k) + added))))
     hidden = np.zeros((len(o.q), added), bool)
     more = replace(
-        o, k=np.concatenate([o.k, k])[order], v=np.concatenate([o.v, v])[order],
+        o,
+        k=np.concatenate([o.k, k])[order],
+        v=np.concatenate([o.v, v])[order],
         visible=np.concatenate([o.visible, hidden], axis=1)[:, order],
-    )  # fmt: skip
+    )
     assert same(attention(EXACT, more), attention(EXACT, o))
 
 

@@ -175,9 +175,13 @@ def test_features_and_keys_may_come_in_any_order(o, data):
     features = data.draw(st.permutations(range(o.x.shape[1])))
     keys = data.draw(st.permutations(range(o.k.shape[0])))
     shuffled = replace(
-        o, x=o.x[:, features], w=o.w[:, features], k=o.k[keys], v=o.v[keys],
+        o,
+        x=o.x[:, features],
+        w=o.w[:, features],
+        k=o.k[keys],
+        v=o.v[keys],
         visible=o.visible[:, keys],
-    )  # fmt: skip
+    )
     assert same(linear(EXACT, shuffled), linear(EXACT, o))
     assert same(attention(EXACT, shuffled), attention(EXACT, o))
 
@@ -209,8 +213,9 @@ def denominators(make: Callable, context: int) -> list[np.ndarray]:
     for step in (1, -1):
         library = types.ModuleType(f"numpy, step {step}")
         library.__dict__.update(np.__dict__)
-        library.sum = lambda a, axis, keepdims, step=step: (
-            np.add.accumulate(a[..., ::step], axis=axis)[..., -1:])  # fmt: skip
+        library.sum = lambda a, axis, keepdims, step=step: np.add.accumulate(
+            a[..., ::step], axis=axis
+        )[..., -1:]
         libraries.append(library)
     return [make(context, library).softmax(scores) for library in libraries]
 

@@ -21,10 +21,19 @@ from minikv.weights import expected_shapes, save_folder
 SEED = 20240607
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CONFIG = ModelConfig(
-    vocab_size=320, hidden_size=48, intermediate_size=72, num_hidden_layers=3,
-    num_attention_heads=6, num_key_value_heads=2, head_dim=8, max_position_embeddings=256,
-    rope_theta=10000.0, tie_word_embeddings=True, bos_token_id=1, eos_token_id=(2,),
-)  # fmt: skip
+    vocab_size=320,
+    hidden_size=48,
+    intermediate_size=72,
+    num_hidden_layers=3,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=256,
+    rope_theta=10000.0,
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=(2,),
+)
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
     "+ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -78,14 +87,28 @@ def tokenizer_files() -> dict[str, str]:
     merges = train_bpe(CONFIG.vocab_size - 256 - len(SPECIAL))
     tokens = [*SPECIAL, *byte_letters(), *(left + right for left, right in merges)]
     added = [
-        {"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": True}
+        {
+            "id": index,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
         for index, token in enumerate(SPECIAL)
-    ]  # fmt: skip
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
-                  "use_regex": True}  # fmt: skip
+    ]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
@@ -94,17 +117,25 @@ def tokenizer_files() -> dict[str, str]:
         "post_processor": None,
         "decoder": byte_level,
         "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
             "ignore_merges": False,
             "vocab": {token: index for index, token in enumerate(tokens)},
             "merges": [f"{left} {right}" for left, right in merges],
         },
-    }  # fmt: skip
+    }
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[1],
-        "eos_token": SPECIAL[2], "unk_token": SPECIAL[0], "chat_template": TEMPLATE,
-    }  # fmt: skip
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": SPECIAL[1],
+        "eos_token": SPECIAL[2],
+        "unk_token": SPECIAL[0],
+        "chat_template": TEMPLATE,
+    }
     return {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",

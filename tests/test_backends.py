@@ -102,8 +102,11 @@ def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request)
         logits, flushed = minikv.load(path, "exact", "torch").run_with_cache(ids)
     assert np.array_equal(to_numpy(logits).view(bits), expected.view(bits))
     flushed = {name: to_numpy(values) for name, values in flushed.items()}
-    changed = {name.split(".", 2)[-1] for name, values in plain.items()
-               if not np.array_equal(flushed[name].view(bits), values.view(bits))}  # fmt: skip
+    changed = {
+        name.split(".", 2)[-1]
+        for name, values in plain.items()
+        if not np.array_equal(flushed[name].view(bits), values.view(bits))
+    }
     assert changed == set(activations)
 
 
@@ -111,8 +114,10 @@ def test_only_jax_and_cupy_flush_subnormal_logits(name):
     config = minikv.tiny_config(tie_word_embeddings=False)
     tensors = minikv.random_tensors(config, 1)
     tensors["lm_head.weight"] *= np.float32(2.0**-127)
-    expected, got = (to_numpy(Model(minikv.build(config, tensors, "exact", library)).logits([3]))
-                     for library in ("numpy", name))  # fmt: skip
+    expected, got = (
+        to_numpy(Model(minikv.build(config, tensors, "exact", library)).logits([3]))
+        for library in ("numpy", name)
+    )
     small = (expected != 0) & (abs(expected) < 2.0**-126)
     assert small.any()
     assert not small.all()
@@ -190,10 +195,13 @@ def test_a_step_asks_a_device_for_nothing_but_its_logits(arithmetic, policy):
     assert np.isfinite(to_numpy(logits)).all()
 
 
-@pytest.mark.parametrize("weight", ["self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
-                                    "mlp.down_proj", "input_layernorm"])  # fmt: skip
-@pytest.mark.parametrize(("arithmetic", "backend"), [("exact", "array_api_strict"),
-                                                     ("float32", "numpy")])  # fmt: skip
+@pytest.mark.parametrize(
+    "weight",
+    ["self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj", "input_layernorm"],
+)
+@pytest.mark.parametrize(
+    ("arithmetic", "backend"), [("exact", "array_api_strict"), ("float32", "numpy")]
+)
 def test_what_overflows_reaches_the_logits_and_stops_generation(arithmetic, backend, weight):
     if backend == "array_api_strict":
         pytest.importorskip(backend, reason="the backend needs it, not installed here")
@@ -249,8 +257,11 @@ def float32_products(backend: str, tokens: int, cut: type = np.float32):
     )
     x, w, q, k, v, pattern = (a.astype(np.float64) for a in (x, w, q / 4, k, v, pattern))
     k, v = (a.repeat(heads // groups, axis=1) for a in (k, v))
-    for name, operands, result in (("tc,sc->ts", (x, w), got[0]), ("thd,shd->hts", (q, k), got[1]),
-                                   ("hts,shd->thd", (pattern, v), got[2])):  # fmt: skip
+    for name, operands, result in (
+        ("tc,sc->ts", (x, w), got[0]),
+        ("thd,shd->hts", (q, k), got[1]),
+        ("hts,shd->thd", (pattern, v), got[2]),
+    ):
         n = length if name.startswith("hts") else operands[0].shape[-1]
         gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
         bound = gamma * np.einsum(name, *map(abs, operands))

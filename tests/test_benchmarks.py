@@ -53,10 +53,11 @@ def test_the_float32_file_holds_the_weights_bits(folder, gguf_file):
     q = undo_permutation(stored["blk.1.attn_q.weight"], CONFIG.num_attention_heads)
     k = undo_permutation(stored["blk.1.attn_k.weight"], CONFIG.num_key_value_heads)
     for name, values in (
-        ("self_attn.q_proj", q), ("self_attn.k_proj", k),
+        ("self_attn.q_proj", q),
+        ("self_attn.k_proj", k),
         ("mlp.down_proj", stored["blk.1.ffn_down.weight"]),
         ("input_layernorm", stored["blk.1.attn_norm.weight"]),
-    ):  # fmt: skip
+    ):
         expected = tensors[f"model.layers.1.{name}.weight"]
         assert np.array_equal(values.view(np.uint32), expected.view(np.uint32)), name
 
@@ -119,22 +120,37 @@ def test_a_turn_starts_where_the_prompt_ended(folder, gguf_file, name):
 def result(slow: float = 1.0) -> dict:
     """A run in which the second round was ten times slower for everybody."""
     seconds = {"float32/numpy": 1.0, "exact/numba": 0.5 * slow, "transformers": 0.6, "bare": 0.9}
-    at_16 = {"peak": [110], "running": [86], "load": [3.1], "first token": [1.0], "weights": [90],
-             "cache": [10]}  # fmt: skip
+    at_16 = {
+        "peak": [110],
+        "running": [86],
+        "load": [3.1],
+        "first token": [1.0],
+        "weights": [90],
+        "cache": [10],
+    }
     peak = {"imports": {"peak": [10]}, "16": at_16}
     out = {
-        "seconds": {name: {"decode 16": [s, 10 * s, s], "prefill 512": [s, 10 * s, s]}
-                    for name, s in seconds.items()},
+        "seconds": {
+            name: {"decode 16": [s, 10 * s, s], "prefill 512": [s, 10 * s, s]}
+            for name, s in seconds.items()
+        },
         "fresh": dict.fromkeys(("float32/numpy", "exact/numba"), peak),
-        "greedy": {name: [1, 2] for name in seconds}, "missing": ["x: not here"],
-        "starts": {"import minikv": [0.1, 0.2, 0.9], "minikv --help": [0.6]}, "machine": {"a": "b"},
-    }  # fmt: skip
+        "greedy": {name: [1, 2] for name in seconds},
+        "missing": ["x: not here"],
+        "starts": {"import minikv": [0.1, 0.2, 0.9], "minikv --help": [0.6]},
+        "machine": {"a": "b"},
+    }
     return {**out, "ratios": peers.ratios(out)}
 
 
 def found(of: dict, measure: str, contender: str, against: str) -> dict:
-    (row,) = [r for r in of["ratios"] if r["measure"] == measure and r["contender"] == contender
-              and r["against"].startswith(against)]  # fmt: skip
+    (row,) = [
+        r
+        for r in of["ratios"]
+        if r["measure"] == measure
+        and r["contender"] == contender
+        and r["against"].startswith(against)
+    ]
     return row
 
 
@@ -168,11 +184,17 @@ def test_the_report_names_what_was_missed_and_what_was_not_there():
 
 
 def test_an_exponent_above_one_is_reported():
-    seconds = {name: {f"{kind} {n}": [n**power * 1e-6] for n in (16, 64, 256)
-                      for kind, power in (("decode", 1), ("prefill", prefill))}
-               for name, prefill in (("float32/numpy", 2), ("exact/numba", 3))}  # fmt: skip
-    fresh = {name: {str(n): {"peak": [10**8 + (n - 16) ** 2]} for n in (16, 64, 256)}
-             for name in seconds}  # fmt: skip
+    seconds = {
+        name: {
+            f"{kind} {n}": [n**power * 1e-6]
+            for n in (16, 64, 256)
+            for kind, power in (("decode", 1), ("prefill", prefill))
+        }
+        for name, prefill in (("float32/numpy", 2), ("exact/numba", 3))
+    }
+    fresh = {
+        name: {str(n): {"peak": [10**8 + (n - 16) ** 2]} for n in (16, 64, 256)} for name in seconds
+    }
     rows = scaling.slopes(scaling.curves(seconds, fresh, (16, 64, 256)))
     got = {(r["measure"], r["contender"]): (round(r["slope"], 1), r["verdict"]) for r in rows}
     assert got["decode", "float32/numpy"] == (1.0, "linear or less")

@@ -32,10 +32,12 @@ LAYERS, GROUPS, HEAD, WIDTH = 3, 2, 6, 24
 MODELS = [
     minikv.random_model(
         minikv.tiny_config(num_hidden_layers=LAYERS, num_attention_heads=2 * GROUPS),
-        seed=seed, arithmetic="exact", scale=scale,
+        seed=seed,
+        arithmetic="exact",
+        scale=scale,
     )
     for seed, scale in ((0, 1.0), (1, 3.0))
-]  # fmt: skip
+]
 ROW = 2 * GROUPS * HEAD * 4  # bytes of one token's K and V at one layer
 
 
@@ -68,14 +70,21 @@ class Branch:
 lossless_policies = st.one_of(
     st.just(("full", {})),
     st.just(("none", {})),
-    st.tuples(st.just("residual"), st.fixed_dictionaries({
-        "budget": st.one_of(st.integers(0, 9), st.just(200)),
-        "checkpoints": st.one_of(
-            st.sampled_from(["embedding", "tokens", "every"]), st.integers(1, LAYERS),
-            st.sets(st.integers(1, LAYERS - 1)).map(lambda layers: {0} | layers)),
-    })),
+    st.tuples(
+        st.just("residual"),
+        st.fixed_dictionaries(
+            {
+                "budget": st.one_of(st.integers(0, 9), st.just(200)),
+                "checkpoints": st.one_of(
+                    st.sampled_from(["embedding", "tokens", "every"]),
+                    st.integers(1, LAYERS),
+                    st.sets(st.integers(1, LAYERS - 1)).map(lambda layers: {0} | layers),
+                ),
+            }
+        ),
+    ),
     st.tuples(st.just("scheduled"), st.fixed_dictionaries({"salt": st.integers(1, 2**20)})),
-)  # fmt: skip
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -157,8 +166,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ids=st.lists(texts, min_size=2, max_size=4))
     def append_to_all_in_one_call(self, ids):
-        chosen = [(b, self.room(b, t)) for b, t in zip(self.branches, ids, strict=False)
-                  if self.room(b, t) and not b.broken]  # fmt: skip
+        chosen = [
+            (b, self.room(b, t))
+            for b, t in zip(self.branches, ids, strict=False)
+            if self.room(b, t) and not b.broken
+        ]
         if chosen:
             self.call(chosen)
 
@@ -271,23 +283,43 @@ class Lossless(Machine):
                 held = cache.state()[0]
                 kv = sum(int(held[f"has_kv.{layer}"].sum()) for layer in range(LAYERS))
                 residuals = sum(int(held[f"has_residual.{layer}"].sum()) for layer in range(LAYERS))
-                assert all((held[f"has_kv.{layer}"] | held[f"has_residual.{layer}"]).all()
-                           for layer in range(LAYERS))  # fmt: skip
+                assert all(
+                    (held[f"has_kv.{layer}"] | held[f"has_residual.{layer}"]).all()
+                    for layer in range(LAYERS)
+                )
                 assert cache.nbytes == kv * ROW + residuals * WIDTH * 4
 
 
-eviction_policies = st.integers(1, 9).flatmap(lambda budget: st.one_of(
-    st.just(("window", {"budget": budget})),
-    st.just(("tova", {"budget": budget})),
-    st.tuples(st.just("streaming_llm"), st.fixed_dictionaries({
-        "budget": st.just(budget), "sinks": st.integers(0, budget - 1),
-        "reposition": st.booleans()})),
-    st.tuples(st.just("h2o"), st.fixed_dictionaries({
-        "budget": st.just(budget), "recent": st.integers(0, budget)})),
-    st.tuples(st.just("snapkv"), st.fixed_dictionaries({
-        "budget": st.just(budget), "window": st.integers(1, budget),
-        "kernel": st.sampled_from([1, 3, 7])})),
-))  # fmt: skip
+eviction_policies = st.integers(1, 9).flatmap(
+    lambda budget: st.one_of(
+        st.just(("window", {"budget": budget})),
+        st.just(("tova", {"budget": budget})),
+        st.tuples(
+            st.just("streaming_llm"),
+            st.fixed_dictionaries(
+                {
+                    "budget": st.just(budget),
+                    "sinks": st.integers(0, budget - 1),
+                    "reposition": st.booleans(),
+                }
+            ),
+        ),
+        st.tuples(
+            st.just("h2o"),
+            st.fixed_dictionaries({"budget": st.just(budget), "recent": st.integers(0, budget)}),
+        ),
+        st.tuples(
+            st.just("snapkv"),
+            st.fixed_dictionaries(
+                {
+                    "budget": st.just(budget),
+                    "window": st.integers(1, budget),
+                    "kernel": st.sampled_from([1, 3, 7]),
+                }
+            ),
+        ),
+    )
+)
 
 
 class Lossy(Machine):
@@ -329,8 +361,12 @@ class Lossy(Machine):
     def use_what_was_interrupted(self, which):
         branch = self.pick(which)
         if branch.broken:
-            for use in (branch.cache.fork, branch.cache.state, lambda: branch.cache.truncate(0),
-                        lambda: self.model.forward([[1]], [branch.cache])):  # fmt: skip
+            for use in (
+                branch.cache.fork,
+                branch.cache.state,
+                lambda: branch.cache.truncate(0),
+                lambda: self.model.forward([[1]], [branch.cache]),
+            ):
                 with pytest.raises(CacheError, match="interrupted"):
                     use()
 
@@ -375,12 +411,15 @@ class Lossy(Machine):
         size = min(seen, budget)
         must = {
             "window": lambda: range(seen - size, seen),
-            "streaming_llm": lambda: [t for t in range(seen) if t < self.parameters["sinks"]
-                                      or t >= seen - (budget - self.parameters["sinks"])],
+            "streaming_llm": lambda: [
+                t
+                for t in range(seen)
+                if t < self.parameters["sinks"] or t >= seen - (budget - self.parameters["sinks"])
+            ],
             "h2o": lambda: range(max(0, seen - self.parameters["recent"]), seen),
             "snapkv": lambda: range(max(0, prompt - self.parameters["window"]), seen),
             "tova": lambda: (),
-        }[self.name]()  # fmt: skip
+        }[self.name]()
         assert kept.issuperset(must)
         assert len(kept) == (min(prompt, budget) + seen - prompt if self.name == "snapkv" else size)
 

@@ -32,8 +32,9 @@ class Oracle:
     def __init__(self, tensors, config, rule: Rule, reposition: bool = False) -> None:
         self.tensors = {name: t.astype(np.float64) for name, t in tensors.items()}
         self.config, self.rule, self.reposition = config, rule, reposition
-        self.kept = [[[] for _ in range(config.num_key_value_heads)]
-                     for _ in range(config.num_hidden_layers)]  # fmt: skip
+        self.kept = [
+            [[] for _ in range(config.num_key_value_heads)] for _ in range(config.num_hidden_layers)
+        ]
         self.made = {}  # (layer, token) -> keys before RoPE, values; (G, d) each
         self.seen = 0
 
@@ -63,9 +64,18 @@ class Oracle:
         config, at = self.config, f"model.layers.{layer}."
         heads, groups, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         share = heads // groups
-        weight = {name: self.tensors[f"{at}{name}_proj.weight"] for name in
-                  ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
-                   "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+        weight = {
+            name: self.tensors[f"{at}{name}_proj.weight"]
+            for name in (
+                "self_attn.q",
+                "self_attn.k",
+                "self_attn.v",
+                "self_attn.o",
+                "mlp.gate",
+                "mlp.up",
+                "mlp.down",
+            )
+        }
         new = range(self.seen, self.seen + len(stream))
         normed = {t: self.norm(x, at + "input_layernorm") for t, x in zip(new, stream, strict=True)}
         for t in new:
@@ -125,10 +135,11 @@ def streaming_llm(budget: int, sinks: int) -> Rule:
     def rule(layer: int, there: Kept, weights: Weights) -> Kept:
         first = range(sinks)
         return [
-            tokens if len(tokens) <= budget
+            tokens
+            if len(tokens) <= budget
             else [t for t in tokens if t in first or t in tokens[-(budget - sinks) :]]
             for tokens in there
-        ]  # fmt: skip
+        ]
 
     return rule
 
@@ -163,10 +174,14 @@ def snapkv(budget: int, observed: int, kernel: int) -> Rule:
                 share = len(weights) // len(there)
                 watching, prefix = tokens[-observed:], tokens[: len(tokens) - observed]
                 votes = {
-                    s: math.fsum(weights[h][t][s] for t in watching
-                                 for h in range(g * share, (g + 1) * share)) / share
+                    s: math.fsum(
+                        weights[h][t][s]
+                        for t in watching
+                        for h in range(g * share, (g + 1) * share)
+                    )
+                    / share
                     for s in prefix
-                }  # fmt: skip
+                }
                 reach = kernel // 2
                 pooled = {s: max(votes[n] for n in prefix if abs(n - s) <= reach) for s in prefix}
                 tokens = sorted(best(budget - observed, prefix, pooled) + watching)
@@ -214,8 +229,13 @@ def texts(draw: st.DrawFn) -> Text:
     sizes += [1] * draw(st.integers(0, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     calls = [rng.integers(0, config.vocab_size, size).tolist() for size in sizes]
-    return Text(config, draw(st.integers(0, 2**20)), draw(st.sampled_from([0.7, 1.5, 3.0])), calls,
-                draw(st.sampled_from([1, 2, 3, 128])))  # fmt: skip
+    return Text(
+        config,
+        draw(st.integers(0, 2**20)),
+        draw(st.sampled_from([0.7, 1.5, 3.0])),
+        calls,
+        draw(st.sampled_from([1, 2, 3, 128])),
+    )
 
 
 def agree(text: Text, rule: Rule, policy: str, **parameters) -> None:
@@ -257,8 +277,14 @@ def test_window_is_its_oracle(text, budget):
 @given(texts(), st.integers(0, 4), budgets, st.booleans())
 def test_streaming_llm_is_its_oracle(text, sinks, more, reposition):
     budget = sinks + more
-    agree(text, streaming_llm(budget, sinks), "streaming_llm",
-          budget=budget, sinks=sinks, reposition=reposition)  # fmt: skip
+    agree(
+        text,
+        streaming_llm(budget, sinks),
+        "streaming_llm",
+        budget=budget,
+        sinks=sinks,
+        reposition=reposition,
+    )
 
 
 @given(texts(), budgets, st.data())
@@ -270,8 +296,14 @@ def test_h2o_is_its_oracle(text, budget, data):
 @given(texts(), budgets, st.sampled_from([1, 3, 7]), st.data())
 def test_snapkv_is_its_oracle(text, budget, kernel, data):
     observed = data.draw(st.integers(1, budget))
-    agree(text, snapkv(budget, observed, kernel), "snapkv",
-          budget=budget, window=observed, kernel=kernel)  # fmt: skip
+    agree(
+        text,
+        snapkv(budget, observed, kernel),
+        "snapkv",
+        budget=budget,
+        window=observed,
+        kernel=kernel,
+    )
 
 
 @given(texts(), budgets)
@@ -291,8 +323,11 @@ def test_an_oracle_with_another_rule_disagrees():
         "snapkv": snapkv(4, 3, 7),
         "tova": h2o(4, 2),
     }
-    parameters = {"streaming_llm": {"sinks": 1, "reposition": False}, "h2o": {"recent": 2},
-                  "snapkv": {"window": 2, "kernel": 7}}  # fmt: skip
+    parameters = {
+        "streaming_llm": {"sinks": 1, "reposition": False},
+        "h2o": {"recent": 2},
+        "snapkv": {"window": 2, "kernel": 7},
+    }
     for policy, rule in wrong.items():
         try:
             agree(text, rule, policy, budget=4, **parameters.get(policy, {}))

@@ -165,10 +165,17 @@ def test_bytes_of_lossless_caches_follow_their_formula(name):
     cache, options = policy(name), LOSSLESS[name]
     kv = 3 * 2 * 2 * 6 * 4  # layers, K and V, heads, head_dim, float32
     vector = 24 * 4
-    checkpoints = {"full": 0, "none": 4}.get(name) if not options else {
-        "embedding": vector, "tokens": 4, "every": 3 * vector,
-        "2": 2 * vector, "[0, 2]": 2 * vector,
-    }[str(options["checkpoints"])]  # fmt: skip
+    checkpoints = (
+        {"full": 0, "none": 4}.get(name)
+        if not options
+        else {
+            "embedding": vector,
+            "tokens": 4,
+            "every": 3 * vector,
+            "2": 2 * vector,
+            "[0, 2]": 2 * vector,
+        }[str(options["checkpoints"])]
+    )
     for seen in range(1, 20):
         EXACT.forward([[seen]], [cache])
         rows = {"full": seen, "none": 0}.get(name, min(seen, options.get("budget", 0)))
@@ -322,10 +329,14 @@ def test_the_state_of_something_else_is_refused(what, tmp_path):
     assert same(feed(EXACT, cache, TEXT[5:]), FULL[5:])  # the cache is what it was
 
 
-@pytest.mark.parametrize(("mine", "theirs"), [
-    ({"budget": 5}, {"budget": 6}), ({"checkpoints": 2}, {"checkpoints": "every"}),
-    ({"checkpoints": "tokens"}, {"checkpoints": "embedding"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ({"budget": 5}, {"budget": 6}),
+        ({"checkpoints": 2}, {"checkpoints": "every"}),
+        ({"checkpoints": "tokens"}, {"checkpoints": "embedding"}),
+    ],
+)
 def test_the_state_of_other_parameters_is_refused(mine, theirs, tmp_path):
     path = damaged(tmp_path, EXACT.new_cache("residual", **theirs))
     with pytest.raises(CacheError, match=r"the saved cache has parameters .*made as it was"):
@@ -349,9 +360,10 @@ def test_a_cache_of_a_model_with_other_windows_is_refused(tmp_path):
     """A mistral whose layers differ is another model than one whose layers all slide."""
     sliding, full = "sliding_attention", "full_attention"
     kinds = {"model_type": "mistral", "sliding_window": 2}
-    one, other = (minikv.random_model(minikv.tiny_config(layer_types=types, **kinds),
-                                      arithmetic="exact")
-                  for types in ((sliding, full), (sliding, sliding)))  # fmt: skip
+    one, other = (
+        minikv.random_model(minikv.tiny_config(layer_types=types, **kinds), arithmetic="exact")
+        for types in ((sliding, full), (sliding, sliding))
+    )
     with pytest.raises(CacheError, match="model"):
         other.new_cache().load(damaged(tmp_path, one.new_cache()))
 
@@ -392,20 +404,26 @@ def saved(name: str) -> bytes:
     return SAVED[name]
 
 
-@given(name=st.sampled_from(["full", "none", "residual 2 7", "residual tokens 7", *EVICTING]),
-       data=st.data())  # fmt: skip
+@given(
+    name=st.sampled_from(["full", "none", "residual 2 7", "residual tokens 7", *EVICTING]),
+    data=st.data(),
+)
 def test_a_damaged_file_is_refused_or_read_right(name, data, tmp_path_factory):
     """Bytes flipped, cut out, doubled or cut off: `CacheError`, or what was saved, never else."""
     whole = saved(name)
     at = data.draw(st.one_of(st.integers(0, len(whole) - 1), st.integers(0, 400)))
     some = data.draw(st.binary(min_size=0, max_size=6))
     cut = data.draw(st.integers(0, 20))
-    broken = data.draw(st.sampled_from([
-        whole[:at],
-        whole[:at] + some + whole[at + len(some) :],
-        whole[:at] + whole[at + cut :],
-        whole[:at] + some + whole[at:],
-    ]))  # fmt: skip
+    broken = data.draw(
+        st.sampled_from(
+            [
+                whole[:at],
+                whole[:at] + some + whole[at + len(some) :],
+                whole[:at] + whole[at + cut :],
+                whole[:at] + some + whole[at:],
+            ]
+        )
+    )
     path = tmp_path_factory.mktemp("fuzz") / "cache.safetensors"
     path.write_bytes(broken)
     cache = policy(name)
@@ -443,9 +461,12 @@ names = st.sampled_from(["k.0", "ids", "has_kv.0", "positions.0", "step", "evict
 counts = st.one_of(st.text(max_size=3), st.sampled_from(["-1", "9" * 30, "0", "2"]))
 
 
-@given(st.sampled_from(["full", "none", "residual 2 7", "scheduled", "h2o"]),
-       st.dictionaries(names, st.one_of(arrays, st.none(), st.text(max_size=2))),
-       counts, st.booleans())  # fmt: skip
+@given(
+    st.sampled_from(["full", "none", "residual 2 7", "scheduled", "h2o"]),
+    st.dictionaries(names, st.one_of(arrays, st.none(), st.text(max_size=2))),
+    counts,
+    st.booleans(),
+)
 @example("none", {"ids": np.zeros(2, "i8")}, "2", True)
 @example("h2o", {}, "0", True)
 def test_a_state_put_together_by_hand_is_refused(name, tensors, seen, signed):
@@ -588,8 +609,12 @@ def test_an_interrupted_eviction_cache_says_so(name, tmp_path):
             cache.fork()
         except CacheError:
             refused += 1
-            uses = (lambda: cache.state(), lambda: cache.save(tmp_path / "x"),
-                    lambda: cache.truncate(2), lambda: feed(EXACT, cache, [1]))  # fmt: skip
+            uses = (
+                lambda: cache.state(),
+                lambda: cache.save(tmp_path / "x"),
+                lambda: cache.truncate(2),
+                lambda: feed(EXACT, cache, [1]),
+            )
             for use in uses:
                 with pytest.raises(CacheError, match=r"was interrupted .*call reset\(\)"):
                     use()

@@ -75,8 +75,11 @@ def spawn(
     restore = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, argv)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restore,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=restore,
+    )
 
 
 # --- what the commands print ---------------------------------------------------------------------
@@ -338,8 +341,10 @@ def test_a_full_disk_is_one_line(tiny):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "minikv", "inspect", str(tiny)],
-            stdout=full, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert done.returncode == 2
     assert done.stderr == "minikv: error: No space left on device\n"
 

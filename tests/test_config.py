@@ -15,18 +15,35 @@ from minikv.errors import ConfigError
 from minikv.weights.config_json import check_reads_back
 
 SMOLLM = {
-    "architectures": ["LlamaForCausalLM"], "attention_bias": False, "bos_token_id": 0,
-    "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 576, "intermediate_size": 1536,
-    "max_position_embeddings": 2048, "mlp_bias": False, "model_type": "llama",
-    "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
-    "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": False, "rope_scaling": None,
-    "rope_theta": 10000.0, "tie_word_embeddings": True, "torch_dtype": "float32",
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 2048,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
     "vocab_size": 49152,
-}  # fmt: skip
+}
 LLAMA3 = {
-    "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
-}  # fmt: skip
+}
 
 
 def test_smollm_reads_as_on_the_hub():
@@ -86,10 +103,12 @@ def test_a_window_that_no_layer_uses_is_not_written(kind, window):
     [
         (MIXED, "sliding_window is 2, which llama does not have"),
         ({"model_type": "qwen2", **MIXED, "rope_local_base_freq": 7.0}, "rope_local_base_freq 7.0"),
-        ({"model_type": "gemma3_text", **MIXED, "rope_scaling": RopeScaling(8.0)},
-         "rope_local_base_freq None"),
+        (
+            {"model_type": "gemma3_text", **MIXED, "rope_scaling": RopeScaling(8.0)},
+            "rope_local_base_freq None",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_no_config_json_can_hold_is_told(change, words):
     with pytest.raises(ConfigError, match=words):
         check_reads_back(tiny_config(**change))

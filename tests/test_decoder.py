@@ -33,8 +33,13 @@ def same(a, b) -> bool:
 # Batches and logits
 
 
-@given(st.lists(st.tuples(ids, st.sampled_from([None, "full", "none", "residual"]), ids),
-                min_size=1, max_size=4))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(ids, st.sampled_from([None, "full", "none", "residual"]), ids),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_a_ragged_batch_is_its_sequences_one_by_one(sequences):
     """With any mixture of caches, some holding a text already."""
 
@@ -95,14 +100,25 @@ def test_every_activation_has_its_name_and_shape():
     _, found = EXACT.run_with_cache(TEXT)
     t, d, h, g, f = 24, 24, 4, 2, 40
     block = {
-        "hook_resid_pre": (t, d), "ln1.hook_normalized": (t, d),
-        "attn.hook_q": (t, h, 6), "attn.hook_rot_q": (t, h, 6), "attn.hook_k": (t, g, 6),
-        "attn.hook_v": (t, g, 6), "attn.hook_rot_k": (t, g, 6),
-        "attn.hook_attn_scores": (h, t, t), "attn.hook_pattern": (h, t, t),
-        "attn.hook_z": (t, h, 6), "hook_attn_out": (t, d), "hook_resid_mid": (t, d),
-        "ln2.hook_normalized": (t, d), "mlp.hook_pre": (t, f), "mlp.hook_pre_linear": (t, f),
-        "mlp.hook_post": (t, f), "hook_mlp_out": (t, d), "hook_resid_post": (t, d),
-    }  # fmt: skip
+        "hook_resid_pre": (t, d),
+        "ln1.hook_normalized": (t, d),
+        "attn.hook_q": (t, h, 6),
+        "attn.hook_rot_q": (t, h, 6),
+        "attn.hook_k": (t, g, 6),
+        "attn.hook_v": (t, g, 6),
+        "attn.hook_rot_k": (t, g, 6),
+        "attn.hook_attn_scores": (h, t, t),
+        "attn.hook_pattern": (h, t, t),
+        "attn.hook_z": (t, h, 6),
+        "hook_attn_out": (t, d),
+        "hook_resid_mid": (t, d),
+        "ln2.hook_normalized": (t, d),
+        "mlp.hook_pre": (t, f),
+        "mlp.hook_pre_linear": (t, f),
+        "mlp.hook_post": (t, f),
+        "hook_mlp_out": (t, d),
+        "hook_resid_post": (t, d),
+    }
     shapes = {"hook_embed": (t, d), "ln_final.hook_normalized": (t, d)}
     shapes |= {f"blocks.{i}.{name}": shape for i in range(2) for name, shape in block.items()}
     assert {name: value.shape for name, value in found.items()} == shapes
@@ -348,8 +364,9 @@ def test_token_ids_may_be_any_whole_numbers():
     expected = EXACT.logits(TEXT)
     for kind in (tuple, np.array, lambda t: np.array(t, dtype=np.uint8), range):
         given_ids = range(24) if kind is range else kind(TEXT)
-        assert same(EXACT.logits(given_ids), EXACT.logits(list(range(24))) if kind is range
-                    else expected)  # fmt: skip
+        assert same(
+            EXACT.logits(given_ids), EXACT.logits(list(range(24))) if kind is range else expected
+        )
 
 
 def test_wrong_batches_are_named():
@@ -471,8 +488,9 @@ def test_float64_tensors_are_rounded_to_float32_before_any_backend_rounds_them(b
     if backend != "numpy":
         pytest.importorskip(backend)
     config = minikv.tiny_config()
-    tensors = {name: value.astype(np.float64)
-               for name, value in minikv.random_tensors(config, 0).items()}  # fmt: skip
+    tensors = {
+        name: value.astype(np.float64) for name, value in minikv.random_tensors(config, 0).items()
+    }
     tensors["model.embed_tokens.weight"][5, :2] = 1.0, 2.0**-21 + 2.0**-46
     rounded = {name: value.astype(np.float32) for name, value in tensors.items()}
     one, other = (

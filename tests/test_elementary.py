@@ -46,8 +46,7 @@ POINTS = {
     "exp, table entries": ("exp", around(steps)),
     "exp, between two entries": ("exp", around(steps + 1 / 512)),
     "exp, subnormal results": ("exp", RNG.uniform(-745.2, -708.3, 3000)),
-    "exp, largest results": (
-        "exp", np.append(np.linspace(709.77, LAST_FINITE, 2000), LAST_FINITE)),
+    "exp, largest results": ("exp", np.append(np.linspace(709.77, LAST_FINITE, 2000), LAST_FINITE)),
     "tanh, whole range": ("tanh", RNG.uniform(-25, 25, 4000)),
     "tanh, around 5/8": ("tanh", around(np.append(RNG.uniform(0.6, 0.65, 1300), 0.625))),
     "tanh, small": ("tanh", RNG.normal(size=2000) * 2.0 ** RNG.integers(-60, 0, 2000)),
@@ -58,7 +57,7 @@ POINTS = {
     "sin, next to multiples of pi/2": ("sin", around(np.arange(1, 667543, 467) * (np.pi / 2))),
     "cos, next to multiples of pi/2": ("cos", around(np.arange(1, 667543, 467) * (np.pi / 2))),
     "sin, small": ("sin", RNG.normal(size=1000) * 2.0 ** RNG.integers(-60, 0, 1000)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", POINTS)
@@ -75,8 +74,21 @@ def test_bound_check_notices_a_wrong_result(monkeypatch):
 
 
 def test_exp_at_the_ends_of_its_range():
-    x = np.array([0.0, -0.0, np.inf, -np.inf, 1e300, -1e300, np.nextafter(LAST_FINITE, 710), -745.2,
-                  -800, 800, 5e-324])  # fmt: skip
+    x = np.array(
+        [
+            0.0,
+            -0.0,
+            np.inf,
+            -np.inf,
+            1e300,
+            -1e300,
+            np.nextafter(LAST_FINITE, 710),
+            -745.2,
+            -800,
+            800,
+            5e-324,
+        ]
+    )
     inf = np.inf
     expected = np.array([1, 1, inf, 0, inf, 0, inf, 0, 0, inf, 1], dtype=np.float64)
     assert (bits(elementary.exp(x)) == bits(expected)).all()
@@ -109,8 +121,19 @@ def test_blocks_do_not_change_bits():
 
 
 # What IEEE 754 fixes to the bit, and moving data about. Operators are always allowed.
-ALLOWED = {"abs", "asarray", "astype", "floor", "int64", "float64", "ones_like", "reshape",
-           "round", "take", "where"}  # fmt: skip
+ALLOWED = {
+    "abs",
+    "asarray",
+    "astype",
+    "floor",
+    "int64",
+    "float64",
+    "ones_like",
+    "reshape",
+    "round",
+    "take",
+    "where",
+}
 
 
 class OnlyIeee(types.ModuleType):

@@ -233,8 +233,9 @@ def test_a_total_on_a_grid_too_fine_would_know_the_order(monkeypatch):
     assert len(totals) > 1
 
 
-@pytest.mark.parametrize("distance", [0.0, *(sign * 2.0**-k for k in (20, 29, 30, 31, 33, 40, 52)
-                                             for sign in (-1, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    "distance", [0.0, *(sign * 2.0**-k for k in (20, 29, 30, 31, 33, 40, 52) for sign in (-1, 1))]
+)
 def test_where_sums_are_in_doubt_and_where_not_every_library_has_the_same_grid(distance):
     # NumPy asks `_total` within 2**-30 of a change of grid; others, who do not ask, have no other.
     row = np.random.default_rng(8).uniform(0.5, 1.5, 40)

@@ -30,11 +30,16 @@ CHECKPOINTS = ("every", "2", "3", "0+2", "embedding", "tokens")
 
 # Each family with what sets it apart; windows shorter than the texts.
 FAMILIES = {
-    "llama": {}, "qwen2": {}, "qwen3": {},
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
     "mistral": {"sliding_window": 5, "layer_types": (SLIDING,) * 3},
-    "gemma3_text": {"sliding_window": 5, "layer_types": (SLIDING, SLIDING, FULL),
-                    "rope_local_base_freq": 100.0},
-}  # fmt: skip
+    "gemma3_text": {
+        "sliding_window": 5,
+        "layer_types": (SLIDING, SLIDING, FULL),
+        "rope_local_base_freq": 100.0,
+    },
+}
 
 
 def tiny(arithmetic: str = "exact", seed: int = 0, **changes) -> minikv.Model:
@@ -199,8 +204,14 @@ def test_residual_keeps_every_bit_of_a_real_model_and_the_baselines_do_not(smoll
 # --- memory ---------------------------------------------------------------------------------------
 
 # Wide and long enough that arrays outweigh the interpreter's own objects, which tracemalloc counts.
-ROOMY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 6,
-         "num_attention_heads": 6, "head_dim": 16, "max_position_embeddings": 1024}  # fmt: skip
+ROOMY = {
+    "hidden_size": 96,
+    "intermediate_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "head_dim": 16,
+    "max_position_embeddings": 1024,
+}
 
 
 KEPT = ("every", "2", "5", "embedding")
@@ -285,8 +296,15 @@ def test_the_frontier_counts_bytes_exactly_and_marks_the_papers_points():
     model = tiny("float32", num_hidden_layers=7)
     rows = {row["checkpoints"]: row for row in frontier(model, evicted=16, repeats=1)}
     residual, kv = 24 * 4, 7 * 2 * 2 * 6 * 4
-    expected = {"K/V": kv, "every": 7 * residual, "2": 4 * residual, "3": 3 * residual,
-                "5": 2 * residual, "embedding": residual, "tokens": 4}  # fmt: skip
+    expected = {
+        "K/V": kv,
+        "every": 7 * residual,
+        "2": 4 * residual,
+        "3": 3 * residual,
+        "5": 2 * residual,
+        "embedding": residual,
+        "tokens": 4,
+    }
     assert {name: row["bytes"] for name, row in rows.items()} == expected
     assert rows["K/V"]["recompute_seconds"] == 0.0
     assert all(row["step_seconds"] > 0 for row in rows.values())
@@ -372,12 +390,16 @@ def folder(request, tmp_path_factory) -> Path:
     """A random model of each family, with the committed toy's tokenizer."""
     given = json.loads((TINY / "config.json").read_text(encoding="utf-8"))
     config = minikv.tiny_config(
-        vocab_size=given["vocab_size"], num_hidden_layers=3, model_type=request.param,
-        max_position_embeddings=512, **FAMILIES[request.param],
-    )  # fmt: skip
+        vocab_size=given["vocab_size"],
+        num_hidden_layers=3,
+        model_type=request.param,
+        max_position_embeddings=512,
+        **FAMILIES[request.param],
+    )
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    files = {name: (TINY / name).read_text(encoding="utf-8") for name in names
-             if (TINY / name).exists()}  # fmt: skip
+    files = {
+        name: (TINY / name).read_text(encoding="utf-8") for name in names if (TINY / name).exists()
+    }
     path = tmp_path_factory.mktemp("family") / request.param
     return save_folder(path, config, random_tensors(config, 0), files)
 

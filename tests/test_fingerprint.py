@@ -36,32 +36,56 @@ PROMPTS = {  # what the real model reads
 CONFIGS = {
     "grouped": minikv.tiny_config(),
     "one K/V head, untied, odd sizes": minikv.tiny_config(
-        vocab_size=83, hidden_size=29, intermediate_size=47, num_attention_heads=5,
-        num_key_value_heads=1, head_dim=10, tie_word_embeddings=False,
+        vocab_size=83,
+        hidden_size=29,
+        intermediate_size=47,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        head_dim=10,
+        tie_word_embeddings=False,
     ),
     "Llama 3 RoPE": minikv.tiny_config(
-        num_attention_heads=3, num_key_value_heads=3, rope_theta=500000.0,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        rope_theta=500000.0,
         rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32),
     ),
     "one wide block, 200 tokens": minikv.tiny_config(
-        vocab_size=1009, hidden_size=320, intermediate_size=640, num_hidden_layers=1,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=40, max_position_embeddings=4096,
+        vocab_size=1009,
+        hidden_size=320,
+        intermediate_size=640,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=40,
+        max_position_embeddings=4096,
     ),
     "eight blocks": minikv.tiny_config(
-        hidden_size=64, num_hidden_layers=8, rms_norm_eps=1e-6, rope_theta=1e6,
+        hidden_size=64,
+        num_hidden_layers=8,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
         max_position_embeddings=64,
     ),
     "Mistral, windows": minikv.tiny_config(
-        model_type="mistral", layer_types=(SLIDING, SLIDING), sliding_window=37,
+        model_type="mistral",
+        layer_types=(SLIDING, SLIDING),
+        sliding_window=37,
     ),
     "Qwen 2.5": minikv.tiny_config(model_type="qwen2", rope_theta=1e6),
     "Qwen 3": minikv.tiny_config(model_type="qwen3", rope_theta=1e6, rms_norm_eps=1e-6),
     "Gemma 3": minikv.tiny_config(
-        model_type="gemma3_text", num_hidden_layers=3, layer_types=(SLIDING, SLIDING, FULL),
-        sliding_window=37, query_pre_attn_scalar=5.0, rope_theta=1e6, rope_local_base_freq=1e4,
-        rope_scaling=RopeScaling(8.0), rms_norm_eps=1e-6,
+        model_type="gemma3_text",
+        num_hidden_layers=3,
+        layer_types=(SLIDING, SLIDING, FULL),
+        sliding_window=37,
+        query_pre_attn_scalar=5.0,
+        rope_theta=1e6,
+        rope_local_base_freq=1e4,
+        rope_scaling=RopeScaling(8.0),
+        rms_norm_eps=1e-6,
     ),
-}  # fmt: skip
+}
 
 
 def random_ids(config: minikv.ModelConfig) -> list[int]:
@@ -87,8 +111,10 @@ def measure(name: str) -> dict[str, object]:
     config, tensors, ids = case(name)
     model = Model(minikv.build(config, tensors, "exact"))
     return {
-        "ids": list(ids), "weights": weights_hash(tensors), "fingerprint": fingerprint(model, ids)
-    }  # fmt: skip
+        "ids": list(ids),
+        "weights": weights_hash(tensors),
+        "fingerprint": fingerprint(model, ids),
+    }
 
 
 NAMES = ["tiny", *(f"random: {name}" for name in CONFIGS)]
@@ -127,9 +153,15 @@ def test_the_text_changes_the_fingerprint():
     assert len({fingerprint(model, ids) for ids in texts}) == len(texts)
 
 
-@pytest.mark.parametrize(("chunks", "said"), [
-    (0, "0 tokens"), (-1, "-1 tokens"), ((2, 2), "do not add up"), ((4, -1), "do not add up"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        (0, "0 tokens"),
+        (-1, "-1 tokens"),
+        ((2, 2), "do not add up"),
+        ((4, -1), "do not add up"),
+    ],
+)
 def test_chunks_that_do_not_fit_are_refused(chunks, said):
     with pytest.raises(InputError, match=said):
         fingerprint(minikv.load(TINY, "exact"), [3, 4, 5], chunks)
@@ -139,8 +171,11 @@ def test_chunks_that_do_not_fit_are_refused(chunks, said):
 # of the power of two below the row's largest weight. In that weight a float32 has 23 bits behind
 # the leading one, so its bit 3 is one step, and bits 0 to 2 are fractions of a step.
 
-MATRICES = [name for name in load_tensors(TINY, minikv.ModelConfig.from_file(TINY / "config.json"))
-            if not name.endswith("norm.weight")]  # fmt: skip
+MATRICES = [
+    name
+    for name in load_tensors(TINY, minikv.ModelConfig.from_file(TINY / "config.json"))
+    if not name.endswith("norm.weight")
+]
 TEXT = list(range(40, 80))
 
 
@@ -265,17 +300,20 @@ def test_command_sees_a_damaged_file(run, tmp_path, capsys):
     assert found["fingerprint"] != sound["fingerprint"]
 
 
-@pytest.mark.parametrize(("argv", "said"), [
-    (["--chunk", "0"], "0 tokens"),
-    (["--ids", "320"], "outside the vocabulary"),
-    (["--ids", "x"], "invalid int"),
-    (["--prompt", "a", "--ids", "1"], "not allowed with"),
-    (["--prompt", ""], "empty"),
-    (["--arithmetic", "float16"], "float16"),
-    (["--python", "python3"], "--everywhere"),
-    (["--everywhere", "--chunk", "2"], "--chunk"),
-    (["--everywhere", "--arithmetic", "float32"], "--arithmetic"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--chunk", "0"], "0 tokens"),
+        (["--ids", "320"], "outside the vocabulary"),
+        (["--ids", "x"], "invalid int"),
+        (["--prompt", "a", "--ids", "1"], "not allowed with"),
+        (["--prompt", ""], "empty"),
+        (["--arithmetic", "float16"], "float16"),
+        (["--python", "python3"], "--everywhere"),
+        (["--everywhere", "--chunk", "2"], "--chunk"),
+        (["--everywhere", "--arithmetic", "float32"], "--arithmetic"),
+    ],
+)
 def test_command_refuses_wrong_input_in_one_line(argv, said, run):
     code, out, err = run(*argv)
     assert (code, out) == (2, "")

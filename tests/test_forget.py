@@ -15,11 +15,14 @@ from minikv.errors import CacheError
 TYPES = {"all slide": (SLIDING,) * 4, "one sees all": (SLIDING, FULL, SLIDING, SLIDING)}
 MODELS = {
     name: minikv.random_model(
-        minikv.tiny_config(model_type=family, num_hidden_layers=4, layer_types=types,
-                           sliding_window=3), 5, "exact",
+        minikv.tiny_config(
+            model_type=family, num_hidden_layers=4, layer_types=types, sliding_window=3
+        ),
+        5,
+        "exact",
     )
     for family, (name, types) in zip(("mistral", "gemma3_text"), TYPES.items(), strict=True)
-}  # fmt: skip
+}
 TEXT = np.random.default_rng(0).integers(0, 97, 60).tolist()
 
 
@@ -94,8 +97,9 @@ def test_truncation_is_right_at_every_length_or_refused():
     refused = 0
     for layers, window in ((1, 1), (1, 3), (2, 3)):
         types = (SLIDING,) * layers
-        config = minikv.tiny_config(model_type="mistral", num_hidden_layers=layers,
-                                    sliding_window=window, layer_types=types)  # fmt: skip
+        config = minikv.tiny_config(
+            model_type="mistral", num_hidden_layers=layers, sliding_window=window, layer_types=types
+        )
         model = minikv.random_model(config, 0, "exact")
         logits = expected(model, 30)
         for seen in range(8, 24, 3):

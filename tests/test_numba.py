@@ -59,8 +59,13 @@ def test_the_backend_is_compiled():
     assert type(COMPILED) is kernels.NumbaExact
 
 
-@given(seed=seeds, tokens=st.integers(1, 20), n=st.integers(1, 70), k=st.integers(1, 70),
-       halves=st.booleans())  # fmt: skip
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 20),
+    n=st.integers(1, 70),
+    k=st.integers(1, 70),
+    halves=st.booleans(),
+)
 def test_linear(seed, tokens, n, k, halves):
     x, matrix = floats(seed, tokens, k), floats(seed + 1, n, k)
     if halves:
@@ -97,9 +102,16 @@ def test_a_tied_embedding_of_bfloat16_is_rounded_into_two_bytes_and_itself_kept(
     assert matrix.tolist() == [[1.0, 2.0**-40]]
 
 
-@pytest.mark.parametrize(("x", "w"), [
-    (np.nan, 1.0), (np.inf, 1.0), (1e30, 1e30), (3.0e38, 3.0e38), (1.0, 1e-30),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        (np.nan, 1.0),
+        (np.inf, 1.0),
+        (1e30, 1e30),
+        (3.0e38, 3.0e38),
+        (1.0, 1e-30),
+    ],
+)
 @pytest.mark.parametrize("rows", [1, 12])
 def test_linear_refuses_what_exact_refuses(x, w, rows):
     def outcome(arithmetic):
@@ -182,8 +194,10 @@ def test_activations_that_cannot_be_written_to_are_read(tokens):
             positions, k, v = super().update(*given)
             return positions, frozen(k), frozen(v)
 
-    models = [minikv.random_model(minikv.tiny_config(), 0, "exact", backend=name)
-              for name in ("numpy", "numba")]  # fmt: skip
+    models = [
+        minikv.random_model(minikv.tiny_config(), 0, "exact", backend=name)
+        for name in ("numpy", "numba")
+    ]
     ids = list(range(tokens))
     for name in models[0].run_with_cache(ids)[1]:
         expected, got = (model.run_with_hooks(ids, {name: frozen}) for model in models)
@@ -195,8 +209,10 @@ def test_activations_that_cannot_be_written_to_are_read(tokens):
 def test_matrices_that_are_stored_by_columns_are_read():
     config = minikv.tiny_config()
     tensors = {name: np.asfortranarray(t) for name, t in random_tensors(config, 0).items()}
-    expected, got = (Model(minikv.build(config, tensors, "exact", name)).logits([1, 2, 3])
-                     for name in ("numpy", "numba"))  # fmt: skip
+    expected, got = (
+        Model(minikv.build(config, tensors, "exact", name)).logits([1, 2, 3])
+        for name in ("numpy", "numba")
+    )
     same(got, expected)
 
 
@@ -223,9 +239,15 @@ def test_gated(seed, tokens, width, act):
     same(gated(gate, up, act, COMPILED), gated(gate, up, act, EXACT))
 
 
-@given(seed=seeds, tokens=few, length=st.integers(1, 90), groups=st.integers(1, 3),
-       share=st.integers(1, 3), width=st.integers(1, 33),
-       window=st.one_of(st.none(), st.integers(1, 40)))  # fmt: skip
+@given(
+    seed=seeds,
+    tokens=few,
+    length=st.integers(1, 90),
+    groups=st.integers(1, 3),
+    share=st.integers(1, 3),
+    width=st.integers(1, 33),
+    window=st.one_of(st.none(), st.integers(1, 40)),
+)
 def test_attention_and_softmax(seed, tokens, length, groups, share, width, window):
     length = max(length, tokens)
     q = floats(seed, tokens, groups * share, width)
@@ -400,12 +422,18 @@ def test_the_first_compilation_says_so_and_later_ones_are_silent(tmp_path):
         "backend='numba').logits([1, 2]).tobytes().hex())"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                       env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     assert [run.stderr for run in runs] == [
-        "minikv: compiling Numba's kernels, once: they are kept on disk\n", ""
-    ]  # fmt: skip
+        "minikv: compiling Numba's kernels, once: they are kept on disk\n",
+        "",
+    ]
     logits = minikv.random_model(minikv.tiny_config(), arithmetic="exact").logits([1, 2])
     assert {run.stdout.strip() for run in runs} == {logits.tobytes().hex()}

@@ -103,8 +103,14 @@ def test_rows_differ_under_plain_float32():
     assert {"linear", "scores", "weighted_sum"} & found
 
 
-@given(seed=seeds, rows=st.integers(1, 9), size=st.integers(1, 40), before=st.integers(0, BLOCK),
-       seen=st.integers(1, 2 * BLOCK), after=st.integers(0, 40))  # fmt: skip
+@given(
+    seed=seeds,
+    rows=st.integers(1, 9),
+    size=st.integers(1, 40),
+    before=st.integers(0, BLOCK),
+    seen=st.integers(1, 2 * BLOCK),
+    after=st.integers(0, 40),
+)
 def test_hidden_keys_change_no_bit(seed, rows, size, before, seen, after):
     q, length = floats(seed, rows, 4, size), before + seen + after
     k, v = floats(seed + 1, length, 2, size), floats(seed + 2, length, 2, size)

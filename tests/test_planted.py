@@ -49,8 +49,9 @@ def test_heads_with_tokens_of_their_own_are_masked_by_their_own_positions(window
     both = attention(q, k, v, at[0, -3:], at.T, exact, 0.4, window)
     for group in range(2):
         heads, one = slice(2 * group, 2 * group + 2), slice(group, group + 1)
-        alone = attention(q[:, heads], k[:, one], v[:, one], at[0, -3:], at[group], exact, 0.4,
-                          window)  # fmt: skip
+        alone = attention(
+            q[:, heads], k[:, one], v[:, one], at[0, -3:], at[group], exact, 0.4, window
+        )
         assert same(both[:, heads], alone)
 
 
@@ -109,9 +110,14 @@ def test_a_schedule_is_asked_step_by_step_also_after_saving():
         assert set(asked) == {step}
 
 
-@pytest.mark.parametrize(("steps", "kv", "rows"), [
-    (["residual"], False, True), (["kv"], True, False), (["residual", "both"], True, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "kv", "rows"),
+    [
+        (["residual"], False, True),
+        (["kv"], True, False),
+        (["residual", "both"], True, True),
+    ],
+)
 def test_a_schedule_is_obeyed(steps, kv, rows):
     """Else T4, whose answers are the same whatever is kept, would test nothing."""
     cache = Scheduled(EXACT.weights, lambda step, layer, at: steps[step])
@@ -205,8 +211,9 @@ def test_a_state_loaded_into_an_interrupted_residual_cache_is_whole():
 
 def test_truncation_to_the_least_length_is_allowed(monkeypatch):
     monkeypatch.setattr(residual, "_CHUNK", 4)
-    config = minikv.tiny_config(model_type="mistral", num_hidden_layers=1, sliding_window=3,
-                                layer_types=(SLIDING,))  # fmt: skip
+    config = minikv.tiny_config(
+        model_type="mistral", num_hidden_layers=1, sliding_window=3, layer_types=(SLIDING,)
+    )
     model = minikv.random_model(config, 0, "exact")
     cache = model.new_cache("residual", budget=0, forget=True)
     model.forward([TEXT[:15]], [cache])

@@ -81,11 +81,19 @@ def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
     assert "\nT1 " not in out
 
 
-@pytest.mark.parametrize("wrong", [
-    ["--only", "T12"], ["--seed", "-1"], ["--model", "no-such"], ["--shape", "no-such"],
-    ["--shape", "qwen3-0.6b", "--only", "T2"], ["--shape", "qwen3-0.6b", "--quick"],
-    ["--html", "no/such/folder.html"], ["--shape", "qwen3-0.6b", "--json", "no/such/folder.json"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--only", "T12"],
+        ["--seed", "-1"],
+        ["--model", "no-such"],
+        ["--shape", "no-such"],
+        ["--shape", "qwen3-0.6b", "--only", "T2"],
+        ["--shape", "qwen3-0.6b", "--quick"],
+        ["--html", "no/such/folder.html"],
+        ["--shape", "qwen3-0.6b", "--json", "no/such/folder.json"],
+    ],
+)
 def test_wrong_input_is_one_line(wrong, capsys):
     assert main(["prove", *wrong]) == 2
     out, err = capsys.readouterr()
@@ -127,14 +135,15 @@ def test_a_theorem_whose_control_finds_nothing_is_vacuous(monkeypatch, capsys):
 
 def test_the_certificate_fails_where_the_mask_leaks(monkeypatch):
     monkeypatch.setattr(
-        labels.LabelArithmetic, "softmax",
+        labels.LabelArithmetic,
+        "softmax",
         lambda self, s: labels.Labels(
             np.broadcast_to(
                 np.bitwise_or.reduce(s.bits, axis=-1, keepdims=True) & ~np.uint64(1 << 63),
                 s.shape,
             )
         ),
-    )  # fmt: skip
+    )
     result = prove(CLAIMS["D"], [random_case(0)], [random_case(0)])
     assert result.verdict == "FAILS"
     assert "T8" in result.failure
@@ -169,8 +178,9 @@ def test_a_folder_is_proved_whole_and_t11_where_it_has_windows(window, tiny, tmp
     folder, held = tiny, [id for id in CLAIMS if id != "T11"]
     if window:
         types = ("full_attention", *["sliding_attention"] * 2)
-        config = replace(make_fixtures.CONFIG, model_type="mistral", sliding_window=window,
-                         layer_types=types)  # fmt: skip
+        config = replace(
+            make_fixtures.CONFIG, model_type="mistral", sliding_window=window, layer_types=types
+        )
         tensors = minikv.random_tensors(config, 3, scale=2.0)
         folder, held = tmp_path / "windows", list(CLAIMS)
         save_folder(folder, config, tensors, make_fixtures.tokenizer_files())

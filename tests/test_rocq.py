@@ -79,8 +79,17 @@ def test_readme_lists_every_theorem_and_python_that_exists() -> None:
     listed = set(check.listed(README))
     assert listed == stated
     assert {row.split()[1] for row in README.splitlines() if row.startswith("| T")} >= {
-        "T1", "T2", "T3", "T4", "T5", "T7", "T8", "T9", "T10", "T11"
-    }  # fmt: skip
+        "T1",
+        "T2",
+        "T3",
+        "T4",
+        "T5",
+        "T7",
+        "T8",
+        "T9",
+        "T10",
+        "T11",
+    }
     assert len(re.findall("::", README)) > 20
     assert missing_python(README) == []
 
@@ -145,13 +154,17 @@ TRUE = "Theorem t : 1 = 1. Proof. reflexivity. Qed. Print Assumptions t."
         (TRUE.replace("1 = 1", "1 = 2"), "does not compile"),
         (TRUE.replace("Qed.", ""), "does not compile"),  # unfinished
         # No word gives these away: only the compiler's answer does.
-        ("Hypothesis h : 1 = 2. Theorem t : 1 = 2. Proof. exact h. Qed. Print Assumptions t.",
-         "t rests on h"),
-        ("From Coq Require Import ClassicalEpsilon. Theorem t (P : Prop) : {P} + {~ P}. Proof. "
-         "apply excluded_middle_informative. Qed. Print Assumptions t.",
-         "t rests on constructive_indefinite_description"),
+        (
+            "Hypothesis h : 1 = 2. Theorem t : 1 = 2. Proof. exact h. Qed. Print Assumptions t.",
+            "t rests on h",
+        ),
+        (
+            "From Coq Require Import ClassicalEpsilon. Theorem t (P : Prop) : {P} + {~ P}. Proof. "
+            "apply excluded_middle_informative. Qed. Print Assumptions t.",
+            "t rests on constructive_indefinite_description",
+        ),
     ],
-)  # fmt: skip
+)
 def test_control_the_compiler_is_asked(tmp_path: Path, text: str, message: str | None) -> None:
     shutil.copy(ROCQ / "check.py", tmp_path)
     (tmp_path / "_CoqProject").write_text("-Q . Minikv\nTiny.v\n")

@@ -24,19 +24,35 @@ DATA = Path(minikv.__file__).parent / "data"
 # The hub's counts, embeddings once where they are tied; Gemma's as in Keras Hub's presets, whose
 # 4B text model leaves out 64 of the 262,208 rows of the embedding.
 PARAMETERS = {
-    "smollm-135m": 134_515_008, "smollm-360m": 361_821_120, "smollm-1.7b": 1_711_376_384,
-    "tinyllama-1.1b": 1_100_048_384, "llama-3.2-1b": 1_235_814_400,
-    "llama-3.2-3b": 3_212_749_824, "qwen2.5-0.5b": 494_032_768, "qwen3-0.6b": 596_049_920,
-    "qwen3-4b": 4_022_468_096, "gemma-3-270m": 268_098_176, "gemma-3-1b": 999_885_952,
+    "smollm-135m": 134_515_008,
+    "smollm-360m": 361_821_120,
+    "smollm-1.7b": 1_711_376_384,
+    "tinyllama-1.1b": 1_100_048_384,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-4b": 4_022_468_096,
+    "gemma-3-270m": 268_098_176,
+    "gemma-3-1b": 999_885_952,
     "gemma-3-4b": 3_880_099_328 + 64 * 2560,
-}  # fmt: skip
+}
 # A shape with every difference that a family makes, small enough to prove in a second.
 SMALL = minikv.ModelConfig(
-    vocab_size=97, hidden_size=40, intermediate_size=60, num_hidden_layers=3,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=8, model_type="gemma3_text",
-    sliding_window=9, layer_types=(SLIDING, FULL, SLIDING), rope_local_base_freq=100.0,
-    bos_token_id=2, eos_token_id=(1,),
-)  # fmt: skip
+    vocab_size=97,
+    hidden_size=40,
+    intermediate_size=60,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    model_type="gemma3_text",
+    sliding_window=9,
+    layer_types=(SLIDING, FULL, SLIDING),
+    rope_local_base_freq=100.0,
+    bos_token_id=2,
+    eos_token_id=(1,),
+)
 
 
 def test_every_shape_has_its_published_number_of_parameters():
@@ -106,8 +122,10 @@ def test_a_block_is_as_wide_as_the_model_and_slides_as_in_the_model():
 
 
 def test_another_block_or_seed_has_other_weights():
-    drawn = {Block(SMALL, index, seed).layer.qkv_proj.values.tobytes()
-             for index, seed in ((0, 0), (1, 0), (0, 1))}  # fmt: skip
+    drawn = {
+        Block(SMALL, index, seed).layer.qkv_proj.values.tobytes()
+        for index, seed in ((0, 0), (1, 0), (0, 1))
+    }
     assert len(drawn) == 3
     assert Block(SMALL, 1).layer.qkv_proj.values.tobytes() in drawn
 
@@ -158,9 +176,15 @@ def test_the_command_proves_a_shape_and_says_what_it_took(tmp_path):
 
 
 def test_the_command_fails_where_a_claim_does(monkeypatch, capsys):
-    monkeypatch.setattr(labels.LabelArithmetic, "softmax", lambda self, s: labels.Labels(
-        np.broadcast_to(np.bitwise_or.reduce(s.bits, axis=-1, keepdims=True)
-                        & ~np.uint64(1 << 63), s.shape)))  # fmt: skip
+    monkeypatch.setattr(
+        labels.LabelArithmetic,
+        "softmax",
+        lambda self, s: labels.Labels(
+            np.broadcast_to(
+                np.bitwise_or.reduce(s.bits, axis=-1, keepdims=True) & ~np.uint64(1 << 63), s.shape
+            )
+        ),
+    )
     assert main(["prove", "--shape", "gemma-3-270m"]) == 1
     out = capsys.readouterr().out
     assert "FAILS" in out

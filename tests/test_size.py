@@ -10,9 +10,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "minikv"
 CORE = ("config.py", "arithmetic", "layers.py", "projection.py", "decoder.py", "caches")
 NOT_CODE = {
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-    tokenize.ENCODING, tokenize.ENDMARKER,
-}  # fmt: skip
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
 
 
 def code_lines(source: str) -> int:

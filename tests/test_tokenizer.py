@@ -97,8 +97,12 @@ def test_the_real_folder_is_read_alike_by_transformers(smollm2):
     transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
     theirs = transformers.AutoTokenizer.from_pretrained(smollm2)
     ours = Tokenizer.from_folder(smollm2)
-    talk = [{"role": "system", "content": "Be brief. é🙂"}, {"role": "user", "content": "1 + 22?"},
-            {"role": "assistant", "content": " 23\n"}, {"role": "user", "content": ""}]  # fmt: skip
+    talk = [
+        {"role": "system", "content": "Be brief. é🙂"},
+        {"role": "user", "content": "1 + 22?"},
+        {"role": "assistant", "content": " 23\n"},
+        {"role": "user", "content": ""},
+    ]
     for prompt in (True, False):
         text = theirs.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
         assert ours.apply_chat_template(talk, prompt) == text
@@ -155,8 +159,10 @@ def test_decoding_token_by_token_does_show_halves():
 
 def test_a_decoder_that_strips_the_first_space_streams_like_the_whole(copy):
     spec = json.loads((copy / "tokenizer.json").read_text())
-    spec["decoder"] = {"type": "Sequence", "decoders": [
-        spec["decoder"], {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}  # fmt: skip
+    spec["decoder"] = {
+        "type": "Sequence",
+        "decoders": [spec["decoder"], {"type": "Strip", "content": " ", "start": 1, "stop": 0}],
+    }
     (copy / "tokenizer.json").write_text(json.dumps(spec))
     tokenizer = Tokenizer.from_folder(copy)
     ids = tokenizer.encode(" the stream is the state")
@@ -198,14 +204,18 @@ def sentencepiece(tmp_path_factory):
     octets = [f"<0x{byte:02X}>" for byte in range(256)]
     tokens = [*special, "\n\n", "   ", *octets, *WORDS]
     fields = {
-        "general.architecture": "gemma3", "gemma3.context_length": 64,
-        "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default",
+        "general.architecture": "gemma3",
+        "gemma3.context_length": 64,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [3] * 4 + [4] * 2 + [6] * 256 + [1] * len(WORDS),
         "tokenizer.ggml.scores": [-1e3] * 6 + [0.0] * 256 + [-float(i) for i in range(len(WORDS))],
-        "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 1,
-        "tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.add_space_prefix": False,
-    }  # fmt: skip
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 3,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
     folder = tmp_path_factory.mktemp("sentencepiece")
     for name, text in gguf._tokenizer_files(fields).items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -253,12 +263,17 @@ def test_words_of_byte_level_vocabularies_split_as_their_models_do(pattern):
 
     spec = json.loads((TINY / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
-    files = gguf._tokenizer_files({
-        "general.architecture": "qwen2", "qwen2.context_length": 64,
-        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pattern,
-        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [1] * len(tokens),
-        "tokenizer.ggml.merges": spec["model"]["merges"],
-    })  # fmt: skip
+    files = gguf._tokenizer_files(
+        {
+            "general.architecture": "qwen2",
+            "qwen2.context_length": 64,
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": pattern,
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [1] * len(tokens),
+            "tokenizer.ggml.merges": spec["model"]["merges"],
+        }
+    )
     backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"])
     words = [text for text, _ in backend.pre_tokenizer.pre_tokenize_str("I'LL do 12\n\n  f(x)!=\n")]
     assert (
@@ -279,9 +294,10 @@ def test_words_of_byte_level_vocabularies_split_as_their_models_do(pattern):
 def test_a_template_gets_messages_as_data_and_not_as_code():
     text = TOY.apply_chat_template(HELLO)
     assert text == "<|im_start|>user\nhi {{ 7 * 7 }} <b><|im_end|>\n<|im_start|>assistant\n"
-    assert TOY.apply_chat_template(HELLO, add_generation_prompt=False) + (
-        "<|im_start|>assistant\n"
-    ) == text  # fmt: skip
+    assert (
+        TOY.apply_chat_template(HELLO, add_generation_prompt=False) + ("<|im_start|>assistant\n")
+        == text
+    )
 
 
 def test_templates_are_found_where_models_keep_them(copy):
@@ -307,16 +323,25 @@ def test_lines_that_hold_only_a_tag_leave_no_trace(copy):
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ raise_exception('roles must alternate') }}", "{% if %}", "{{ 1 / 0 }}", "{{ nope.nope }}",
-     "{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__ }}"],
-)  # fmt: skip
+    [
+        "{{ raise_exception('roles must alternate') }}",
+        "{% if %}",
+        "{{ 1 / 0 }}",
+        "{{ nope.nope }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+    ],
+)
 def test_a_template_that_fails_or_reaches_out_is_refused(copy, template):
     with pytest.raises(TokenizerError, match="template refused"):
         with_template(copy, template).apply_chat_template(HELLO)
 
 
-@pytest.mark.parametrize("template", [None, 5, [], [{"name": "other", "template": "x"}],
-                                      [{"name": [1], "template": "x"}]])  # fmt: skip
+@pytest.mark.parametrize(
+    "template",
+    [None, 5, [], [{"name": "other", "template": "x"}], [{"name": [1], "template": "x"}]],
+)
 def test_a_model_without_a_template_says_so(copy, template):
     with pytest.raises(TokenizerError, match="no chat template"):
         with_template(copy, template).apply_chat_template(HELLO)
@@ -349,10 +374,13 @@ def test_what_a_model_puts_around_a_text_can_be_left_out(copy):
     spec = json.loads((copy / "tokenizer.json").read_text())
     start = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
     spec["post_processor"] = {
-        "type": "TemplateProcessing", "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [], "special_tokens": {
-            "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
-    }  # fmt: skip
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {
+            "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}
+        },
+    }
     (copy / "tokenizer.json").write_text(json.dumps(spec))
     tokenizer = Tokenizer.from_folder(copy)
     assert tokenizer.encode("the") == [1, *TOY.encode("the")]
@@ -389,10 +417,17 @@ def test_numpy_integers_are_ids():
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("tokenizer.json", "{"), ("tokenizer.json", "{}"), ("tokenizer.json", "\udcff"),
-     ("tokenizer_config.json", "[]"), ("tokenizer_config.json", "{"), ("config.json", "[" * 99_999),
-     ("generation_config.json", "5"), ("chat_template.jinja", "\udcff")],
-)  # fmt: skip
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "\udcff"),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer_config.json", "{"),
+        ("config.json", "[" * 99_999),
+        ("generation_config.json", "5"),
+        ("chat_template.jinja", "\udcff"),
+    ],
+)
 def test_a_damaged_file_is_named(copy, name, content):
     (copy / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(TokenizerError, match=name):
@@ -412,8 +447,14 @@ def use(folder: Path, part: dict) -> None:
 
 def test_a_stored_truncation_or_padding_does_not_touch_a_prompt(copy):
     cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-    pad = {"strategy": {"Fixed": 100}, "direction": "Right", "pad_to_multiple_of": None,
-           "pad_id": 7, "pad_type_id": 0, "pad_token": "x"}  # fmt: skip
+    pad = {
+        "strategy": {"Fixed": 100},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 7,
+        "pad_type_id": 0,
+        "pad_token": "x",
+    }
     for part in ({"truncation": cut}, {"padding": pad}):
         assert changed(copy, **part).encode("hello world") == TOY.encode("hello world")
 
@@ -423,12 +464,17 @@ def test_a_stored_truncation_or_padding_does_not_touch_a_prompt(copy):
     [
         {"model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"a": 0}}},
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "CAAAAP////////8="}},
-        {"post_processor": {
-            "type": "TemplateProcessing", "pair": [], "special_tokens": {},
-            "single": [{"SpecialToken": {"id": "zz", "type_id": 0}}]}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "pair": [],
+                "special_tokens": {},
+                "single": [{"SpecialToken": {"id": "zz", "type_id": 0}}],
+            }
+        },
         {"decoder": {"type": "Strip", "content": "h", "start": 99, "stop": 99}},
     ],
-)  # fmt: skip
+)
 def test_a_tokenizer_that_makes_its_package_fail_or_panic_is_refused(copy, part):
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot") as caught:
         use(copy, part)

@@ -29,16 +29,23 @@ from minikv.weights import expected_shapes, load_tensors, save_folder, weights_h
 from minikv.weights.folder import MEMORY_MULTIPLE
 
 SMALL = ModelConfig(
-    vocab_size=7, hidden_size=4, intermediate_size=6, num_hidden_layers=1,
-    num_attention_heads=2, num_key_value_heads=1, head_dim=2,
-)  # fmt: skip
+    vocab_size=7,
+    hidden_size=4,
+    intermediate_size=6,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=2,
+)
 EMBEDDING = "model.embed_tokens.weight"
 
 
 def small_tensors(config: ModelConfig = SMALL, seed: int = 0) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
-    return {name: generator.standard_normal(shape, dtype=np.float32)
-            for name, shape in expected_shapes(config).items()}  # fmt: skip
+    return {
+        name: generator.standard_normal(shape, dtype=np.float32)
+        for name, shape in expected_shapes(config).items()
+    }
 
 
 def layout(tensors: dict[str, np.ndarray], dtype: str = "F32") -> tuple[dict[str, Any], bytes]:
@@ -80,17 +87,23 @@ def write_shards(folder: Path, tensors: dict[str, np.ndarray], count: int) -> di
 
 def same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(
-        a[n].dtype == b[n].dtype == np.float32 and a[n].shape == b[n].shape
-        and np.array_equal(a[n].view(np.uint32), b[n].view(np.uint32)) for n in a
-    )  # fmt: skip
+        a[n].dtype == b[n].dtype == np.float32
+        and a[n].shape == b[n].shape
+        and np.array_equal(a[n].view(np.uint32), b[n].view(np.uint32))
+        for n in a
+    )
 
 
 # What loads
 
 
 def test_the_committed_fixture_is_what_its_script_makes(tmp_path, tiny):
-    made = save_folder(tmp_path / "tiny", make_fixtures.CONFIG, make_fixtures.tensors(),
-                       make_fixtures.tokenizer_files())  # fmt: skip
+    made = save_folder(
+        tmp_path / "tiny",
+        make_fixtures.CONFIG,
+        make_fixtures.tensors(),
+        make_fixtures.tokenizer_files(),
+    )
     for path in tiny.iterdir():
         assert (made / path.name).read_bytes() == path.read_bytes(), path.name
     assert sum(path.stat().st_size for path in tiny.iterdir()) < 300_000
@@ -134,10 +147,11 @@ def test_what_was_changed_in_a_private_mapping_is_kept(tmp_path, arithmetic):
     mapped = np.ndarray(embedding.shape, np.float32, buffer=private)
     mapped[:] = edited = embedding[::-1].copy()
     expected, got = (
-        minikv.Model(minikv.build(config, {**tensors, "model.embed_tokens.weight": given},
-                                  arithmetic)).logits([1, 2])
+        minikv.Model(
+            minikv.build(config, {**tensors, "model.embed_tokens.weight": given}, arithmetic)
+        ).logits([1, 2])
         for given in (edited, mapped)
-    )  # fmt: skip
+    )
     assert (got == expected).all()
     assert (mapped == edited).all()
 
@@ -240,9 +254,15 @@ def test_folders_that_transformers_writes_load_as_they_are(tmp_path, dtype, tied
     transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2, head_dim=8,
-        num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=tied,
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        head_dim=8,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+    )
     model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
     model.save_pretrained(tmp_path, max_shard_size=shards)
     assert (tmp_path / "model.safetensors.index.json").exists() is (shards == "20KB")
@@ -286,16 +306,30 @@ LIES = {
     "a tensor that is a number": (lambda h: h.update({FIRST: 5}), UNREADABLE),
     "metadata that is no object": (lambda h: h.update({"__metadata__": [1]}), UNREADABLE),
     "a layer too many": (
-        lambda h: h.update({"model.layers.1.mlp.up_proj.weight":
-                            {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
+        lambda h: h.update(
+            {
+                "model.layers.1.mlp.up_proj.weight": {
+                    "dtype": "F32",
+                    "shape": [0],
+                    "data_offsets": [0, 0],
+                }
+            }
+        ),
         r"model\.layers\.1\.mlp",
     ),
     "a bias": (
-        lambda h: h.update({"model.layers.0.self_attn.q_proj.bias":
-                            {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
+        lambda h: h.update(
+            {
+                "model.layers.0.self_attn.q_proj.bias": {
+                    "dtype": "F32",
+                    "shape": [0],
+                    "data_offsets": [0, 0],
+                }
+            }
+        ),
         r"q_proj\.bias",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -372,15 +406,18 @@ def test_missing_extra_and_misshaped_tensors_are_named(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_the_text_half_of_gemma_3_is_read_and_its_vision_half_passed_over(prefix, tmp_path):
-    config = replace(SMALL, model_type="gemma3_text", rope_local_base_freq=1e4,
-                     query_pre_attn_scalar=9.0)  # fmt: skip
+    config = replace(
+        SMALL, model_type="gemma3_text", rope_local_base_freq=1e4, query_pre_attn_scalar=9.0
+    )
     outer = {"model_type": "gemma3", "text_config": config.to_dict(), "vision_config": {}}
     assert ModelConfig.from_dict(outer) == config
     tensors = small_tensors(config)
     vision = "" if prefix.startswith("language") else "model."
     stored = {name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}
-    stored |= {f"{vision}vision_tower.a.weight": np.ones((2, 2), np.float32),
-               f"{vision}multi_modal_projector.b": np.ones(2, np.float32)}  # fmt: skip
+    stored |= {
+        f"{vision}vision_tower.a.weight": np.ones((2, 2), np.float32),
+        f"{vision}multi_modal_projector.b": np.ones(2, np.float32),
+    }
     write(tmp_path / "model.safetensors", *layout(stored))
     found = load_tensors(tmp_path, config)
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
@@ -420,11 +457,15 @@ def test_a_configuration_that_asks_for_too_much_costs_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [b"[" + b"{}," * 300_000 + b"{}]", b'{"":' * 900 + b"[" + b"[]," * 300_000 + b"1]" + b"}" * 900,
-     b"{" + b",".join(b'"%x":{}' % n for n in range(100_000)) + b"}", b"[" * 900_000,
-     b'{"' + "\U0001f642".encode() * 200_000 + b'":0}'],
+    [
+        b"[" + b"{}," * 300_000 + b"{}]",
+        b'{"":' * 900 + b"[" + b"[]," * 300_000 + b"1]" + b"}" * 900,
+        b"{" + b",".join(b'"%x":{}' % n for n in range(100_000)) + b"}",
+        b"[" * 900_000,
+        b'{"' + "\U0001f642".encode() * 200_000 + b'":0}',
+    ],
     ids=["objects", "lists", "keys", "depth", "letters"],
-)  # fmt: skip
+)
 def test_a_file_that_is_all_header_stays_within_the_stated_memory(tmp_path, text):
     path = write(tmp_path / "model.safetensors", text, b"")
     tracemalloc.start()
@@ -449,10 +490,27 @@ def test_a_header_beyond_the_limit_is_not_read(tmp_path):
 
 @pytest.mark.parametrize(
     "shard",
-    ["../a.safetensors", "/etc/passwd", "/tmp/a.safetensors", "sub/a.safetensors", "..", ".", "",
-     "a\\b.safetensors", "C:a.safetensors", "a.bin", ".safetensors", "a\0.safetensors", "~a", None,
-     3, ["a.safetensors"], "a\n.safetensors", "a" * 300 + ".safetensors"],
-)  # fmt: skip
+    [
+        "../a.safetensors",
+        "/etc/passwd",
+        "/tmp/a.safetensors",
+        "sub/a.safetensors",
+        "..",
+        ".",
+        "",
+        "a\\b.safetensors",
+        "C:a.safetensors",
+        "a.bin",
+        ".safetensors",
+        "a\0.safetensors",
+        "~a",
+        None,
+        3,
+        ["a.safetensors"],
+        "a\n.safetensors",
+        "a" * 300 + ".safetensors",
+    ],
+)
 def test_an_index_that_points_outside_its_folder_is_refused(tmp_path, shard):
     folder = tmp_path / "model"
     folder.mkdir()
@@ -581,9 +639,12 @@ except WeightsError as error:
 """
     paths = os.pathsep.join(path for path in sys.path if path)
     out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    )
     assert "cannot be written" in out.stdout, out
     assert out.stdout.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -596,15 +657,27 @@ FROM_GGUF = {
     "llama": replace(SMALL, num_hidden_layers=2, head_dim=4, tie_word_embeddings=False),
     "qwen2": replace(SMALL, num_hidden_layers=2, head_dim=4, model_type="qwen2"),
     "qwen3": replace(SMALL, num_hidden_layers=2, head_dim=8, model_type="qwen3"),
-    "gemma3": ModelConfig.from_dict({
-        "model_type": "gemma3_text", "vocab_size": 7, "hidden_size": 4, "intermediate_size": 6,
-        "num_hidden_layers": 7, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
-        "query_pre_attn_scalar": 8, "sliding_window": 5, "rope_theta": 1e6,
-        "rope_local_base_freq": 1e4, "hidden_activation": "gelu_pytorch_tanh",
-        "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention"],
-        "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "tie_word_embeddings": True,
-    }),
-}  # fmt: skip
+    "gemma3": ModelConfig.from_dict(
+        {
+            "model_type": "gemma3_text",
+            "vocab_size": 7,
+            "hidden_size": 4,
+            "intermediate_size": 6,
+            "num_hidden_layers": 7,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 5,
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention"],
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "tie_word_embeddings": True,
+        }
+    ),
+}
 
 
 def write_gguf(
@@ -673,8 +746,13 @@ def test_scores_of_the_largest_gemma_have_their_own_scale():
     from minikv.weights.gguf import _config_json
 
     for layers, scalar in ((62, 168), (48, 128)):  # 27B and 12B
-        fields = {"embedding_length": 5376, "attention.head_count": 32, "block_count": layers,
-                  "attention.key_length": 128, "attention.sliding_window": 1024}  # fmt: skip
+        fields = {
+            "embedding_length": 5376,
+            "attention.head_count": 32,
+            "block_count": layers,
+            "attention.key_length": 128,
+            "attention.sliding_window": 1024,
+        }
         fields = {f"gemma3.{key}": value for key, value in fields.items()}
         fields |= {"general.architecture": "gemma3", "tokenizer.ggml.tokens": ["a"]}
         config = _config_json(fields, tied=True)

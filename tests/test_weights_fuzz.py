@@ -27,12 +27,17 @@ with tempfile.TemporaryDirectory() as _folder:
     VALID = write(Path(_folder) / "model.safetensors", HEADER, DATA).read_bytes()
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=8)
     | st.sampled_from(["F32", "F16", "BF16", "I64", "BOOL", "__metadata__", *HEADER]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 index_values = json_values | st.sampled_from(
     ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "../x.safetensors"]
@@ -167,10 +172,14 @@ def test_a_loader_that_trusts_its_file_fails_this_fuzzing():
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
         return {
-            name: np.frombuffer(content, "<f4", offset=8 + length + entry["data_offsets"][0],
-                                count=int(np.prod(entry["shape"]))).reshape(entry["shape"])
+            name: np.frombuffer(
+                content,
+                "<f4",
+                offset=8 + length + entry["data_offsets"][0],
+                count=int(np.prod(entry["shape"])),
+            ).reshape(entry["shape"])
             for name, entry in header.items()
-        }  # fmt: skip
+        }
 
     @given(damaged_bytes())
     def fuzz(content):

@@ -109,8 +109,9 @@ class Exact:
         if not 1 <= context <= _LONGEST:
             raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {_LONGEST}")
         if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
-            raise ArithmeticRangeError(f"{xp.__name__} computes float64 in fewer than 53 bits; in "
-                                       "JAX, set jax_enable_x64")  # fmt: skip
+            raise ArithmeticRangeError(
+                f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
+            )
         self.xp = xp
         self.dtype = xp.float32
         self.wide = xp.float64
@@ -126,8 +127,9 @@ class Exact:
 
     def weight(self, matrix: np.ndarray, name: str) -> Weight:
         if not 1 <= matrix.shape[1] <= _LONGEST:
-            raise ArithmeticRangeError(f"{name} sums over {matrix.shape[1]} numbers, expected 1 to "
-                                       f"{_LONGEST}")  # fmt: skip
+            raise ArithmeticRangeError(
+                f"{name} sums over {matrix.shape[1]} numbers, expected 1 to {_LONGEST}"
+            )
         values = np.empty(matrix.shape)
         largest = 0.0
         for start in range(0, len(matrix), 256):  # blocks bound the memory of the temporaries
@@ -254,8 +256,9 @@ class Exact:
     def softmax(self, scores: Any) -> Any:
         xp = self.xp
         if scores.shape[-1] > self.context:
-            raise ArithmeticRangeError(f"{scores.shape[-1]} tokens to attend to, expected at most "
-                                       f"{self.context}")  # fmt: skip
+            raise ArithmeticRangeError(
+                f"{scores.shape[-1]} tokens to attend to, expected at most {self.context}"
+            )
         pattern = self.exp(scores - xp.max(scores, axis=-1, keepdims=True))
         # integers up to 2**denominator_bits, at most `context` of them; a masked one is 0
         pattern = _round(pattern, 2.0**-self.denominator_bits * _ROUND)

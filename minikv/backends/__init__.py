@@ -89,8 +89,10 @@ def _find_gpu(xp: Any) -> None:
         float(((x + 1.0) @ x)[0, 0])
     except Exception as error:  # whatever CUDA may raise
         found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"backend 'cupy' got {found}; expected an NVIDIA GPU with a driver for "
-                         "CUDA 12. On a CPU choose 'numba' or 'numpy'") from None  # fmt: skip
+        raise InputError(
+            f"backend 'cupy' got {found}; expected an NVIDIA GPU with a driver for "
+            "CUDA 12. On a CPU choose 'numba' or 'numpy'"
+        ) from None
 
 
 def _start_jax(xp: Any, exact: bool) -> None:
@@ -102,8 +104,10 @@ def _start_jax(xp: Any, exact: bool) -> None:
     divides = np.array_equal(xp.asarray(x) / 3.0, x / 3.0)  # and XLA has read its flags
     os.environ["XLA_FLAGS"] = given
     if exact and not divides:
-        raise InputError("JAX was in use before minikv and divides inexactly, expected correctly "
-                         f"rounded quotients: start Python with XLA_FLAGS={flag}")  # fmt: skip
+        raise InputError(
+            "JAX was in use before minikv and divides inexactly, expected correctly "
+            f"rounded quotients: start Python with XLA_FLAGS={flag}"
+        )
 
 
 def to_numpy(array: Any, dtype: Any = None) -> np.ndarray:
@@ -129,6 +133,8 @@ def _numba(arithmetic: str, context: int) -> Arithmetic:
         what = "" if isinstance(error, MissingExtraError) else f"Numba's {type(error).__name__}: "
         reason = what + str(error)
     instead = "slower, with the same bits" if arithmetic == "exact" else "whose bits vary by batch"
-    print(f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, {instead}",
-          file=sys.stderr)  # fmt: skip
+    print(
+        f"minikv: {' '.join(reason.split())[:300]}; NumPy takes its place, {instead}",
+        file=sys.stderr,
+    )
     return get_arithmetic(arithmetic, context)

@@ -467,9 +467,15 @@ class NumbaExact(Exact):
         return out
 
     def attention(
-        self, q: Any, k: Any, v: Any, query_positions: np.ndarray, key_positions: np.ndarray,
-        scale: float, window: int | None,
-    ) -> Any:  # fmt: skip
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        query_positions: np.ndarray,
+        key_positions: np.ndarray,
+        scale: float,
+        window: int | None,
+    ) -> Any:
         """None where `minikv.layers.attention` must do it itself."""
         if len(q) > _FEW or key_positions.ndim > 1:
             return None

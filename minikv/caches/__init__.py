@@ -50,6 +50,17 @@ def make_cache(policy: str | Cache, weights: Weights, **parameters: Any) -> Cach
 
 
 __all__ = [
-    "H2O", "POLICIES", "TOVA", "Cache", "Evicting", "Full", "NoCache", "Residual", "Scheduled",
-    "SnapKV", "StreamingLLM", "Window", "make_cache",
-]  # fmt: skip
+    "H2O",
+    "POLICIES",
+    "TOVA",
+    "Cache",
+    "Evicting",
+    "Full",
+    "NoCache",
+    "Residual",
+    "Scheduled",
+    "SnapKV",
+    "StreamingLLM",
+    "Window",
+    "make_cache",
+]

@@ -125,8 +125,10 @@ class Cache(Savable):
 
     def _empty(self, *shape: int) -> Any:
         if self._xp.__name__.startswith("jax"):
-            raise CacheError(f"the cache {self.policy!r} assigns in place, which JAX's arrays "
-                             "refuse: use the cache 'none' or another backend")  # fmt: skip
+            raise CacheError(
+                f"the cache {self.policy!r} assigns in place, which JAX's arrays "
+                "refuse: use the cache 'none' or another backend"
+            )
         return self._xp.empty(shape, dtype=self._dtype)
 
     def _kv_bytes(self, rows: int) -> int:

@@ -111,8 +111,11 @@ class Evicting(Cache):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         self._check_intact()
-        return {f"{name}.{index}": to_numpy(rows) for name, layers in self._arrays().items()
-                for index, rows in enumerate(layers)}  # fmt: skip
+        return {
+            f"{name}.{index}": to_numpy(rows)
+            for name, layers in self._arrays().items()
+            for index, rows in enumerate(layers)
+        }
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
         for index in range(len(self._k)):

@@ -58,9 +58,12 @@ class Residual(Cache):
     policy = "residual"
 
     def __init__(
-        self, weights: Any, budget: int = 128,
-        checkpoints: str | int | Iterable[int] = "embedding", forget: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        weights: Any,
+        budget: int = 128,
+        checkpoints: str | int | Iterable[int] = "embedding",
+        forget: bool = False,
+    ) -> None:
         self.budget = whole("budget", budget, 0)
         self.layers_kept = checkpoint_layers(checkpoints, len(weights.layers))
         self._tokens_only = isinstance(checkpoints, str) and checkpoints == "tokens"
@@ -69,9 +72,10 @@ class Residual(Cache):
         kept = "tokens" if self._tokens_only else list(self.layers_kept)
         ends = (*self.layers_kept[1:], len(weights.layers))
         self._needed = {
-            at: rows for at, end in zip(self.layers_kept, ends, strict=True)
+            at: rows
+            for at, end in zip(self.layers_kept, ends, strict=True)
             if forget and (rows := weights.config.reach(at, end)) is not None
-        }  # fmt: skip
+        }
         parameters = {"budget": self.budget, "checkpoints": kept, "forget": bool(forget)}
         super().__init__(weights, parameters)
 
@@ -170,8 +174,10 @@ class Residual(Cache):
         for layer, needed in self._needed.items():
             first = self._rows[layer].first
             if first and length < (least := first + needed):
-                raise CacheError(f"cannot truncate to {length} tokens, below {least}: what they "
-                                 "depend on is forgotten; reset, or set forget=False")  # fmt: skip
+                raise CacheError(
+                    f"cannot truncate to {length} tokens, below {least}: what they "
+                    "depend on is forgotten; reset, or set forget=False"
+                )
         self._evicted = min(self._evicted, length)
 
     def _tensors(self) -> dict[str, np.ndarray]:
@@ -268,8 +274,10 @@ def checkpoint_layers(checkpoints: str | int | Iterable[int], layers: int) -> tu
     if isinstance(checkpoints, str):
         named = {"embedding": 1, "tokens": 1, "every": layers}
         if checkpoints not in named:
-            raise CacheError(f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', "
-                             "'every', a number k (every k-th layer) or layers")  # fmt: skip
+            raise CacheError(
+                f"checkpoints is {checkpoints!r}, expected 'embedding', 'tokens', "
+                "'every', a number k (every k-th layer) or layers"
+            )
         return tuple(range(named[checkpoints]))
     if isinstance(checkpoints, (int, np.integer)):
         return tuple(range(0, layers, whole("checkpoints", checkpoints)))

@@ -64,8 +64,9 @@ class SnapKV(Evicting):
     def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
         prefix = len(positions) - self.window
         reach = self.kernel // 2
-        padded = np.pad(self._scores[layer][:prefix], ((reach, reach), (0, 0)),
-                        constant_values=-np.inf)  # fmt: skip
+        padded = np.pad(
+            self._scores[layer][:prefix], ((reach, reach), (0, 0)), constant_values=-np.inf
+        )
         pooled = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=0).max(axis=-1)
         return np.concatenate([pooled, np.full((self.window, self._row[0]), np.inf)])
 

@@ -46,7 +46,7 @@ def print_table(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
         line = (
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numeric, strict=True)
-        )  # fmt: skip
+        )
         print("  ".join(line).rstrip())
 
 

@@ -21,9 +21,11 @@ def add_parser(subparsers: Any) -> None:
     def command(run: Any, arithmetic: str, text: str, example: str, about: str) -> Any:
         name = run.__name__.lstrip("_")
         parser = subparsers.add_parser(
-            name, help=text, description=about,
+            name,
+            help=text,
+            description=about,
             epilog=f"examples:\n  minikv {name} --plot {name}.png\n  minikv {name} {example}",
-        )  # fmt: skip
+        )
         add = parser.add_argument
         add("--model", default=DEFAULT, metavar="M", help="name or folder (default: %(default)s)")
         add("--arithmetic", default=arithmetic, metavar="A", help="default: %(default)s")
@@ -33,15 +35,18 @@ def add_parser(subparsers: Any) -> None:
         return add
 
     add = command(
-        _compare, "exact", "cache policies against the full cache",
-        "--policies residual:embedding,residual:5,window --budgets 64", """\
+        _compare,
+        "exact",
+        "cache policies against the full cache",
+        "--policies residual:embedding,residual:5,window --budgets 64",
+        """\
 Continue texts with the full cache and with each policy at each budget: equal tokens (greedy, each
 policy on its own text), D_KL(full || policy) of the next token (on the full cache's text), first
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
 streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes
 twenty minutes on two cores, --quick under one; residual:embedding replays the text each token.""",
-    )  # fmt: skip
+    )
     add("--prompts", metavar="FILE", help="texts, each after a line '=== name'")
     add("--budgets", type=_numbers, metavar="N,N", help="tokens kept (default: 32,64,128)")
     add("--new-tokens", type=_number, metavar="N", help="default: 64")
@@ -49,36 +54,56 @@ twenty minutes on two cores, --quick under one; residual:embedding replays the t
     add("--quick", action="store_true", help="2 prompts, 16 new tokens, budgets 32,128 by default")
 
     add = command(
-        _memory, "float32", "memory over a conversation of 20 turns", "--shape gemma-3-4b", """\
+        _memory,
+        "float32",
+        "memory over a conversation of 20 turns",
+        "--shape gemma-3-4b",
+        """\
 Hold a conversation and watch, turn by turn, what each cache holds (by its formula), has allocated
 and at most needed (by tracemalloc, beside the formula of its peak), and the time of a token.
 --shape needs no weights: exact bytes at a larger model's shape. Takes some eight minutes.""",
-    )  # fmt: skip
+    )
     add("--turns", type=_number, default=20, metavar="N", help="default: 20, which is all")
     add("--reply-tokens", type=_number, default=20, metavar="N", help="default: %(default)s")
     add("--settings", type=_names, metavar="S,S", help="POLICY@BUDGET, as in residual:every@128")
     add("--shape", metavar="NAME", help="smollm-135m, llama-3.2-1b, gemma-3-4b, ...")
-    add("--budgets", type=_numbers, metavar="N,N", help="with --shape (default: 32, 128, and what "
-        "gives the paper's 42 MB)")  # fmt: skip
+    add(
+        "--budgets",
+        type=_numbers,
+        metavar="N,N",
+        help="with --shape (default: 32, 128, and what gives the paper's 42 MB)",
+    )
 
     add = command(
-        _frontier, "float32", "bytes a token against recompute time", "--evicted 512", """\
+        _frontier,
+        "float32",
+        "bytes a token against recompute time",
+        "--evicted 512",
+        """\
 For each set of checkpoints: the bytes that a token without K and V keeps, and the measured time to
 get them back.""",
-    )  # fmt: skip
+    )
     add("--evicted", type=_number, default=256, metavar="N", help="default: %(default)s tokens")
     add("--repeats", type=_number, default=5, metavar="N", help="default: %(default)s")
 
     add = command(
-        _latency, "float32", "reading K/V against recomputing them", "--batches 1,8 --lengths 256",
+        _latency,
+        "float32",
+        "reading K/V against recomputing them",
+        "--batches 1,8 --lengths 256",
         """\
 Time attention of one new token a sequence over cached keys and values, and over keys and values
 made from residuals on the spot, with the arithmetic intensity of both. Pairs of batch and length
 beyond 8,192 tokens in all are left out.""",
-    )  # fmt: skip
+    )
     add("--batches", type=_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16")
-    add("--lengths", type=_numbers, default=[128, 512, 2048], metavar="N,N",
-        help="default: 128,512,2048")  # fmt: skip
+    add(
+        "--lengths",
+        type=_numbers,
+        default=[128, 512, 2048],
+        metavar="N,N",
+        help="default: 128,512,2048",
+    )
     add("--repeats", type=_number, default=5, metavar="N", help="default: %(default)s")
 
 
@@ -96,7 +121,9 @@ def _compare(args: argparse.Namespace) -> None:
     rows = compare.compare(model, prompts, budgets, new_tokens, policies, show)
     table, lengths = compare.summary(rows), sorted(map(len, prompts.values()))
     _publish(
-        args, {"new_tokens": new_tokens, "rows": table, "prompts": rows}, table,
+        args,
+        {"new_tokens": new_tokens, "rows": table, "prompts": rows},
+        table,
         f"{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {new_tokens} new ones, "
         f"{time.perf_counter() - started:.0f} s.\nmatch: fraction of new tokens, after the "
         "first, equal to the full cache's, position by position; mean\nand worst prompt. "
@@ -104,7 +131,7 @@ def _compare(args: argparse.Namespace) -> None:
         "first_divergence: the earliest in any prompt. bits_equal: all logits of all steps. bytes: "
         "held at the end, mean.",
         lambda plots: plots.compare(table, args.plot, f"Greedy tokens kept, {args.model}"),
-    )  # fmt: skip
+    )
 
 
 def _memory(args: argparse.Namespace) -> None:
@@ -132,8 +159,13 @@ def _memory(args: argparse.Namespace) -> None:
             f"running. Peak of the process, with weights: {figures['process_peak'] or 0:,} bytes."
         )
     shown = [row for row in rows if row["turn"] in (1, 5, 10, 15, rows[-1]["turn"])]
-    _publish(args, {"rows": rows, **figures}, shown, note, lambda plots: plots.memory(
-        rows, args.plot, f"A conversation, {args.shape or args.model}"))  # fmt: skip
+    _publish(
+        args,
+        {"rows": rows, **figures},
+        shown,
+        note,
+        lambda plots: plots.memory(rows, args.plot, f"A conversation, {args.shape or args.model}"),
+    )
 
 
 def _frontier(args: argparse.Namespace) -> None:
@@ -141,12 +173,14 @@ def _frontier(args: argparse.Namespace) -> None:
 
     rows = frontier(_load(args), args.evicted, args.repeats, progress=show)
     _publish(
-        args, {"rows": rows}, rows,
+        args,
+        {"rows": rows},
+        rows,
         f"{args.evicted} tokens without K and V; medians of {args.repeats} steps. bytes: of such a "
         "token (gemma_bytes: at Gemma 3-4B's shape, bfloat16).\nrecompute_seconds: the step, less "
         "the full cache's, for each of these tokens. A number k: every k-th layer.",
         lambda plots: plots.frontier(rows, args.plot, f"A token without K and V, {args.model}"),
-    )  # fmt: skip
+    )
 
 
 def _latency(args: argparse.Namespace) -> None:
@@ -156,23 +190,29 @@ def _latency(args: argparse.Namespace) -> None:
     rows = latency(model, args.batches, args.lengths, args.repeats, progress=show)
     said = verdict(model.config, rows)
     _publish(
-        args, {"verdict": said, "rows": rows}, rows,
+        args,
+        {"verdict": said, "rows": rows},
+        rows,
         f"One block, attention included; medians of {args.repeats}. intensity: flop/byte.\n{said}.",
         lambda plots: plots.latency(rows, args.plot, f"One block, {args.model}"),
-    )  # fmt: skip
+    )
 
 
 def _publish(
-    args: argparse.Namespace, figures: dict[str, Any], rows: Sequence[dict[str, Any]], note: str,
+    args: argparse.Namespace,
+    figures: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    note: str,
     plot: Callable[[Any], None],
-) -> None:  # fmt: skip
+) -> None:
     """Print the rows and a footer, or JSON; draw the plot."""
     from .. import plots
     from ..experiments import machine
 
     if args.json:
-        print_json({"model": args.model, "arithmetic": args.arithmetic, "machine": machine(),
-                    **figures})  # fmt: skip
+        print_json(
+            {"model": args.model, "arithmetic": args.arithmetic, "machine": machine(), **figures}
+        )
     else:
         print_table([*rows[0]], (row.values() for row in rows))
         print(f"\n{note}")

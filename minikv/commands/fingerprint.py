@@ -28,23 +28,38 @@ def add_parser(subparsers: Any) -> None:
         "  minikv fingerprint --everywhere --python other/venv/bin/python",
     )
     add = parser.add_argument
-    add("--model", default=DEFAULT, metavar="NAME",
-        help="a fetched model or a folder (default: %(default)s)")  # fmt: skip
+    add(
+        "--model",
+        default=DEFAULT,
+        metavar="NAME",
+        help="a fetched model or a folder (default: %(default)s)",
+    )
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", metavar="TEXT", help="default: a text of our own")
     text.add_argument("--ids", nargs="+", type=int, metavar="ID", help="token ids in its place")
-    add("--arithmetic", default="exact", metavar="A",
-        help="exact (default), float32 or float64")  # fmt: skip
-    add("--backend", default="numpy", metavar="B",
-        help="numpy (default), numba, torch, cupy (GPU), jax or array_api_strict")  # fmt: skip
+    add("--arithmetic", default="exact", metavar="A", help="exact (default), float32 or float64")
+    add(
+        "--backend",
+        default="numpy",
+        metavar="B",
+        help="numpy (default), numba, torch, cupy (GPU), jax or array_api_strict",
+    )
     add("--chunk", type=int, metavar="N", help="feed N tokens a call (default: all in one)")
     add("--json", action="store_true", help="print JSON")
-    add("--everywhere", action="store_true",
+    add(
+        "--everywhere",
+        action="store_true",
         help="under every BLAS kernel, thread count, SIMD level, chunking, cache and array library "
         "that this machine offers, float32 beside exact; 1 as exit code if exact is not one value "
-        "(needs a checkout: proofs/portability.py)")  # fmt: skip
-    add("--python", action="append", default=[], metavar="PATH",
-        help="with --everywhere: another interpreter, with other libraries")  # fmt: skip
+        "(needs a checkout: proofs/portability.py)",
+    )
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="with --everywhere: another interpreter, with other libraries",
+    )
     parser.set_defaults(run=_fingerprint)
 
 
@@ -70,17 +85,23 @@ def _fingerprint(args: argparse.Namespace) -> int | None:
     with status(f"reading {len(ids)} tokens"):
         digest = fingerprint(model, ids, args.chunk)
     figures = {
-        "fingerprint": digest, "weights": weights, "model": args.model,
-        "arithmetic": args.arithmetic, "tokens": len(ids), "chunk": args.chunk,
-    }  # fmt: skip
+        "fingerprint": digest,
+        "weights": weights,
+        "model": args.model,
+        "arithmetic": args.arithmetic,
+        "tokens": len(ids),
+        "chunk": args.chunk,
+    }
     where = {"minikv": __version__, "backend": args.backend, **environment()}
     if args.json:
         print_json({**figures, "ids": list(ids), "environment": where})
         return None
     figures["chunk"] = figures["chunk"] or "all in one"
     where["simd"] = " ".join(where["simd"])
-    print_table(["the same everywhere" if args.arithmetic == "exact" else "of this machine", ""],
-                ([key, str(value)] for key, value in figures.items()))  # fmt: skip
+    print_table(
+        ["the same everywhere" if args.arithmetic == "exact" else "of this machine", ""],
+        ([key, str(value)] for key, value in figures.items()),
+    )
     print()
     print_table(["computed by", ""], ([key, str(value)] for key, value in where.items()))
     return None
@@ -93,11 +114,14 @@ def _everywhere(args: argparse.Namespace, ids: list[int] | None) -> int:
 
     script = Path(minikv.__file__).parents[1] / "proofs" / "portability.py"
     if not script.is_file():
-        raise InputError(f"--everywhere runs {script}, which an installed minikv lacks: "
-                         "run it in a checkout of the repository")  # fmt: skip
+        raise InputError(
+            f"--everywhere runs {script}, which an installed minikv lacks: "
+            "run it in a checkout of the repository"
+        )
     if args.chunk or args.arithmetic != "exact":
-        raise InputError("--everywhere tries every chunk, float32 and exact: leave out --chunk "
-                         "and --arithmetic")  # fmt: skip
+        raise InputError(
+            "--everywhere tries every chunk, float32 and exact: leave out --chunk and --arithmetic"
+        )
     command = [sys.executable, str(script)]
     if args.model != DEFAULT:  # which the script replaces by random weights where it is missing
         command += ["--model", args.model]

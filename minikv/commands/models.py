@@ -64,11 +64,17 @@ def _fetch(args: argparse.Namespace) -> None:
             print(f"{args.name} is in {folder}")
         return
     rows = [
-        {"name": known.name, "fetched": is_fetched(known.name), "megabytes": known.megabytes,
-         "gated": known.gated, "licence": known.licence, "repository": known.repository,
-         "note": known.note}
+        {
+            "name": known.name,
+            "fetched": is_fetched(known.name),
+            "megabytes": known.megabytes,
+            "gated": known.gated,
+            "licence": known.licence,
+            "repository": known.repository,
+            "note": known.note,
+        }
         for known in KNOWN.values()
-    ]  # fmt: skip
+    ]
     if args.json:
         print_json({"home": str(home()), "models": rows})
         return
@@ -95,20 +101,30 @@ def _inspect(args: argparse.Namespace) -> None:
     with status(f"reading {folder}"):
         loaded = load_tensors(folder, config)
         tensors: list[dict[str, Any]] = [
-            {"name": name, "shape": list(tensor.shape), "parameters": tensor.size,
-             "largest": float(max(tensor.max(), -tensor.min()))}
+            {
+                "name": name,
+                "shape": list(tensor.shape),
+                "parameters": tensor.size,
+                "largest": float(max(tensor.max(), -tensor.min())),
+            }
             for name, tensor in loaded.items()
-        ]  # fmt: skip
+        ]
     per_weight = {
         name: np.dtype(get_arithmetic(name).wide).itemsize
         for name in ("float32", "float64", "exact")
     }
     if args.json:
-        print_json({
-            "folder": str(folder), "config": asdict(config), "family": asdict(config.family),
-            "parameters": config.num_parameters, "bytes_per_token": per_token(config),
-            "bytes_per_weight": per_weight, "tensors": tensors,
-        })  # fmt: skip
+        print_json(
+            {
+                "folder": str(folder),
+                "config": asdict(config),
+                "family": asdict(config.family),
+                "parameters": config.num_parameters,
+                "bytes_per_token": per_token(config),
+                "bytes_per_weight": per_weight,
+                "tensors": tensors,
+            }
+        )
         return
     print(f"{args.name}: {config.num_parameters:,} parameters, all finite, in {folder}\n")
     told = asdict(config) | asdict(config.family)

@@ -22,9 +22,11 @@ from .models import print_bytes
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
-        "prove", help="check the eleven theorems, and that each can fail", description=__doc__,
+        "prove",
+        help="check the eleven theorems, and that each can fail",
+        description=__doc__,
         epilog="examples:\n  minikv prove --quick\n  minikv prove --only T2,T4 --html report.html",
-    )  # fmt: skip
+    )
     add, source = parser.add_argument, parser.add_mutually_exclusive_group()
     source.add_argument("--model", metavar="NAME", help="a fetched model or a folder")
     source.add_argument("--shape", metavar="NAME", help="D and T1 at a true shape: gemma-3-4b, ...")
@@ -79,20 +81,29 @@ def _prove(args: argparse.Namespace) -> int:
     for number, id in enumerate(ids):
         claim, some = report.CLAIMS[id], cases[:1] if args.model and id == "D" else cases
         drawn = long_cases(args.model) if args.model and claim.windowed else None
-        some, others = (list(filter(claim.applies, part if drawn is None else drawn))
-                        for part in (some, controls))  # fmt: skip
+        some, others = (
+            list(filter(claim.applies, part if drawn is None else drawn))
+            for part in (some, controls)
+        )
         if not some:
             print(f"{id:<3} {claim.statement[:width]:<{width}}     - (it is about sliding windows)")
             continue
         result = report.prove(claim, watched(number, some), others)
         results.append(result)
         print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
-        print(f"{id:<3} {claim.statement[:width]:<{width}} {result.examples:>5} "
-              f"{result.seconds:>6.2f} s  {result.verdict:<7}  {'found' * bool(result.control)}"
-              + f"\n{result.failure}" * bool(result.failure), flush=True)  # fmt: skip
+        print(
+            f"{id:<3} {claim.statement[:width]:<{width}} {result.examples:>5} "
+            f"{result.seconds:>6.2f} s  {result.verdict:<7}  {'found' * bool(result.control)}"
+            + f"\n{result.failure}"
+            * bool(result.failure),
+            flush=True,
+        )
     example = max(controls[:9], key=lambda case: case.model.config.num_hidden_layers)
-    facts = {"fingerprint": fingerprint(example.model, example.ids),
-             "minikv": __version__, **environment()}  # fmt: skip
+    facts = {
+        "fingerprint": fingerprint(example.model, example.ids),
+        "minikv": __version__,
+        **environment(),
+    }
     said = report.conclusion(results, on)
     print(f"\nfingerprint of one text: {facts['fingerprint']}\n{said}")
     if args.json:
@@ -112,17 +123,35 @@ def _shape(args: argparse.Namespace) -> int:
     config = shape(args.shape)
     results = prove_shape(config, args.seed, show)
     print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
-    print(f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
-          f"{config.layer_types.count(SLIDING)} sliding\n")  # fmt: skip
-    print_table(["", "statement", "cases", "seconds", "verdict", "control"], (
-        [r.id, CLAIMS[r.id].statement, r.examples, r.seconds, r.verdict, "found" * bool(r.control)]
-        for r in results))  # fmt: skip
+    print(
+        f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
+        f"{config.layer_types.count(SLIDING)} sliding\n"
+    )
+    print_table(
+        ["", "statement", "cases", "seconds", "verdict", "control"],
+        (
+            [
+                r.id,
+                CLAIMS[r.id].statement,
+                r.examples,
+                r.seconds,
+                r.verdict,
+                "found" * bool(r.control),
+            ]
+            for r in results
+        ),
+    )
     print(*(r.failure for r in results if r.failure), sep="\n")
     print_bytes(config)
     seconds, peak = sum(result.seconds for result in results), peak_memory()
     print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
     if args.json:
-        told = {"shape": args.shape, "results": [*map(asdict, results)], "seconds": seconds,
-                "peak_memory_bytes": peak, "bytes_per_token": per_token(config)}  # fmt: skip
+        told = {
+            "shape": args.shape,
+            "results": [*map(asdict, results)],
+            "seconds": seconds,
+            "peak_memory_bytes": peak,
+            "bytes_per_token": per_token(config),
+        }
         args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return int(any(result.verdict != "holds" for result in results))

@@ -25,14 +25,29 @@ def add_parser(subparsers: Any) -> None:
     from ..weights.fetch import DEFAULT
 
     common = argparse.ArgumentParser(add_help=False)
-    # fmt: off
+
     for flag, kind, default, letter, text in (
-        ("--model", str, DEFAULT, "NAME",
-         "a name that `minikv fetch --list` shows, or a folder (default: %(default)s)"),
-        ("--arithmetic", str, "float32", "A",
-         "float32 (fast; default), float64, or exact (the same bits on every machine)"),
-        ("--backend", str, "numpy", "B",
-         "numpy (default), numba (compiled; exact and float32), torch, cupy (GPU) or jax"),
+        (
+            "--model",
+            str,
+            DEFAULT,
+            "NAME",
+            "a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
+        ),
+        (
+            "--arithmetic",
+            str,
+            "float32",
+            "A",
+            "float32 (fast; default), float64, or exact (the same bits on every machine)",
+        ),
+        (
+            "--backend",
+            str,
+            "numpy",
+            "B",
+            "numpy (default), numba (compiled; exact and float32), torch, cupy (GPU) or jax",
+        ),
         ("--max-new-tokens", int, 128, "N", "default: %(default)s"),
         ("--temperature", float, 0.0, "T", "0: the likeliest token (default); above 0: drawn"),
         ("--top-k", int, None, "K", "draw among the K likeliest tokens (with --temperature)"),
@@ -40,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
         ("--seed", int, None, "S", "of the draws (likewise)"),
     ):
         common.add_argument(flag, type=kind, default=default, metavar=letter, help=text)
-    # fmt: on
+
     common.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
     common.add_argument("--json", action="store_true", help="print text and figures as JSON")
 
@@ -56,10 +71,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--raw", dest="chat", action="store_false", default=False,
-                      help="continue the prompt as it is (default)")  # fmt: skip
-    mode.add_argument("--chat", action="store_true", help="answer the prompt, in the model's "
-                      "chat template (extra `chat`), and print the answer alone")  # fmt: skip
+    mode.add_argument(
+        "--raw",
+        dest="chat",
+        action="store_false",
+        default=False,
+        help="continue the prompt as it is (default)",
+    )
+    mode.add_argument(
+        "--chat",
+        action="store_true",
+        help="answer the prompt, in the model's "
+        "chat template (extra `chat`), and print the answer alone",
+    )
     parser.set_defaults(run=_generate)
 
     parser = subparsers.add_parser(
@@ -86,10 +110,17 @@ def _generate(args: argparse.Namespace) -> int:
     echo = "" if args.chat else prompt
     new, figures = _answer(tokenizer, model.new_cache(), ids, generate, args.json, echo)
     if args.json:
-        print_json({
-            "model": args.model, "arithmetic": args.arithmetic, "chat": args.chat,
-            "prompt": prompt, "text": tokenizer.decode(new), "ids": new, **figures,
-        })  # fmt: skip
+        print_json(
+            {
+                "model": args.model,
+                "arithmetic": args.arithmetic,
+                "chat": args.chat,
+                "prompt": prompt,
+                "text": tokenizer.decode(new),
+                "ids": new,
+                **figures,
+            }
+        )
     return 130 if figures["ended_by"] == "Ctrl-C" else 0
 
 
@@ -127,8 +158,11 @@ def _chat(args: argparse.Namespace) -> None:
             cache, ids, spelled = model.new_cache(), [], ""
         more = tokenizer.encode(text[len(spelled) :], add_special=False)
         if (length := len(ids) + len(more)) >= context:
-            print(f"minikv: with this the conversation has {length} tokens, the context is "
-                  f"{context}: ask less, or start again with /new", file=sys.stderr)  # fmt: skip
+            print(
+                f"minikv: with this the conversation has {length} tokens, the context is "
+                f"{context}: ask less, or start again with /new",
+                file=sys.stderr,
+            )
             continue
         ids += more
         new, figures = _answer(tokenizer, cache, ids[cache.seen :], generate, args.json)
@@ -160,9 +194,13 @@ def _load(args: argparse.Namespace) -> tuple[Model, Tokenizer, partial[Iterator[
 
 
 def _answer(
-    tokenizer: Tokenizer, cache: Cache, ids: list[int], generate: partial[Iterator[int]],
-    silent: bool, echo: str = "",
-) -> tuple[list[int], dict[str, Any]]:  # fmt: skip
+    tokenizer: Tokenizer,
+    cache: Cache,
+    ids: list[int],
+    generate: partial[Iterator[int]],
+    silent: bool,
+    echo: str = "",
+) -> tuple[list[int], dict[str, Any]]:
     """Continue `ids` and show the text as it comes; returns the new ids and the figures."""
     from ..tokenizer import StreamDecoder
 
@@ -193,12 +231,15 @@ def _answer(
         ended_by = "Ctrl-C"
     write(decoder.flush() + "\n")
     figures = {
-        "prompt_tokens": len(ids), "new_tokens": len(new), "ended_by": ended_by,
+        "prompt_tokens": len(ids),
+        "new_tokens": len(new),
+        "ended_by": ended_by,
         "prefill_seconds": first - start,
         "seconds_per_token": (last - first) / (len(new) - 1) if len(new) > 1 else None,
         "peak_memory_bytes": peak_memory(),
-        "cache_tokens": cache.seen, "cache_bytes": cache.nbytes,
-    }  # fmt: skip
+        "cache_tokens": cache.seen,
+        "cache_bytes": cache.nbytes,
+    }
     if not silent:
         print(_sentence(figures), file=sys.stderr)
     return new, figures

@@ -71,20 +71,32 @@ def compare(
     rows = []
     for number, (name, ids) in enumerate(prompts.items()):
         full = Full(model.weights)
-        runs = [_Run(policy, budget, policy_cache(policy, model.weights, budget))
-                for policy in policies for budget in budgets]  # fmt: skip
+        runs = [
+            _Run(policy, budget, policy_cache(policy, model.weights, budget))
+            for policy in policies
+            for budget in budgets
+        ]
         token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
         for step in range(new_tokens):
             token = _step(model, full, runs, token)
             progress(f"compare: {name}", (number + (step + 1) / new_tokens) / len(prompts))
         for run in runs:
             first = None if all(run.matches) else run.matches.index(False) + 1
-            rows.append({
-                "policy": run.policy, "budget": run.budget, "prompt": name, "tokens": len(ids),
-                "match": fmean(run.matches), "kl_mean": fmean(run.kl),
-                "kl_max": max(run.kl), "first_divergence": first, "bits_equal": run.bits_equal,
-                "bytes": run.forced.nbytes, "full_bytes": full.nbytes,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "policy": run.policy,
+                    "budget": run.budget,
+                    "prompt": name,
+                    "tokens": len(ids),
+                    "match": fmean(run.matches),
+                    "kl_mean": fmean(run.kl),
+                    "kl_max": max(run.kl),
+                    "first_divergence": first,
+                    "bits_equal": run.bits_equal,
+                    "bytes": run.forced.nbytes,
+                    "full_bytes": full.nbytes,
+                }
+            )
     return rows
 
 
@@ -115,8 +127,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((row["policy"], row["budget"]), []).append(row)
     return [
         {
-            "policy": policy, "budget": budget, "match": fmean(_all(group, "match")),
-            "worst_match": min(_all(group, "match")), "kl_mean": fmean(_all(group, "kl_mean")),
+            "policy": policy,
+            "budget": budget,
+            "match": fmean(_all(group, "match")),
+            "worst_match": min(_all(group, "match")),
+            "kl_mean": fmean(_all(group, "kl_mean")),
             "kl_max": max(_all(group, "kl_max")),
             "first_divergence": min(filter(None, _all(group, "first_divergence")), default=None),
             "bits_equal": all(_all(group, "bits_equal")),
@@ -124,7 +139,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "full_bytes": round(fmean(_all(group, "full_bytes"))),
         }
         for (policy, budget), group in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def _all(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

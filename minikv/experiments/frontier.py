@@ -64,10 +64,12 @@ def frontier(
     paper = {"K/V": "136 KB, standard cache", "embedding": "5 KB, KV-Direct"}
     return [
         {
-            "checkpoints": str(kept), "bytes": per_token[kept],
+            "checkpoints": str(kept),
+            "bytes": per_token[kept],
             "gemma_bytes": shape_bytes("gemma-3-4b", kept),
-            "step_seconds": step[kept], "recompute_seconds": (step[kept] - step["K/V"]) / evicted,
+            "step_seconds": step[kept],
+            "recompute_seconds": (step[kept] - step["K/V"]) / evicted,
             "paper": paper.get(str(kept), ""),
         }
         for kept in caches
-    ]  # fmt: skip
+    ]

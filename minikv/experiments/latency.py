@@ -47,8 +47,9 @@ def latency(
         included), ``ratio`` (below 1 where recomputing wins), and each operation's flop/byte, see
         `intensity`.
     """
-    cases = [(batch, length) for batch in batches for length in lengths
-             if batch * length <= most_tokens]  # fmt: skip
+    cases = [
+        (batch, length) for batch in batches for length in lengths if batch * length <= most_tokens
+    ]
     if not cases:
         raise InputError(f"every batch * length is above {most_tokens} tokens: lower one of them")
     rows, layers, size = [], len(model.layers), np.dtype(model.arithmetic.dtype).itemsize
@@ -56,12 +57,16 @@ def latency(
         calls = _calls(model, batch, length)
         calls["read"]()  # warm up
         taken = seconds(calls, repeats)
-        rows.append({
-            "batch": batch, "length": length, "read_seconds": taken["read"] / layers,
-            "recompute_seconds": taken["recompute"] / layers,
-            "ratio": taken["recompute"] / taken["read"],
-            **intensity(model.config, batch, length, size),
-        })  # fmt: skip
+        rows.append(
+            {
+                "batch": batch,
+                "length": length,
+                "read_seconds": taken["read"] / layers,
+                "recompute_seconds": taken["recompute"] / layers,
+                "ratio": taken["recompute"] / taken["read"],
+                **intensity(model.config, batch, length, size),
+            }
+        )
         progress("latency", (number + 1) / len(cases))
     return rows
 
@@ -108,13 +113,23 @@ def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None
     def attend(kv: Any, layer: Layer, at: np.ndarray) -> None:
         k, v = (xp.reshape(part, (batch, len(at), *heads)) for part in kv)
         for row in range(batch):
-            attention(q[row], k[row], v[row], at[-1:], at, arithmetic, config.attention_scale,
-                      layer.window)  # fmt: skip
+            attention(
+                q[row],
+                k[row],
+                v[row],
+                at[-1:],
+                at,
+                arithmetic,
+                config.attention_scale,
+                layer.window,
+            )
 
     q = random(batch, 1, config.num_attention_heads, config.head_dim)
     seen = [np.arange(length - _seen(config, i, length), length) for i in range(len(model.layers))]
-    stream = [(random(batch * len(at), config.hidden_size), np.tile(at, batch), layer)
-              for at, layer in zip(seen, model.layers, strict=True)]  # fmt: skip
+    stream = [
+        (random(batch * len(at), config.hidden_size), np.tile(at, batch), layer)
+        for at, layer in zip(seen, model.layers, strict=True)
+    ]
     cached = [kv_from_residual(*rows) for rows in stream]
 
     def read() -> None:
@@ -137,5 +152,7 @@ def verdict(config: ModelConfig, rows: Sequence[dict[str, Any]]) -> str:
     if wins:
         said = f"recomputing is faster at {'; '.join(wins)}"
     could = f"win at most {kv / width:.2g} times" if width < kv else "not win"
-    return (f"{said}. A residual has {width} numbers, K and V of one block {kv}: by bytes read, "
-            f"recomputing could {could} even if arithmetic cost nothing")  # fmt: skip
+    return (
+        f"{said}. A residual has {width} numbers, K and V of one block {kv}: by bytes read, "
+        f"recomputing could {could} even if arithmetic cost nothing"
+    )

@@ -21,8 +21,14 @@ from ..verify.shapes import SHAPES as SHAPES
 from ..verify.shapes import shape
 from . import Progress, policy_cache, silent
 
-SETTINGS = ("full", "residual:every@128", "residual:5@128", "residual:embedding@128",
-            "residual:embedding@32", "residual:tokens@32")  # fmt: skip
+SETTINGS = (
+    "full",
+    "residual:every@128",
+    "residual:5@128",
+    "residual:embedding@128",
+    "residual:embedding@32",
+    "residual:tokens@32",
+)
 _TIMED = 3  # tokens a turn that are decoded one by one; the rest of a reply goes in at once
 
 Turn = tuple[list[int], list[int]]  # token ids of what the user says, template included; the reply
@@ -106,11 +112,15 @@ def _watched(model: Model, turns: Sequence[Turn], setting: str) -> Iterator[dict
             formula = max(formula, peak_formula(cache, len(ids)))
         allocated, peak = tracemalloc.get_traced_memory()
         yield {
-            "setting": setting, "turn": number + 1, "tokens": cache.seen, "bytes": cache.nbytes,
-            "allocated": allocated - before, "peak": peak - before,
+            "setting": setting,
+            "turn": number + 1,
+            "tokens": cache.seen,
+            "bytes": cache.nbytes,
+            "allocated": allocated - before,
+            "peak": peak - before,
             "peak_formula": formula if model.arithmetic.name == "float32" else None,
             "seconds_per_token": median(times[1:]),
-        }  # fmt: skip
+        }
 
 
 def peak_formula(cache: Cache, new: int) -> int:
@@ -148,8 +158,10 @@ def peak_formula(cache: Cache, new: int) -> int:
             scores, before = max(scores, 3 * own + before), own
         heads = 3 * queries + kv * 3 // 2  # the product for q, k and v; q and k turned; the result
         attention = (stop - start) * (width + heads)
-        mlp = max((5 if family.hidden_act != "silu" else 4) * inner,
-                  3 * inner + (3 if family.sandwich_norms else 2) * width)  # fmt: skip
+        mlp = max(
+            (5 if family.hidden_act != "silu" else 4) * inner,
+            3 * inner + (3 if family.sandwich_norms else 2) * width,
+        )
         after = (stop - start) * (3 * width + heads + mlp)
         return max(attention + scores * config.num_attention_heads, after)
 
@@ -168,9 +180,10 @@ def peak_formula(cache: Cache, new: int) -> int:
     replay = 3 * min(_CHUNK, evicted) * (width + kv) + stream
     if gap > 1:
         replayed = [index for index in range(layers - 1) if index + 1 not in kept]
-        replay = max(replay, *(
-            activations(a, b, replayed) + (stream if gap > 2 else a * width) for a, b in chunks
-        ))  # fmt: skip
+        replay = max(
+            replay,
+            *(activations(a, b, replayed) + (stream if gap > 2 else a * width) for a, b in chunks),
+        )
     # of the new tokens, while the old are replayed:
     waiting = new * (2 * width + 2 * queries + 3 * kv // 2)
     return size * (held + seen * kv + max(replay + waiting, own + stream))
@@ -255,8 +268,14 @@ def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[di
         seen = round(paper["tokens"] * turn / PAPER_TURNS)
         for budget in (0, *(budgets or (32, 128, paper["budget"]))):
             held = min(seen, budget) * kv + seen * each if budget else seen * kv
-            rows.append({"setting": f"residual@{budget}" if budget else "full", "turn": turn,
-                         "tokens": seen, "bytes": held})  # fmt: skip
+            rows.append(
+                {
+                    "setting": f"residual@{budget}" if budget else "full",
+                    "turn": turn,
+                    "tokens": seen,
+                    "bytes": held,
+                }
+            )
     note = (
         f"{name} in bfloat16: K and V of a token {kv:,} bytes, one residual {each:,}, one at "
         f"every layer {shape_bytes(name, 'every'):,}.\nBytes held after each turn, without working "
@@ -270,8 +289,10 @@ def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[di
             f"{figures['unbounded_kv']['bfloat16']:,} a token.\n"
         )
     for size, given in (("10^6", paper_budget(10**6)), ("2^20", paper)):
-        note += (f"With MB = {size} bytes, the paper's 103 MB are {given['tokens']} tokens of "
-                 f"Gemma 3-4B, and 42 MB is a budget of {given['budget']}.\n")  # fmt: skip
+        note += (
+            f"With MB = {size} bytes, the paper's 103 MB are {given['tokens']} tokens of "
+            f"Gemma 3-4B, and 42 MB is a budget of {given['budget']}.\n"
+        )
     return rows, note + "Our accounting: the paper states neither layout nor length nor its MB."
 
 

@@ -34,9 +34,15 @@ def value_residual(first: dict[str, Any], name: str, value: Any) -> Any:
 
 
 CLAIMS = THEOREMS | {
-    "D": Theorem("D", "dataflow", "no label gets past the stream, on all inputs", _certified,
+    "D": Theorem(
+        "D",
+        "dataflow",
+        "no label gets past the stream, on all inputs",
+        _certified,
         lambda _: bool(certify(tiny_config(), (5,), lambda: partial(value_residual, {})).failures),
-        "a stream that carries all state (values of block 0 are carried past it)")}  # fmt: skip
+        "a stream that carries all state (values of block 0 are carried past it)",
+    )
+}
 """The theorems, and the dataflow certificate."""
 
 
@@ -85,14 +91,20 @@ def random_case(seed: int, size: float = 1.0, scale: float | None = None) -> Cas
     groups, layers = whole(1, 3), whole(1, 4)
     types = tuple(rng.choice([FULL, SLIDING], layers).tolist()) if rng.integers(2) else ()
     config = ModelConfig(
-        vocab_size=whole(5, 61), hidden_size=whole(1, 41), intermediate_size=whole(1, 53),
-        num_hidden_layers=layers, num_attention_heads=groups * whole(1, 3),
-        num_key_value_heads=groups, head_dim=2 * int(rng.choice([1, 2, 3, 5, 8, 32])),
+        vocab_size=whole(5, 61),
+        hidden_size=whole(1, 41),
+        intermediate_size=whole(1, 53),
+        num_hidden_layers=layers,
+        num_attention_heads=groups * whole(1, 3),
+        num_key_value_heads=groups,
+        head_dim=2 * int(rng.choice([1, 2, 3, 5, 8, 32])),
         rms_norm_eps=float(rng.choice([1e-6, 1e-5, 1e-2])),
-        rope_theta=float(rng.choice([2.0, 1e4, 1e6])), tie_word_embeddings=bool(rng.integers(2)),
-        model_type=str(rng.choice([*FAMILIES])), layer_types=types if SLIDING in types else (),
+        rope_theta=float(rng.choice([2.0, 1e4, 1e6])),
+        tie_word_embeddings=bool(rng.integers(2)),
+        model_type=str(rng.choice([*FAMILIES])),
+        layer_types=types if SLIDING in types else (),
         sliding_window=whole(1, 6) if SLIDING in types else None,
-    )  # fmt: skip
+    )
     length = whole(4, 24)
     ids, other = rng.integers(0, config.vocab_size, (2, length)).tolist()
     cuts = np.flatnonzero(rng.random(length - 1) < rng.random()) + 1  # all calls, or next to none
@@ -140,8 +152,11 @@ def conclusion(results: Sequence[Result], on: str) -> str:
     most = max((r.examples for r in results), default=0)
     notes = {"T9": "an inequality", "D": "all inputs of the shapes"}
     notes |= {r.id: f"on {r.examples}" for r in results if r.examples < most}
-    held = [f"{id} ({notes[id]})" if id in notes else id
-            for id, verdict in verdicts.items() if verdict == "holds"]  # fmt: skip
+    held = [
+        f"{id} ({notes[id]})" if id in notes else id
+        for id, verdict in verdicts.items()
+        if verdict == "holds"
+    ]
     rest = [f"{id} ({verdict})" for id, verdict in verdicts.items() if verdict != "holds"]
     rest += ["other weights and texts (for arbitrary ones: proofs/rocq)", "other architectures"]
     found = f"{', '.join(held)}, each bit for bit unless said" if held else "nothing"
@@ -158,13 +173,19 @@ def page(results: Sequence[Result], case: Case, on: str, facts: Mapping[str, Any
     for r in results:
         found = f"{r.verdict}, {r.examples} cases. Control: {r.control or 'no difference'}."
         fills[f"{r.id}_found"] = html.escape(f"{found}\n{r.failure}".strip())
-    rows = ([r.id, r.name, r.examples, f"{r.seconds:.2f} s", r.verdict, "found" * bool(r.control)]
-            for r in results)  # fmt: skip
+    rows = (
+        [r.id, r.name, r.examples, f"{r.seconds:.2f} s", r.verdict, "found" * bool(r.control)]
+        for r in results
+    )
     text = (resources.files("minikv") / "data" / "report.html").read_text(encoding="utf-8")
     return Template(text).substitute(
-        fills, on=html.escape(on), conclusion=html.escape(conclusion(results, on)),
-        rows=_rows(rows), facts=_rows(facts.items()), example=html.escape(repr(case)),
-    )  # fmt: skip
+        fills,
+        on=html.escape(on),
+        conclusion=html.escape(conclusion(results, on)),
+        rows=_rows(rows),
+        facts=_rows(facts.items()),
+        example=html.escape(repr(case)),
+    )
 
 
 def _rows(rows: Iterable[Iterable[Any]]) -> str:
@@ -177,8 +198,11 @@ def _losses(case: Case) -> list[tuple[float, float]]:
     names = ("blocks.0.attn.hook_pattern", "blocks.0.attn.hook_v")
     pattern, v = (np.asarray(case.activations[name], dtype=np.float64) for name in names)
     heads = v.repeat(len(pattern) // v.shape[1], axis=1).swapaxes(0, 1)  # (H, S, d)
-    moved = [attention_loss(weights, values, keep) for keep in ~np.eye(len(v), dtype=bool)
-             for weights, values in zip(pattern[:, -1], heads, strict=True)]  # fmt: skip
+    moved = [
+        attention_loss(weights, values, keep)
+        for keep in ~np.eye(len(v), dtype=bool)
+        for weights, values in zip(pattern[:, -1], heads, strict=True)
+    ]
     return [(np.log10(bound), np.log10(loss)) for loss, bound in moved if loss > 0]
 
 

@@ -61,8 +61,15 @@ class Block:
     def layer(self) -> Layer:
         """Its weights alone, of variance 1 / K; norms and biases are from -1 to 1."""
         kinds = self.config.layer_types[self.index : self.index + 1]
-        alone = replace(self.config, num_hidden_layers=1, layer_types=kinds, intermediate_size=1,
-                        vocab_size=1, bos_token_id=None, eos_token_id=())  # fmt: skip
+        alone = replace(
+            self.config,
+            num_hidden_layers=1,
+            layer_types=kinds,
+            intermediate_size=1,
+            vocab_size=1,
+            bos_token_id=None,
+            eos_token_id=(),
+        )
         rng, tensors = np.random.default_rng([self.seed, self.index]), {}
         for name, dims in expected_shapes(alone).items():
             tensors[name] = 2 * rng.random(dims, dtype=np.float32) - 1
@@ -85,8 +92,9 @@ def projection(case: Block) -> None:
     block(layer, stream, at, [Span(slice(0, len(at)), at)], made.setdefault)
     shuffled = rng.permutation(len(at))
     for rows in (np.arange(len(at)), shuffled, *np.array_split(shuffled, 3), shuffled[:1]):
-        for name, got in zip(("rot_k", "v"), kv_from_residual(stream[rows], at[rows], layer),
-                             strict=True):  # fmt: skip
+        for name, got in zip(
+            ("rot_k", "v"), kv_from_residual(stream[rows], at[rows], layer), strict=True
+        ):
             expected = layer.arithmetic.settle(made[f"blocks.0.attn.hook_{name}"])
             same_bits(got, expected[rows], f"{name} of block {case.index}, {len(rows)} rows")
 
@@ -101,11 +109,23 @@ def _smuggled(config: ModelConfig) -> bool:
 
 
 CLAIMS = {
-    "D": Theorem("D", "dataflow", "no label gets past the stream: the whole model, all inputs",
-                 _certified, _smuggled, "a stream that carries all state"),
-    "T1": Theorem("T1", "projection", "K and V are projections of the stream: block by block",
-                  projection, refutes_float32(projection), "exact sums"),
-}  # fmt: skip
+    "D": Theorem(
+        "D",
+        "dataflow",
+        "no label gets past the stream: the whole model, all inputs",
+        _certified,
+        _smuggled,
+        "a stream that carries all state",
+    ),
+    "T1": Theorem(
+        "T1",
+        "projection",
+        "K and V are projections of the stream: block by block",
+        projection,
+        refutes_float32(projection),
+        "exact sums",
+    ),
+}
 
 
 def prove_shape(

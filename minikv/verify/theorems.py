@@ -203,9 +203,10 @@ def replay(case: Case) -> None:
         stream = case.activations[f"blocks.{start.index}.hook_resid_pre"]
         for layer in case.model.layers[start.index :]:
             same_bits(
-                stream, case.activations[f"blocks.{layer.index}.hook_resid_pre"],
+                stream,
+                case.activations[f"blocks.{layer.index}.hook_resid_pre"],
                 f"stream at layer {layer.index}, replayed from {start.index}",
-            )  # fmt: skip
+            )
             for got, name in zip(
                 kv_from_residual(stream, positions, layer), ("rot_k", "v"), strict=True
             ):
@@ -299,8 +300,10 @@ def bounded_loss(case: Case) -> None:
                 rounding = 4 * (2 * tokens + math.sqrt(v.shape[1]) + 8) * 2.0**-24
                 bound = attention_loss(weights, v, keep)[1] + rounding * _largest(v)
                 if not moved <= bound:  # NaN is no bounded loss
-                    raise Refuted(f"{cache.policy}, budget {budget}: head {head} of layer 0 moved "
-                                  f"{moved}, bound {bound}")  # fmt: skip
+                    raise Refuted(
+                        f"{cache.policy}, budget {budget}: head {head} of layer 0 moved "
+                        f"{moved}, bound {bound}"
+                    )
     kept += [case.rng.random(tokens) < share for share in (0.2, 0.5, 0.9)]
     for layer in case.model.layers:
         for head, (weights, v) in enumerate(_heads(case, layer.index)):
@@ -408,9 +411,12 @@ def receptive_field(case: Case) -> None:
     for start, cut in enumerate(_cuts(case)):
         for stop, stream in _disturbed(case, start, cut):
             first = cut + (case.model.config.reach(start, stop) or 0)
-            same_bits(stream[first:], case.activations[_STREAM.format(stop - 1)][first:],
-                      f"stream after layer {stop - 1} from {first} on, rows of layer {start} "
-                      f"before {cut} replaced")  # fmt: skip
+            same_bits(
+                stream[first:],
+                case.activations[_STREAM.format(stop - 1)][first:],
+                f"stream after layer {stop - 1} from {first} on, rows of layer {start} "
+                f"before {cut} replaced",
+            )
 
 
 def reach_is_attained(case: Case) -> bool:
@@ -499,29 +505,94 @@ class Theorem:
 THEOREMS: dict[str, Theorem] = {
     theorem.id: theorem
     for theorem in (
-        Theorem("T1", "projection", "K and V are projections of the residual stream",
-                projection, refutes_float32(projection), "exact sums"),
-        Theorem("T2", "Markov", "the whole stream at any layer determines the outputs",
-                markov, lambda case: last_position_patch(case, len(case.model.layers) // 2) > 1e-3,
-                "all positions but the last"),
-        Theorem("T3", "cache-free", "decoding without a cache gives the same logits",
-                cache_free, refutes_float32(cache_free), "exact sums"),
-        Theorem("T4", "any eviction", "any schedule of K/V and residuals decodes the same",
-                any_eviction, _unplaced, "the checkpoints' positions"),
-        Theorem("T5", "replay", "from a checkpoint at layer c everything above follows",
-                replay, _replay_of_another, "one position of the checkpoint"),
-        Theorem("T6", "row locality", "a row does not depend on which rows share the call",
-                row_locality, refutes_float32(row_locality), "exact sums"),
-        Theorem("T7", "order", "sums do not depend on the order of their terms",
-                order, refutes_float32(order), "exact sums"),
-        Theorem("T8", "causality", "a new token changes no earlier residual, K or V",
-                causality, unmasked_drift, "the causal mask"),
-        Theorem("T9", "bounded loss", "dropping mass eps moves an output by <= 2 eps max|v|",
-                bounded_loss, some_policy_loses, "half of the budget"),
-        Theorem("T10", "prefix", "K/V of layer 0 depend on token and position alone",
-                prefix, lambda case: len(case.model.layers) > 1 and prefix_matters(case),
-                "layer 0 (taking layer 1 instead)"),
-        Theorem("T11", "receptive field", "through windows a stream sees no further than its reach",
-                receptive_field, reach_is_attained, "one position of the reach", windowed=True),
+        Theorem(
+            "T1",
+            "projection",
+            "K and V are projections of the residual stream",
+            projection,
+            refutes_float32(projection),
+            "exact sums",
+        ),
+        Theorem(
+            "T2",
+            "Markov",
+            "the whole stream at any layer determines the outputs",
+            markov,
+            lambda case: last_position_patch(case, len(case.model.layers) // 2) > 1e-3,
+            "all positions but the last",
+        ),
+        Theorem(
+            "T3",
+            "cache-free",
+            "decoding without a cache gives the same logits",
+            cache_free,
+            refutes_float32(cache_free),
+            "exact sums",
+        ),
+        Theorem(
+            "T4",
+            "any eviction",
+            "any schedule of K/V and residuals decodes the same",
+            any_eviction,
+            _unplaced,
+            "the checkpoints' positions",
+        ),
+        Theorem(
+            "T5",
+            "replay",
+            "from a checkpoint at layer c everything above follows",
+            replay,
+            _replay_of_another,
+            "one position of the checkpoint",
+        ),
+        Theorem(
+            "T6",
+            "row locality",
+            "a row does not depend on which rows share the call",
+            row_locality,
+            refutes_float32(row_locality),
+            "exact sums",
+        ),
+        Theorem(
+            "T7",
+            "order",
+            "sums do not depend on the order of their terms",
+            order,
+            refutes_float32(order),
+            "exact sums",
+        ),
+        Theorem(
+            "T8",
+            "causality",
+            "a new token changes no earlier residual, K or V",
+            causality,
+            unmasked_drift,
+            "the causal mask",
+        ),
+        Theorem(
+            "T9",
+            "bounded loss",
+            "dropping mass eps moves an output by <= 2 eps max|v|",
+            bounded_loss,
+            some_policy_loses,
+            "half of the budget",
+        ),
+        Theorem(
+            "T10",
+            "prefix",
+            "K/V of layer 0 depend on token and position alone",
+            prefix,
+            lambda case: len(case.model.layers) > 1 and prefix_matters(case),
+            "layer 0 (taking layer 1 instead)",
+        ),
+        Theorem(
+            "T11",
+            "receptive field",
+            "through windows a stream sees no further than its reach",
+            receptive_field,
+            reach_is_attained,
+            "one position of the reach",
+            windowed=True,
+        ),
     )
-}  # fmt: skip
+}

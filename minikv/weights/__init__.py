@@ -4,5 +4,10 @@ from .fetch import resolve
 from .folder import expected_shapes, load_tensors, release, save_folder, weights_hash
 
 __all__ = [
-    "expected_shapes", "load_tensors", "release", "resolve", "save_folder", "weights_hash",
-]  # fmt: skip
+    "expected_shapes",
+    "load_tensors",
+    "release",
+    "resolve",
+    "save_folder",
+    "weights_hash",
+]

@@ -26,21 +26,36 @@ _NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "num_local_experts": (0, None),
 }
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_pytorch_tanh": ("gelu_pytorch_tanh",)}
-_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-             "num_attention_heads")  # fmt: skip
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
 # What transformers takes a missing key to mean, where that is not the same for all families.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
-    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8,
-                "sliding_window": 4096},
+    "mistral": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
     "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
     "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
     "gemma3_text": {
-        "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-        "max_position_embeddings": 131072, "sliding_window": 4096, "query_pre_attn_scalar": 256,
-        "rope_theta": 1e6, "tie_word_embeddings": True, "sliding_window_pattern": 6,
+        "vocab_size": 262_208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+        "query_pre_attn_scalar": 256,
+        "rope_theta": 1e6,
+        "tie_word_embeddings": True,
+        "sliding_window_pattern": 6,
     },
-}  # fmt: skip
+}
 
 
 def read(path: Path) -> ModelConfig:
@@ -81,8 +96,10 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     family = FAMILIES[kind]
     for key in ("hidden_act", "hidden_activation"):
         if given.get(key) not in (None, *_ACTIVATIONS[family.hidden_act]):
-            raise ConfigError(f"{key} is {given[key]!r:.80}, which is not built for {kind}: only "
-                              f"{family.hidden_act!r}")  # fmt: skip
+            raise ConfigError(
+                f"{key} is {given[key]!r:.80}, which is not built for {kind}: only "
+                f"{family.hidden_act!r}"
+            )
     given = _DEFAULTS[kind] | dict(given)
     for key in _REQUIRED:
         if key not in given:
@@ -91,8 +108,10 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     head_dim = given.get("head_dim")
     if head_dim is None:
         if not (is_whole(heads, 1, LIMIT) and is_whole(width, 1, LIMIT)) or width % heads:
-            raise ConfigError(f"hidden_size is {width!r:.80}, expected a multiple of num_"
-                              f"attention_heads ({heads!r:.80}) without head_dim")  # fmt: skip
+            raise ConfigError(
+                f"hidden_size is {width!r:.80}, expected a multiple of num_"
+                f"attention_heads ({heads!r:.80}) without head_dim"
+            )
         head_dim = width // heads
     eos = given.get("eos_token_id")
     if eos is None or isinstance(eos, int):
@@ -158,8 +177,9 @@ def _local_base(given: Mapping[str, Any]) -> Any:
     local = parts.get(SLIDING) if isinstance(parts, Mapping) else None
     local = local if isinstance(local, Mapping) else {}
     if (scaling := local.get("rope_type", "default")) != "default":
-        raise ConfigError(f"rope_parameters scales sliding layers by {scaling!r:.80}, which is not "
-                          "built")  # fmt: skip
+        raise ConfigError(
+            f"rope_parameters scales sliding layers by {scaling!r:.80}, which is not built"
+        )
     found = local.get("rope_theta")
     return given.get("rope_local_base_freq", 10000.0 if found is None else found)
 
@@ -181,8 +201,9 @@ def _rope_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "default":
         return {"rope_theta": theta, "rope_scaling": None}
     if kind not in ("llama3", "linear"):
-        raise ConfigError(f"rope_type is {kind!r:.80}, which is not built: 'default', 'linear' "
-                          "and 'llama3' are")  # fmt: skip
+        raise ConfigError(
+            f"rope_type is {kind!r:.80}, which is not built: 'default', 'linear' and 'llama3' are"
+        )
     names = [field.name for field in fields(RopeScaling)][: 1 if kind == "linear" else None]
     numbers: dict[str, Any] = {name: merged.get(name) for name in names}
     for name, value in numbers.items():
@@ -199,9 +220,13 @@ def as_json(config: ModelConfig) -> dict[str, Any]:
     out = {k: v for k, v in asdict(config).items() if v is not None or k == "bos_token_id"}
     activation = "hidden_activation" if config.model_type == "gemma3_text" else "hidden_act"
     slides = SLIDING in config.layer_types
-    out |= {activation: config.family.hidden_act, "architectures": [_CLASSES[config.model_type]],
-            "eos_token_id": list(config.eos_token_id), "layer_types": list(config.layer_types),
-            "sliding_window": config.sliding_window if slides else None}  # fmt: skip
+    out |= {
+        activation: config.family.hidden_act,
+        "architectures": [_CLASSES[config.model_type]],
+        "eos_token_id": list(config.eos_token_id),
+        "layer_types": list(config.layer_types),
+        "sliding_window": config.sliding_window if slides else None,
+    }
     if config.model_type == "gemma3_text":  # which has its own idea of what a missing key means
         if config.rope_scaling is None:  # else sliding layers are scaled as the others are
             out.setdefault("rope_local_base_freq", config.rope_theta)
@@ -229,8 +254,10 @@ def check_reads_back(config: ModelConfig) -> None:
     for name in (field.name for field in fields(ModelConfig)):
         here, there = getattr(ours, name), getattr(again, name)
         if here != there:
-            raise ConfigError(f"no config.json of a {config.model_type} can hold {name} "
-                              f"{here!r:.80}: it would be read as {there!r:.80}")  # fmt: skip
+            raise ConfigError(
+                f"no config.json of a {config.model_type} can hold {name} "
+                f"{here!r:.80}: it would be read as {there!r:.80}"
+            )
 
 
 def _written_out(config: ModelConfig) -> ModelConfig:
@@ -239,13 +266,18 @@ def _written_out(config: ModelConfig) -> ModelConfig:
     if local is None and config.rope_scaling is None:
         local = config.rope_theta
     return replace(
-        config, query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_dim,
+        config,
+        query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_dim,
         layer_types=config.layer_types if slides else (),
         sliding_window=config.sliding_window if slides else None,
         rope_local_base_freq=local if slides else None,
-    )  # fmt: skip
+    )
 
 
-_CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
-            "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
-            "gemma3_text": "Gemma3ForCausalLM"}  # fmt: skip
+_CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}

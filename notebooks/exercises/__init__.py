@@ -59,8 +59,13 @@ def smallest(strategy: Any, fails: Callable[[Any], bool]) -> Any:
     from hypothesis import HealthCheck, find, settings
     from hypothesis.errors import NoSuchExample
 
-    quiet = settings(max_examples=200, derandomize=True, database=None, deadline=None,
-                     suppress_health_check=list(HealthCheck))  # fmt: skip
+    quiet = settings(
+        max_examples=200,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     try:
         return find(strategy, fails, settings=quiet)
     except NoSuchExample:

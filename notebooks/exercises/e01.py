@@ -24,17 +24,30 @@ def check_parameters(parameters: Callable[[Any], int]) -> None:
 
     configs = st.builds(
         lambda V, D, F, L, G, R, d, tied: minikv.ModelConfig(
-            vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=L,
-            num_attention_heads=G * R, num_key_value_heads=G, head_dim=2 * d,
+            vocab_size=V,
+            hidden_size=D,
+            intermediate_size=F,
+            num_hidden_layers=L,
+            num_attention_heads=G * R,
+            num_key_value_heads=G,
+            head_dim=2 * d,
             tie_word_embeddings=tied,
         ),
-        *[st.integers(1, 9)] * 7, st.booleans(),
-    )  # fmt: skip
+        *[st.integers(1, 9)] * 7,
+        st.booleans(),
+    )
     config = smallest(configs, lambda c: parameters(c) != true(c))
     if config is not None:
-        fields = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                  "num_attention_heads", "num_key_value_heads", "head_dim",
-                  "tie_word_embeddings")  # fmt: skip
+        fields = (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "tie_word_embeddings",
+        )
         shown = ", ".join(f"{name} {getattr(config, name)}" for name in fields)
         got, expected = parameters(config), true(config)
         untied = not config.tie_word_embeddings
@@ -62,8 +75,10 @@ def check_share(share: Callable[..., np.ndarray]) -> None:
         expected = (tokens, groups * repeats, 2)
         where = f"{groups} key heads for {groups * repeats} query heads"
         require(got.shape == expected, f"{where}: the shape is {got.shape}, expected {expected}")
-        reads = [next((g for g in range(groups) if np.array_equal(got[0, h], keys[0, g])), "none")
-                 for h in range(groups * repeats)]  # fmt: skip
+        reads = [
+            next((g for g in range(groups) if np.array_equal(got[0, h], keys[0, g])), "none")
+            for h in range(groups * repeats)
+        ]
         right = [h // repeats for h in range(groups * repeats)]
         require(False, f"{where}: query heads read the key heads {reads}, expected {right}")
 
@@ -94,9 +109,12 @@ def check_unrope(unrope: Callable[..., np.ndarray]) -> None:
             close(back, keys),
             f"a key {keys[0, 0].tolist()} was turned and came back as "
             f"{np.round(back[0, 0], 3).tolist()}; "
-            + ("its length is right, so look at which numbers form a pair" if lengths
-               else "its length changed, which a rotation never does"),
-        )  # fmt: skip
+            + (
+                "its length is right, so look at which numbers form a pair"
+                if lengths
+                else "its length changed, which a rotation never does"
+            ),
+        )
 
 
 def _turn(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:

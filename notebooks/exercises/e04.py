@@ -62,21 +62,28 @@ def check_transplant(transplant: Callable) -> None:
     layer = wrong_layer(bad)
     model, _, logits, acts, recipient = _case(*bad)
     answer, where = got(bad, layer), _describe(bad, layer)
-    require(answer.shape == logits.shape,
-            f"the logits have shape {answer.shape}, expected {logits.shape}, all positions "
-            f"({where})")  # fmt: skip
-    require(not np.array_equal(answer, model.logits(recipient)),
-            f"the patch had no effect: these are the recipient's own logits ({where})")  # fmt: skip
+    require(
+        answer.shape == logits.shape,
+        f"the logits have shape {answer.shape}, expected {logits.shape}, all positions ({where})",
+    )
+    require(
+        not np.array_equal(answer, model.logits(recipient)),
+        f"the patch had no effect: these are the recipient's own logits ({where})",
+    )
     name = f"blocks.{layer}.hook_resid_post"
     late = model.run_with_hooks(recipient, {name: lambda *_: acts[name.replace("post", "pre")]})
-    require(not np.array_equal(answer, late),
-            f"the stream went in after block {layer}, so that the block never read it; before a "
-            f"block the stream is hook_resid_pre ({where})")  # fmt: skip
+    require(
+        not np.array_equal(answer, late),
+        f"the stream went in after block {layer}, so that the block never read it; before a "
+        f"block the stream is hook_resid_pre ({where})",
+    )
     if np.array_equal(answer[-1], logits[-1]):
         raise Wrong(f"the last position is right, but the positions before it are not ({where})")
     if bad[1] > 1:
-        raise Wrong("with one token your answer is right, with two it is not: replace the rows of "
-                    f"all positions, attention reads them all ({where})")  # fmt: skip
+        raise Wrong(
+            "with one token your answer is right, with two it is not: replace the rows of "
+            f"all positions, attention reads them all ({where})"
+        )
     raise Wrong(f"the logits are not the donor's ({where})")
 
 
@@ -86,32 +93,43 @@ def check_divergence(divergence: Callable) -> None:
     rng = np.random.default_rng(4)
     p, q = rng.normal(0, 3, (2, 50, 4)).round(1)
     got = np.asarray(divergence(p, q))
-    require(got.shape == (50,),
-            f"for logits of shape (50, 4) the result has shape {got.shape}, expected (50,): one "
-            "number for each row")  # fmt: skip
+    require(
+        got.shape == (50,),
+        f"for logits of shape (50, 4) the result has shape {got.shape}, expected (50,): one "
+        "number for each row",
+    )
     right = minikv.kl_divergence(p, q)
     for other, message in (
-        (minikv.kl_divergence(q, p), "the arguments are exchanged: weigh the logarithms "
-                                     "with p, the first argument's distribution"),
+        (
+            minikv.kl_divergence(q, p),
+            "the arguments are exchanged: weigh the logarithms "
+            "with p, the first argument's distribution",
+        ),
         (right / np.log(2), "this is in bits; take the natural logarithm, for nats"),
         (-right, "the sign is wrong: the divergence is never negative"),
-    ):  # fmt: skip
+    ):
         require(not close(got, other), message)
     at = int(np.argmax(np.abs(got - right)))
-    require(close(got, right),
-            f"logits {_short(p[at])} against {_short(q[at])} give "
-            f"{got[at]:.4f}, expected {right[at]:.4f}; are logits turned to "
-            "probabilities first?")  # fmt: skip
+    require(
+        close(got, right),
+        f"logits {_short(p[at])} against {_short(q[at])} give "
+        f"{got[at]:.4f}, expected {right[at]:.4f}; are logits turned to "
+        "probabilities first?",
+    )
     zero = np.asarray(divergence(p, p.copy()))
-    require((zero == 0).all(),
-            f"equal logits give {zero[zero != 0][:1]}, expected exactly 0: subtract the two "
-            "logarithms before anything is rounded differently")  # fmt: skip
+    require(
+        (zero == 0).all(),
+        f"equal logits give {zero[zero != 0][:1]}, expected exactly 0: subtract the two "
+        "logarithms before anything is rounded differently",
+    )
     with np.errstate(all="ignore"):
         huge = np.asarray(divergence(np.array([[1000.0, 0.0]]), np.array([[0.0, 1000.0]])))
-    require(close(huge, 1000),
-            f"logits [1000, 0] against [0, 1000] give {huge.tolist()}, expected [1000.0]: "
-            "subtract the largest logit before np.exp, and take no logarithm of a "
-            "probability")  # fmt: skip
+    require(
+        close(huge, 1000),
+        f"logits [1000, 0] against [0, 1000] give {huge.tolist()}, expected [1000.0]: "
+        "subtract the largest logit before np.exp, and take no logarithm of a "
+        "probability",
+    )
 
 
 @exercise
@@ -140,8 +158,10 @@ def check_needed(needed: Callable) -> None:
                     return f"{where} names a position that is not there or is in the future"
                 expected = _case(*case)[2][position]
                 if not np.array_equal(logits_with(case, layer, rows, position), expected):
-                    return (f"{where} is not enough: on a text of {tokens} token(s) the logits are "
-                            "not the donor's; what do the blocks above still read?")  # fmt: skip
+                    return (
+                        f"{where} is not enough: on a text of {tokens} token(s) the logits are "
+                        "not the donor's; what do the blocks above still read?"
+                    )
                 for row in rows:
                     fewer = [r for r in rows if r != row]
                     if np.array_equal(logits_with(case, layer, fewer, position), expected):
@@ -172,18 +192,24 @@ def check_replay_kv(replay_kv: Callable) -> None:
                     return f"expected a pair (keys, values), got {type(got).__name__} ({where})"
                 ok = [np.array_equal(a, b) for a, b in zip(got, expected, strict=True)]
                 if ok == [False, True]:
-                    return (f"the values are right and the keys are not: which positions did you "
-                            f"give them? ({where})")  # fmt: skip
+                    return (
+                        f"the values are right and the keys are not: which positions did you "
+                        f"give them? ({where})"
+                    )
                 if not all(ok):
                     late = acts.get(f"blocks.{layer + 1}.hook_resid_pre")
                     if late is not None:
                         at_all = np.arange(case[1])
                         k, _ = minikv.kv_from_residual(late, at_all, model.layers[layer])
                         if np.array_equal(got[0], k):
-                            return (f"one block too many has run: the keys of block {layer} are "
-                                    f"made from the stream before it ({where})")  # fmt: skip
-                    return (f"keys and values are not those of block {layer}: have the blocks from "
-                            f"{start} up to it been run on the stream? ({where})")  # fmt: skip
+                            return (
+                                f"one block too many has run: the keys of block {layer} are "
+                                f"made from the stream before it ({where})"
+                            )
+                    return (
+                        f"keys and values are not those of block {layer}: have the blocks from "
+                        f"{start} up to it been run on the stream? ({where})"
+                    )
         return None
 
     bad = smallest(CASES, lambda case: complaint(case) is not None)
@@ -202,18 +228,22 @@ def check_two_texts(text_a: list[int], text_b: list[int]) -> None:
     """4.5: equal streams before block 1, different outputs, one token."""
     for text in (text_a, text_b):
         require(len(text) > 0, "a text has no token")
-        require(all(isinstance(t, (int, np.integer)) for t in text),
-                f"{text} is not a list of whole numbers")  # fmt: skip
+        require(
+            all(isinstance(t, (int, np.integer)) for t in text),
+            f"{text} is not a list of whole numbers",
+        )
     (stream_a, out_a), (stream_b, out_b) = leaky(list(text_a)), leaky(list(text_b))
     require(list(text_a) != list(text_b), f"both texts are {list(text_a)}")
-    require(stream_a == stream_b,
-            f"the streams before block 1 differ, {stream_a} and {stream_b}; "
-            "they must be equal")  # fmt: skip
-    require(out_a != out_b,
-            f"both give the outputs {out_a}: the texts agree on all that "
-            "block 1 reads")  # fmt: skip
-    require(len(text_a) == 1,
-            f"right, but not the shortest: with {len(text_a)} tokens; one is enough")  # fmt: skip
+    require(
+        stream_a == stream_b,
+        f"the streams before block 1 differ, {stream_a} and {stream_b}; they must be equal",
+    )
+    require(
+        out_a != out_b, f"both give the outputs {out_a}: the texts agree on all that block 1 reads"
+    )
+    require(
+        len(text_a) == 1, f"right, but not the shortest: with {len(text_a)} tokens; one is enough"
+    )
 
 
 # Whether each layer sees everything, the window of the others, and tokens read.
@@ -227,9 +257,11 @@ LATER = 2  # tokens after those read: the first looks back furthest, the second 
 def _windowed(whole: tuple[bool, ...], window: int, length: int) -> tuple:
     """A model with windows, a text and another one, and what both do."""
     config = minikv.tiny_config(
-        model_type="mistral", num_hidden_layers=len(whole), sliding_window=window,
+        model_type="mistral",
+        num_hidden_layers=len(whole),
+        sliding_window=window,
         layer_types=tuple("full_attention" if w else "sliding_attention" for w in whole),
-    )  # fmt: skip
+    )
     model = minikv.random_model(config, 5, "exact")
     text = np.random.default_rng(length).integers(0, 96, length + LATER)
     return model, text, model.logits(text)[length:], model.run_with_cache(text + 1)[1]

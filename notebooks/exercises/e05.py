@@ -42,12 +42,16 @@ def check_held(held: Callable) -> None:
     stored, share = min(seen, budget), _CONFIG.num_attention_heads // _CONFIG.num_key_value_heads
     for other, why in (
         (budget * kv + seen * kept * one, "no more tokens can be kept than have been seen"),
-        (stored * kv + (seen - stored) * kept * one,
-         "recent tokens keep a residual too: it is what they will be recomputed from"),
+        (
+            stored * kv + (seen - stored) * kept * one,
+            "recent tokens keep a residual too: it is what they will be recomputed from",
+        ),
         (stored * kv // 2 + seen * kept * one, "both K and V are kept"),
-        (stored * kv * share + seen * kept * one,
-         "K and V have num_key_value_heads heads, fewer than there are query heads"),
-    ):  # fmt: skip
+        (
+            stored * kv * share + seen * kept * one,
+            "K and V have num_key_value_heads heads, fewer than there are query heads",
+        ),
+    ):
         require(got != other or not got, f"{where}; {why}")
     require(False, where)
 
@@ -68,12 +72,16 @@ def check_blocks_run(blocks_run: Callable) -> None:
         require(
             block != bad[0] - 1, f"{where}; block {block} is the last: no K and V come after it"
         )
-        require(block in expected,
-                f"{where}; block {block} need not run: the stream before layer {block + 1} is a "
-                "checkpoint")  # fmt: skip
+        require(
+            block in expected,
+            f"{where}; block {block} need not run: the stream before layer {block + 1} is a "
+            "checkpoint",
+        )
     for block in expected:
-        require(block in got, f"{where}; without block {block} the stream before layer {block + 1} "
-                              "is missing")  # fmt: skip
+        require(
+            block in got,
+            f"{where}; without block {block} the stream before layer {block + 1} is missing",
+        )
     require(False, f"{where}; expected {expected}, each once and ascending")
 
 
@@ -91,16 +99,20 @@ def check_largest_budget(largest_budget: Callable) -> None:
     if bad is None:
         return
     (total, seen, kv, each), got, expected = bad, largest_budget(*bad), right(bad)
-    where = (f"total {total}, {seen} token(s), K/V {kv} bytes, checkpoint {each}: you say {got}, "
-             f"expected {expected}")  # fmt: skip
-    require(expected is not None,
-            f"{where}: the checkpoints alone take {seen * each} bytes, so nothing "
-            "fits")  # fmt: skip
+    where = (
+        f"total {total}, {seen} token(s), K/V {kv} bytes, checkpoint {each}: you say {got}, "
+        f"expected {expected}"
+    )
+    require(
+        expected is not None,
+        f"{where}: the checkpoints alone take {seen * each} bytes, so nothing fits",
+    )
     require(got is not None, f"{where}: the checkpoints fit, if only just")
     require(got <= seen, f"{where}: there are only {seen} tokens")
-    require(got * kv + seen * each <= total,
-            f"{where}: that takes {got * kv + seen * each} bytes, {seen * each} of them "
-            "checkpoints")  # fmt: skip
+    require(
+        got * kv + seen * each <= total,
+        f"{where}: that takes {got * kv + seen * each} bytes, {seen * each} of them checkpoints",
+    )
     require(False, f"{where}: one more token fits")
 
 
@@ -136,17 +148,22 @@ def check_recompute(recompute: Callable) -> None:
         layer, kept = bad[0], sorted(bad[1] | {0})
         nearest = max(c for c in kept if c <= layer)
         where = f"layer {layer}, checkpoints before {kept}"
-        require(not blank,
-                f"{where}: right, but not from the nearest checkpoint, which is at {nearest}; all "
-                "others were blanked here")  # fmt: skip
+        require(
+            not blank,
+            f"{where}: right, but not from the nearest checkpoint, which is at {nearest}; all "
+            "others were blanked here",
+        )
         k, v = got(bad, blank)
         right_k, right_v = expected(layer)
-        require(np.array_equal(k, right_k) or not np.array_equal(v, right_v),
-                f"{where}: the values are right and the keys are not; give each row its "
-                "position")  # fmt: skip
-        require(nearest == layer,
-                f"{where}: not K and V of that layer; the blocks from {nearest} up to it must run "
-                "first")  # fmt: skip
+        require(
+            np.array_equal(k, right_k) or not np.array_equal(v, right_v),
+            f"{where}: the values are right and the keys are not; give each row its position",
+        )
+        require(
+            nearest == layer,
+            f"{where}: not K and V of that layer; the blocks from {nearest} up to it must run "
+            "first",
+        )
         require(False, f"{where}: the checkpoint is at the layer itself, one projection is enough")
 
 

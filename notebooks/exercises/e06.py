@@ -29,8 +29,9 @@ def _compare(strategy: Any, student: Callable, right: Callable, what: str) -> No
     if sorted(got) == expected:
         raise Wrong(f"for ({shown}) the right {what} come in the wrong order: {got}.")
     if len(got) != len(expected):
-        raise Wrong(f"for ({shown}) you keep {len(got)}, expected {len(expected)}: "
-                    f"{got}, not {expected}.")  # fmt: skip
+        raise Wrong(
+            f"for ({shown}) you keep {len(got)}, expected {len(expected)}: {got}, not {expected}."
+        )
     raise Wrong(f"for ({shown}) you keep {got}, expected {expected}.")
 
 
@@ -46,9 +47,11 @@ def check_window(window_keeps: Callable) -> None:
     from hypothesis import strategies as st
 
     _compare(
-        st.tuples(_positions(), st.integers(1, 8)), window_keeps,
-        lambda positions, budget: positions[-budget:], "positions",
-    )  # fmt: skip
+        st.tuples(_positions(), st.integers(1, 8)),
+        window_keeps,
+        lambda positions, budget: positions[-budget:],
+        "positions",
+    )
 
 
 @exercise
@@ -143,20 +146,26 @@ def check_tight(worst_case: Callable) -> None:
     """5: a case in which T9 is an equality."""
     for eps in (0.25, 0.5, 0.1):
         given = worst_case(eps)
-        require(isinstance(given, (tuple, list)) and len(given) == 3,
-                f"your function returned {given!r}, expected (weights, v, keep).")  # fmt: skip
+        require(
+            isinstance(given, (tuple, list)) and len(given) == 3,
+            f"your function returned {given!r}, expected (weights, v, keep).",
+        )
         weights, v = (np.asarray(part, dtype=np.float64) for part in given[:2])
         keep = np.asarray(given[2], dtype=bool)
         v = v.reshape(len(weights), -1)
-        require((weights >= 0).all() and close(weights.sum(), 1.0),
-                f"for eps = {eps} the weights {weights.tolist()} are no softmax's: they must be "
-                f"0 or more and add up to 1.")  # fmt: skip
+        require(
+            (weights >= 0).all() and close(weights.sum(), 1.0),
+            f"for eps = {eps} the weights {weights.tolist()} are no softmax's: they must be "
+            f"0 or more and add up to 1.",
+        )
         require(
             close(weights[~keep].sum(), eps),
             f"for eps = {eps} the dropped weights add up to {weights[~keep].sum():.4g}.",
         )
         require(v.any(), f"for eps = {eps} all values are zero: then both sides are 0.")
         loss, bound = _sides(weights, v, keep)
-        require(close(loss, bound),
-                f"for eps = {eps} the output moves by {loss:.4g}, and the bound is {bound:.4g}: "
-                "not equal yet. Let what is dropped pull against what is kept.")  # fmt: skip
+        require(
+            close(loss, bound),
+            f"for eps = {eps} the output moves by {loss:.4g}, and the bound is {bound:.4g}: "
+            "not equal yet. Let what is dropped pull against what is kept.",
+        )

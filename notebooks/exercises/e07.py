@@ -20,14 +20,16 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "proofs"))
 from counterexamples import one_pass, record, same
 
 _RULES = {
-    "value_residual": ("bypass", "the block-0 values reach later blocks, within one call, beside "
-                                 "the stream"),
+    "value_residual": (
+        "bypass",
+        "the block-0 values reach later blocks, within one call, beside the stream",
+    ),
     "shared_kv": ("bypass", "every block reads what block 0 projected, within one call"),
     "no_mask": ("causality", "an early row depends on later ones"),
     "rewritten_kv": ("state", "what is stored depends on how many calls there were"),
     "quantised_cache": ("state", "a token is read unrounded in its own call and rounded later"),
     "tensor_quantisation": ("locality", "the scale is shared by all rows of a call"),
-}  # fmt: skip
+}
 
 
 @exercise
@@ -46,9 +48,10 @@ def check_quantise(quantise: Callable) -> None:
     """7.2: row by row, on the grid of the row, zeros kept."""
     number = st.integers(-8, 8).map(float)
     arrays = st.integers(1, 3).flatmap(
-        lambda width: st.lists(st.lists(number, min_size=width, max_size=width), min_size=1,
-                               max_size=3)
-    )  # fmt: skip
+        lambda width: st.lists(
+            st.lists(number, min_size=width, max_size=width), min_size=1, max_size=3
+        )
+    )
 
     def right(rows):
         x = np.array(rows)
@@ -61,9 +64,10 @@ def check_quantise(quantise: Callable) -> None:
             return np.asarray(quantise(np.array(rows)))
 
     zero = run([[0.0, 0.0]])
-    require(np.array_equal(zero, [[0.0, 0.0]]),
-            f"a row of zeros becomes {zero.tolist()}: its scale is 0, and 0 / 0 is not a "
-            "number")  # fmt: skip
+    require(
+        np.array_equal(zero, [[0.0, 0.0]]),
+        f"a row of zeros becomes {zero.tolist()}: its scale is 0, and 0 / 0 is not a number",
+    )
 
     def wrong(rows):
         got = run(rows)
@@ -71,14 +75,20 @@ def check_quantise(quantise: Callable) -> None:
 
     single = smallest(arrays.filter(lambda rows: len(rows) == 1), wrong)
     if single is not None:
-        require(False, f"{single} becomes {run(single).tolist()}, expected "
-                       f"{right(single).tolist()}: the row's largest absolute value is 127 "
-                       "steps")  # fmt: skip
+        require(
+            False,
+            f"{single} becomes {run(single).tolist()}, expected "
+            f"{right(single).tolist()}: the row's largest absolute value is 127 "
+            "steps",
+        )
     bad = smallest(arrays, wrong)
     if bad is not None:
-        require(False, f"one row alone is right, but {bad} becomes {run(bad).tolist()}, expected "
-                       f"{right(bad).tolist()}: a row's scale must not depend on other "
-                       "rows")  # fmt: skip
+        require(
+            False,
+            f"one row alone is right, but {bad} becomes {run(bad).tolist()}, expected "
+            f"{right(bad).tolist()}: a row's scale must not depend on other "
+            "rows",
+        )
 
 
 @exercise
@@ -96,8 +106,11 @@ def check_next_average(next_average: Callable) -> None:
     if bad is not None:
         hint = "right for one step, wrong for two: y_l stands for l + 1 terms, the new one for one"
         mean = Fraction(sum(bad), len(bad))
-        require(False, f"r = {bad} gives {run(bad)}, expected the mean {mean}"
-                       + (f"; {hint}" if len(bad) == 3 else ""))  # fmt: skip
+        require(
+            False,
+            f"r = {bad} gives {run(bad)}, expected the mean {mean}"
+            + (f"; {hint}" if len(bad) == 3 else ""),
+        )
 
 
 @exercise
@@ -112,9 +125,10 @@ def check_architecture(architecture: Callable) -> None:
         def watch(name, value):
             new = hook(name, value)
             require(new is not None, f"the hook returned None for {name}; return the value")
-            require(np.shape(new) == np.shape(value),
-                    f"for {name} the hook returned shape {np.shape(new)}, expected "
-                    f"{np.shape(value)}")  # fmt: skip
+            require(
+                np.shape(new) == np.shape(value),
+                f"for {name} the hook returned shape {np.shape(new)}, expected {np.shape(value)}",
+            )
             if not np.array_equal(new, value):
                 touched.add(name)
             return np.asarray(new, dtype=value.dtype)
@@ -141,15 +155,23 @@ def check_architecture(architecture: Callable) -> None:
 
     alone = one_pass(case, case.ids, watched({}))
     one_pass(case, case.other, watched({}))
-    require(same(one_pass(case, case.ids, watched({})), alone),
-            "the same text gives other logits after another text has run: what is remembered "
-            "outlives its pass; keep it in memory")  # fmt: skip
+    require(
+        same(one_pass(case, case.ids, watched({})), alone),
+        "the same text gives other logits after another text has run: what is remembered "
+        "outlives its pass; keep it in memory",
+    )
     require(touched, "the hook changes nothing, so that the transplant succeeds")
-    require(not any(name.endswith("attn.hook_v") for name in touched),
-            "this changes hook_v, as the value residual does; find another way")  # fmt: skip
-    require(not transplant(carry=False),
-            f"the transplant of H_l still succeeds at every layer l >= 1: what you do at "
-            f"{min(touched)} depends on the present stream alone, or is already in it")  # fmt: skip
-    require(transplant(carry=True),
-            "the transplant fails, but carrying H_0 as memory['h'] does not repair it: your hook "
-            "remembers something else, or elsewhere")  # fmt: skip
+    require(
+        not any(name.endswith("attn.hook_v") for name in touched),
+        "this changes hook_v, as the value residual does; find another way",
+    )
+    require(
+        not transplant(carry=False),
+        f"the transplant of H_l still succeeds at every layer l >= 1: what you do at "
+        f"{min(touched)} depends on the present stream alone, or is already in it",
+    )
+    require(
+        transplant(carry=True),
+        "the transplant fails, but carrying H_0 as memory['h'] does not repair it: your hook "
+        "remembers something else, or elsewhere",
+    )

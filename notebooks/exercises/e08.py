@@ -72,8 +72,10 @@ def check_sources(sources: Callable) -> None:
     if found is None:
         return
     got, expected = told(found), right(found)
-    require(len(got) == len(expected),
-            f"for {found} you return {len(got)} sets, expected one for each step.")  # fmt: skip
+    require(
+        len(got) == len(expected),
+        f"for {found} you return {len(got)} sets, expected one for each step.",
+    )
     at = next(i for i in range(len(got)) if got[i] != expected[i])
     missing, extra = expected[at] - got[at], got[at] - expected[at]
     why = f"{missing} is missing" if missing else f"{extra} does not belong there"
@@ -119,17 +121,20 @@ def check_ring(ring: type) -> None:
             if list(got) != mine.items():
                 return ", ".join(done), list(got), mine.items()
             held = [v for v in vars(theirs).values() if isinstance(v, (list, dict, tuple))]
-            require(not any(len(v) > capacity for v in held),
-                    f"with capacity {capacity} a container holds more than {capacity} values "
-                    f"after {', '.join(done)}.")  # fmt: skip
+            require(
+                not any(len(v) > capacity for v in held),
+                f"with capacity {capacity} a container holds more than {capacity} values "
+                f"after {', '.join(done)}.",
+            )
         return None
 
     cases = st.tuples(st.integers(1, 3), st.text("+-", max_size=9))
     found = smallest(cases, lambda case: run(case) is not None)
     if found is not None:
         program, got, expected = run(found) or ("", [], [])
-        raise Wrong(f"capacity {found[0]}: after {program} the items are {got}, "
-                    f"expected {expected}.")  # fmt: skip
+        raise Wrong(
+            f"capacity {found[0]}: after {program} the items are {got}, expected {expected}."
+        )
 
 
 def _table(start: int, tokens: int, last: Callable[[int], int]) -> np.ndarray:
@@ -158,10 +163,14 @@ def check_suite(suite: Callable) -> None:
     given = suite()
     require(isinstance(given, (list, tuple)), f"you return {given!r}, expected a list of pairs.")
     for pair in given:
-        require(isinstance(pair, (list, tuple)) and len(pair) == 2,
-                f"{pair!r} is not a pair (start, tokens).")  # fmt: skip
-        require(0 <= pair[0] <= 100 and 1 <= pair[1] <= 100,
-                f"{pair!r}: start is from 0 up, tokens from 1 up, and 100 is enough.")  # fmt: skip
+        require(
+            isinstance(pair, (list, tuple)) and len(pair) == 2,
+            f"{pair!r} is not a pair (start, tokens).",
+        )
+        require(
+            0 <= pair[0] <= 100 and 1 <= pair[1] <= 100,
+            f"{pair!r}: start is from 0 up, tokens from 1 up, and 100 is enough.",
+        )
     for name, mask in MASKS.items():
         if name == "right":
             continue

@@ -14,8 +14,10 @@ from . import Wrong, exercise, require, smallest
 
 
 def _differs(given: Any, expected: Any) -> bool:
-    require(isinstance(given, (int, float)) and not isinstance(given, bool),
-            f"your function returned {given!r}, expected a number.")  # fmt: skip
+    require(
+        isinstance(given, (int, float)) and not isinstance(given, bool),
+        f"your function returned {given!r}, expected a number.",
+    )
     return not math.isclose(given, expected, rel_tol=1e-9)
 
 
@@ -60,9 +62,15 @@ def check_step_bytes(step_bytes: Callable) -> None:
     """2: what a step reads. Each part of the answer is varied on its own."""
 
     def shape(**changes: int) -> ModelConfig:
-        numbers = {"vocab_size": 101, "hidden_size": 10, "intermediate_size": 14,
-                   "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-                   "head_dim": 6}  # fmt: skip
+        numbers = {
+            "vocab_size": 101,
+            "hidden_size": 10,
+            "intermediate_size": 14,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 6,
+        }
         return ModelConfig(**(numbers | changes))
 
     base, context = shape(), 7
@@ -73,17 +81,25 @@ def check_step_bytes(step_bytes: Callable) -> None:
             for factor, what in ((1, f"{name} is left out"), (-1, f"{name} is counted twice")):
                 if not _differs(got, expected - 4 * factor * count):
                     raise Wrong(f"{what}: {got:,} bytes, expected {expected:,}, for {base}.")
-        raise Wrong(f"you have {got:,} bytes, expected {expected:,}, for {base} and {context} "
-                    f"stored tokens; in numbers: {parts}.")  # fmt: skip
-    for config, stored, size in ((base, 0, 4), (base, 70, 2), (shape(head_dim=8), 7, 8),
-                                 (shape(num_key_value_heads=1), 9, 2)):  # fmt: skip
+        raise Wrong(
+            f"you have {got:,} bytes, expected {expected:,}, for {base} and {context} "
+            f"stored tokens; in numbers: {parts}."
+        )
+    for config, stored, size in (
+        (base, 0, 4),
+        (base, 70, 2),
+        (shape(head_dim=8), 7, 8),
+        (shape(num_key_value_heads=1), 9, 2),
+    ):
         got, expected = (
             step_bytes(config, stored, size),
             size * sum(_parts(config, stored).values()),
         )
-        require(not _differs(got, expected),
-                f"right for one shape, but {got:,} bytes, expected {expected:,}, for {config}, "
-                f"{stored} stored tokens and {size} bytes a number.")  # fmt: skip
+        require(
+            not _differs(got, expected),
+            f"right for one shape, but {got:,} bytes, expected {expected:,}, for {config}, "
+            f"{stored} stored tokens and {size} bytes a number.",
+        )
 
 
 def _intensity(b: int, n: int, k: int, itemsize: int) -> float:
@@ -103,8 +119,12 @@ def check_enough(enough: Callable) -> None:
             b += 1
         return b
 
-    shapes = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 4, 8]),
-                       st.integers(1, 12).map(lambda q: q / 4))  # fmt: skip
+    shapes = st.tuples(
+        st.integers(1, 40),
+        st.integers(1, 40),
+        st.sampled_from([2, 4, 8]),
+        st.integers(1, 12).map(lambda q: q / 4),
+    )
     found = smallest(shapes, lambda case: enough(*case) != right(*case))
     if found is None:
         return
@@ -132,9 +152,14 @@ def check_recompute_ratio(recompute_ratio: Callable) -> None:
         read, move, compute = times(*case)
         return max(move, compute) / read
 
-    cases = st.tuples(st.integers(1, 16), st.integers(1, 4), st.integers(1, 4).map(lambda n: 2 * n),
-                      st.sampled_from([2, 4]), st.integers(1, 8).map(float),
-                      st.integers(1, 64).map(float))  # fmt: skip
+    cases = st.tuples(
+        st.integers(1, 16),
+        st.integers(1, 4),
+        st.integers(1, 4).map(lambda n: 2 * n),
+        st.sampled_from([2, 4]),
+        st.integers(1, 8).map(float),
+        st.integers(1, 64).map(float),
+    )
     found = smallest(cases, lambda case: _differs(recompute_ratio(*case), right(*case)))
     if found is None:
         return
@@ -191,12 +216,16 @@ def check_lanes(lanes: Callable) -> None:
             advice = " The last products, fewer than n, are left out."
         elif got == _lanes(x, np.ones(len(x)), 1):
             advice = " This is the sum in order."
-        raise Wrong(f"the products {found[0]} in {n} sums, which add up {products}, give "
-                    f"{expected}, you have {got}.{advice}")  # fmt: skip
+        raise Wrong(
+            f"the products {found[0]} in {n} sums, which add up {products}, give "
+            f"{expected}, you have {got}.{advice}"
+        )
     x, w = np.array([3.0, 5.0, 7.0]), np.array([2.0, -4.0, 0.5])
-    require(lanes(x, w, 2) == _lanes(x, w, 2),
-            f"right where w is 1, but x = {x.tolist()} and w = {w.tolist()} give "
-            f"{_lanes(x, w, 2)}, you have {lanes(x, w, 2)}.")  # fmt: skip
+    require(
+        lanes(x, w, 2) == _lanes(x, w, 2),
+        f"right where w is 1, but x = {x.tolist()} and w = {w.tolist()} give "
+        f"{_lanes(x, w, 2)}, you have {lanes(x, w, 2)}.",
+    )
 
 
 @exercise
@@ -213,11 +242,25 @@ def check_bytes_enough(bytes_enough: Callable) -> None:
 
     digits = {2: "8 digits and an exponent of 8 bits", 4: "24 digits", 8: "53 digits"}
     # By digits: 1, 8, 9, 11 (which a float16 has), 24, 25; and what float16's exponents lack.
-    weight = st.sampled_from([1.0, -0.0, 1 + 2.0**-7, 1 + 2.0**-8, 1 + 2.0**-10, -1 - 2.0**-23,
-                              1 + 2.0**-24, 2.0**20, 2.0**-40, 2.0**200])  # fmt: skip
+    weight = st.sampled_from(
+        [
+            1.0,
+            -0.0,
+            1 + 2.0**-7,
+            1 + 2.0**-8,
+            1 + 2.0**-10,
+            -1 - 2.0**-23,
+            1 + 2.0**-24,
+            2.0**20,
+            2.0**-40,
+            2.0**200,
+        ]
+    )
     cases = st.lists(weight, min_size=1, max_size=4).map(np.array)
     found = smallest(cases, lambda w: bytes_enough(w.copy()) != right(w))
     if found is not None:
-        raise Wrong(f"the weights {found.tolist()} need {right(found)} bytes "
-                    f"({digits[right(found)]} hold them all), you say "
-                    f"{bytes_enough(found.copy())!r}.")  # fmt: skip
+        raise Wrong(
+            f"the weights {found.tolist()} need {right(found)} bytes "
+            f"({digits[right(found)]} hold them all), you say "
+            f"{bytes_enough(found.copy())!r}."
+        )

@@ -172,8 +172,11 @@ def _build(
             try:
                 done = subprocess.run(
                     [*command, "-q", "-Q", ".", "Minikv", name],
-                    cwd=scratch, capture_output=True, text=True, timeout=SECONDS,
-                )  # fmt: skip
+                    cwd=scratch,
+                    capture_output=True,
+                    text=True,
+                    timeout=SECONDS,
+                )
             except subprocess.TimeoutExpired:
                 return f"still running after {SECONDS} s"
             return done if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip())
@@ -200,8 +203,13 @@ def main(arguments: list[str] | None = None) -> int:
     theorems, problems = check(FOLDER, command)
     seconds = round(time.perf_counter() - start, 1)
     if as_json:
-        result = {"ok": not problems, "compiler": version, "seconds": seconds,
-                  "theorems": theorems, "problems": problems}  # fmt: skip
+        result = {
+            "ok": not problems,
+            "compiler": version,
+            "seconds": seconds,
+            "theorems": theorems,
+            "problems": problems,
+        }
         print(json.dumps(result, indent=2))
     else:
         width = max([len(entry["theorem"]) for entry in theorems], default=0)

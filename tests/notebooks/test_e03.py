@@ -60,13 +60,22 @@ MISTAKES = [
     ("three_numbers", lambda: (1.0, 2.0, 4.0), "both brackets give"),
     ("three_numbers", lambda: (2.0**24, 1.0, 1.0), "larger than 10"),
     ("three_numbers", lambda: (0.1, 0.2, 0.3), "is no float32"),
-    ("is_safe", lambda x, w: abs(sum(a * b for a, b in zip(x, w, strict=True))) <= 2**53,
-     "cancel in the end"),
+    (
+        "is_safe",
+        lambda x, w: abs(sum(a * b for a, b in zip(x, w, strict=True))) <= 2**53,
+        "cancel in the end",
+    ),
     ("is_safe", in_int64, "overflow an int64"),
-    ("is_safe", lambda x, w: math.fsum(abs(a * b) for a, b in zip(x, w, strict=True)) <= 2**53,
-     "do you round them"),
-    ("is_safe", lambda x, w: max(map(abs, x)) * max(map(abs, w)) * len(x) <= 2**53,
-     "refuse more than you must"),
+    (
+        "is_safe",
+        lambda x, w: math.fsum(abs(a * b) for a, b in zip(x, w, strict=True)) <= 2**53,
+        "do you round them",
+    ),
+    (
+        "is_safe",
+        lambda x, w: max(map(abs, x)) * max(map(abs, w)) * len(x) <= 2**53,
+        "refuse more than you must",
+    ),
     ("kahan", lambda terms: float(np.cumsum(terms)[-1]), "never came back"),
     ("kahan", never_given_back, "never came back"),
     ("kahan", wrong_sign, "the sign of the correction"),
@@ -79,7 +88,7 @@ MISTAKES = [
     ("digest", lambda a: sha(np.asarray(a).tobytes()), "convert to float32 first"),
     ("digest", lambda a: sha(np.asarray(a).astype("<f4").tobytes(order="A")), "go row by row"),
     ("digest", lambda a: hash(a.tobytes()), "expected a string"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in MISTAKES}))

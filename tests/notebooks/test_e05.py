@@ -47,23 +47,35 @@ def test_solutions_pass(check, answer, capsys):
     ("check", "answer", "words"),
     [
         (e05.check_held, lambda c, n, b, k: held(c, n, b, n * k), "than have been seen"),
-        (e05.check_held, lambda c, n, b, k: held(c, n, min(n, b), max(0, n - b) * k),
-         "recent tokens keep a residual too"),
-        (e05.check_held, lambda c, n, b, k: held(c, n, min(n, b), n * k, c.num_attention_heads),
-         "fewer than there are query heads"),
+        (
+            e05.check_held,
+            lambda c, n, b, k: held(c, n, min(n, b), max(0, n - b) * k),
+            "recent tokens keep a residual too",
+        ),
+        (
+            e05.check_held,
+            lambda c, n, b, k: held(c, n, min(n, b), n * k, c.num_attention_heads),
+            "fewer than there are query heads",
+        ),
         (e05.check_blocks_run, lambda n, kept: list(range(n)), "is the last"),
         (e05.check_blocks_run, lambda n, kept: list(range(n - 1)), "need not run"),
         (e05.check_blocks_run, lambda n, kept: [], "is missing"),
         (e05.check_largest_budget, lambda t, n, kv, c: min(n, t // kv), "nothing fits"),
-        (e05.check_largest_budget, lambda t, n, kv, c: None if t < n * c else (t - n * c) // kv,
-         "there are only"),
-        (e05.check_largest_budget,
-         lambda t, n, kv, c: None if t < n * c else min(n, -(-(t - n * c) // kv)), "that takes"),
+        (
+            e05.check_largest_budget,
+            lambda t, n, kv, c: None if t < n * c else (t - n * c) // kv,
+            "there are only",
+        ),
+        (
+            e05.check_largest_budget,
+            lambda t, n, kv, c: None if t < n * c else min(n, -(-(t - n * c) // kv)),
+            "that takes",
+        ),
         (e05.check_recompute, no_replay, "up to it must run"),
         (e05.check_recompute, from_the_bottom, "not from the nearest"),
         (e05.check_recompute, no_positions, "give each row its position"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_what_is_wrong(check, answer, words, capsys):
     assert not check(answer)
     assert words in capsys.readouterr().out

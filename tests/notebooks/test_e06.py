@@ -10,9 +10,12 @@ from exercises import e06
 from solutions import s06
 
 CHECKS = {
-    "window": s06.window_keeps, "sinks": s06.sinks_keep, "heavy": s06.heavy_keep,
-    "bound": s06.loss_and_bound, "tight": s06.worst_case,
-}  # fmt: skip
+    "window": s06.window_keeps,
+    "sinks": s06.sinks_keep,
+    "heavy": s06.heavy_keep,
+    "bound": s06.loss_and_bound,
+    "tight": s06.worst_case,
+}
 
 
 def sides(weights, v, keep, factor=2.0, of=None, renormalise=True):
@@ -44,15 +47,19 @@ MISTAKES = [
     ("bound", lambda w, v, k: sides(w, v, k, renormalise=False), "add up to 1 again"),
     ("bound", lambda w, v, k: sides(w, v, k, of="kept"), "bound 2 ε max‖v‖ is"),
     ("bound", lambda w, v, k: 0.0, "expected a pair"),
-    ("tight", lambda eps: (np.array([1 - eps, eps]), np.ones((2, 1)), FIRST_KEPT),
-     "not equal yet"),
-    ("tight", lambda eps: (np.array([1 - eps, eps]), np.zeros((2, 1)), FIRST_KEPT),
-     "all values are zero"),
-    ("tight", lambda eps: (np.array([eps, 1 - eps]), np.array([[-1], [1]]), FIRST_KEPT),
-     "dropped weights add up to 0.75"),
-    ("tight", lambda eps: (np.array([1, eps]), np.array([[-1], [1]]), FIRST_KEPT),
-     "no softmax's"),
-]  # fmt: skip
+    ("tight", lambda eps: (np.array([1 - eps, eps]), np.ones((2, 1)), FIRST_KEPT), "not equal yet"),
+    (
+        "tight",
+        lambda eps: (np.array([1 - eps, eps]), np.zeros((2, 1)), FIRST_KEPT),
+        "all values are zero",
+    ),
+    (
+        "tight",
+        lambda eps: (np.array([eps, 1 - eps]), np.array([[-1], [1]]), FIRST_KEPT),
+        "dropped weights add up to 0.75",
+    ),
+    ("tight", lambda eps: (np.array([1, eps]), np.array([[-1], [1]]), FIRST_KEPT), "no softmax's"),
+]
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -56,8 +56,13 @@ MISTAKES = [
     ("holds", lambda softmax, s: True, "weights that do not add up to 1 survives"),
     ("holds", lambda softmax, s: abs(sum(softmax(s)) - 1) < 1e-9, "the least weight survives"),
     ("holds", lambda softmax, s: sum(softmax(s)) == 1.0, "refuses a right softmax"),
-    ("holds", lambda softmax, s: abs(sum(softmax(s)) - 1) < 1e-9
-     and softmax(s)[s.index(max(s))] == max(softmax(s)), "without the exponential survives"),
+    (
+        "holds",
+        lambda softmax, s: (
+            abs(sum(softmax(s)) - 1) < 1e-9 and softmax(s)[s.index(max(s))] == max(softmax(s))
+        ),
+        "without the exponential survives",
+    ),
     ("sources", direct, "holds a step that is no source"),
     ("sources", with_itself, "holds a step that is no source"),
     ("sources", no_source, "a step that reads nothing is its own source"),
@@ -69,7 +74,7 @@ MISTAKES = [
     ("suite", lambda: [(0, 3), (5, 1)], "has no mask in calls of two tokens survives"),
     ("suite", lambda: [(0, 2), (4, 2), (1, 1)], "with 3 pairs"),
     ("suite", lambda: [(0, 0)], "tokens from 1 up"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)

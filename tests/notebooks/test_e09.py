@@ -10,10 +10,13 @@ from exercises import e09
 from solutions import s09
 
 SOLUTIONS = {
-    "attainable": s09.attainable, "step_bytes": s09.step_bytes, "enough": s09.enough,
-    "recompute_ratio": s09.recompute_ratio, "lanes": s09.lanes,
+    "attainable": s09.attainable,
+    "step_bytes": s09.step_bytes,
+    "enough": s09.enough,
+    "recompute_ratio": s09.recompute_ratio,
+    "lanes": s09.lanes,
     "bytes_enough": s09.bytes_enough,
-}  # fmt: skip
+}
 
 
 def without_o_proj(c, context, s):
@@ -56,8 +59,16 @@ def without_the_rest(x, w, n):
 
 
 def in_blocks(x, w, n):
-    return s09.lanes(np.array([s09.lanes(*part, 1) for part in zip(
-        np.array_split(x, n), np.array_split(w, n), strict=True)]), np.ones(n), n)  # fmt: skip
+    return s09.lanes(
+        np.array(
+            [
+                s09.lanes(*part, 1)
+                for part in zip(np.array_split(x, n), np.array_split(w, n), strict=True)
+            ]
+        ),
+        np.ones(n),
+        n,
+    )
 
 
 def by_float16(w):
@@ -93,7 +104,7 @@ MISTAKES = [
     ("bytes_enough", by_range, "need 4 bytes (24 digits"),
     ("bytes_enough", lambda w: s09.bytes_enough(w[:1]), "need 4 bytes"),
     ("bytes_enough", lambda w: w.itemsize, "the weights [1.0] need 2 bytes"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)

@@ -63,15 +63,21 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
         seen[name] = array.reshape(len(array), -1, head_dim) if heads else array
 
     def on_input(module: Any, name: str, heads: bool = False) -> None:
-        handles.append(module.register_forward_pre_hook(
-            lambda _, args, kwargs: keep(name, args[0] if args else kwargs["hidden_states"], heads),
-            with_kwargs=True,
-        ))  # fmt: skip
+        handles.append(
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs: keep(
+                    name, args[0] if args else kwargs["hidden_states"], heads
+                ),
+                with_kwargs=True,
+            )
+        )
 
     def on_output(module: Any, name: str, heads: bool = False) -> None:
-        handles.append(module.register_forward_hook(
-            lambda _, args, out: keep(name, out[0] if isinstance(out, tuple) else out, heads)
-        ))  # fmt: skip
+        handles.append(
+            module.register_forward_hook(
+                lambda _, args, out: keep(name, out[0] if isinstance(out, tuple) else out, heads)
+            )
+        )
 
     on_output(peer.model.embed_tokens, "hook_embed")
     for index, layer in enumerate(peer.model.layers):
@@ -84,8 +90,9 @@ def torch_activations(peer: Any, ids: Any) -> tuple[np.ndarray, dict[str, np.nda
         on_input(layer.self_attn.o_proj, at + "attn.hook_z", heads=True)
         sandwich = hasattr(layer, "pre_feedforward_layernorm")
         before = layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
-        on_output(layer.post_attention_layernorm if sandwich else layer.self_attn,
-                  at + "hook_attn_out")  # fmt: skip
+        on_output(
+            layer.post_attention_layernorm if sandwich else layer.self_attn, at + "hook_attn_out"
+        )
         on_input(before, at + "hook_resid_mid")
         on_output(before, at + "ln2.hook_normalized")
         on_output(layer.mlp.gate_proj, at + "mlp.hook_pre")

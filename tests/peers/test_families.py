@@ -44,14 +44,22 @@ def random_config(family: str, seed: int) -> Any:
     layers, window = int(rng.integers(1, 8)), int(rng.integers(1, 20))
     theta = float(10 ** rng.uniform(2, 6))
     numbers: dict[str, Any] = {
-        "vocab_size": int(rng.integers(17, 150)), "hidden_size": heads * head_dim,
-        "intermediate_size": int(rng.integers(7, 90)), "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": groups, "head_dim": head_dim,
-        "max_position_embeddings": 128, "rms_norm_eps": float(10 ** rng.uniform(-7, -3)),
-        "tie_word_embeddings": bool(seed % 2), "pad_token_id": None, "bos_token_id": None,
-        "eos_token_id": None, "attn_implementation": "sdpa",
+        "vocab_size": int(rng.integers(17, 150)),
+        "hidden_size": heads * head_dim,
+        "intermediate_size": int(rng.integers(7, 90)),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": head_dim,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": float(10 ** rng.uniform(-7, -3)),
+        "tie_word_embeddings": bool(seed % 2),
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "attn_implementation": "sdpa",
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
-    }  # fmt: skip
+    }
     if family == "qwen2":  # has no head_dim of its own
         del numbers["head_dim"]
     else:
@@ -61,19 +69,23 @@ def random_config(family: str, seed: int) -> Any:
     elif family == "gemma3_text":
         full = {"rope_type": "linear", "factor": 8.0} if seed % 3 == 0 else {"rope_type": "default"}
         numbers |= {
-            "sliding_window": window, "query_pre_attn_scalar": int(rng.integers(4, 300)),
+            "sliding_window": window,
+            "query_pre_attn_scalar": int(rng.integers(4, 300)),
             "rope_parameters": {
                 "full_attention": {**full, "rope_theta": theta},
                 "sliding_attention": {"rope_type": "default", "rope_theta": theta / 7},
             },
-        }  # fmt: skip
+        }
         if seed % 2:
             numbers["layer_types"] = [
                 ("full_attention", "sliding_attention")[int(x)] for x in rng.integers(0, 2, layers)
             ]
     elif seed % 2:  # Qwen's first layers see everything
-        numbers |= {"use_sliding_window": True, "sliding_window": window,
-                    "max_window_layers": int(rng.integers(0, layers))}  # fmt: skip
+        numbers |= {
+            "use_sliding_window": True,
+            "sliding_window": window,
+            "max_window_layers": int(rng.integers(0, layers)),
+        }
     return CLASSES[family][0](**numbers)
 
 
@@ -127,11 +139,15 @@ def distance(family: str, seed: int, **changes: Any) -> float:
 
 def test_the_draw_covers_every_feature():
     for family in CLASSES:
-        configs = [minikv.ModelConfig.from_dict(random_config(family, seed).to_dict())
-                   for seed in range(20)]  # fmt: skip
+        configs = [
+            minikv.ModelConfig.from_dict(random_config(family, seed).to_dict())
+            for seed in range(20)
+        ]
         assert {config.model_type for config in configs} == {family}
-        windows = [{config.window(i) is None for i in range(config.num_hidden_layers)}
-                   for config in configs]  # fmt: skip
+        windows = [
+            {config.window(i) is None for i in range(config.num_hidden_layers)}
+            for config in configs
+        ]
         assert {True} in windows
         assert any(False in kinds for kinds in windows)
         assert {config.tie_word_embeddings for config in configs} == {True, False}

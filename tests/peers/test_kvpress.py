@@ -35,11 +35,18 @@ class Case:
         groups, share = [(2, 2), (1, 3), (3, 1)][seed % 3]
         torch.manual_seed(seed)
         config = transformers.LlamaConfig(
-            vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-            num_attention_heads=groups * share, num_key_value_heads=groups, head_dim=8,
-            max_position_embeddings=128, initializer_range=0.2, attn_implementation="eager",
+            vocab_size=61,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=groups * share,
+            num_key_value_heads=groups,
+            head_dim=8,
+            max_position_embeddings=128,
+            initializer_range=0.2,
+            attn_implementation="eager",
             rope_parameters={"rope_type": "default", "rope_theta": 100.0},
-        )  # fmt: skip
+        )
         self.peer = transformers.LlamaForCausalLM(config).eval()
         tensors = {name: t.detach().numpy() for name, t in self.peer.state_dict().items()}
         ours = minikv.ModelConfig.from_dict(config.to_dict())
@@ -85,8 +92,13 @@ class Case:
         for at, token in enumerate(self.ids[TOKENS : TOKENS + steps]):
             with torch.no_grad():
                 place = torch.tensor([[position + at]])
-                peers = self.peer(torch.tensor([[token]]), past_key_values=peer_cache,
-                                  position_ids=place).logits[0].numpy()  # fmt: skip
+                peers = (
+                    self.peer(
+                        torch.tensor([[token]]), past_key_values=peer_cache, position_ids=place
+                    )
+                    .logits[0]
+                    .numpy()
+                )
             got = self.model.forward([[token]], [cache])
             assert np.abs(got - peers).max() <= 1e-4 * np.abs(peers).max()
 
@@ -137,8 +149,10 @@ def test_tova_keeps_what_kvpress_keeps(case):
 def test_another_policy_does_not_agree():
     """The comparison can fail."""
     cases = [Case(seed) for seed in SEEDS]
-    assert any(c.ours("tova")[1] != c.kept(kvpress.SnapKVPress(window_size=5, kernel_size=1))
-               for c in cases)  # fmt: skip
+    assert any(
+        c.ours("tova")[1] != c.kept(kvpress.SnapKVPress(window_size=5, kernel_size=1))
+        for c in cases
+    )
     assert all(c.ours("window")[1] != c.kept(kvpress.StreamingLLMPress(n_sink=4)) for c in cases)
     peers = cases[0].pressed(kvpress.StreamingLLMPress(n_sink=4))
     with pytest.raises(AssertionError):

@@ -42,11 +42,14 @@ def real(request):
     prompts = REFERENCES[request.param]["generation"]
     single, double = (minikv.load(folder, arithmetic=a) for a in ("float32", "float64"))
     return SimpleNamespace(
-        folder=folder, single=single, double=double, prompts=prompts,
+        folder=folder,
+        single=single,
+        double=double,
+        prompts=prompts,
         tokenization=REFERENCES[request.param]["tokenization"],
         single_logits=[single.forward([p["ids"]])[0].astype(np.float64) for p in prompts],
         double_logits=[double.forward([p["ids"]])[0] for p in prompts],
-    )  # fmt: skip
+    )
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

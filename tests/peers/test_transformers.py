@@ -103,10 +103,12 @@ def test_the_draw_covers_every_feature():
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         kind = "MHA" if heads == kv_heads else "MQA" if kv_heads == 1 else "GQA"
         kinds.add((kind, config.tie_word_embeddings))
-        features.add((
-            config.rope_parameters["rope_type"],
-            config.head_dim * heads == config.hidden_size,
-        ))  # fmt: skip
+        features.add(
+            (
+                config.rope_parameters["rope_type"],
+                config.head_dim * heads == config.hidden_size,
+            )
+        )
     assert kinds == {(kind, tied) for kind in ("MHA", "GQA", "MQA") for tied in (True, False)}
     assert features == {(rope, full) for rope in ("default", "llama3") for full in (True, False)}
     assert len({len(prompt(seed)) for seed in SEEDS}) > 15
@@ -171,8 +173,12 @@ def float32_excess(seed: int, spoil: Any = None) -> tuple[str, float]:
     peer, ids = random_peer(seed), prompt(seed)
     exact_weights = ours(peer, "float64")
     config = exact_weights.config
-    longest = max(config.hidden_size, config.intermediate_size,
-                  config.num_attention_heads * config.head_dim, len(ids))  # fmt: skip
+    longest = max(
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads * config.head_dim,
+        len(ids),
+    )
     exact_logits, exact = run_with_cache(exact_weights, ids)
     once_logits, once = rounded_once(exact_weights, ids)
     if spoil is not None:
