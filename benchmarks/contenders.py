@@ -211,7 +211,7 @@ def import_alone(name: str) -> None:
     else:
         __import__("minikv")
         if "/numba" in name:
-            __import__("minikv.backends.numba")
+            __import__("minikv.backends.numba_exact")
 
 
 def versions(name: str) -> dict[str, str]:

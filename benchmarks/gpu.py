@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import minikv
-from minikv.backends import to_numpy
+from minikv.arrays import to_numpy
 from minikv.errors import MinikvError
 from minikv.fingerprint import fingerprint
 from minikv.verify import THEOREMS

@@ -2,7 +2,7 @@
 
     python -m benchmarks.row_invariant    # needs  pip install "minikv[numba]" threadpoolctl
 
-The product is that of `minikv.backends.numba32`, which says how it is taken: ``float32`` on Numba.
+The product is that of `minikv.backends.numba_float32`, which says how it is taken: ``float32`` on Numba.
 
 Random matrices of SmolLM2-135M's shapes, 30 blocks. First the bits are compared, ours and, as a
 control, those of BLAS; then the two take turns, a turn being one call with every matrix. On one
@@ -22,7 +22,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from minikv.backends.numba32 import pack, product
+from minikv.backends.numba_float32 import pack, product
 from minikv.experiments import machine
 
 SHAPES = {  # (outputs, inputs) and how often a token meets it

@@ -6,10 +6,11 @@
 4
 """
 
+from .build import build, random_tensors
 from .config import ModelConfig, RopeScaling
 from .decoder import forward
 from .errors import MinikvError
-from .model import Model, build, load, random_model, random_tensors, tiny_config
+from .model import Model, load, random_model, tiny_config
 from .patching import kl_divergence
 from .projection import kv_from_residual
 

@@ -1,17 +1,16 @@
-"""Checks of what a user gives: numbers of a configuration, token ids, caches."""
+"""Checks of the numbers of a configuration."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ConfigError, InputError
+from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import ModelConfig, RopeScaling
+    from .config import RopeScaling
 
 
 def is_whole(value: Any, least: int, limit: int) -> bool:
@@ -66,31 +65,3 @@ def check_scaling(scaling: RopeScaling, limit: int) -> None:
         )
     if low >= high:
         raise ConfigError("RoPE 'llama3': low_freq_factor must be below high_freq_factor")
-
-
-def check_ids(ids: Sequence[int] | np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Token ids as an int64 array, or an `InputError` that says what is wrong with them."""
-    try:
-        array = np.asarray(ids)
-    except ValueError:
-        array = np.empty((0, 0))
-    if array.ndim != 1:
-        raise InputError("token ids are not one flat sequence of whole numbers")
-    if not array.size:
-        raise InputError("no tokens given, expected at least one (the prompt is empty)")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"token ids have dtype {array.dtype}, expected whole numbers")
-    wrong = (array < 0) | (array >= config.vocab_size)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise InputError(
-            f"token id {array[at]} at index {at} is outside the vocabulary "
-            f"(0 to {config.vocab_size - 1})"
-        )
-    return array.astype(np.int64)
-
-
-def check_cache(cache: Any, weights: Any) -> None:
-    """Raise `InputError` for what is no cache, or one of another model."""
-    if getattr(cache, "weights", None) is not weights:
-        raise InputError("a cache is not of this model; make one with model.new_cache()")

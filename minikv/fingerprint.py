@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import to_numpy
+from .arrays import to_numpy
 from .errors import InputError
 from .model import Model
 

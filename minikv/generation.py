@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import decoder
-from .backends import to_numpy
+from .arrays import to_numpy
 from .caches import Cache
 from .errors import ArithmeticRangeError, InputError
 

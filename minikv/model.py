@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from . import decoder, generation, patching
-from .arithmetic import Arithmetic, Array
-from .backends import get_backend
+from .arithmetic import Arithmetic
+from .arrays import Array
+from .build import build, random_tensors
 from .caches import Cache, make_cache
 from .config import ModelConfig
-from .errors import InputError, WeightsError
-from .layers import Layer, Rotary
+from .layers import Hook, Layer, no_hook
 from .tokenizer import Tokenizer
-from .weights import expected_shapes, load_tensors, release, resolve
+from .weights import load_tensors, resolve
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +82,7 @@ class Model:
         sequences: Sequence[Sequence[int] | np.ndarray],
         caches: Sequence[Cache | None] | None = None,
         logits: str = "last",
-        hook: decoder.Hook = decoder.no_hook,
+        hook: Hook = no_hook,
     ) -> Array | None:
         """Run a ragged batch, each sequence with its own cache; see `minikv.decoder.forward`."""
         return decoder.forward(self.weights, sequences, caches, logits, hook)
@@ -188,104 +187,3 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "max_position_embeddings": 128,
     }
     return ModelConfig(**(numbers | changes))
-
-
-def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
-    """Random weights under Hugging Face's names, float32.
-
-    Uniform with variance ``scale**2 / K`` for a ``(N, K)`` matrix, 1 for the embedding; norms
-    multiply by 0.9 to 1.1, biases are from -1 to 1. They are made from the raw bits of PCG64, whose
-    stream NumPy guarantees, by operations that round correctly: no platform changes them.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed is {seed!r}, expected a whole number from 0 up")
-    bits = np.random.PCG64(seed)
-    tensors = {}
-    for name, shape in expected_shapes(config).items():
-        raw = (bits.random_raw(math.prod(shape)) >> np.uint64(40)).astype(np.float64)
-        unit = (raw - 2.0**23) / 2.0**23  # 24 bits: uniform on [-1, 1)
-        if name.endswith(".bias"):
-            values = unit
-        elif len(shape) == 1:
-            values = 1.0 - config.family.norm_offset + 0.1 * unit
-        else:
-            fan_in = 1 if name == "model.embed_tokens.weight" else shape[1]
-            values = unit * (scale * math.sqrt(3.0 / fan_in))
-        tensors[name] = values.reshape(shape).astype(np.float32)
-    return tensors
-
-
-def build(
-    config: ModelConfig,
-    tensors: Mapping[str, np.ndarray],
-    arithmetic: str | Arithmetic = "float32",
-    backend: str = "numpy",
-) -> decoder.Weights:
-    """Prepare tensors under Hugging Face's names for an arithmetic on a backend.
-
-    They are rounded to float32 first, but for ``"float64"``: what backends round anew must be one
-    thing, or their bits would differ.
-    """
-    arithmetic = get_backend(backend, arithmetic, config.max_position_embeddings)
-    xp, family = arithmetic.xp, config.family
-    rotary, local = (Rotary(config, arithmetic, sliding) for sliding in (False, True))
-    # glibc gives a large block back to the system when it is freed, to fault it in anew page by
-    # page at the next layer, until one of its size has been freed once (mallopt(3)).
-    np.empty(31 << 20, dtype=np.uint8)
-
-    def given(name: str) -> np.ndarray:
-        tensor = np.asarray(tensors[name])
-        with np.errstate(over="ignore"):  # infinity, which is refused where it is read
-            wide = arithmetic.name == "float64"
-            return tensor if wide else tensor.astype(np.float32, copy=False)
-
-    def norm(name: str, there: bool = True) -> Any:
-        if not there:
-            return None
-        weight = xp.asarray(given(name + ".weight"), dtype=arithmetic.wide)
-        return weight + family.norm_offset if family.norm_offset else weight
-
-    def matrix(at: str, *names: str) -> Any:
-        parts = [given(f"{at}{name}.weight") for name in names]
-        whole = parts[0].view() if len(parts) == 1 else np.concatenate(parts)
-        whole.flags.writeable = len(parts) > 1  # a stack of our own, or the user's matrix
-        prepared = arithmetic.weight(whole, at + "+".join(names))
-        release(parts)
-        return prepared
-
-    def layer(index: int) -> Layer:
-        at = f"model.layers.{index}."
-        heads, sandwich = at + "self_attn.", family.sandwich_norms
-        biases = [given(f"{heads}{x}_proj.bias") for x in "qkv"] if family.qkv_bias else []
-        return Layer(
-            index,
-            config,
-            arithmetic,
-            rotary if config.window(index) is None else local,
-            input_layernorm=norm(at + "input_layernorm"),
-            qkv_proj=matrix(heads, "q_proj", "k_proj", "v_proj"),
-            o_proj=matrix(heads, "o_proj"),
-            pre_mlp_layernorm=norm(
-                at + ("pre_feedforward_layernorm" if sandwich else "post_attention_layernorm")
-            ),
-            gate_up_proj=matrix(at + "mlp.", "gate_proj", "up_proj"),
-            down_proj=matrix(at + "mlp.", "down_proj"),
-            qkv_bias=xp.asarray(np.concatenate(biases), dtype=arithmetic.dtype) if biases else None,
-            q_norm=norm(heads + "q_norm", family.qk_norm),
-            k_norm=norm(heads + "k_norm", family.qk_norm),
-            post_attention_layernorm=norm(at + "post_attention_layernorm", sandwich),
-            post_feedforward_layernorm=norm(at + "post_feedforward_layernorm", sandwich),
-        )
-
-    missing = sorted(expected_shapes(config).keys() - {*tensors})  # `in` might make the tensor
-    if missing:
-        raise WeightsError(f"the tensor {missing[0]} is missing")
-    head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-    return decoder.Weights(
-        config,
-        arithmetic,
-        embed_tokens=xp.asarray(given("model.embed_tokens.weight"), dtype=arithmetic.dtype),
-        layers=tuple(layer(index) for index in range(config.num_hidden_layers)),
-        norm=norm("model.norm"),
-        lm_head=matrix("", head),
-    )

@@ -24,8 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from . import decoder
-from .arithmetic import Array
-from .backends import to_numpy
+from .arrays import Array, to_numpy
 from .errors import InputError
 
 

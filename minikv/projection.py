@@ -1,24 +1,20 @@
-"""Keys and values from the residual stream: the one function that theorem T1 is about."""
+"""Queries, keys and values: three projections of the residual stream."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from .arithmetic import Array
-from .layers import Hook, Layer, rms_norm, rope
+from .arrays import Array, NewKeys, NewValues, Positions, Queries, Stream, shaped
+from .layers import Hook, Layer, no_hook
 
 
+@shaped
 def kv_from_residual(
-    residuals: Array,
-    positions: np.ndarray,
-    layer: Layer,
-    projected: Array | None = None,
-    hook: Hook | None = None,
-) -> tuple[Array, Array]:
+    residuals: Stream, positions: Positions, layer: Layer, hook: Hook = no_hook
+) -> tuple[NewKeys, NewValues]:
     """Project residual-stream rows to the keys and values that attention reads.
 
-    This is the only place where K and V are made: prefill, decoding and recomputation all call it.
-    Row t of the result depends on row t of `residuals` and on ``positions[t]``, on nothing else.
+    This is the only place where K and V are made: prefill, decoding and recomputation all call it,
+    and it is what theorem T1 is about. Row t of the result depends on row t of `residuals` and on
+    ``positions[t]``, on nothing else.
 
     Parameters
     ----------
@@ -28,35 +24,39 @@ def kv_from_residual(
         Their positions in the text.
     layer : Layer
         Block l.
-    projected : (T, 2*G*d), optional
-        The rows' product with k_proj and v_proj, by `project`, where the caller has it already:
-        new tokens get it together with their queries.
-    hook : callable, optional
-        Sees and may replace ``attn.hook_k``, ``attn.hook_v`` and ``attn.hook_rot_k``.
+    hook : callable
+        Sees and may replace ``ln1.hook_normalized``, ``attn.hook_k``, ``attn.hook_rot_k`` and
+        ``attn.hook_v``.
 
     Returns
     -------
     k, v : (T, G, d)
         Keys with their rotary positions, and values.
     """
-    arithmetic, config, xp = layer.arithmetic, layer.config, layer.arithmetic.xp
-    if projected is None:
-        normalized = rms_norm(residuals, layer.input_layernorm, config.rms_norm_eps, arithmetic)
-        projected = project(normalized, layer, config.attention_width)
-    both = (residuals.shape[0], 2, config.num_key_value_heads, config.head_dim)
-    kv = xp.reshape(projected, both)
-    k, v = kv[:, 0, ...], kv[:, 1, ...]
-    if hook is not None:
-        k = hook(f"blocks.{layer.index}.attn.hook_k", k)
-        v = hook(f"blocks.{layer.index}.attn.hook_v", v)
-    k = rms_norm(k, layer.k_norm, config.rms_norm_eps, arithmetic)
-    k = rope(k, layer.rotary(positions), arithmetic)
-    if hook is not None:
-        k = hook(f"blocks.{layer.index}.attn.hook_rot_k", k)
-    return arithmetic.settle(k), arithmetic.settle(v)
+    x = normalized(residuals, layer, hook)  # (T, D)
+    k = layer.heads(layer.linear(x, layer.k_proj, layer.k_bias))  # (T, G, d)
+    v = layer.heads(layer.linear(x, layer.v_proj, layer.v_bias))  # (T, G, d)
+    k = layer.norm(hook("attn.hook_k", k), layer.k_norm)
+    k = layer.turned(k, positions)
+    return settled(k, "attn.hook_rot_k", layer, hook), settled(v, "attn.hook_v", layer, hook)
 
 
-def project(normalized: Array, layer: Layer, start: int = 0) -> Array:
-    """``(T, D) -> (T, N)``: rows `start` and up of q_proj, k_proj, v_proj and their bias."""
-    out = layer.arithmetic.linear(normalized, layer.qkv_proj[start:, ...])
-    return out if layer.qkv_bias is None else out + layer.qkv_bias[start:]
+@shaped
+def queries(residuals: Stream, positions: Positions, layer: Layer, hook: Hook = no_hook) -> Queries:
+    """What each token asks with, ``(T, D) -> (T, H, d)``."""
+    x = normalized(residuals, layer, hook)  # (T, D)
+    q = layer.heads(layer.linear(x, layer.q_proj, layer.q_bias))  # (T, H, d)
+    q = layer.norm(hook("attn.hook_q", q), layer.q_norm)
+    return hook("attn.hook_rot_q", layer.turned(q, positions))
+
+
+def normalized(residuals: Stream, layer: Layer, hook: Hook) -> Stream:
+    """The rows as attention reads them: once for queries, once for keys and values."""
+    return hook("ln1.hook_normalized", layer.norm(residuals, layer.input_layernorm))
+
+
+def settled(x: NewKeys, name: str, layer: Layer, hook: Hook) -> NewKeys:
+    """K or V on the grid that attention sums on, as the hook `name` sees it, or replaced by it."""
+    x = layer.arithmetic.settle(x)
+    seen: Array = hook(name, x)
+    return x if seen is x else layer.arithmetic.settle(seen)

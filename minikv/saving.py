@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from .backends import to_numpy
+from .arrays import to_numpy
 from .errors import CacheError
 
 if TYPE_CHECKING:

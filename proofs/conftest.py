@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minikv import layers
+from minikv.arithmetic import Arithmetic
 from minikv.caches import residual
 
 
@@ -12,6 +12,6 @@ from minikv.caches import residual
 def small_blocks():
     """Short texts take several blocks of queries and several chunks of a replay."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_QUERY_BLOCK", 8)
+        patch.setattr(Arithmetic, "query_block", 8)
         patch.setattr(residual, "_CHUNK", 8)
         yield

@@ -15,7 +15,8 @@ import pytest
 from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
-from minikv.backends import BACKENDS, get_backend, to_numpy
+from minikv.arrays import to_numpy
+from minikv.backends import BACKENDS, get_backend
 from minikv.caches import POLICIES, Cache, Scheduled
 from minikv.cli import main
 from minikv.errors import ArithmeticRangeError, CacheError, InputError, MissingExtraError

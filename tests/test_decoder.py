@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import minikv
 from minikv import RopeScaling, layers
 from minikv.arithmetic import get_arithmetic
-from minikv.backends import to_numpy
+from minikv.arrays import to_numpy
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError, WeightsError
 from minikv.generation import sampler
 

@@ -20,7 +20,7 @@ from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
 from minikv.experiments import compare, latency, memory
 from minikv.experiments.frontier import frontier
-from minikv.model import random_tensors
+from minikv.build import random_tensors
 from minikv.weights import save_folder
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"

@@ -22,7 +22,7 @@ import minikv
 from minikv import layers
 from minikv.arithmetic import Float32
 from minikv.backends import get_backend
-from minikv.backends.numba32 import BLOCK, NumbaFloat32, Packed
+from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.layers import attention, gated

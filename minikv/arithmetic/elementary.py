@@ -1,4 +1,4 @@
-"""exp, sin, cos and tanh from correctly rounded IEEE operations only.
+"""exp, sin and cos from correctly rounded IEEE operations only.
 
 Mathematical libraries differ in the last bits of these functions, and NumPy's own depend on which
 SIMD instructions the CPU has. What IEEE 754 fixes to the bit is ``+ - * / sqrt``, rounding to an
@@ -10,7 +10,6 @@ a subnormal's being 2**-1074) and hold over the whole range stated; the tests co
 
 =======  ====================  ============================================================
 `exp`    all x                 1.6 ulp; inf above 709.78, 0 below -745.13
-`tanh`   all x                 2 ulp; odd
 `sin`    \\|x| <= 2**20         2.5 ulp
 `cos`    \\|x| <= 2**20         2.5 ulp
 =======  ====================  ============================================================
@@ -26,27 +25,28 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 2**14  # elements; exp's scratch memory stays in the level-2 cache
-_SHIFT = 1.5 * 2.0**52
-_SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
+BLOCK = 2**14  # elements; exp's scratch memory stays in the level-2 cache
+SHIFT = 1.5 * 2.0**52
+SHIFT_BITS = int(np.float64(SHIFT).view(np.int64))
 
 # exp(x) = exp(n / 256) * exp(f / 256) with n an integer and |f| <= 1/2, both exact.
-_STEPS = 256
-_LOWEST, _HIGHEST = -746, 709.783  # exp is 0 below and inf above; n/256 itself never overflows
+STEPS = 256
+LOWEST = -746  # exp is 0 below it
+HIGHEST = 709.783  # and inf above; n/256 itself never overflows
 # exp(r) - 1 for |r| <= a = 1/512: Taylor's polynomial to r**4, with r**5/120 replaced by the cubic
 # nearest to it, (20 a**2 r**3 - 5 a**4 r) / 16. What remains is at most a**5 / 1920 < 2**-55.
-_A = 0.5 / _STEPS
-_EXP = (
-    (1 - 5 * _A**4 / 1920) / _STEPS,
-    1 / 2 / _STEPS**2,
-    (1 / 6 + 20 * _A**2 / 1920) / _STEPS**3,
-    1 / 24 / _STEPS**4,
+HALF_STEP = 0.5 / STEPS
+EXP = (
+    (1 - 5 * HALF_STEP**4 / 1920) / STEPS,
+    1 / 2 / STEPS**2,
+    (1 / 6 + 20 * HALF_STEP**2 / 1920) / STEPS**3,
+    1 / 24 / STEPS**4,
 )
 
 
 @cache
-def _exp_table() -> np.ndarray:
-    """exp(n / 256) for n from 256 * _LOWEST to round(256 * _HIGHEST), to 0.51 ulp.
+def exp_table() -> np.ndarray:
+    """exp(n / 256) for n from 256 * LOWEST to round(256 * HIGHEST), to 0.51 ulp.
 
     With n = 256 i + j it is e**i * exp(j / 256), where each factor is a head of 26 bits times
     (1 + tail), tail below 2**-25, so that the product of two heads is exact.
@@ -61,18 +61,19 @@ def _exp_table() -> np.ndarray:
 
     with localcontext() as context:
         context.prec = 60
-        e, step = Decimal(1).exp(), (1 / Decimal(_STEPS)).exp()
-        powers = range(_LOWEST, math.floor(_HIGHEST) + 1)
+        e = Decimal(1).exp()
+        step = (1 / Decimal(STEPS)).exp()
+        powers = range(LOWEST, math.floor(HIGHEST) + 1)
         exponents = [round(i / math.log(2)) for i in powers]  # keeps e**i * 2**-exponent near 1
         whole, whole_tail = heads_and_tails(
             [e**i / Decimal(2) ** k for i, k in zip(powers, exponents, strict=True)]
         )
-        part, part_tail = heads_and_tails([step**j for j in range(_STEPS)])
+        part, part_tail = heads_and_tails([step**j for j in range(STEPS)])
     table = whole[:, None] * part
     table += table * (whole_tail[:, None] + part_tail + whole_tail[:, None] * part_tail)
     with np.errstate(over="ignore", under="ignore"):
         table = np.ldexp(table, np.array(exponents)[:, None]).reshape(-1)
-    return table[: round(_HIGHEST * _STEPS) - _LOWEST * _STEPS + 1]
+    return table[: round(HIGHEST * STEPS) - LOWEST * STEPS + 1]
 
 
 def clip(x: Any, low: float, high: float, xp: ModuleType) -> Any:
@@ -83,7 +84,7 @@ def clip(x: Any, low: float, high: float, xp: ModuleType) -> Any:
 
 @cache
 def _table_in(xp: ModuleType) -> Any:
-    return xp.asarray(_exp_table())
+    return xp.asarray(exp_table())
 
 
 def exp(x: Any, xp: ModuleType = np) -> Any:
@@ -99,21 +100,21 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
 
 
 def _exp(x: Any, xp: ModuleType) -> Any:
-    f = xp.astype(x, xp.float64, copy=False) * float(_STEPS)
-    f = clip(f, float(_LOWEST * _STEPS), _HIGHEST * _STEPS, xp)
+    f = xp.astype(x, xp.float64, copy=False) * float(STEPS)
+    f = clip(f, float(LOWEST * STEPS), HIGHEST * STEPS, xp)
     n = xp.round(f)
     f -= n  # exact: both are multiples of ulp(x), and the difference is at most 1/2
-    n -= _LOWEST * _STEPS
+    n -= LOWEST * STEPS
     index = xp.astype(n, xp.int64)  # anything where x is NaN: the result is NaN for any index
     table = _table_in(xp)
     index = xp.reshape(clip(index, 0, table.shape[0] - 1, xp), (-1,))
     power = xp.reshape(xp.take(table, index, axis=0), x.shape)
-    result = f * _EXP[3]
-    result += _EXP[2]
+    result = f * EXP[3]
+    result += EXP[2]
     result *= f
-    result += _EXP[1]
+    result += EXP[1]
     result *= f
-    result += _EXP[0]
+    result += EXP[0]
     result *= f
     result *= power
     result += power
@@ -126,45 +127,25 @@ def _exp_numpy(x: np.ndarray) -> np.ndarray:
     Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits of the sum.
     """
     flat, out = np.ascontiguousarray(x).reshape(-1), np.empty_like(x, dtype=np.float64, order="C")
-    results, table = np.asarray(out).reshape(-1), _exp_table()
-    scratch = np.empty((3, min(flat.size, _BLOCK)))
-    for start in range(0, flat.size, _BLOCK):
-        result = results[start : start + _BLOCK]
+    results, table = np.asarray(out).reshape(-1), exp_table()
+    scratch = np.empty((3, min(flat.size, BLOCK)))
+    for start in range(0, flat.size, BLOCK):
+        result = results[start : start + BLOCK]
         f, n, power = scratch[:, : result.size]
-        np.multiply(flat[start : start + _BLOCK], float(_STEPS), out=f)
-        np.clip(f, _LOWEST * _STEPS, _HIGHEST * _STEPS, out=f)
-        np.add(f, _SHIFT, out=n)
-        f -= np.subtract(n, _SHIFT, out=power)
+        np.multiply(flat[start : start + BLOCK], float(STEPS), out=f)
+        np.clip(f, LOWEST * STEPS, HIGHEST * STEPS, out=f)
+        np.add(f, SHIFT, out=n)
+        f -= np.subtract(n, SHIFT, out=power)
         index = n.view(np.int64)
-        index -= _SHIFT_BITS + _LOWEST * _STEPS
+        index -= SHIFT_BITS + LOWEST * STEPS
         table.take(index, mode="clip", out=power)
-        np.multiply(f, _EXP[3], out=result)
-        for coefficient in _EXP[2::-1]:
+        np.multiply(f, EXP[3], out=result)
+        for coefficient in EXP[2::-1]:
             result += coefficient
             result *= f
         result *= power
         result += power
     return out
-
-
-def tanh(x: Any, xp: ModuleType = np) -> Any:
-    """Hyperbolic tangent, float64, any shape.
-
-    Below 5/8 by Lambert's continued fraction ``x / (1 + x**2 / (3 + x**2 / (5 + ...)))``, of which
-    nine levels leave less than 2**-60; above, as 1 - 2 / (exp(2|x|) + 1).
-    """
-    size = xp.abs(x)
-    small = xp.where(size < 0.625, x, 0.0 * xp.ones_like(x))
-    square = small * small
-    fraction = 0.0 * square + 17.0
-    for odd in (15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0):
-        fraction = square / fraction
-        fraction += odd
-    e = exp(2.0 * size, xp)
-    e += 1.0
-    large = 1.0 - 2.0 / e
-    large = xp.where(x < 0, -large, large)
-    return xp.where(size < 0.625, small / fraction, large)
 
 
 # pi/2 in three parts of 33 bits and a rest: n * part is exact for |n| < 2**20.

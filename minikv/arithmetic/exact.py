@@ -12,25 +12,27 @@ values allows. In the comments, x_int is x / grid(x), and what makes a sum of x 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
+from ..arrays import Array, HeadOutputs, Keys, NewKeys, Outputs, Pattern, Queries, Rows, Scores
+from ..arrays import Values as GivenValues
 from ..errors import ArithmeticRangeError
 from . import elementary
+from .base import Arithmetic
 
-_LONGEST = 2**20  # terms of a sum, over features or over tokens
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-_HUGE = 2.0**128 - 2.0**106  # what 21 bits round to 2**128, too large for float32
-_TINY = 2.0**-149  # the smallest positive float32
-_ROUND = 1.5 * 2.0**52
-_ROWS = 512  # of a product at a time, which bounds the memory that float64 operands take
+LONGEST = 2**20  # terms of a sum, over features or over tokens
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+HUGE = 2.0**128 - 2.0**106  # what 21 bits round to 2**128, too large for float32
+TINY = 2.0**-149  # the smallest positive float32
+ROUND = 1.5 * 2.0**52
+MOST_ROWS = 512  # of a product at a time, which bounds the memory that float64 operands take
+WEIGHT_ROWS = 256  # of a matrix that are prepared at a time, which bounds the temporaries
 
 
-def _power_below(y: Any) -> Any:
+def power_below(y: Array) -> Array:
     """The largest power of two <= y, elementwise, for y from 0 to 2**970; 0 for 0.
 
     Three correctly rounded operations (Rump, Ogita and Oishi, "Accurate floating-point summation
@@ -40,50 +42,47 @@ def _power_below(y: Any) -> Any:
     return q - q * (1 - 2.0**-53)
 
 
-def _round(x: Any, shift: Any) -> Any:
-    """x, in place, to the nearest multiple of the grid ``shift / _ROUND``; a zero becomes +0.0.
+def round_to(x: Array, grid: Array) -> Array:
+    """x, in place, to the nearest multiple of its grid, a power of two; a zero becomes +0.0.
 
     For |x| <= 2**51 * grid: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart, so
     that the addition rounds, ties to even, and the subtraction is exact.
     """
+    shift = grid * ROUND
     x += shift
     x -= shift
     return x
-
-
-def _scalar(array: Any) -> Any:
-    """NumPy's array of one element as a Python float, whose arithmetic is the same and faster."""
-    return float(array.item()) if isinstance(array, np.ndarray) and array.size == 1 else array
 
 
 @dataclass(frozen=True)
 class Weight:
     """A matrix with a grid to each row; no ``|w_int|`` exceeds 2**weight_bits."""
 
-    values: Any  # (N, K) float64
+    values: Array  # (N, K) float64
     largest: float  # no |value| exceeds it
     name: str
-
-    def __getitem__(self, at: Any) -> Weight:
-        return Weight(self.values[at], self.largest, self.name)
 
 
 @dataclass(frozen=True)
 class Values:
     """V, and each row's power of two: v = v_int * power * 2**-23, ``|v_int| < 2**kv_bits``."""
 
-    rows: Any  # (S, G, d) float64
-    powers: Any  # (S, G, 1)
+    rows: Array  # (S, G, d) float64
+    powers: Array  # (S, G, 1)
 
-    def __getitem__(self, at: Any) -> Values:
-        return Values(self.rows[at], self.powers[at])
+    def __getitem__(self, tokens: tuple[slice, ...]) -> Values:
+        return Values(self.rows[tokens], self.powers[tokens])
 
 
-class Exact:
-    """Order-free arithmetic. See `minikv.arithmetic.Arithmetic` for the methods.
+class Exact(Arithmetic):
+    """Order-free arithmetic on any array library.
 
     Keys and values must have been through `settle` since anything last touched them; `scores` and
     `weighted_sum` do not look. Everything else may hold any finite float32 values.
+
+    Libraries may compute on a device, which is never asked for a number, since that would mean
+    waiting for it: NaN and infinity stay in the stream, also of tokens that attention computes with
+    theirs, and logits are not finite. On NumPy, `NumpyExact` has the same bits and does look.
 
     Parameters
     ----------
@@ -95,9 +94,7 @@ class Exact:
     Raises
     ------
     ArithmeticRangeError
-        From `weight` and, on NumPy, `linear`, naming the weight, if a value is NaN, infinite or
-        too large. Other libraries may compute on a device, which is not asked: such values stay in
-        the stream, also of tokens that attention computes with theirs, and logits are not finite.
+        From `weight`, naming it, if a value is NaN, infinite or too large.
     """
 
     name = "exact"
@@ -106,8 +103,8 @@ class Exact:
     kv_bits = 24  # what a float32 holds, so that caches store K and V in float32
 
     def __init__(self, context: int = 2**17, xp: ModuleType = np) -> None:
-        if not 1 <= context <= _LONGEST:
-            raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {_LONGEST}")
+        if not 1 <= context <= LONGEST:
+            raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {LONGEST}")
         if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
             raise ArithmeticRangeError(
                 f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
@@ -119,38 +116,24 @@ class Exact:
         # exp(score - max) <= 1, and `context` integers of so many bits add up to 2**53 at most
         self.denominator_bits = min(40, self.significand - (context - 1).bit_length())
 
-    def widen(self, x: Any) -> Any:
+    def widen(self, x: Array) -> Array:
         return self.xp.astype(x, self.xp.float64, copy=False)
 
-    def narrow(self, x: Any) -> Any:
+    def narrow(self, x: Array) -> Array:
         return self.xp.astype(x, self.xp.float32)
 
-    def weight(self, matrix: np.ndarray, name: str) -> Weight:
-        if not 1 <= matrix.shape[1] <= _LONGEST:
-            raise ArithmeticRangeError(
-                f"{name} sums over {matrix.shape[1]} numbers, expected 1 to {_LONGEST}"
-            )
-        values = np.empty(matrix.shape)
-        largest = 0.0
-        for start in range(0, len(matrix), 256):  # blocks bound the memory of the temporaries
-            rows = np.array(matrix[start : start + 256], dtype=np.float64)
-            top = np.max(np.abs(rows), axis=1, keepdims=True)
-            if not float(top.max()) < _HUGE:
-                raise ArithmeticRangeError(f"{name} holds {top.max()}, expected less than {_HUGE}")
-            # |w| <= top < 2 * power, so |w_int| <= 2**weight_bits
-            grid = _power_below(top) * 2.0 ** (1 - self.weight_bits)
-            values[start : start + 256] = _round(rows, grid * _ROUND)
-            largest = max(largest, 2.0 * float(top.max()))
-        return Weight(self.xp.asarray(values), largest, name)
+    # Grids
 
-    def _estimate(self, size: Any) -> Any:
-        """``(..., K) -> (..., 1)``: sums for `_grid`."""
-        if self.xp is not np:  # `_grid` would have to wait for a device to know if it may doubt
-            return self._total(size)
-        return _scalar(np.sum(size, axis=-1, keepdims=True))  # in any order: it may round
+    def largest(self, size: Array) -> Array:
+        """The largest number of each row, ``(..., K) -> (..., 1)``."""
+        return self.xp.max(size, axis=-1, keepdims=True)
 
-    def _total(self, size: Any) -> Any:
-        """``(..., K) -> (..., 1)``: sums that no order and no added zero can change; see `_grid`.
+    def row_sum(self, size: Array) -> Array:
+        """The sum of each row of absolute values that `grid` takes, ``(..., K) -> (..., 1)``."""
+        return self.total(size)
+
+    def total(self, size: Array) -> Array:
+        """Sums that no order and no added zero can change, ``(..., K) -> (..., 1)``.
 
         Each number is cut into a multiple of a coarse and one of a fine grid, such that 2**20 of
         either add up exactly. The grids do not know K: keys that are not seen weigh 0, and must
@@ -158,122 +141,138 @@ class Exact:
         power * 2**(1 - bits) * 2**-bits = 2**-42 * power, and the largest number is at least
         `power`; so the sum is within 2**-41 of the true one.
         """
-        xp, bits = self.xp, 51 - (_LONGEST - 1).bit_length()
+        bits = 51 - (LONGEST - 1).bit_length()
         # no number is twice the row's power, so both are integers up to 2**bits, times their grid
-        shift = _power_below(xp.max(size, axis=-1, keepdims=True)) * (2.0 ** (1 - bits) * _ROUND)
+        power = power_below(self.xp.max(size, axis=-1, keepdims=True))
+        shift = power * (2.0 ** (1 - bits) * ROUND)
         high = size + shift - shift
-        low = _round(size - high, shift * 2.0**-bits)
-        return xp.sum(high, axis=-1, keepdims=True) + xp.sum(low, axis=-1, keepdims=True)
+        low = round_to(size - high, power * (2.0 ** (1 - bits) * 2.0**-bits))
+        return self.xp.sum(high, axis=-1, keepdims=True) + self.xp.sum(low, axis=-1, keepdims=True)
 
-    def _grid(self, size: Any, norm: Any, bits: int) -> Any:
+    def grid(self, size: Array, row_sum: Array, bits: int) -> Array:
         """The finest grid for rows of absolute values x that ensures sum x_int <= 2**bits.
+
+        K roundings add at most grid / 2 each: sum x_int <= sum x / grid + 2**19, where 2**19 is at
+        most 2**-10 * 2**bits. So any grid >= sum x * (1 + 2**-9) * 2**-bits will do, and twice the
+        power of two below that is one.
 
         Parameters
         ----------
         size : (..., K)
             The rows.
-        norm : float or (..., 1)
-            Their sums by `_estimate`.
+        row_sum : (..., 1)
+            Their sums by `row_sum`.
         bits : int
             29 or more.
-
-        Notes
-        -----
-        K roundings add at most grid / 2 each: sum x_int <= sum x / grid + 2**19, where 2**19 is at
-        most 2**-10 * 2**bits. So any grid >= sum x * (1 + 2**-9) * 2**-bits will do, and twice the
-        power of two below that is one. All orders agree on it, unless a power of two lies within
-        the rounding error of a sum, 2**20 * 2**-53 relative, as in one row in 2**29. Then
-        `_total` decides, which knows no order and, where no sum is in doubt, agrees with them.
         """
-        scale = (1 + 2.0**-9) * 2.0**-bits
-        target = norm * scale
-        power = _power_below(target)
-        if self.xp is np:
-            close = abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power
-            if close if isinstance(norm, float) else close.any():
-                power = _power_below(self._total(size) * scale)
-        return power * 2.0
+        return 2.0 * power_below(row_sum * ((1 + 2.0**-9) * 2.0**-bits))
 
-    def linear(self, x: Any, weight: Weight) -> Any:
-        xp = self.xp
-        if x.shape[0] > _ROWS:
-            blocks = range(0, x.shape[0], _ROWS)
-            return xp.concat([self.linear(x[i : i + _ROWS, :], weight) for i in blocks], axis=0)
-        wide = xp.astype(x, xp.float64)
-        size = xp.abs(wide)
-        norm = self._estimate(size)
-        # NaN where any x is. A device is not asked, which would take time: there NaN stays NaN.
-        largest = norm if isinstance(norm, float) else float(norm.max()) if xp is np else 0.0
-        safe = largest * weight.largest < _FLOAT32_MAX
-        if not safe and not largest < math.inf:
-            found = f"input of {weight.name} holds {'infinity' if largest > 0 else 'NaN'}"
-            raise ArithmeticRangeError(found + ", expected finite activations")
+    # Products
+
+    def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Weight:
+        if not 1 <= matrix.shape[1] <= LONGEST:
+            raise ArithmeticRangeError(
+                f"{name} sums over {matrix.shape[1]} numbers, expected 1 to {LONGEST}"
+            )
+        values = np.empty(matrix.shape)
+        largest = 0.0
+        for start in range(0, len(matrix), WEIGHT_ROWS):
+            block = slice(start, start + WEIGHT_ROWS)
+            rows = np.array(matrix[block], dtype=np.float64)
+            top = self.row_tops(rows, name)
+            values[block] = round_to(rows, self.weight_grid(top))
+            largest = max(largest, 2.0 * float(top.max()))
+        return Weight(self.xp.asarray(values), largest, name)
+
+    def row_tops(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """The largest absolute value of each row of a matrix, ``(N, K) -> (N, 1)``."""
+        top = np.max(np.abs(rows), axis=1, keepdims=True)
+        if not float(top.max()) < HUGE:  # nor for NaN
+            raise ArithmeticRangeError(f"{name} holds {top.max()}, expected less than {HUGE}")
+        return top
+
+    def weight_grid(self, top: np.ndarray) -> np.ndarray:
+        """The grid of each row of a matrix: ``|w| <= top < 2 * power``, ``|w_int| <= 2**21``."""
+        return power_below(top) * 2.0 ** (1 - self.weight_bits)
+
+    def linear(self, x: Rows, weight: Weight) -> Outputs:
+        if x.shape[0] > MOST_ROWS:
+            blocks = [x[start : start + MOST_ROWS, :] for start in range(0, x.shape[0], MOST_ROWS)]
+            return self.xp.concat([self.linear(block, weight) for block in blocks], axis=0)
+        wide = self.xp.astype(x, self.xp.float64)
+        size = self.xp.abs(wide)
+        row_sum = self.row_sum(size)
+        self.expect_finite(row_sum, weight)
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
-        grid = self._grid(size, norm, self.significand - self.weight_bits)
-        out = self.product(_round(wide, grid * _ROUND), weight)
-        if not safe and not (np.abs(out) <= _FLOAT32_MAX).all():
-            raise ArithmeticRangeError(f"output of {weight.name} overflows float32")
+        grid = self.grid(size, row_sum, self.significand - self.weight_bits)
+        out = self.product(round_to(wide, grid), weight)
+        self.expect_float32(out, row_sum, weight)
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
         out = self.narrow(out)
         out += 0.0
         return out
 
-    def product(self, x: Any, weight: Weight) -> Any:
-        """``(T, K) -> (T, N)``, float64: the sums, exact in any order, of rows on a grid."""
+    def product(self, x: Rows, weight: Weight) -> Outputs:
+        """The sums, exact in any order, of rows on a grid: ``(T, K) -> (T, N)``, float64."""
         return x @ weight.values.T
 
-    def mean_square(self, x: Any) -> Any:
-        xp = self.xp
+    def expect_finite(self, row_sum: Array, weight: Weight) -> None:
+        """Where numbers can be looked at: refuse rows that hold NaN or infinity."""
+
+    def expect_float32(self, out: Outputs, row_sum: Array, weight: Weight) -> None:
+        """Where numbers can be looked at: refuse products that float32 cannot hold."""
+
+    def mean_square(self, x: Array) -> Array:
         square = self.widen(x)
         square = square * square  # exact: 24 + 24 bits
-        top = _scalar(xp.max(square, axis=-1, keepdims=True))
         # square < 2 * power, so 2**20 integers of at most 2**33 add up to at most 2**53
-        grid = _power_below(top) * 2.0 ** (self.significand - 85)
-        square = _round(square, grid * _ROUND)
-        return xp.sum(square, axis=-1, keepdims=True) / float(x.shape[-1])
+        grid = power_below(self.largest(square)) * 2.0 ** (self.significand - 85)
+        square = round_to(square, grid)
+        return self.xp.sum(square, axis=-1, keepdims=True) / float(x.shape[-1])
 
-    def settle(self, x: Any) -> Any:
-        xp = self.xp
+    # Attention
+
+    def settle(self, x: NewKeys) -> NewKeys:
         # |x| <= top < 2 * power, so |x_int| < 2**kv_bits. The grid is the last place of the row's
         # largest number, which therefore stays, and the grid with it: settling is idempotent.
-        top = xp.astype(xp.max(xp.abs(x), axis=-1, keepdims=True), xp.float64)
-        grid = _power_below(top) * 2.0 ** (1 - self.kv_bits)
-        return self.narrow(_round(xp.astype(x, xp.float64), grid * _ROUND))
+        top = self.widen(self.xp.max(self.xp.abs(x), axis=-1, keepdims=True))
+        grid = power_below(top) * 2.0 ** (1 - self.kv_bits)
+        return self.narrow(round_to(self.xp.astype(x, self.xp.float64), grid))
 
-    def scores(self, q: Any, k: Any, scale: float) -> Any:
+    def scores(self, q: Queries, k: Keys, scale: float) -> Scores:
         xp = self.xp
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
         q = self.widen(q) * scale
         size = xp.abs(q)
         # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
-        grid = self._grid(size, self._estimate(size), self.significand - self.kv_bits)
-        q = xp.reshape(_round(q, grid * _ROUND), (tokens, groups, -1, head_dim))
-        q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))
+        grid = self.grid(size, self.row_sum(size), self.significand - self.kv_bits)
+        q = xp.reshape(round_to(q, grid), (tokens, groups, -1, head_dim))
+        q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))  # (G, R*T, d)
         scores = q @ xp.permute_dims(self.widen(k), (1, 2, 0))  # (G, R*T, S)
         return xp.reshape(scores, (heads, tokens, length))
 
-    def softmax(self, scores: Any) -> Any:
-        xp = self.xp
+    def softmax(self, scores: Scores) -> Pattern:
         if scores.shape[-1] > self.context:
             raise ArithmeticRangeError(
                 f"{scores.shape[-1]} tokens to attend to, expected at most {self.context}"
             )
-        pattern = self.exp(scores - xp.max(scores, axis=-1, keepdims=True))
+        pattern = self.exp(scores - self.xp.max(scores, axis=-1, keepdims=True))
         # integers up to 2**denominator_bits, at most `context` of them; a masked one is 0
-        pattern = _round(pattern, 2.0**-self.denominator_bits * _ROUND)
-        pattern /= xp.sum(pattern, axis=-1, keepdims=True)
+        pattern = round_to(pattern, 2.0**-self.denominator_bits)
+        pattern /= self.xp.sum(pattern, axis=-1, keepdims=True)
         return pattern
 
-    def values(self, v: Any) -> Values:
+    def values(self, v: GivenValues | Values) -> Values:
         if isinstance(v, Values):
             return v
         top = self.widen(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
-        top = elementary.clip(top, _TINY, _FLOAT32_MAX, self.xp)
-        return Values(self.widen(v), _power_below(top))
+        top = elementary.clip(top, TINY, FLOAT32_MAX, self.xp)
+        return Values(self.widen(v), power_below(top))
 
-    def weighted_sum(self, pattern: Any, v: Any) -> Any:
-        xp, v = self.xp, self.values(v)
+    def weighted_sum(self, pattern: Pattern, v: GivenValues | Values) -> HeadOutputs:
+        xp = self.xp
+        v = self.values(v)
         heads, tokens, length = pattern.shape
         groups, head_dim = v.rows.shape[1:]
         # v is settled, on the grid power * 2**(1 - kv_bits) of its token. With the weight of each
@@ -282,18 +281,20 @@ class Exact:
         powers = xp.permute_dims(v.powers, (1, 2, 0))
         pattern = xp.reshape(pattern, (groups, -1, length)) * powers  # exact, as what undoes it
         size = xp.abs(pattern)
-        grid = self._grid(size, self._estimate(size), self.significand - self.kv_bits)
-        pattern = _round(pattern, grid * _ROUND)
+        grid = self.grid(size, self.row_sum(size), self.significand - self.kv_bits)
+        pattern = round_to(pattern, grid)
         pattern *= 1.0 / powers
-        z = pattern @ xp.permute_dims(v.rows, (1, 0, 2))
+        z = pattern @ xp.permute_dims(v.rows, (1, 0, 2))  # (G, R*T, d)
         z = xp.permute_dims(xp.reshape(z, (heads, tokens, head_dim)), (1, 0, 2))
         return self.narrow(z) + 0.0
 
-    def exp(self, x: Any) -> Any:
+    # Elementary functions
+
+    def exp(self, x: Array) -> Array:
         return elementary.exp(x, self.xp)
 
-    def sin(self, x: Any) -> Any:
+    def sin(self, x: Array) -> Array:
         return elementary.sin(self.widen(x), self.xp)
 
-    def cos(self, x: Any) -> Any:
+    def cos(self, x: Array) -> Array:
         return elementary.cos(self.widen(x), self.xp)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..arrays import to_numpy
 from ..errors import CacheError
 from .base import Attended, Cache, whole
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..arrays import to_numpy
 from .base import Attended, Cache
 
 _FIRST_CAPACITY = 16  # tokens

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..arrays import to_numpy
 from ..errors import CacheError
 from .base import whole
 from .evicting import Evicting

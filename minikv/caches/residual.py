@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..arrays import to_numpy
 from ..decoder import Span, block, embed
 from ..errors import CacheError
 from ..projection import kv_from_residual

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..arrays import to_numpy
 from ..errors import CacheError
 from ..projection import kv_from_residual
 from .base import Attended, Cache

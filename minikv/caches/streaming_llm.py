@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import CacheError
-from ..layers import rope
 from .base import Attended, whole
 from .evicting import Evicting
 
@@ -61,5 +60,5 @@ class StreamingLLM(Evicting):
         moved = made_at[:, 0].astype(np.int64) - np.arange(len(where))
         if moved.any():
             cos, sin = layer.rotary(moved)
-            keys = layer.arithmetic.settle(rope(keys, (cos, -sin), layer.arithmetic))
+            keys = layer.arithmetic.settle(layer.arithmetic.rope(keys, cos, -sin))
         return np.arange(len(where)), keys, values

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import Sight
 from ..config import ModelConfig
 from ..errors import InputError
-from ..layers import Layer, attention
+from ..layers import Layer
 from ..model import Model
 from ..projection import kv_from_residual
 from . import Progress, seconds, silent
@@ -113,16 +114,8 @@ def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None
     def attend(kv: Any, layer: Layer, at: np.ndarray) -> None:
         k, v = (xp.reshape(part, (batch, len(at), *heads)) for part in kv)
         for row in range(batch):
-            attention(
-                q[row],
-                k[row],
-                v[row],
-                at[-1:],
-                at,
-                arithmetic,
-                config.attention_scale,
-                layer.window,
-            )
+            sight = Sight(at[-1:], at, layer.window)
+            arithmetic.attention(q[row], k[row], v[row], sight, config.attention_scale)
 
     q = random(batch, 1, config.num_attention_heads, config.head_dim)
     seen = [np.arange(length - _seen(config, i, length), length) for i in range(len(model.layers))]

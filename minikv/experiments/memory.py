@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import Arithmetic
 from ..caches import Cache, Residual
 from ..caches.residual import _CHUNK, checkpoint_layers
 from ..config import SLIDING, ModelConfig
 from ..decoder import forward
 from ..errors import InputError
-from ..layers import _QUERY_BLOCK
 from ..model import Model
 from ..verify.shapes import SHAPES as SHAPES
 from ..verify.shapes import shape
@@ -152,8 +152,8 @@ def peak_formula(cache: Cache, new: int) -> int:
         """Of one of these blocks for the tokens at start..stop, beside the stream before it."""
         windows = [config.window(index) or seen for index in blocks]
         scores = before = 0
-        for at in range(start, stop, _QUERY_BLOCK):
-            end = min(at + _QUERY_BLOCK, stop)
+        for at in range(start, stop, Arithmetic.query_block):
+            end = min(at + Arithmetic.query_block, stop)
             own = (end - at) * min(end, max(windows) + end - at - 1)
             scores, before = max(scores, 3 * own + before), own
         heads = 3 * queries + kv * 3 // 2  # the product for q, k and v; q and k turned; the result

@@ -7,7 +7,7 @@ import pytest
 from layerwise import first_divergence, in_float64, peer_modules, torch_activations
 
 import minikv
-from minikv.layers import rope_frequencies
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = [pytest.mark.peers, pytest.mark.weights]

@@ -18,7 +18,7 @@ from layerwise import (
 )
 
 import minikv
-from minikv.layers import rope_frequencies
+from minikv.rotary import rope_frequencies
 from minikv.patching import run_with_cache
 
 torch, transformers = peer_modules()

@@ -12,8 +12,6 @@ All else, above all the rounding to a grid, is compiled without it, operation by
 from __future__ import annotations
 
 import math
-import os
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -22,49 +20,50 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, prange
-from numba.core import event
 from numba.extending import intrinsic, overload
 
-from ..arithmetic import elementary
-from ..arithmetic.exact import _FLOAT32_MAX, _ROUND, _ROWS, _TINY, Exact, Weight
+from ..arithmetic import NumpyExact, Sight, Watch, elementary
+from ..arithmetic.exact import (
+    FLOAT32_MAX,
+    MOST_ROWS,
+    ROUND,
+    TINY,
+    WEIGHT_ROWS,
+    Values,
+    Weight,
+    round_to,
+)
+from ..arithmetic.sight import UNWATCHED
+from ..arrays import (
+    Array,
+    Features,
+    HeadOutputs,
+    Heads,
+    Keys,
+    NewKeys,
+    Outputs,
+    Pattern,
+    Queries,
+    Rows,
+    Scores,
+    Turns,
+)
+from ..arrays import Values as GivenValues
+from .announce import announced
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
-_TABLE = elementary._exp_table()
-_LOW, _HIGH = elementary._LOWEST * 256, elementary._HIGHEST * 256
-_EXP0, _EXP1, _EXP2, _EXP3 = elementary._EXP
+_LOW = elementary.LOWEST * 256
+_HIGH = elementary.HIGHEST * 256
+_EXP0, _EXP1, _EXP2, _EXP3 = elementary.EXP
 _GELU = math.sqrt(8 / math.pi)
-_EMBEDDING = "model.embed_tokens"  # what `build` calls an output matrix that is tied
-_LOCK = threading.Lock()  # not every threading layer of Numba serves two callers at once
+_SHIFT = elementary.SHIFT
+EXP_TABLE = elementary.exp_table()
+ONE_CALLER = threading.Lock()  # not every threading layer of Numba serves two callers at once
 
 
-class _Announce(event.Listener):
-    """Says on standard error, once, that kernels are compiled rather than read from disk."""
-
-    said = False
-
-    def on_start(self, event: Any) -> None:
-        if not self.said:
-            print("minikv: compiling Numba's kernels, once: they are kept on disk", file=sys.stderr)
-        self.said = True
-
-    def on_end(self, event: Any) -> None:
-        """Nothing to say."""
-
-
-_announce = _Announce()
-event.register("numba:compile", _announce)  # until the kernels below are there
-
-# OpenMP's threads shall wait awake between the products of a step, since waking them takes as long
-# as a small one, but not for longer: they would spin against those of NumPy's BLAS, on the same
-# cores, and be far slower. It reads this when it starts, and the user's word goes.
-_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
-_unset = {} if _WAIT.keys() & os.environ.keys() else _WAIT
-os.environ.update(_unset)
-numba.get_num_threads()
-for _name in _unset:
-    del os.environ[_name]
+announced.begin()  # until the kernels below are there
 
 
 @njit
@@ -129,7 +128,7 @@ def _round_row(x, bits):
     """Round a row, in place, to the grid of `Exact._grid`; False where that is in doubt."""
     target = _norm(x) * ((1 + 2.0**-9) * 2.0**-bits)
     power = _power_below(target)
-    shift = 2.0 * power * _ROUND
+    shift = 2.0 * power * ROUND
     for j in range(x.shape[0]):
         x[j] = (x[j] + shift) - shift
     return abs(target - 1.5 * power) <= (0.5 - 2.0**-30) * power
@@ -142,7 +141,7 @@ def _round_rows(x, bits, largest, out):
         row = out[t]
         for j in range(x.shape[1]):
             row[j] = x[t, j]
-        if not _norm(row) * largest < _FLOAT32_MAX or not _round_row(row, bits):
+        if not _norm(row) * largest < FLOAT32_MAX or not _round_row(row, bits):
             return False
     return True
 
@@ -170,11 +169,11 @@ def _rounded(w, shift, out):
 
 _LOADED = numba.types.Array(numba.f4, 2, "C", readonly=True)  # a view of the file, perhaps
 _MADE = numba.types.Array(numba.f4, 2, "C")
-_SHARED = numba.b1(_MADE, _LOADED, numba.f8[::1], numba.i8, numba.f8, _MADE)
+_TIED = numba.b1(_MADE, _LOADED, numba.f8[::1], numba.i8, numba.f8, _MADE)
 
 
-@njit(_SHARED, parallel=True, cache=True)
-def _linear_shared(x, weight, shifts, bits, largest, out):
+@njit(_TIED, parallel=True, cache=True)
+def _linear_tied(x, weight, shifts, bits, largest, out):
     """`_linear` by weights that are yet to be rounded to their grids."""
     rows = np.empty(x.shape)
     if not _round_rows(x, bits, largest, rows):
@@ -189,14 +188,14 @@ def _linear_shared(x, weight, shifts, bits, largest, out):
 
 
 @njit
-def _exp(x, table):
+def exp_in_place(x, table):
     """`elementary.exp` of a row, in place; NaN becomes 0. Loops of their own fill SIMD lanes."""
     index, power = np.empty(x.shape[0], np.uint32), np.empty(x.shape[0])
     for j in range(x.shape[0]):
         f = x[j] * 256.0
         f = f if f > _LOW else _LOW
         f = f if f < _HIGH else _HIGH
-        n = (f + elementary._SHIFT) - elementary._SHIFT
+        n = (f + _SHIFT) - _SHIFT
         x[j] = f - n
         index[j] = np.int32(n) - np.int32(_LOW)
     for j in range(x.shape[0]):
@@ -215,7 +214,7 @@ def _softmax(scores, denominator, table):
         for s in range(row.shape[0]):
             row[s] -= top
             known &= row[s] == row[s]
-        _exp(row, table)
+        exp_in_place(row, table)
         for s in range(row.shape[0]):
             row[s] = (row[s] + denominator) - denominator
         total = _total(row) if known else np.nan  # NaN has no weight: the row is NaN, and refused
@@ -253,7 +252,7 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
     for g in range(k.shape[1]):
         values = _group(v, g)
         for s in range(k.shape[0]):
-            powers[g, s] = _power_below(max(_largest(values[s, :width]), _TINY))
+            powers[g, s] = _power_below(max(_largest(values[s, :width]), TINY))
     decided = np.ones(heads * tokens, dtype=np.bool_)
     for i in prange(heads * tokens):
         h, t = i // tokens, i % tokens
@@ -280,7 +279,7 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
 def _rms_norm(x, weight, eps, finest, out):
     squares = np.empty(x.shape[1])
     for t in range(x.shape[0]):
-        shift = _power_below(_largest(x[t]) ** 2) * finest * _ROUND
+        shift = _power_below(_largest(x[t]) ** 2) * finest * ROUND
         for j in range(x.shape[1]):
             squares[j] = (np.float64(x[t, j]) * np.float64(x[t, j]) + shift) - shift
         root = np.sqrt(_total(squares) / x.shape[1] + eps)
@@ -301,7 +300,7 @@ def _rope(x, cos, sin, out):
 @njit("void(f4[:,::1], f8, f4[:,::1])", cache=True)
 def _settle(x, finest, out):
     for t in range(x.shape[0]):
-        shift = _power_below(_largest(x[t])) * finest * _ROUND
+        shift = _power_below(_largest(x[t])) * finest * ROUND
         for j in range(x.shape[1]):
             out[t, j] = np.float32((np.float64(x[t, j]) + shift) - shift)
 
@@ -315,7 +314,7 @@ def _gated(gate, up, gelu, table, out):
             if gelu:
                 y = (x * x * 0.044715 + 1.0) * x * _GELU
             row[j] = -y
-        _exp(row, table)
+        exp_in_place(row, table)
         for j in range(gate.shape[1]):
             x = np.float64(gate[t, j])
             out[t, j] = np.float32(x / (row[j] + 1.0) * np.float64(up[t, j]))
@@ -343,155 +342,194 @@ def _place(pattern, powers, bits, out):
     return decided
 
 
-event.unregister("numba:compile", _announce)
+announced.end()
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
     """``(..., K) -> (rows, K)``, contiguous, writable: what most kernels are compiled for."""
-    return (x if x.flags.carray else np.array(x, order="C")).reshape(-1, x.shape[-1])
+    return _packed(x).reshape(-1, x.shape[-1])
 
 
-def _halved(w: np.ndarray) -> bool:
+def _packed(x: np.ndarray) -> np.ndarray:
+    """`x` itself where it is contiguous and can be written to, or else a copy that is."""
+    return x if x.flags.carray else np.array(x, order="C")
+
+
+def _is_bfloat16(w: np.ndarray) -> bool:
     """Whether the lower halves of all float32 are zero, as those of bfloat16 are."""
-    return not any(w[i : i + 256].view("<u2")[:, ::2].any() for i in range(0, len(w), 256))
+    halves = (w[start : start + 256].view("<u2")[:, ::2] for start in range(0, len(w), 256))
+    return not any(lower.any() for lower in halves)
 
 
 @dataclass(frozen=True)
-class Shared(Weight):
+class TiedWeight(Weight):
     """A matrix that is also the embedding, as it was loaded, so that it is held once."""
 
-    shifts: Any  # (N,): adding and subtracting it rounds a row to its grid
-
-    def __getitem__(self, at: Any) -> Weight:
-        return Shared(self.values[at], self.largest, self.name, self.shifts[at[0]])
+    shifts: np.ndarray  # (N,): adding and subtracting it rounds a row to its grid
 
 
-class NumbaExact(Exact):
+class NumbaExact(NumpyExact):
     """`Exact` on NumPy arrays with compiled kernels; every method has the bits of `Exact`."""
 
-    def weight(self, matrix: np.ndarray, name: str) -> Weight:
+    # Sums
+
+    def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        tied = name == _EMBEDDING  # whose rows are also read as they are
-        if tied and not _halved(matrix := np.ascontiguousarray(matrix, np.float32)):
-            values, largest, shifts = matrix, 0.0, np.empty(len(matrix))
-            finest = 2.0 ** (1 - self.weight_bits)
-            for start in range(0, len(values), 256):  # bounds the memory of the temporaries
-                rows = values[start : start + 256]
-                largest = max(largest, super().weight(rows, name).largest)  # and refuses NaN
-                top = np.abs(rows).max(axis=1).astype(np.float64)
-                shifts[start : start + 256] = _power_below(top) * finest * _ROUND
-            return Shared(values, largest, name, shifts)
-        values, largest = matrix, 0.0  # in place where that may be: nothing is held twice
-        if tied or not (matrix.flags.carray and matrix.dtype == np.float32):
-            values = np.empty(matrix.shape, dtype=np.float32)
-        for start in range(0, len(matrix), 256):
-            part = super().weight(matrix[start : start + 256], name)
-            values[start : start + 256] = part.values
+        if tied:
+            matrix = np.ascontiguousarray(matrix, np.float32)
+            if not _is_bfloat16(matrix):
+                return self._tied(matrix, name)
+        values = np.empty(matrix.shape, dtype=np.float32)
+        largest = 0.0
+        for start in range(0, len(matrix), WEIGHT_ROWS):
+            block = slice(start, start + WEIGHT_ROWS)
+            part = super().weight(matrix[block], name)
+            values[block] = part.values
             largest = max(largest, part.largest)
-        if _halved(values):
+        if _is_bfloat16(values):
             values = np.ascontiguousarray(values.view("<u2")[:, 1::2])
         return Weight(values, largest, name)
 
-    def linear(self, x: Any, weight: Weight) -> Any:
-        if len(x) > _ROWS or x.dtype != np.float32:
+    def _tied(self, matrix: np.ndarray, name: str) -> TiedWeight:
+        """The matrix as it is, and how its rows are rounded when they are used."""
+        largest = 0.0
+        shifts = np.empty(len(matrix))
+        for start in range(0, len(matrix), WEIGHT_ROWS):
+            block = slice(start, start + WEIGHT_ROWS)
+            top = self.row_tops(matrix[block].astype(np.float64), name)
+            shifts[block] = self.weight_grid(top)[:, 0] * ROUND
+            largest = max(largest, 2.0 * float(top.max()))
+        return TiedWeight(matrix, largest, name, shifts)
+
+    def linear(self, x: Rows, weight: Weight) -> Outputs:
+        if len(x) > MOST_ROWS or x.dtype != np.float32:
             return super().linear(x, weight)
+        x = _rows(x)
         out = np.empty((len(x), len(weight.values)), dtype=np.float32)
-        bits, x = self.significand - self.weight_bits, _rows(x)
-        if len(x) > _FEW:
-            if not _round_rows(x, bits, weight.largest, rows := np.empty(x.shape)):
-                return super().linear(x, weight)
-            _narrow(self.product(rows, weight), out)
-            return out
-        values = np.ascontiguousarray(weight.values)
-        with _LOCK:
-            if isinstance(weight, Shared):
-                decided = _linear_shared(x, values, weight.shifts, bits, weight.largest, out)
-            else:
-                decided = _linear(x, values, bits, weight.largest, out)
+        few = self._few_rows if len(x) <= _FEW else self._many_rows
+        decided = few(x, weight, out)
         return out if decided else super().linear(x, weight)
 
-    def product(self, x: np.ndarray, weight: Weight) -> np.ndarray:
+    def _few_rows(self, x: Rows, weight: Weight, out: Outputs) -> bool:
+        """The product in one kernel, which reads each weight once; False where it is in doubt."""
+        bits = self.significand - self.weight_bits
+        values = np.ascontiguousarray(weight.values)
+        with ONE_CALLER:
+            if isinstance(weight, TiedWeight):
+                return _linear_tied(x, values, weight.shifts, bits, weight.largest, out)
+            return _linear(x, values, bits, weight.largest, out)
+
+    def _many_rows(self, x: Rows, weight: Weight, out: Outputs) -> bool:
+        """The product by BLAS, between kernels; False where a row's grid is in doubt."""
+        rows = np.empty(x.shape)
+        if not _round_rows(x, self.significand - self.weight_bits, weight.largest, rows):
+            return False
+        _narrow(self.product(rows, weight), out)
+        return True
+
+    def product(self, x: Rows, weight: Weight) -> Outputs:
         out = np.empty((len(x), len(weight.values)))
         for start in range(0, len(weight.values), _BLOCK):
-            part = weight.values[start : start + _BLOCK]
+            block = slice(start, start + _BLOCK)
+            part = weight.values[block]
             if part.dtype == np.uint16:
                 part = np.left_shift(part, 16, dtype=np.uint32).view(np.float32)
             part = part.astype(np.float64)
-            if isinstance(weight, Shared):
-                shifts = weight.shifts[start : start + _BLOCK, None]
-                part += shifts
-                part -= shifts
-            np.matmul(x, part.T, out=out[:, start : start + _BLOCK])
+            if isinstance(weight, TiedWeight):
+                part = round_to(part, weight.shifts[block, None] / ROUND)
+            np.matmul(x, part.T, out=out[:, block])
         return out
 
-    def settle(self, x: Any) -> Any:
+    def settle(self, x: NewKeys) -> NewKeys:
         out = np.empty(x.shape, dtype=np.float32)
         _settle(_rows(x), 2.0 ** (1 - self.kv_bits), _rows(out))
         return out
 
-    def softmax(self, scores: Any) -> Any:
+    def softmax(self, scores: Scores) -> Pattern:
         if scores.shape[-1] > self.context or scores.dtype != np.float64:
             return super().softmax(scores)  # which may refuse
         pattern = np.array(scores, order="C")
         rows = pattern.reshape(-1, scores.shape[-1])
-        _softmax(rows, 2.0**-self.denominator_bits * _ROUND, _TABLE)
+        _softmax(rows, 2.0**-self.denominator_bits * ROUND, EXP_TABLE)
         return pattern
 
-    def weighted_sum(self, pattern: Any, v: Any) -> Any:
-        (heads, tokens, length), v = pattern.shape, self.values(v)
+    def weighted_sum(self, pattern: Pattern, v: GivenValues | Values) -> HeadOutputs:
+        v = self.values(v)
+        heads, tokens, length = pattern.shape
         groups, head_dim = v.rows.shape[1:]
         given = np.require(pattern, np.float64, ("C", "W")).reshape(groups, -1, length)
         powers = np.ascontiguousarray(v.powers[..., 0].T)
-        placed, z = np.empty(given.shape), np.empty((tokens, heads, head_dim), np.float32)
+        placed = np.empty(given.shape)
         if not _place(given, powers, self.significand - self.kv_bits, placed):
             return super().weighted_sum(pattern, v)
-        sums = (placed @ v.rows.swapaxes(0, 1)).reshape(heads, -1, head_dim).swapaxes(0, 1)
+        sums = placed @ v.rows.swapaxes(0, 1)  # (G, R*T, d)
+        sums = sums.reshape(heads, -1, head_dim).swapaxes(0, 1)  # (T, H, d)
+        z = np.empty((tokens, heads, head_dim), np.float32)
         _narrow(sums.reshape(tokens, -1), z.reshape(tokens, -1))
         return z
 
-    # Parts of `minikv.layers` that are done whole.
+    # Parts of a block, done whole
 
-    def rms_norm(self, x: Any, weight: np.ndarray, eps: float) -> Any:
+    def rms_norm(self, x: Array, weight: np.ndarray, eps: float) -> Array:
         out = np.empty(x.shape, dtype=np.float32)
         _rms_norm(_rows(x), weight, eps, 2.0 ** (self.significand - 85), _rows(out))
         return out
 
-    def rope(self, x: Any, cos: np.ndarray, sin: np.ndarray) -> Any:
+    def rope(self, x: Heads, cos: Turns, sin: Turns) -> Heads:
         out = np.empty(x.shape, dtype=np.float32)
-        _rope(x if x.flags.carray else np.array(x, order="C"), cos, sin, out)
+        _rope(_packed(x), cos, sin, out)
         return out
 
-    def gated(self, gate: Any, up: Any, activation: str) -> Any:
+    def gated(self, gate: Features, up: Features, activation: str) -> Features:
         out = np.empty(gate.shape, dtype=np.float32)
-        _gated(_rows(gate), _rows(up), activation != "silu", _TABLE, out)
+        gelu = _GELU_BY_NAME[activation]
+        _gated(_rows(gate), _rows(up), gelu, EXP_TABLE, out)
         return out
 
     def attention(
         self,
-        q: Any,
-        k: Any,
-        v: Any,
-        query_positions: np.ndarray,
-        key_positions: np.ndarray,
+        q: Queries,
+        k: Keys,
+        v: GivenValues,
+        sight: Sight,
         scale: float,
-        window: int | None,
-    ) -> Any:
-        """None where `minikv.layers.attention` must do it itself."""
-        if len(q) > _FEW or key_positions.ndim > 1:
-            return None
-        last = key_positions.searchsorted(query_positions, "right")
+        watch: Watch = UNWATCHED,
+    ) -> HeadOutputs:
+        """A few queries in one kernel; more, or watched ones, as `Arithmetic.attention` does."""
+        if watch.nobody and len(q) <= _FEW and not sight.per_head:
+            out = np.empty(q.shape, np.float32)
+            if self._attend_few(q, k, v, sight, scale, out):
+                return out
+        return super().attention(q, k, v, sight, scale, watch)
+
+    def _attend_few(
+        self, q: Queries, k: Keys, v: GivenValues, sight: Sight, scale: float, out: HeadOutputs
+    ) -> bool:
+        """Attention into `out`; False where it is in doubt, or the arrays are not as compiled."""
+        last = sight.key_positions.searchsorted(sight.query_positions, "right")
         first = np.zeros_like(last)
-        if window is not None:
-            first = key_positions.searchsorted(query_positions - window, "right")
+        if sight.window is not None:
+            oldest = sight.query_positions - sight.window
+            first = sight.key_positions.searchsorted(oldest, "right")
         seen = slice(int(first[0]), int(last[-1]))  # positions ascend
-        k, v, first, last = k[seen], v[seen], first - seen.start, last - seen.start
-        # the numbers of a row side by side, and rows that do not overlap
-        packed = k.strides[2] == v.strides[2] == 4 <= min(k.strides[0], v.strides[0]) / q.shape[2]
-        packed &= q.flags.writeable and k.flags.writeable and v.flags.writeable  # as compiled
-        if not packed or (last - first).max() > self.context:
-            return None
-        out, denominator = np.empty(q.shape, np.float32), 2.0**-self.denominator_bits * _ROUND
+        k = k[seen]
+        v = v[seen]
+        if not _as_compiled(q, k, v) or (last - first).max() > self.context:
+            return False
+        denominator = 2.0**-self.denominator_bits * ROUND
         bits = self.significand - self.kv_bits
-        with _LOCK:
-            decided = _attend(q, k, v, first, last, scale, denominator, bits, _TABLE, out)
-        return out if decided else None
+        first = first - seen.start
+        last = last - seen.start
+        with ONE_CALLER:
+            return _attend(q, k, v, first, last, scale, denominator, bits, EXP_TABLE, out)
+
+
+_GELU_BY_NAME = {"silu": False, "gelu_pytorch_tanh": True}
+
+
+def _as_compiled(q: Queries, k: Keys, v: GivenValues) -> bool:
+    """Whether a row's numbers lie side by side, rows do not overlap, and all can be written to."""
+    side_by_side = k.strides[2] == v.strides[2] == 4
+    apart = min(k.strides[0], v.strides[0]) >= 4 * q.shape[2]
+    writable = q.flags.writeable and k.flags.writeable and v.flags.writeable
+    return side_by_side and apart and writable

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
-from numba.core import event
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from ..arithmetic import Float32, elementary
-from .numba import _LOCK, _TABLE, _announce, _exp
+from ..arrays import Array, HeadOutputs, Keys, Outputs, Pattern, Queries, Rows, Scores, Values
+from .announce import announced
+from .numba_exact import EXP_TABLE, ONE_CALLER, exp_in_place
 
 LANES, PANEL, TILE = 16, 32, 8  # outputs in a vector, outputs and rows in registers
 BLOCK = 192  # inputs of a chain; 24 KiB of weights stay in the first cache
@@ -80,7 +80,7 @@ def _chains(rows: int) -> Callable[..., None]:
 
 
 _tile, _row = _chains(TILE), _chains(1)
-event.register("numba:compile", _announce)
+announced.begin()
 
 
 @njit("void(f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,::1])", parallel=True, cache=True)
@@ -106,7 +106,7 @@ def _product(x, packed, block, out):
 @njit("void(f4[::1], f8[::1])", cache=True)
 def _exponentials(x, table):
     wide = x.astype(np.float64)
-    _exp(wide, table)
+    exp_in_place(wide, table)
     for j in range(x.shape[0]):
         if x[j] == x[j]:  # NaN stays
             x[j] = np.float32(wide[j])
@@ -136,38 +136,35 @@ def _mean_square(x, out):
         out[t] = np.float32(total / x.shape[1])
 
 
-event.unregister("numba:compile", _announce)
+announced.end()
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows `start` to `stop` of a weight matrix; ``[i:j, ...]`` are some of them."""
+    """A weight matrix as the tiles read it."""
 
     values: np.ndarray  # (panels, K, PANEL)
-    start: int
-    stop: int
-
-    def __getitem__(self, at: tuple[slice, Any]) -> Packed:
-        start, stop, _ = at[0].indices(self.stop - self.start)
-        values = np.ascontiguousarray(self.values[:, at[1]])
-        return Packed(values, self.start + start, self.start + stop)
+    outputs: int  # N; what is left of the last panel is zero
 
 
 def pack(matrices: np.ndarray) -> np.ndarray:
     """``(G, N, K) -> (G, panels, K, PANEL)``, with zeros after the last output."""
-    groups, n, k = matrices.shape
-    packed, whole = np.zeros((groups, -(-n // PANEL), k, PANEL), np.float32), n // PANEL * PANEL
-    full = matrices[:, :whole].reshape(groups, n // PANEL, PANEL, k)
-    packed[:, : n // PANEL] = full.swapaxes(2, 3)
-    if whole < n:
-        packed[:, -1, :, : n - whole] = matrices[:, whole:].swapaxes(1, 2)
+    groups, outputs, inputs = matrices.shape
+    panels = -(-outputs // PANEL)
+    whole = outputs // PANEL
+    packed = np.zeros((groups, panels, inputs, PANEL), np.float32)
+    full = matrices[:, : whole * PANEL].reshape(groups, whole, PANEL, inputs)
+    packed[:, :whole] = full.swapaxes(2, 3)
+    if whole < panels:
+        rest = matrices[:, whole * PANEL :]
+        packed[:, -1, :, : rest.shape[1]] = rest.swapaxes(1, 2)
     return packed
 
 
 def product(x: np.ndarray, packed: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """``(G, T, K), packed (G, N, K) -> (G, T, N)``, N rounded up to a whole panel."""
     out = np.zeros((*x.shape[:2], packed.shape[1] * PANEL), np.float32)
-    with _LOCK:
+    with ONE_CALLER:
         _product(np.require(x, np.float32, ["C", "W"]), packed, block, out)
     return out
 
@@ -178,48 +175,47 @@ class NumbaFloat32(Float32):
     Another machine, or another Numba, may give others: see `docs/backends.md`.
     """
 
-    def weight(self, matrix: np.ndarray, name: str) -> Packed:
-        return Packed(pack(np.asarray(matrix)[None])[0], 0, len(matrix))
+    def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Packed:
+        return Packed(pack(np.asarray(matrix)[None])[0], len(matrix))
 
-    def linear(self, x: Any, weight: Packed) -> Any:
-        first = weight.start // PANEL
-        panels = weight.values[None, first : -(-weight.stop // PANEL)]
-        out = product(x[None], panels)[0]
-        return out[:, weight.start - first * PANEL : weight.stop - first * PANEL]
+    def linear(self, x: Rows, weight: Packed) -> Outputs:
+        packed = np.ascontiguousarray(weight.values)
+        return product(x[None], packed[None])[0, :, : weight.outputs]
 
-    def mean_square(self, x: Any) -> Any:
+    def mean_square(self, x: Array) -> Array:
         out = np.empty((*x.shape[:-1], 1), np.float32)
         rows = np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1])
         _mean_square(rows, out.reshape(-1))
         return out
 
-    def scores(self, q: Any, k: Any, scale: float) -> Any:
+    def scores(self, q: Queries, k: Keys, scale: float) -> Scores:
         tokens, heads, head_dim = q.shape
         length, groups = k.shape[:2]
         q = (q * scale).reshape(tokens, groups, -1, head_dim).transpose(1, 2, 0, 3)
         scores = product(q.reshape(groups, -1, head_dim), pack(k.swapaxes(0, 1)))
         return scores[..., :length].reshape(heads, tokens, length)
 
-    def softmax(self, scores: Any) -> Any:
+    def softmax(self, scores: Scores) -> Pattern:
         pattern = np.array(scores, order="C")
-        with _LOCK:
-            _softmax(pattern.reshape(-1, pattern.shape[-1]), _TABLE)
+        with ONE_CALLER:
+            _softmax(pattern.reshape(-1, pattern.shape[-1]), EXP_TABLE)
         return pattern
 
-    def weighted_sum(self, pattern: Any, v: Any) -> Any:
+    def weighted_sum(self, pattern: Pattern, v: Values) -> HeadOutputs:
         heads, tokens, length = pattern.shape
         groups, head_dim = v.shape[1:]
         rows = np.ascontiguousarray(pattern).reshape(groups, -1, length)
-        z = product(rows, pack(v.transpose(1, 2, 0)), max(1, length))[..., :head_dim]
+        single_chain = max(1, length)  # a key of weight 0 then changes nothing
+        z = product(rows, pack(v.transpose(1, 2, 0)), single_chain)[..., :head_dim]
         return z.reshape(heads, tokens, head_dim).swapaxes(0, 1)
 
-    def exp(self, x: Any) -> Any:
+    def exp(self, x: Array) -> Array:
         out = np.array(x, np.float32, order="C")
-        _exponentials(out.reshape(-1), _TABLE)
+        _exponentials(out.reshape(-1), EXP_TABLE)
         return out
 
-    def sin(self, x: Any) -> Any:
+    def sin(self, x: Array) -> Array:
         return elementary.sin(x).astype(np.float32)
 
-    def cos(self, x: Any) -> Any:
+    def cos(self, x: Array) -> Array:
         return elementary.cos(x).astype(np.float32)

@@ -1,0 +1,33 @@
+"""Saying that kernels are compiled, which takes a minute, rather than read from disk."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from numba.core import event
+
+
+class Announced(event.Listener):
+    """Says so on standard error, once, when Numba compiles between `begin` and `end`."""
+
+    said = False
+
+    def begin(self) -> None:
+        """Listen from now on."""
+        event.register("numba:compile", self)
+
+    def end(self) -> None:
+        """Listen no more."""
+        event.unregister("numba:compile", self)
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            print("minikv: compiling Numba's kernels, once: they are kept on disk", file=sys.stderr)
+        self.said = True
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+announced = Announced()

@@ -1,0 +1,46 @@
+"""What a decoder asks of the memory of one sequence: five calls, which every cache answers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from .arrays import Keys, NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, Values
+from .layers import Layer
+
+Attended = tuple[np.ndarray, Keys, Values]
+"""Positions, keys and values that tokens attend to, their own included.
+
+``(S,)`` ascending, or ``(S, G)`` where each head keeps tokens of its own, and twice ``(S, G, d)``.
+"""
+
+
+class Memory(Protocol):
+    """One sequence's memory, between the calls of the decoder and within one.
+
+    A call goes through ``begin``, then for each layer ``update``, ``observe`` (once a block of
+    queries, where ``watches``) and ``evict``, then ``advance``. Only ``advance`` makes the call's
+    tokens part of the sequence.
+    """
+
+    @property
+    def watches(self) -> bool:
+        """Whether `observe` wants the attention weights."""
+
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
+        """Tokens to run for these new ones, and their positions."""
+
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        """Take the rows of a call's tokens at one layer, and say what they attend to."""
+
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
+        """See the attention weights of the queries at `positions`."""
+
+    def evict(self, layer: Layer) -> None:
+        """Attention at this layer is done; drop what is to be dropped."""
+
+    def advance(self, tokens: int) -> None:
+        """Make the call's new tokens part of the sequence."""
