@@ -77,7 +77,8 @@ def with_shapes(function: Function) -> Function:
         given = signature.bind(*args, **kwargs).arguments
         letters: dict[str, int] = {}
         for value in given.values():
-            letters |= _fixed(getattr(value, "config", None))
+            if not hasattr(value, "shape"):  # an array has no configuration
+                letters |= _fixed(getattr(value, "config", None))
         for name, value in given.items():
             for kind, array in _annotated(hints.get(name), value):
                 _check(f"{function.__name__}: {name}", kind, array, letters)
