@@ -55,6 +55,32 @@ def round_to(x: Array, grid: Array) -> Array:
     return x
 
 
+def expect_ieee_float64(xp: ModuleType) -> None:
+    """Refuse float64 that is narrower than 53 bits, or rounded twice.
+
+    The x87 of 32-bit x86 rounds to 64 bits before it rounds to 53: there 1e16 + 2.99999 is 1e16 + 4
+    for an array of one element, where the nearest float64 is 1e16 + 2.
+    """
+    if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
+        raise ArithmeticRangeError(
+            f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
+        )
+    if float((xp.asarray([1e16], dtype=xp.float64) + 2.99999)[0]) != 1e16 + 2:
+        raise ArithmeticRangeError(
+            f"{xp.__name__} rounds float64 twice on this processor (x87), so that sums would "
+            "depend on their order: use a 64-bit Python"
+        )
+
+
+def keeps_subnormals(xp: ModuleType) -> bool:
+    """Whether float32 sums below 2**-126 are what IEEE 754 says, and not 0.
+
+    ARMv7's NEON makes them 0, in arrays long enough for it; so do JAX on a CPU, and CuPy.
+    """
+    smallest = xp.full((64,), TINY, dtype=xp.float32)
+    return bool(xp.all(smallest + smallest == 2 * TINY))
+
+
 @dataclass(frozen=True)
 class Weight:
     """A matrix with a grid to each row; no ``|w_int|`` exceeds 2**weight_bits."""
@@ -106,10 +132,7 @@ class Exact(Arithmetic):
     def __init__(self, context: int = 2**17, xp: ModuleType = np) -> None:
         if not 1 <= context <= LONGEST:
             raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {LONGEST}")
-        if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
-            raise ArithmeticRangeError(
-                f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
-            )
+        expect_ieee_float64(xp)
         self.xp = xp
         self.dtype = xp.float32
         self.wide = xp.float64

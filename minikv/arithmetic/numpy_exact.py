@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..arrays import Array, Outputs
 from ..errors import ArithmeticRangeError
-from .exact import FLOAT32_MAX, Exact, Weight, power_below
+from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
+
+SUBNORMALS = (
+    "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
+    "where the stream holds none of them"
+)
 
 
 def scalar(array: np.ndarray) -> np.ndarray | float:
@@ -43,6 +49,8 @@ class NumpyExact(Exact):
 
     def __init__(self, context: int = 2**17) -> None:
         super().__init__(context, np)
+        if not keeps_subnormals(np):
+            warnings.warn(SUBNORMALS, stacklevel=2)
 
     def widen(self, x: np.ndarray) -> np.ndarray:
         return x.astype(np.float64, copy=False)
