@@ -177,7 +177,7 @@ def ticker() -> Any:
 
 def line(name: str) -> dict[str, Any]:
     """Colour, marker and label of a contender, the same in every plot."""
-    from minikv.plots import COLOURS, MARKERS
+    from minikv.experiments.plots import COLOURS, MARKERS
 
     number = peers.CONTENDERS.index(name)
     label = f"minikv {name}" if "/" in name else name

@@ -18,14 +18,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minikv
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.weights import fetch
 
 # The toy model, but a token takes 50 ms, so that there is time to interrupt it.
 SLOW = """
 import sys, time
 import minikv.generation as generation
-from minikv.cli import main
+from minikv.commands.main import main
 fast = generation.sampler
 def slow(*args):
     choose = fast(*args)
@@ -69,7 +69,7 @@ def refused(run) -> Callable[..., str]:
 
 
 def spawn(
-    *argv: object, program: str = "from minikv.cli import main; import sys; sys.exit(main())"
+    *argv: object, program: str = "from minikv.commands.main import main; import sys; sys.exit(main())"
 ):
     # A shell starts background jobs with SIGINT ignored, which children inherit; undo that.
     restore = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)

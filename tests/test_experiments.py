@@ -15,7 +15,7 @@ import pytest
 import minikv
 from minikv import experiments
 from minikv.caches import POLICIES
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
 from minikv.experiments import compare, latency, memory

@@ -27,7 +27,8 @@ import pytest
 from minikv.config import ModelConfig
 from minikv.errors import FetchError, MissingExtraError, WeightsError
 from minikv.tokenizer import Tokenizer
-from minikv.weights import fetch, gguf, load_tensors, progress, resolve
+from minikv import progress
+from minikv.weights import fetch, gguf, load_tensors, resolve
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
 CONFIG = ModelConfig.from_file(TINY / "config.json")
@@ -536,7 +537,7 @@ def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
 
 
 def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
-    from minikv.cli import main
+    from minikv.commands.main import main
 
     wanted = {
         "smollm-135m",

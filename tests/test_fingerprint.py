@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.config import FULL, SLIDING, RopeScaling
 from minikv.errors import InputError
 from minikv.fingerprint import PROMPT, environment, fingerprint

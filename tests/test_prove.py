@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.verify import THEOREMS, Case, Refuted, labels, report
 from minikv.verify.report import CLAIMS, conclusion, prove, random_case
 from minikv.weights import save_folder

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
-from minikv.experiments.memory import PER_TOKEN, per_token
+from minikv.experiments.accounting import PER_TOKEN, per_token
 from minikv.verify import Refuted, labels, shapes
 from minikv.verify.shapes import SHAPES, Block, projection, prove_shape, shape
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..errors import MinikvError, WeightsError, require_extra
+from ..progress import Progress, silent
 from .folder import save_folder
-from .progress import Progress, silent
 
 # llama.cpp's names and Hugging Face's
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
