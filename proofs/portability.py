@@ -39,7 +39,8 @@ import minikv
 from minikv.arithmetic import get_arithmetic
 from minikv.commands import print_json, print_table
 from minikv.errors import MinikvError
-from minikv.fingerprint import environment, fingerprint, hash_logits, split
+from minikv.environment import environment
+from minikv.fingerprint import fingerprint, hash_logits, split
 from minikv.model import Model
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors, resolve

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minikv import progress
 from minikv.config import ModelConfig
 from minikv.errors import FetchError, MissingExtraError, WeightsError
 from minikv.tokenizer import Tokenizer
-from minikv import progress
 from minikv.weights import fetch, gguf, load_tensors, resolve
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
