@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from ..arrays import NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, to_numpy
 from ..caches import Cache
 from ..decoder import Weights, forward
 from ..errors import InputError
+from ..layers import Layer
+from ..memory import Attended
 
 
 class Together:
-    """A memory that is several empty caches, so that one pass over a prompt fills all of them.
+    """A `Memory` that is several empty caches, so that one pass over a prompt fills all of them.
 
     Every policy sees the tokens of its first call whole and evicts after it, so each cache ends up
     as if it had been given the prompt alone: under Exact bit for bit.
@@ -30,24 +32,26 @@ class Together:
         self.watching = [cache for cache in caches if cache.watches]
         self.watches = bool(self.watching)
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         """Begin in all caches; the first call is all of the text, so nothing comes before it."""
         for cache in self.caches:
             cache.begin(ids)
         return ids, np.arange(len(ids))
 
-    def update(self, layer: Any, positions: Any, residual: Any, k: Any, v: Any) -> Any:
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
         """Store in all caches; attention reads the new keys and values alone."""
         for cache in self.caches:
             cache.update(layer, positions, residual, k, v)
         return positions, k, v
 
-    def observe(self, layer: Any, positions: Any, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         """Show the weights to the caches that watch."""
         for cache in self.watching:
             cache.observe(layer, positions, pattern)
 
-    def evict(self, layer: Any) -> None:
+    def evict(self, layer: Layer) -> None:
         """Let all caches evict."""
         for cache in self.caches:
             cache.evict(layer)
@@ -62,5 +66,4 @@ def fill(weights: Weights, caches: Sequence[Cache], ids: Sequence[int] | np.ndar
     """Put one prompt into empty caches by one pass; returns the last token's logits, ``(V,)``."""
     if any(cache.seen for cache in caches):
         raise InputError("a cache has seen tokens, expected empty ones to share one pass")
-    together: Any = Together(caches)
-    return np.asarray(forward(weights, [ids], [together]))[0]
+    return to_numpy(forward(weights, [ids], [Together(caches)]))[0]

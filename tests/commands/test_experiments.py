@@ -10,9 +10,9 @@ import pytest
 from experiments.toys import FAMILIES
 
 import minikv
+from minikv.build import random_tensors
 from minikv.commands.main import main
 from minikv.experiments import accounting
-from minikv.build import random_tensors
 from minikv.verify.shapes import SHAPES
 from minikv.weights import save_folder
 

@@ -24,12 +24,13 @@ def test_latency_reads_no_more_of_a_sliding_block_than_its_window(monkeypatch):
         "float32", num_hidden_layers=3, model_type="gemma3_text", **FAMILIES["gemma3_text"]
     )
     seen = []
+    attention = model.arithmetic.attention
 
-    def watched(q, k, v, query_positions, key_positions, *rest):
-        seen.append((int(key_positions[0]), len(k), len(v)))
-        return minikv.layers.attention(q, k, v, query_positions, key_positions, *rest)
+    def watched(q, k, v, sight, *rest):
+        seen.append((int(sight.key_positions[0]), len(k), len(v)))
+        return attention(q, k, v, sight, *rest)
 
-    monkeypatch.setattr(latency, "attention", watched)
+    monkeypatch.setattr(model.arithmetic, "attention", watched)
     latency.latency(model, [1], [8], repeats=1)
     assert seen[:3] == [(3, 5, 5), (3, 5, 5), (0, 8, 8)]
     figures = latency.intensity(model.config, 1, 8, 4)
