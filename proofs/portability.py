@@ -37,7 +37,7 @@ import numpy as np
 
 import minikv
 from minikv.arithmetic import get_arithmetic
-from minikv.commands import print_json, print_table
+from minikv.commands.output import print_json, print_table
 from minikv.environment import environment
 from minikv.errors import MinikvError
 from minikv.fingerprint import fingerprint, hash_logits, split
