@@ -13,7 +13,8 @@ from typing import Any
 
 import tokenizers
 
-from .errors import TokenizerError, require_extra
+from .errors import TokenizerError
+from .extras import require_extra
 
 
 @dataclass(frozen=True, repr=False)

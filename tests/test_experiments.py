@@ -420,7 +420,7 @@ def test_inspect_shows_what_the_family_does_and_what_windows_bound(folder, capsy
     config = minikv.ModelConfig.from_file(folder / "config.json")
     for name, value in vars(config.family).items():
         assert re.search(rf"^{name} +{value}$", out, re.MULTILINE), name
-    assert ("of sliding layers" in out) == bool(config.layer_types)
+    assert ("of sliding layers" in out) == config.slides
     assert main(["inspect", str(folder), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["family"] == vars(config.family)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, TokenizerError, require_extra
+from ..errors import InputError, TokenizerError
+from ..extras import require_extra
 from ..weights.progress import show
 from . import check_folder, peak_memory, print_json, print_table, status
 

@@ -13,12 +13,13 @@ import numpy as np
 from ..arithmetic import Arithmetic
 from ..caches import Cache, Residual
 from ..caches.residual import _CHUNK, checkpoint_layers
-from ..config import SLIDING, ModelConfig
+from ..config import ModelConfig
 from ..decoder import forward
 from ..errors import InputError
 from ..model import Model
-from ..verify.shapes import SHAPES as SHAPES
-from ..verify.shapes import shape
+from ..shapes import PER_TOKEN as PER_TOKEN
+from ..shapes import SHAPES as SHAPES
+from ..shapes import per_token, shape
 from . import Progress, policy_cache, silent
 
 SETTINGS = (
@@ -205,42 +206,6 @@ def shape_bytes(model: str | ModelConfig, kept: str | int) -> int:
         return config.kv_bytes_per_token("bfloat16")
     checkpoints = len(checkpoint_layers(kept, config.num_hidden_layers))
     return 4 if kept == "tokens" else checkpoints * config.residual_bytes_per_token("bfloat16")
-
-
-PER_TOKEN = {
-    "full_kv": "keys and values of all layers",
-    "one_residual": "one residual",
-    "kv_per_residual": "  keys and values / one residual",
-    "residual_per_layer": "a residual at every layer",
-    "residual_per_layer_per_kv": "  residual at every layer / keys and values",
-    "token_id": "a token id",
-    "unbounded_kv": "keys and values of layers that see all",
-    "window_kv": "  and of sliding layers, for all tokens together",
-}
-
-
-def per_token(config: ModelConfig) -> dict[str, dict[str, float]]:
-    """What `PER_TOKEN` names, in bytes by dtype; its last two only where layers slide.
-
-    Once their window is full, a cache that drops what no token can see any more holds for sliding
-    layers as many tokens as the window, and grows by the others' K and V alone.
-
-    Examples
-    --------
-    >>> per_token(shape("gemma-3-4b"))["unbounded_kv"]
-    {'float32': 40960, 'bfloat16': 20480}
-    """
-    told: dict[str, dict[str, float]] = {}
-    layers, sliding = config.num_hidden_layers, config.layer_types.count(SLIDING)
-    for dtype in ("float32", "bfloat16"):
-        kv, one = config.kv_bytes_per_token(dtype), config.residual_bytes_per_token(dtype)
-        figures = [kv, one, kv / one, layers * one, layers * one / kv, 4]
-        if sliding:
-            local = kv // layers * sliding
-            figures += [kv - local, local * (config.sliding_window or 0)]
-        for key, figure in zip(PER_TOKEN, figures, strict=False):
-            told.setdefault(key, {})[dtype] = figure
-    return told
 
 
 def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[dict[str, Any]], str]:

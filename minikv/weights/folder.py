@@ -23,9 +23,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..config import ModelConfig
-from ..errors import WeightsError
-from .config_json import check_reads_back
+from ..config import ModelConfig, expected_shapes
+from ..errors import ConfigError, WeightsError
 
 MEMORY_MULTIPLE = 64
 """Peak memory of opening files, per byte of them, at most: for a file that is nothing but JSON,
@@ -37,38 +36,6 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")
 _TEXT = re.compile(r"^language_model\.(?=model\.|lm_head\.)")
 _SHARD = re.compile(r"[\w-][\w.-]{,200}\.safetensors", re.A)
-
-
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a model; weight matrices are (out, in)."""
-    D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
-    queries = config.attention_width
-    keys = config.num_key_value_heads * config.head_dim
-    layer: dict[str, tuple[int, ...]] = {
-        "input_layernorm.weight": (D,),
-        "self_attn.q_proj.weight": (queries, D),
-        "self_attn.k_proj.weight": (keys, D),
-        "self_attn.v_proj.weight": (keys, D),
-        "self_attn.o_proj.weight": (D, queries),
-        "post_attention_layernorm.weight": (D,),
-        "mlp.gate_proj.weight": (F, D),
-        "mlp.up_proj.weight": (F, D),
-        "mlp.down_proj.weight": (D, F),
-    }
-    if config.family.sandwich_norms:
-        layer |= {f"{place}_feedforward_layernorm.weight": (D,) for place in ("pre", "post")}
-    if config.family.qkv_bias:
-        widths = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
-        layer |= {f"self_attn.{name}.bias": (width,) for name, width in widths.items()}
-    if config.family.qk_norm:
-        layer |= {f"self_attn.{name}.weight": (config.head_dim,) for name in ("q_norm", "k_norm")}
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (V, D)}
-    for index in range(config.num_hidden_layers):
-        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
-    shapes["model.norm.weight"] = (D,)
-    if not config.tie_word_embeddings:
-        shapes["lm_head.weight"] = (V, D)
-    return shapes
 
 
 def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.ndarray]:
@@ -189,7 +156,7 @@ def save_folder(
         If ``config.json`` cannot hold the configuration, such as a llama with sliding layers.
     """
     folder = Path(folder)
-    check_reads_back(config)
+    _check_reads_back(config)
     check_shapes({name: tensor.shape for name, tensor in tensors.items()}, config)
     if folder.exists():
         raise WeightsError(f"{folder} exists already: give another folder, or remove it")
@@ -209,6 +176,23 @@ def save_folder(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _check_reads_back(config: ModelConfig) -> None:
+    """Raise `ConfigError` if its ``config.json`` is read as another model, or not at all."""
+    written = config.to_dict()
+    try:
+        again = ModelConfig.from_dict(written).to_dict()
+    except ConfigError as error:
+        raise ConfigError(f"no config.json can hold this configuration: {error}") from None
+    for key in sorted(written.keys() | again.keys()):
+        here = written.get(key)
+        there = again.get(key)
+        if here != there:
+            raise ConfigError(
+                f"no config.json of a {config.model_type} can hold {key} "
+                f"{here!r:.80}: it would be read as {there!r:.80}"
+            )
 
 
 def _open_checkpoint(folder: Path) -> dict[str, np.ndarray]:
