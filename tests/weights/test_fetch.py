@@ -321,7 +321,7 @@ def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
     elif where == "model.gguf":
         monkeypatch.setattr(shutil, "copyfileobj", no_space)
     elif where == "safetensors":
-        monkeypatch.setattr("minikv.weights.folder.save_file", no_space)
+        monkeypatch.setattr("safetensors.numpy.save_file", no_space)
     elif where == "manifest":
         monkeypatch.setattr(fetch, "_write_manifest", no_space)
     else:
