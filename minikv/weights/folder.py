@@ -200,7 +200,11 @@ def save_folder(
         # safetensors writes its file for its owner alone; the others follow the umask
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         os.rename(partial, folder)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:  # ValueError: no name, no text
+    except (
+        OSError,
+        ValueError,
+        safetensors.SafetensorError,
+    ) as error:  # ValueError: no name, no text
         raise WeightsError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
