@@ -160,7 +160,7 @@ DRAW = {"peers": draw_peers, "scaling": draw_scaling}
 
 def figure(count: int, y: str) -> Any:
     """Panels side by side."""
-    from minikv.errors import require_extra
+    from minikv.extras import require_extra
 
     module = require_extra("matplotlib.figure", "plots", "a plot")
     made = module.Figure(figsize=(6.2 * count + 2, 6), layout="constrained")

@@ -65,7 +65,8 @@ class Conversation:
         text = self._rendered(question)
         if not text.startswith(self._text):
             self._read_all_again()
-        new = self.tokenizer.encode(text[len(self._text) :], add_special=False)
+        part = text[len(self._text) :]
+        new = self.tokenizer.encode(part, add_special=False, after=self._text)
         length = len(self.ids) + len(new)
         context = self.model.config.max_position_embeddings
         if length >= context:
@@ -89,10 +90,10 @@ class Conversation:
             Whether the last id ends the text: it belongs to the template, not to the message.
         """
         message = ids[:-1] if ended else ids
-        content = self.tokenizer.decode(message, skip_special=False)
+        content = self.tokenizer.decode(message, skip_special=False, after=self.ids)
         self.messages.append({"role": "assistant", "content": content})
+        self._text += self.tokenizer.decode(ids, skip_special=False, after=self.ids)
         self.ids += ids
-        self._text += self.tokenizer.decode(ids, skip_special=False)
         return content
 
     def _rendered(self, question: str) -> str:

@@ -12,6 +12,7 @@ from .arrays import to_numpy
 from .caches import Cache
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
+from .numbers import is_whole, whole
 
 Sampler = Callable[[np.ndarray], int]
 """From logits, ``(V,)``, to the token id that is chosen."""
@@ -63,7 +64,7 @@ def generate(
     prompt = decoder.check_ids(ids, weights.config)
     decoder.check_cache(cache, weights)
     choose = sampler(temperature, top_k, top_p, seed)
-    count = _whole("max_new_tokens", max_new_tokens, least=0)
+    count = whole("max_new_tokens", max_new_tokens, least=0)
     if count:
         _check_room(cache.next_position + len(prompt), weights.config)
     if stop is None:
@@ -86,7 +87,7 @@ def _stop_ids(stop: Iterable[int]) -> frozenset[int]:
     if not isinstance(stop, Iterable):
         raise wrong
     ids = list(stop)
-    if not all(_is_whole(token) for token in ids):
+    if not all(is_whole(token) for token in ids):
         raise wrong
     return frozenset(ids)
 
@@ -135,11 +136,11 @@ def sampler(
     if not _is_number(temperature) or not 0 <= temperature <= sys.float_info.max:
         raise InputError(f"temperature is {temperature!r}, expected a number from 0 up")
     if top_k is not None:
-        _whole("top_k", top_k, least=1)
+        whole("top_k", top_k)
     if top_p is not None and (not _is_number(top_p) or not 0 < top_p <= 1):
         raise InputError(f"top_p is {top_p!r}, expected a number above 0 and at most 1")
     if seed is not None:
-        _whole("seed", seed, least=0)
+        whole("seed", seed, least=0)
     if temperature == 0:
         if top_k is not None or top_p is not None:
             raise InputError(
@@ -202,15 +203,5 @@ def nucleus(ids: np.ndarray, p: np.ndarray, top_p: float) -> tuple[np.ndarray, n
     return ids[:keep], p[:keep] / p[:keep].sum()
 
 
-def _whole(name: str, value: int, least: int) -> int:
-    if not _is_whole(value) or value < least:
-        raise InputError(f"{name} is {value!r}, expected a whole number from {least} up")
-    return int(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
-    return _is_whole(value) or isinstance(value, float | np.floating)
+    return is_whole(value) or isinstance(value, float | np.floating)

@@ -24,7 +24,7 @@ from minikv.experiments.accounting import accounting, shape_bytes
 from minikv.experiments.frontier import frontier
 from minikv.experiments.memory import memory
 from minikv.experiments.plots import COLOURS
-from minikv.verify.shapes import SHAPES
+from minikv.shapes import SHAPES
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 

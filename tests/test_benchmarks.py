@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_writer import permuted
 
 import minikv
 from benchmarks import __main__ as command
@@ -39,7 +40,7 @@ def gguf_file(folder, tmp_path) -> Path:
 @pytest.mark.parametrize(("heads", "half"), [(1, 1), (3, 2), (9, 32)])
 def test_permuting_rows_for_llama_cpp_is_undone_by_the_converter(heads, half):
     rows = np.arange(heads * 2 * half * 5).reshape(-1, 5)
-    moved = gguf_files.permuted(rows, heads)
+    moved = permuted(rows, heads)
     assert np.array_equal(undo_permutation(moved, heads), rows)
     assert np.array_equal(moved, rows) == (half == 1)
 

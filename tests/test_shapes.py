@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minikv.cli import main
 
 import minikv
-from minikv.commands.main import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
-from minikv.experiments.accounting import PER_TOKEN, per_token
+from minikv.shapes import PER_TOKEN, SHAPES, per_token, shape
 from minikv.verify import Refuted, labels, shapes
-from minikv.verify.shapes import SHAPES, Block, projection, prove_shape, shape
+from minikv.verify.shapes import Block, projection, prove_shape
 
 DATA = Path(minikv.__file__).parent / "data"
 # The hub's counts, embeddings once where they are tied; Gemma's as in Keras Hub's presets, whose

@@ -227,7 +227,7 @@ def test_a_sentencepiece_vocabulary_spells_as_sentencepiece_does(sentencepiece, 
     tokenizer, ids = sentencepiece
     score = {word: -float(rank) for rank, word in enumerate(WORDS)}
     expected = []
-    for number, part in enumerate(text.split("   ")):  # three spaces are a token by themselves
+    for number, part in enumerate(text.replace(" ", "▁").split("▁▁▁")):  # a token by itself
         expected += [ids["   "]] * bool(number) + spell(part, score, ids)
     assert tokenizer.encode(text, add_special=False) == expected
     assert tokenizer.encode(text) == [2, *expected]
@@ -347,8 +347,8 @@ def test_a_model_without_a_template_says_so(copy, template):
         with_template(copy, template).apply_chat_template(HELLO)
 
 
-@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"content": "x"}, None])
-def test_messages_need_role_and_content(message):
+@pytest.mark.parametrize("message", ["hi", {"content": "x"}, None, 5])
+def test_messages_need_a_role(message):
     with pytest.raises(TokenizerError, match="'role' and 'content'"):
         TOY.apply_chat_template([message])
 

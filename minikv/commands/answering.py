@@ -136,7 +136,7 @@ def answer(
         if not quiet:
             print(text, end="", flush=True)
 
-    decoder = StreamDecoder(speaker.tokenizer)
+    decoder = StreamDecoder(speaker.tokenizer, after=ids)
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False

@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
                 "arithmetic": args.arithmetic,
                 "chat": args.chat,
                 "prompt": prompt,
-                "text": speaker.tokenizer.decode(said.ids),
+                "text": speaker.tokenizer.decode(said.ids, after=ids),
                 "ids": said.ids,
                 **said.figures,
             }

@@ -12,6 +12,7 @@ import numpy as np
 from ..arithmetic import get_arithmetic
 from ..config import ModelConfig
 from ..progress import status
+from ..shapes import PER_TOKEN, per_token
 from ..weights import load_tensors, resolve
 from ..weights.fetch import DEFAULT
 from .options import add_json
@@ -51,8 +52,6 @@ class Tensor:
 
 def run(args: Namespace) -> None:
     """Read all of it, and tell."""
-    from ..experiments.accounting import per_token
-
     folder = resolve(args.name)
     config = ModelConfig.from_file(folder / "config.json")
     with status(f"reading {folder}"):
@@ -86,8 +85,6 @@ def run(args: Namespace) -> None:
 
 def print_bytes(config: ModelConfig) -> None:
     """Print what a token costs as keys and values, as residuals, or as its id."""
-    from ..experiments.accounting import PER_TOKEN, per_token
-
     figures = ([PER_TOKEN[key], *row.values()] for key, row in per_token(config).items())
     print_table(["bytes per token", "float32", "bfloat16"], figures)
 

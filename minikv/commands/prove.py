@@ -15,6 +15,7 @@ from ..environment import environment
 from ..errors import InputError
 from ..fingerprint import fingerprint
 from ..progress import clear, show
+from ..shapes import per_token, shape
 from ..verify import report
 from ..verify.report import CLAIMS, Result
 from ..verify.texts import long_cases, real_cases
@@ -195,10 +196,9 @@ def _watched(cases: Sequence[Case], id: str, number: int, claims: int) -> Iterat
 
 def _prove_shape(args: Namespace) -> int:
     from ..config import SLIDING
-    from ..experiments.accounting import per_token
     from ..verify import shapes
 
-    config = shapes.shape(args.shape)
+    config = shape(args.shape)
     results = shapes.prove_shape(config, args.seed, show)
     clear()
     print(

@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import InputError, TokenizerError, require_extra
+from ..errors import InputError, TokenizerError
+from ..extras import require_extra
 from ..model import Model, load
 from ..progress import status
 from .options import add_arithmetic, add_json, add_model

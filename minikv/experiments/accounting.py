@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..caches.residual import checkpoint_layers
-from ..config import SLIDING, ModelConfig
-from ..verify.shapes import shape
+from ..config import ModelConfig
+from ..shapes import per_token, shape
 
 PAPER_FULL = 103
 """MB that the paper's full cache holds at the end, at the shape of Gemma 3-4B."""
@@ -36,52 +36,6 @@ def shape_bytes(model: str | ModelConfig, kept: str | int) -> int:
         return TOKEN_ID_BYTES
     checkpoints = len(checkpoint_layers(kept, config.num_hidden_layers))
     return checkpoints * config.residual_bytes_per_token("bfloat16")
-
-
-PER_TOKEN = {
-    "full_kv": "keys and values of all layers",
-    "one_residual": "one residual",
-    "kv_per_residual": "  keys and values / one residual",
-    "residual_per_layer": "a residual at every layer",
-    "residual_per_layer_per_kv": "  residual at every layer / keys and values",
-    "token_id": "a token id",
-    "unbounded_kv": "keys and values of layers that see all",
-    "window_kv": "  and of sliding layers, for all tokens together",
-}
-
-
-def per_token(config: ModelConfig) -> dict[str, dict[str, float]]:
-    """What `PER_TOKEN` names, in bytes by dtype; its last two only where layers slide.
-
-    Once their window is full, a cache that drops what no token can see any more holds for sliding
-    layers as many tokens as the window, and grows by the others' K and V alone.
-
-    Examples
-    --------
-    >>> per_token(shape("gemma-3-4b"))["unbounded_kv"]
-    {'float32': 40960, 'bfloat16': 20480}
-    """
-    told: dict[str, dict[str, float]] = {}
-    layers = config.num_hidden_layers
-    sliding = config.layer_types.count(SLIDING)
-    for dtype in ("float32", "bfloat16"):
-        kv = config.kv_bytes_per_token(dtype)
-        residual = config.residual_bytes_per_token(dtype)
-        figures = {
-            "full_kv": kv,
-            "one_residual": residual,
-            "kv_per_residual": kv / residual,
-            "residual_per_layer": layers * residual,
-            "residual_per_layer_per_kv": layers * residual / kv,
-            "token_id": TOKEN_ID_BYTES,
-        }
-        if sliding:
-            sliding_kv = kv // layers * sliding
-            figures["unbounded_kv"] = kv - sliding_kv
-            figures["window_kv"] = sliding_kv * (config.sliding_window or 0)
-        for name, figure in figures.items():
-            told.setdefault(name, {})[dtype] = figure
-    return told
 
 
 def accounting(name: str, budgets: Sequence[int] | None = None) -> tuple[list[Row], str]:

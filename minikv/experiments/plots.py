@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import require_extra
+from ..extras import require_extra
 
 # Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left
 # out, which is too pale for a line on white.

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -19,33 +18,18 @@ import numpy as np
 from ..build import build
 from ..config import ModelConfig
 from ..decoder import Span, block
-from ..errors import InputError
 from ..layers import Layer
 from ..projection import kv_from_residual
+from ..shapes import SHAPES as SHAPES
+from ..shapes import shape as shape
 from ..weights import expected_shapes
 from .labels import certify
 from .report import Result, prove, value_residual
 from .theorems import Refuted, Theorem, refutes_float32, same_bits
 
-_FOLDER = resources.files("minikv") / "data" / "shapes"
-SHAPES = tuple(sorted(file.name.removesuffix(".json") for file in _FOLDER.iterdir()))
 TOKENS = 48  # of the random stream
 NOTE = """T1: bit for bit, random weights at true width, one block in memory at a time;
 no embedding, and one feature in the MLP, which neither reads nor makes a K or V."""
-
-
-def shape(name: str) -> ModelConfig:
-    """The configuration of a model by name, without its weights.
-
-    Examples
-    --------
-    >>> shape("gemma-3-4b").num_parameters  # of the text model
-    3880263168
-    """
-    if name not in SHAPES:
-        raise InputError(f"shape {name!r} is unknown; choose {', '.join(SHAPES)}")
-    with resources.as_file(_FOLDER / f"{name}.json") as path:
-        return ModelConfig.from_file(path)
 
 
 @dataclass(frozen=True)
@@ -142,7 +126,7 @@ def prove_shape(
             progress(label, number / len(cases))
             yield case
 
-    short = [replace(config, sliding_window=2)] if config.layer_types else []
+    short = [replace(config, sliding_window=2)] if config.slides else []
     blocks = [Block(config, index, seed) for index in range(config.num_hidden_layers)]
     todo: dict[str, Sequence[Any]] = {"D": [config, *short], "T1": blocks}
     results = [prove(CLAIMS[id], watched(id, cases), cases) for id, cases in todo.items()]

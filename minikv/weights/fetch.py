@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FetchError, MinikvError, require_extra
+from ..errors import FetchError, MinikvError
+from ..extras import require_extra
 from ..progress import Progress, show
 from . import gguf
 

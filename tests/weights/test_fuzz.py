@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from folders import SMALL, layout, small_tensors, write, write_shards
 from hypothesis import event, example, given
 from hypothesis import strategies as st
-from test_weights import SMALL, layout, small_tensors, write, write_shards
 
 from minikv.config import ModelConfig
 from minikv.errors import ConfigError, WeightsError
