@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .base import Attended, Cache
+from .registry import register
+
+if TYPE_CHECKING:
+    from ..layers import Layer
 
 
+@register
+@dataclass(eq=False, repr=False)
 class NoCache(Cache):
     """Keep the token ids, 4 bytes each, and put all of them through the decoder at each call."""
 
@@ -22,7 +29,9 @@ class NoCache(Cache):
         self._ids = np.concatenate([self._ids[: self.seen], ids.astype(np.int32)])
         return self._ids.astype(np.int64), np.arange(len(self._ids))
 
-    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
+    def update(
+        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> Attended:
         return positions, k, v
 
     @property
@@ -37,4 +46,4 @@ class NoCache(Cache):
         return {"ids": self._ids[: self.seen]}
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._ids = self._checked(tensors["ids"], self.seen, dtype="int32")
+        self._ids = self._checked_ids(tensors["ids"], self.seen)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..arrays import to_numpy
-from .evicting import Evicting
+from .evicting import Evicting, Rows
+from .registry import register
+
+if TYPE_CHECKING:
+    from ..layers import Layer
 
 
+@register
+@dataclass(eq=False, repr=False)
 class TOVA(Evicting):
     """Token Omission Via Attention: at each step keep the `budget` keys of highest weight.
 
@@ -22,11 +29,11 @@ class TOVA(Evicting):
     policy = "tova"
     watches = True
 
-    def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
-        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)
-        scores = self._scores[layer.index]
+    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)  # (S,)
+        scores = self.rows[layer.index].scores
         scores[:] = 0.0
         scores[: len(newest)] = newest[:, None]
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        return self._scores[layer]
+    def priority(self, rows: Rows) -> np.ndarray:
+        return rows.scores

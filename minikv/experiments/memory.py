@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arithmetic import Arithmetic
 from ..caches import Cache, Residual
-from ..caches.residual import _CHUNK, checkpoint_layers
+from ..caches.residual import checkpoint_layers
 from ..config import SLIDING, ModelConfig
 from ..decoder import forward
 from ..errors import InputError
@@ -170,14 +170,14 @@ def peak_formula(cache: Cache, new: int) -> int:
         return size * (max(64, 1 << (seen - 1).bit_length()) * kv * layers + own)
     kept, ids_only = cache.layers_kept, cache.parameters["checkpoints"] == "tokens"
     held = min(cache.budget, config.max_position_embeddings) * kv * layers
-    held += -(-seen // _CHUNK) * _CHUNK * (1 if ids_only else width * len(kept))
+    held += -(-seen // cache.chunk) * cache.chunk * (1 if ids_only else width * len(kept))
     evicted = max(0, seen - new - cache.budget)
     if not evicted:
         return size * (held + own)
     gap = max(b - a for a, b in zip(kept, [*kept[1:], layers], strict=True))
-    chunks = [(at, min(at + _CHUNK, evicted)) for at in range(0, evicted, _CHUNK)]
+    chunks = [(at, min(at + cache.chunk, evicted)) for at in range(0, evicted, cache.chunk)]
     stream = evicted * width if gap > 1 else 0
-    replay = 3 * min(_CHUNK, evicted) * (width + kv) + stream
+    replay = 3 * min(cache.chunk, evicted) * (width + kv) + stream
     if gap > 1:
         replayed = [index for index in range(layers - 1) if index + 1 not in kept]
         replay = max(

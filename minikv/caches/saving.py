@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from .arrays import to_numpy
-from .errors import CacheError
+from ..arrays import to_numpy
+from ..errors import CacheError
 
 if TYPE_CHECKING:
-    from .decoder import Weights
+    from ..decoder import Weights
+
+Tensors = dict[str, np.ndarray]
 
 
 class Savable:
@@ -24,30 +26,44 @@ class Savable:
 
     policy: ClassVar[str]
     weights: Weights
-    parameters: dict[str, Any]
     seen: int
 
-    def _tensors(self) -> dict[str, np.ndarray]:
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the policy, as JSON can hold them."""
+        raise NotImplementedError
+
+    @property
+    def longest(self) -> int:
+        """How many tokens the cache can have seen."""
+        raise NotImplementedError
+
+    def _tensors(self) -> Tensors:
         """All that is held of `seen` tokens, by name; may share memory with the cache."""
         raise NotImplementedError
 
-    def _twin(self, tensors: dict[str, np.ndarray], seen: int) -> Self:
-        """A cache like this one that holds copies of these tensors."""
+    def _twin(self, tensors: Tensors, seen: int) -> Self:
+        """A cache like this one that holds copies of these tensors.
+
+        Raises `CacheError` unless they are those of a cache that has seen so many tokens.
+        """
         raise NotImplementedError
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    def state(self) -> tuple[Tensors, dict[str, str]]:
         """A copy of the tensors held, and what they belong to: what a saved file contains."""
-        tensors = {k: np.array(to_numpy(v), order="C") for k, v in self._tensors().items()}
+        held = self._tensors().items()
+        tensors = {name: np.array(to_numpy(array), order="C") for name, array in held}
         seen = str(self.seen)
-        return tensors, self._metadata() | {"seen": seen, "sha256": _digest(seen, tensors)}
+        return tensors, self._metadata() | {"seen": seen, "sha256": checksum(seen, tensors)}
 
-    def load_state(self, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    def load_state(self, tensors: Tensors, metadata: dict[str, str]) -> None:
         """Become what `state` described; after an error the cache is what it was.
 
         Raises
         ------
         CacheError
-            If the state belongs to another policy, model or arithmetic, or is damaged.
+            If the state belongs to another policy, model or arithmetic, or is damaged, or is one
+            that no cache can have come to.
         """
         for key, expected in self._metadata().items():
             if metadata.get(key) != expected:
@@ -56,11 +72,15 @@ class Savable:
                     "load it into a cache made as it was, by the same model"
                 )
         try:
-            if metadata["sha256"] != _digest(metadata["seen"], tensors):
-                raise ValueError("it does not have the SHA-256 that was saved with it")
-            self.__dict__.update(self._twin(tensors, int(metadata["seen"])).__dict__)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            arrays = all(isinstance(array, np.ndarray) for array in tensors.values())
+            expect(arrays, "it holds something else than NumPy arrays")
+            seen = self._checked_seen(metadata.get("seen", ""))
+            whole = metadata.get("sha256") == checksum(metadata["seen"], tensors)
+            expect(whole, "it does not have the SHA-256 that was saved with it")
+            twin = self._twin(tensors, seen)
+        except CacheError as error:
             raise CacheError(f"the saved cache is damaged, save it anew: {error}") from None
+        self.__dict__.update(twin.__dict__)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file; an interrupted save leaves the old file whole.
@@ -72,7 +92,8 @@ class Savable:
         """
         from safetensors.numpy import save
 
-        path, data = Path(path), save(*self.state())
+        path = Path(path)
+        data = save(*self.state())
         scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
         try:
             if path.exists() and not path.is_file():
@@ -82,9 +103,10 @@ class Savable:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, path)
-        except (OSError, ValueError) as error:  # the latter for a name that no file can have
-            why = getattr(error, "strerror", None) or error
-            raise CacheError(f"cannot save the cache to {path}: {why}") from None
+        except OSError as error:
+            raise CacheError(f"cannot save the cache to {path}: {error.strerror}") from None
+        except ValueError as error:  # also for a name that no file can have
+            raise CacheError(f"cannot save the cache to {path}: {error}") from None
         finally:
             with contextlib.suppress(OSError, ValueError):
                 scratch.unlink()
@@ -97,34 +119,43 @@ class Savable:
             if not os.path.isfile(path):  # a pipe would be waited for
                 raise ValueError("there is no such file")
             with safe_open(str(path), framework="numpy") as file:
-                metadata, names = file.metadata() or {}, file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise CacheError(f"{path} is not a saved cache: {error}") from None
         self.load_state(tensors, metadata)
 
+    def _checked_seen(self, written: str) -> int:
+        """The number of tokens seen, which metadata holds as text."""
+        longest = self.longest
+        plain = isinstance(written, str) and written.isascii() and written.isdecimal()
+        short = plain and len(written) <= len(str(longest))
+        possible = short and int(written) <= longest
+        expect(possible, f"it has seen {written!r:.40} tokens, expected a number up to {longest}")
+        return int(written)
+
     def _metadata(self) -> dict[str, str]:
-        model = hashlib.sha256(json.dumps(self.weights.config.to_dict()).encode())
-        learned = [self.weights.embed_tokens]
-        learned += [value for layer in self.weights.layers for value in vars(layer).values()]
-        for value in learned:
-            array = value if hasattr(value, "shape") else getattr(value, "values", None)
-            if hasattr(array, "shape"):  # a sample, every 97th number, tells models apart
-                sample = to_numpy(array).reshape(-1)[::97]
-                if sample.dtype == np.uint16:  # bfloat16, as the backend numba keeps it
-                    sample = np.left_shift(sample, 16, dtype=np.uint32).view(np.float32)
-                model.update(sample.astype(np.float32).tobytes())
         return {
             "policy": self.policy,
             "parameters": json.dumps(self.parameters, sort_keys=True),
             "arithmetic": self.weights.arithmetic.name,
-            "model": model.hexdigest(),
+            "model": self.weights.identity,
         }
 
 
-def _digest(seen: str, tensors: dict[str, np.ndarray]) -> str:
+def checksum(seen: str, tensors: Tensors) -> str:
+    """The SHA-256 of the tensors and of the number of tokens seen: what tells a damaged file.
+
+    Whoever writes a file by hand can write the right one. What a state says is checked besides.
+    """
     digest = hashlib.sha256(seen.encode())
     for name in sorted(tensors):
         array = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise `CacheError` with this message unless something holds of a saved state."""
+    if not holds:
+        raise CacheError(otherwise)
