@@ -10,6 +10,7 @@ from .full import Full as Full
 from .h2o import H2O as H2O
 from .none import NoCache as NoCache
 from .registry import POLICIES as POLICIES
+from .registry import Example as Example
 from .registry import evicting as evicting
 from .registry import examples as examples
 from .registry import make_cache as make_cache

@@ -99,6 +99,8 @@ class Evicting(Cache):
         What each layer holds.
     per_head : bool
         Whether heads keep different tokens.
+    grows : bool
+        Whether tokens that are fed one by one all stay, beyond the budget.
     numbers : dict
         The arrays in ``Rows.numbers`` and the types of their elements.
 
@@ -109,6 +111,7 @@ class Evicting(Cache):
     """
 
     per_head: ClassVar[bool] = False
+    grows: ClassVar[bool] = False
     numbers: ClassVar[dict[str, type]] = {"positions": np.int64, "scores": np.float64}
 
     budget: int
@@ -234,6 +237,8 @@ class Evicting(Cache):
 
     def _check_rows(self, rows: Rows) -> None:
         """Raise `CacheError` for saved numbers that no call can have left."""
+        within_budget = self.grows or len(rows) <= self.budget
+        expect(within_budget, f"it holds {len(rows)} tokens, expected {self.budget} at most")
         positions = rows.positions
         inside = (positions >= 0) & (positions < self.seen)
         expect(bool(inside.all()), f"it holds positions outside the {self.seen} tokens seen")

@@ -49,6 +49,7 @@ class SnapKV(Evicting):
     policy = "snapkv"
     watches = True
     per_head = True
+    grows = True
 
     window: int | None = None
     kernel: int = 7

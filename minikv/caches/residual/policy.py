@@ -92,9 +92,9 @@ class Residual(Cache):
         if not self._holds_ids:
             self.checkpoints = self.layers_kept  # two ways of writing the same are the same
         self._capacity = min(self.budget, self.weights.config.max_position_embeddings)
-        self._needed = self._rows_needed() if self.forget else {}
+        self._needed = self.rows_needed() if self.forget else {}
 
-    def _rows_needed(self) -> dict[int, int]:
+    def rows_needed(self) -> dict[int, int]:
         """For each checkpoint that need not hold all tokens, how many of the newest it needs."""
         ends = (*self.layers_kept[1:], len(self.weights.layers))
         needed = {}
