@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ..arrays import Array, NewKeys, NewValues, Pattern, Positions, Stream, TokenIds
+from ..decoder import Weights
 from ..errors import CacheError
+from ..layers import Layer
+from ..memory import Attended
 from ..numbers import whole
 from .saving import Savable, expect
-
-if TYPE_CHECKING:
-    from ..decoder import Weights
-    from ..layers import Layer
-
-Attended = tuple[np.ndarray, Any, Any]  # positions, keys and values that tokens attend to
 
 
 @dataclass(eq=False, repr=False)
@@ -87,12 +85,12 @@ class Cache(Savable):
         """Forget everything."""
         self.seen = 0
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         """Tokens to run for these new ones, and their positions; both ``(T,)``."""
         return ids, np.arange(self.next_position, self.next_position + len(ids))
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         """Take the rows of new tokens at one layer: ``(T, D)``, ``(T, G, d)``, ``(T, G, d)``.
 
@@ -102,7 +100,7 @@ class Cache(Savable):
         """
         raise NotImplementedError
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         """See the ``(H, T, S)`` attention weights of the queries at `positions`."""
 
     def evict(self, layer: Layer) -> None:
@@ -168,13 +166,9 @@ class Cache(Savable):
         Nothing to do for a policy that never reads rows from `seen` on.
         """
 
-    @property
-    def _itemsize(self) -> int:
-        return 8 if self.weights.arithmetic.name == "float64" else 4
-
     def _checked(self, array: np.ndarray, *shape: int, dtype: str = "") -> np.ndarray:
         """A copy of a saved tensor that must have this shape; `dtype` is the model's by default."""
-        dtype = dtype or f"float{8 * self._itemsize}"
+        dtype = dtype or f"float{8 * self.weights.arithmetic.itemsize}"
         expect(
             array.shape == shape and array.dtype == dtype,
             f"a tensor is {array.dtype} {array.shape}, expected {dtype} {shape}",
@@ -189,7 +183,7 @@ class Cache(Savable):
         expect(bool(inside.all()), f"a token id is outside the vocabulary (0 to {last})")
         return ids
 
-    def _empty(self, *shape: int) -> Any:
+    def _empty(self, *shape: int) -> Array:
         if self._xp.__name__.startswith("jax"):
             raise CacheError(
                 f"the cache {self.policy!r} assigns in place, which JAX's arrays "
@@ -199,4 +193,8 @@ class Cache(Savable):
 
     def _kv_bytes(self, rows: int) -> int:
         """Bytes of K and V of that many rows of one layer."""
-        return rows * 2 * math.prod(self._row) * self._itemsize
+        return rows * 2 * math.prod(self._row) * self.weights.arithmetic.itemsize
+
+    def _stream_bytes(self, rows: int) -> int:
+        """Bytes of that many rows of the residual stream."""
+        return rows * self.weights.config.hidden_size * self.weights.arithmetic.itemsize

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Array, NewKeys, NewValues, Positions, Stream, TokenIds, to_numpy
 from ..errors import CacheError
+from ..layers import Layer
+from ..memory import Attended
 from ..numbers import whole
-from .base import Attended, Cache
+from .base import Cache
 from .saving import expect
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 
 class Rows:
@@ -25,13 +24,13 @@ class Rows:
     ----------
     layer : Layer
     keys, values : (S, G, d)
-        Arrays of the library that computes; `minikv.backends.to_numpy` makes them NumPy's.
+        Arrays of the library that computes; `minikv.arrays.to_numpy` makes them NumPy's.
     numbers : dict of (S, G) NumPy arrays
         What is known of each key beside itself: `positions`, `scores` and what the policy adds
         in `Evicting.numbers`. They start at 0, and come and go with their key.
     """
 
-    def __init__(self, layer: Layer, numbers: dict[str, type], empty: Callable[..., Any]) -> None:
+    def __init__(self, layer: Layer, numbers: dict[str, type], empty: Callable[..., Array]) -> None:
         groups = layer.config.num_key_value_heads
         self.layer = layer
         self.numbers: dict[str, np.ndarray] = {
@@ -53,7 +52,7 @@ class Rows:
         """``(S, G)`` float64: what `Evicting.observe` wrote down of each key, to be written to."""
         return self.numbers["scores"]
 
-    def append(self, positions: np.ndarray, keys: Any, values: Any) -> None:
+    def append(self, positions: Positions, keys: NewKeys, values: NewValues) -> None:
         """Add tokens, newest last: ``(T,)``, ``(T, G, d)``, ``(T, G, d)``."""
         xp = self.layer.arithmetic.xp
         for name, old in self.numbers.items():
@@ -134,14 +133,14 @@ class Evicting(Cache):
         self._open = False  # whether a call has begun to change rows
         self.rows = [Rows(layer, self.numbers, self._empty) for layer in self.weights.layers]
 
-    def priority(self, rows: Rows) -> Any:
+    def priority(self, rows: Rows) -> Array:
         """What is worth keeping of a layer: ``(S, G)`` numbers, of which the highest stay.
 
         Of equals the newer stays. Infinity is a number, NaN is none.
         """
         raise NotImplementedError
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         self._check_intact()
         return super().begin(ids)
 
@@ -150,7 +149,7 @@ class Evicting(Cache):
         self._open = False
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         self._open = True  # until `advance`
         rows = self.rows[layer.index]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import to_numpy
-from .base import Attended, Cache
+from ..arrays import Array, Keys, NewKeys, NewValues, Positions, Stream, to_numpy
+from ..layers import Layer
+from ..memory import Attended
+from .base import Cache
 from .registry import register
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 FIRST_CAPACITY = 16  # tokens
 
@@ -36,13 +34,13 @@ class Full(Cache):
         self._v = [self._empty(groups, 0, head_dim) for _ in self.weights.layers]
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         keys = self._appended(self._k, layer, k)
         values = self._appended(self._v, layer, v)
         return np.arange(self.seen + k.shape[0]), keys, values
 
-    def _appended(self, buffers: list[Any], layer: Layer, rows: Any) -> Any:
+    def _appended(self, buffers: list[Array], layer: Layer, rows: NewKeys) -> Keys:
         """All rows of a layer's buffer with these behind those of the tokens seen; a view."""
         buffer = buffers[layer.index]
         end = self.seen + rows.shape[0]
@@ -71,6 +69,6 @@ class Full(Cache):
                 given = self._checked(tensors[f"{name}.{index}"], self.seen, *self._row)
                 buffers[index] = self._xp.asarray(np.ascontiguousarray(given.swapaxes(0, 1)))
 
-    def _swapped(self, array: Any) -> Any:
+    def _swapped(self, array: Array) -> Array:
         """``(G, S, d) <-> (S, G, d)``, a view."""
         return self._xp.permute_dims(array, (1, 0, 2))

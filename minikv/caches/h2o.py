@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Pattern, Positions, to_numpy
 from ..errors import CacheError
+from ..layers import Layer
 from ..numbers import whole
 from .evicting import Evicting, Rows
 from .registry import register
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 
 @register
@@ -62,7 +60,7 @@ class H2O(Evicting):
                 f"recent is {self.recent}, expected at most the budget of {self.budget}"
             )
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         received = to_numpy(pattern, dtype=np.float64).sum(axis=1)  # (H, S), over the queries
         groups, keys = self._row[0], received.shape[-1]
         by_group = received.reshape(groups, -1, keys).sum(axis=1)  # (G, S)

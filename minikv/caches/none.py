@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .base import Attended, Cache
+from ..arrays import NewKeys, NewValues, Positions, Stream, TokenIds
+from ..layers import Layer
+from ..memory import Attended
+from .base import Cache
 from .registry import register
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 
 @register
@@ -25,12 +24,12 @@ class NoCache(Cache):
         self.seen = 0
         self._ids = np.empty(0, dtype=np.int32)
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         self._ids = np.concatenate([self._ids[: self.seen], ids.astype(np.int32)])
         return self._ids.astype(np.int64), np.arange(len(self._ids))
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         return positions, k, v
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from ..decoder import Weights
 from ..errors import CacheError
 from .base import Cache
 from .evicting import Evicting
 from .scheduled import Scheduled
-
-if TYPE_CHECKING:
-    from ..decoder import Weights
 
 POLICIES: dict[str, type[Cache]] = {}
 """The policies that `make_cache` makes, by name."""

@@ -8,15 +8,13 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..arrays import to_numpy
+from ..decoder import Weights
 from ..errors import CacheError
-
-if TYPE_CHECKING:
-    from ..decoder import Weights
 
 Tensors = dict[str, np.ndarray]
 

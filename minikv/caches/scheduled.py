@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Keys, NewKeys, NewValues, Positions, Stream, Values, to_numpy
 from ..errors import CacheError
+from ..layers import Layer
+from ..memory import Attended
 from ..projection import kv_from_residual
-from .base import Attended, Cache
+from .base import Cache
 from .saving import expect
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 Schedule = Callable[[int, int, int], str]
 
@@ -31,7 +30,9 @@ class Slots:
     What is dropped is overwritten with NaN, so that reading it by mistake cannot go unnoticed.
     """
 
-    def __init__(self, k: Any, v: Any, residual: Any, has_kv: Any, has_residual: Any) -> None:
+    def __init__(
+        self, k: Keys, v: Values, residual: Stream, has_kv: np.ndarray, has_residual: np.ndarray
+    ) -> None:
         self.k = k  # (S, G, d)
         self.v = v  # (S, G, d)
         self.residual = residual  # (S, D)
@@ -96,7 +97,7 @@ class Scheduled(Cache):
         ]
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         xp = self._xp
         old = self._slots[layer.index]
@@ -131,7 +132,7 @@ class Scheduled(Cache):
             if wanted == "residual" and slots.has_residual[position] and slots.has_kv[position]:
                 slots.drop_kv(position)
 
-    def _recomputed(self, layer: Layer, position: int) -> tuple[Any, Any]:
+    def _recomputed(self, layer: Layer, position: int) -> tuple[NewKeys, NewValues]:
         row = self._slots[layer.index].residual[position : position + 1, ...]
         return kv_from_residual(row, np.array([position]), layer)
 
@@ -147,7 +148,7 @@ class Scheduled(Cache):
     def nbytes(self) -> int:
         kv = sum(int(slots.has_kv[: self.seen].sum()) for slots in self._slots)
         residuals = sum(int(slots.has_residual[: self.seen].sum()) for slots in self._slots)
-        return self._kv_bytes(kv) + residuals * self.weights.config.hidden_size * self._itemsize
+        return self._kv_bytes(kv) + self._stream_bytes(residuals)
 
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors = {"step": np.array([self._step])}

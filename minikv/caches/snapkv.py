@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Pattern, Positions, to_numpy
 from ..errors import CacheError
+from ..layers import Layer
 from ..numbers import whole
 from .evicting import Evicting, Rows
 from .registry import register
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 PAPERS_WINDOW = 32  # tokens, in the authors' code
 
@@ -71,7 +69,7 @@ class SnapKV(Evicting):
         if self.kernel % 2 == 0:
             raise CacheError(f"kernel is {self.kernel}, expected an odd width")
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         if self.seen:
             return
         scores = self.rows[layer.index].scores

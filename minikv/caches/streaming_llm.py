@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..arrays import NewKeys, NewValues, Positions, Stream
 from ..errors import CacheError
+from ..layers import Layer
+from ..memory import Attended
 from ..numbers import whole
-from .base import Attended
 from .evicting import Evicting, Rows
 from .registry import register
 from .saving import expect
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 LONGEST = 2**40  # tokens: no text is as long
 
@@ -85,7 +84,7 @@ class StreamingLLM(Evicting):
         return np.where(rows.positions < self.sinks, np.inf, rows.positions)
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         text_positions, keys, values = super().update(layer, positions, residual, k, v)
         made = self.rows[layer.index].numbers["made"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Pattern, Positions, to_numpy
+from ..layers import Layer
 from .evicting import Evicting, Rows
 from .registry import register
-
-if TYPE_CHECKING:
-    from ..layers import Layer
 
 
 @register
@@ -29,7 +26,7 @@ class TOVA(Evicting):
     policy = "tova"
     watches = True
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)  # (S,)
         scores = self.rows[layer.index].scores
         scores[:] = 0.0

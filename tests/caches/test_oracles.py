@@ -20,6 +20,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import minikv
+from minikv.arithmetic import Arithmetic
 from minikv.caches import Evicting, evicting
 
 Kept = list[list[int]]  # tokens kept, for each K/V head
@@ -287,7 +288,7 @@ def agree(text: Text, rule: Rule, policy: str, **parameters) -> str:
     cache = minikv.Model(weights).new_cache(policy, **parameters)
     oracle = Oracle(tensors, text.config, rule, getattr(cache, "reposition", False))
     for ids in text.calls:
-        with patch.object(minikv.layers, "_QUERY_BLOCK", text.query_block):
+        with patch.object(Arithmetic, "query_block", text.query_block):
             got = np.asarray(minikv.forward(weights, [ids], [cache], logits="all"))
         try:
             expected = oracle.feed(ids)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from ...arrays import to_numpy
+from ...arrays import Array, to_numpy
 from ...errors import CacheError
 from ...numbers import is_whole, whole
 
@@ -35,15 +34,15 @@ class Checkpoint:
         Rows appended, those forgotten included.
     """
 
-    def __init__(self, xp: ModuleType, empty: Any, chunk: int) -> None:
+    def __init__(self, xp: ModuleType, empty: Array, chunk: int) -> None:
         self._xp = xp
         self._empty = empty
         self._chunk = chunk
-        self._chunks: list[Any] = []
+        self._chunks: list[Array] = []
         self.first = 0
         self.length = 0
 
-    def append(self, rows: Any) -> None:
+    def append(self, rows: Array) -> None:
         """Add the rows of the next tokens."""
         taken = 0
         while taken < rows.shape[0]:
@@ -56,7 +55,7 @@ class Checkpoint:
             self.length += fit
             taken += fit
 
-    def chunk(self, start: int) -> Any:
+    def chunk(self, start: int) -> Array:
         """The chunk that begins with row `start`; its last rows may not have been written yet."""
         return self._chunks[(start - self.first) // self._chunk]
 
@@ -78,7 +77,7 @@ class Checkpoint:
         parts = [to_numpy(part) for part in (self._empty, *self._chunks)]
         return np.concatenate(parts)[: length - self.first]
 
-    def restore(self, first: int, rows: Any) -> None:
+    def restore(self, first: int, rows: Array) -> None:
         """Take over rows that `joined` gave; those before `first` are forgotten."""
         self.first = first
         self.length = first

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...arrays import to_numpy
+from ...arrays import NewKeys, NewValues, Positions, Stream, TokenIds, to_numpy
 from ...errors import CacheError
+from ...layers import Layer
+from ...memory import Attended
 from ...numbers import whole
-from ..base import Attended, Cache
+from ..base import Cache
 from ..registry import register
 from ..saving import expect
 from .checkpoints import Checkpoint, checkpoint_layers
 from .replay import Replay
 from .ring import Ring
-
-if TYPE_CHECKING:
-    from ...layers import Layer
 
 
 @register
@@ -121,7 +120,7 @@ class Residual(Cache):
         }
         self._replay = Replay(self.weights, self._held, self._holds_ids, self.chunk)
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         if self._open:  # the call before was interrupted, and may have overwritten any row
             self._evicted = self.seen
             self._open = False
@@ -132,7 +131,7 @@ class Residual(Cache):
         return super().begin(ids)
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         self._open = True  # until `advance`
         if layer.index in self._held and not self._holds_ids:
@@ -178,9 +177,9 @@ class Residual(Cache):
 
     @property
     def nbytes(self) -> int:
-        width = 4 if self._holds_ids else self.weights.config.hidden_size * self._itemsize
         rows = sum(self.seen - checkpoint.first for checkpoint in self._held.values())
-        return self._kv_bytes(self.stored) * len(self._rings) + rows * width
+        checkpoints = 4 * rows if self._holds_ids else self._stream_bytes(rows)
+        return self._kv_bytes(self.stored) * len(self._rings) + checkpoints
 
     def _truncate(self, length: int) -> None:
         for layer, needed in self._needed.items():

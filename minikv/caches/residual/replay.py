@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
-from ...decoder import Span, block, embed
+from ...arrays import Keys, NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, Values
+from ...decoder import Span, Weights, block, embed
+from ...layers import Layer
+from ...memory import Attended
 from ...projection import kv_from_residual
-from ..base import Attended
 from .checkpoints import Checkpoint
-
-if TYPE_CHECKING:
-    from ...decoder import Weights
-    from ...layers import Layer
 
 
 class Prefix:
@@ -29,15 +25,15 @@ class Prefix:
 
     watches = False
 
-    def __init__(self, k: Any, v: Any) -> None:
+    def __init__(self, k: Keys, v: Values) -> None:
         self._k = k
         self._v = v
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         return ids, np.arange(len(ids))
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Any, k: Any, v: Any
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         start = int(positions[0])
         stop = int(positions[-1]) + 1
@@ -45,7 +41,7 @@ class Prefix:
         self._v[start:stop, ...] = v
         return np.arange(stop), self._k[:stop, ...], self._v[:stop, ...]
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         pass
 
     def evict(self, layer: Layer) -> None:
@@ -80,9 +76,11 @@ class Replay:
         self._holds_ids = holds_ids
         self._chunk = chunk
         self._first = 0  # rows before it are forgotten, and not replayed
-        self._stream: dict[int, Any] = {}  # a chunk's first row -> the chunk's stream, carried on
+        self._stream: dict[
+            int, Stream
+        ] = {}  # a chunk's first row -> the chunk's stream, carried on
 
-    def fill(self, layer: Layer, evicted: int, k: Any, v: Any) -> None:
+    def fill(self, layer: Layer, evicted: int, k: Keys, v: Values) -> None:
         """Write K and V of the first `evicted` tokens at a layer into ``(S, G, d)`` arrays."""
         checkpoint = self._checkpoints.get(layer.index)
         if checkpoint is not None:
@@ -101,7 +99,7 @@ class Replay:
         if not self._carries_on(layer):
             self._stream = {}
 
-    def _blank(self, k: Any, v: Any) -> None:
+    def _blank(self, k: Keys, v: Values) -> None:
         """Set the rows of forgotten tokens to 0.
 
         The windows of these layers hide them, and attention multiplies what is hidden by 0. But
@@ -115,7 +113,7 @@ class Replay:
         after = layer.index + 1
         return after < len(self._weights.layers) and after not in self._checkpoints
 
-    def _input(self, layer: Layer, start: int, count: int) -> Any:
+    def _input(self, layer: Layer, start: int, count: int) -> Stream:
         """The layer's input for the `count` tokens from `start` on, which are in one chunk."""
         checkpoint = self._checkpoints.get(layer.index)
         if checkpoint is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-Piece = tuple[slice, Any, Any]  # positions, and their K and V
+from ...arrays import Keys, NewKeys, NewValues, Values
+
+Piece = tuple[slice, NewKeys, NewValues]
+"""Positions, and their K and V."""
 
 
 class Ring:
@@ -19,12 +21,12 @@ class Ring:
         The arrays to use.
     """
 
-    def __init__(self, k: Any, v: Any) -> None:
+    def __init__(self, k: Keys, v: Values) -> None:
         self.capacity: int = k.shape[0]
         self._k = k
         self._v = v
 
-    def write(self, start: int, k: Any, v: Any) -> None:
+    def write(self, start: int, k: NewKeys, v: NewValues) -> None:
         """Take the rows of the tokens from position `start` on, `capacity` of them at most."""
         for positions, rows in self._pieces(start, start + k.shape[0]):
             given = (slice(positions.start - start, positions.stop - start), ...)
@@ -36,7 +38,7 @@ class Ring:
         for positions, rows in self._pieces(start, stop):
             yield positions, self._k[rows, ...], self._v[rows, ...]
 
-    def from_the_start(self, stop: int) -> tuple[Any, Any]:
+    def from_the_start(self, stop: int) -> tuple[Keys, Values]:
         """K and V of positions ``0..stop`` as views, while nothing has been overwritten."""
         return self._k[:stop, ...], self._v[:stop, ...]
 
