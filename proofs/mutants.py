@@ -34,9 +34,8 @@ warnings.simplefilter("ignore")
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from strategies import FAMILIES, cases
 from minikv.arithmetic import Arithmetic
-from minikv.caches import residual
 from minikv.verify import THEOREMS
-Arithmetic.query_block = residual._CHUNK = 8  # as in conftest.py
+Arithmetic.query_block = 8  # as in conftest.py
 for name, theorem in THEOREMS.items():
     @settings(max_examples={EXAMPLES}, derandomize=True, database=None, deadline=None,
               phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Compare, and print."""
     from ..experiments import plots, read_prompts
-    from ..experiments.compare import BUDGETS, COMPARED, compare, summary
+    from ..experiments.compare import BUDGETS, compare, summary
 
     texts = read_prompts(args.prompts)
     new_tokens = 64
@@ -63,7 +63,7 @@ def run(args: Namespace) -> None:
     model = load_model(args, needs_text=True)
     assert model.tokenizer is not None
     prompts = {name: model.tokenizer.encode(text) for name, text in texts.items()}
-    rows = compare(model, prompts, budgets, new_tokens, args.policies or COMPARED, show)
+    rows = compare(model, prompts, budgets, new_tokens, args.policies, show)
     table = summary(rows)
     lengths = sorted(map(len, prompts.values()))
     note = (

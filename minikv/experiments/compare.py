@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..caches import POLICIES, Cache, Evicting, Full
+from ..caches import Cache, Full, evicting
 from ..decoder import forward
 from ..model import Model
 from ..patching import kl_divergence
@@ -17,9 +17,6 @@ from ..progress import Progress, silent
 from .policies import policy_cache
 from .together import fill
 
-EVICTING = tuple(name for name, policy in POLICIES.items() if issubclass(policy, Evicting))
-COMPARED = ("residual:every", *EVICTING)
-"""What is compared by default, in the terms of `policy_cache`."""
 BUDGETS = (32, 64, 128)
 Row = dict[str, Any]
 
@@ -43,7 +40,7 @@ def compare(
     prompts: Mapping[str, Sequence[int]],
     budgets: Sequence[int] = BUDGETS,
     new_tokens: int = 64,
-    policies: Sequence[str] = COMPARED,
+    policies: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> list[Row]:
     """Continue each prompt greedily with the full cache and with each policy and budget.
@@ -61,8 +58,8 @@ def compare(
     budgets : sequence of int
         Tokens whose K/V are kept.
     new_tokens : int
-    policies : sequence of str
-        See `policy_cache`.
+    policies : sequence of str, optional
+        See `policy_cache`; by default ``residual:every`` and every policy that drops tokens.
 
     Returns
     -------
@@ -73,6 +70,8 @@ def compare(
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
         ``bytes``, ``full_bytes``: held at the end.
     """
+    if policies is None:
+        policies = ("residual:every", *evicting())
     rows = []
     steps_done = 0
     for name, ids in prompts.items():

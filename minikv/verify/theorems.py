@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arithmetic import Float32
 from ..arrays import to_numpy
-from ..caches import POLICIES, Cache, Evicting, Residual, Scheduled
+from ..caches import Cache, Residual, Scheduled, evicting
 from ..config import ModelConfig
 from ..decoder import Span, block, embed, unembed
 from ..layers import Hook, Layer, no_hook
@@ -180,7 +180,8 @@ def any_eviction(case: Case) -> None:
     every = int(rng.integers(2, max(2, len(case.model.layers)) + 1))
     for checkpoints in ("embedding", "tokens", "every", every):
         budget = int(rng.integers(0, len(case.ids) + 2))
-        options = {"budget": budget, "checkpoints": checkpoints, "forget": bool(rng.integers(2))}
+        forget = bool(rng.integers(2))
+        options = {"budget": budget, "checkpoints": checkpoints, "forget": forget, "chunk": 8}
         cache = case.model.new_cache("residual", **options)
         same_bits(case.decoded(cache), full, f"logits of the residual cache, {options}")
 
@@ -188,11 +189,14 @@ def any_eviction(case: Case) -> None:
 class Unplaced(Residual):
     """T4's broken cousin: its checkpoints have lost their positions."""
 
-    def _recompute(self, layer: Any, all_k: Any, all_v: Any) -> None:
-        super()._recompute(layer, all_k, all_v)
-        for at in range(self._evicted):
-            rows = self._rows[layer.index].joined(self.seen)[at : at + 1]
-            all_k[at : at + 1], _ = kv_from_residual(rows, np.array([0]), layer)
+    def update(
+        self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        attended, keys, values = super().update(layer, positions, residual, k, v)
+        for position in range(self._evicted):
+            row = self._held[layer.index].joined(self.seen)[position : position + 1]
+            keys[position : position + 1], _ = kv_from_residual(row, np.array([0]), layer)
+        return attended, keys, values
 
 
 def replay(case: Case) -> None:
@@ -342,9 +346,8 @@ def _heads(case: Case, layer: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _evicting(case: Case, budget: int) -> Iterator[Cache]:
     """A cache of each eviction policy; positions stay those in the text, as T9 supposes."""
     sinks = {"streaming_llm": {"sinks": budget // 2, "reposition": False}}
-    for name, policy in POLICIES.items():
-        if issubclass(policy, Evicting):
-            yield case.model.new_cache(name, budget=budget, **sinks.get(name, {}))
+    for name in evicting():
+        yield case.model.new_cache(name, budget=budget, **sinks.get(name, {}))
 
 
 def _last_at_layer_0(case: Case, cache: Cache) -> tuple[np.ndarray, np.ndarray]:

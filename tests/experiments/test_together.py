@@ -7,13 +7,13 @@ from experiments.toys import texts, tiny
 
 import minikv
 from minikv import experiments
+from minikv.caches import evicting
 from minikv.errors import InputError
-from minikv.experiments.compare import EVICTING
 
 
 def test_one_pass_fills_every_cache_as_a_pass_of_its_own_does():
     model, ids = tiny(), texts(1, 30)["text 0"]
-    names = [*EVICTING, "full", "none", *(f"residual:{kept}" for kept in ("every", "embedding"))]
+    names = [*evicting(), "full", "none", *(f"residual:{kept}" for kept in ("every", "embedding"))]
     together = [experiments.policy_cache(name, model.weights, 8) for name in names]
     logits = experiments.fill(model.weights, together, ids)
     for name, cache in zip(names, together, strict=True):

@@ -7,10 +7,13 @@ the eviction policies, whose oracle is the history of calls replayed on a new ca
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
+from feeding import LAYERS, LOSSLESS, Stop, settings_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,11 +27,14 @@ from hypothesis.stateful import (
 from safetensors.numpy import load, save
 
 import minikv
-from minikv.caches import Cache, Residual, Scheduled
+from minikv.caches import Cache, Example, Full, NoCache, Residual, Scheduled, evicting
+from minikv.caches.scheduled import Schedule
 from minikv.errors import CacheError
 
 LONGEST = 40
-LAYERS, GROUPS, HEAD, WIDTH = 3, 2, 6, 24
+GROUPS = 2
+HEAD = 6
+WIDTH = 24
 MODELS = [
     minikv.random_model(
         minikv.tiny_config(num_hidden_layers=LAYERS, num_attention_heads=2 * GROUPS),
@@ -41,13 +47,25 @@ MODELS = [
 ROW = 2 * GROUPS * HEAD * 4  # bytes of one token's K and V at one layer
 
 
-class Interrupted(Exception):
-    pass
+def activations_before_the_cache() -> int:
+    """How many activations of a call pass before its cache is first asked to `update`."""
+    passed = []
+
+    class Asked(Full):
+        def update(self, *_):
+            raise Stop
+
+    def hook(name, value):
+        passed.append(name)
+        return value
+
+    model = MODELS[0]
+    with contextlib.suppress(Stop):
+        model.forward([[1]], [Asked(model.weights)], hook=hook)
+    return len(passed)
 
 
-def same(a, b) -> bool:
-    a, b = (np.ascontiguousarray(x) for x in (a, b))
-    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
+BEFORE_THE_CACHE = activations_before_the_cache()
 
 
 def through_a_file(cache: Cache) -> tuple[dict, dict]:
@@ -60,56 +78,64 @@ class Branch:
     """A cache and what it has been through."""
 
     def __init__(self, cache: Cache, ids=(), history=()) -> None:
-        self.cache, self.ids, self.history = cache, list(ids), list(history)
+        self.cache = cache
+        self.ids = list(ids)
+        self.history = list(history)
         self.broken = False  # whether the cache must be reset
         self.settled = True  # whether the last that happened was a whole call
         self.made_from_all = 0  # tokens fed while every token before them was held
         self.checked = False  # since it last changed
 
 
-lossless_policies = st.one_of(
-    st.just(("full", {})),
-    st.just(("none", {})),
-    st.tuples(
-        st.just("residual"),
-        st.fixed_dictionaries(
-            {
-                "budget": st.one_of(st.integers(0, 9), st.just(200)),
-                "checkpoints": st.one_of(
-                    st.sampled_from(["embedding", "tokens", "every"]),
-                    st.integers(1, LAYERS),
-                    st.sets(st.integers(1, LAYERS - 1)).map(lambda layers: {0} | layers),
-                ),
-            }
+def by_hash(salt: int) -> Schedule:
+    """A schedule that decides by a hash of step, layer and position."""
+
+    def schedule(step: int, layer: int, position: int) -> str:
+        mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791) * salt
+        return ("kv", "residual", "both")[(mixed >> 7) % 3]
+
+    return schedule
+
+
+residuals = st.fixed_dictionaries(
+    {
+        "budget": st.one_of(st.integers(0, 9), st.just(200)),
+        "checkpoints": st.one_of(
+            st.sampled_from(["embedding", "tokens", "every"]),
+            st.integers(1, LAYERS),
+            st.sets(st.integers(1, LAYERS - 1)).map(lambda layers: {0} | layers),
         ),
-    ),
-    st.tuples(st.just("scheduled"), st.fixed_dictionaries({"salt": st.integers(1, 2**20)})),
+        "chunk": st.sampled_from([3, 256]),
+    }
+)
+schedules = st.fixed_dictionaries({"schedule": st.integers(1, 2**20).map(by_hash)})
+lossless_examples = st.one_of(
+    st.sampled_from(LOSSLESS),
+    residuals.map(lambda parameters: Example(Residual, parameters)),
+    schedules.map(lambda parameters: Example(Scheduled, parameters)),
 )
 
 
-class Machine(RuleBasedStateMachine):
-    """What both machines do; `made` makes an empty cache of the policy under test."""
+@st.composite
+def evicting_examples(draw) -> Example:
+    policy = draw(st.sampled_from(list(evicting().values())))
+    return Example(policy, draw(settings_of(policy, draw(st.integers(1, 9)))))
 
-    made = None
+
+class Machine(RuleBasedStateMachine):
+    """What both machines do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.branches: list[Branch] = []
 
-    def start(self, model, policy) -> None:
-        self.model, (self.name, self.parameters) = model, policy
+    def start(self, model: minikv.Model, example: Example) -> None:
+        self.model = model
+        self.example = example
         self.branches = [Branch(self.new_cache())]
 
     def new_cache(self) -> Cache:
-        if self.name == "scheduled":
-            salt = self.parameters["salt"]
-
-            def schedule(step: int, layer: int, position: int) -> str:
-                mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791) * salt
-                return ("kv", "residual", "both")[(mixed >> 7) % 3]
-
-            return Scheduled(self.model.weights, schedule)
-        return self.model.new_cache(self.name, **self.parameters)
+        return self.example.new(self.model.weights)
 
     def pick(self, which: int) -> Branch:
         return self.branches[which % len(self.branches)]
@@ -123,7 +149,7 @@ class Machine(RuleBasedStateMachine):
 
         def hook(name, value):
             if next(activations) == stop_after:
-                raise Interrupted
+                raise Stop
             self.within(chosen)
             return value
 
@@ -131,13 +157,14 @@ class Machine(RuleBasedStateMachine):
             branch.checked = False
             if self.holds_all(branch):
                 branch.made_from_all = len(branch.ids + ids)
-        sequences, caches = [ids for _, ids in chosen], [branch.cache for branch, _ in chosen]
+        sequences = [ids for _, ids in chosen]
+        caches = [branch.cache for branch, _ in chosen]
         got = np.asarray(self.model.forward(sequences, caches, logits="all", hook=hook))
         for branch, ids in chosen:
             branch.ids += ids
             branch.history.append(ids)
             branch.settled = True
-            assert same(got[: len(ids)], self.expected(branch, len(ids)))
+            assert_same_bits(got[: len(ids)], self.expected(branch, len(ids)))
             got = got[len(ids) :]
 
     def holds_all(self, branch: Branch) -> bool:
@@ -180,7 +207,8 @@ class Machine(RuleBasedStateMachine):
         branch = self.pick(which)
         if not branch.broken:
             twin = Branch(branch.cache.fork(), branch.ids, branch.history)
-            twin.settled, twin.made_from_all = branch.settled, branch.made_from_all
+            twin.settled = branch.settled
+            twin.made_from_all = branch.made_from_all
             self.branches.append(twin)
 
     @precondition(lambda self: len(self.branches) > 1)
@@ -201,12 +229,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule(saved=whiches, loaded=whiches)
     def save_and_load(self, saved, loaded):
-        saved, loaded = self.pick(saved), self.pick(loaded)
-        if not saved.broken:
-            loaded.cache.load_state(*through_a_file(saved.cache))
-            loaded.ids, loaded.history = list(saved.ids), list(saved.history)
-            loaded.broken, loaded.settled = False, saved.settled
-            loaded.made_from_all, loaded.checked = saved.made_from_all, False
+        source = self.pick(saved)
+        target = self.pick(loaded)
+        if not source.broken:
+            target.cache.load_state(*through_a_file(source.cache))
+            target.ids = list(source.ids)
+            target.history = list(source.history)
+            target.broken = False
+            target.settled = source.settled
+            target.made_from_all = source.made_from_all
+            target.checked = False
 
     @rule(which=whiches)
     def load_damaged(self, which):
@@ -221,17 +253,21 @@ class Machine(RuleBasedStateMachine):
     def reset(self, which):
         branch = self.pick(which)
         branch.cache.reset()
-        branch.ids, branch.history, branch.broken, branch.settled = [], [], False, True
-        branch.made_from_all, branch.checked = 0, False
+        branch.ids = []
+        branch.history = []
+        branch.broken = False
+        branch.settled = True
+        branch.made_from_all = 0
+        branch.checked = False
 
     @rule(which=whiches, ids=texts, after=st.integers(0, 60))
     def interrupt(self, which, ids, after):
-        """A call that a hook ends at one of its 56 activations, or not at all."""
+        """A call that a hook ends at one of its activations, or not at all."""
         branch = self.pick(which)
         if not branch.broken and (ids := self.room(branch, ids)):
             try:
                 self.call([(branch, ids)], stop_after=after)
-            except Interrupted:
+            except Stop:
                 branch.settled = False
                 self.after_interrupt(branch, after)
 
@@ -247,9 +283,9 @@ class Machine(RuleBasedStateMachine):
 class Lossless(Machine):
     """Full, none, residual and scheduled: nothing that is done to them changes a bit."""
 
-    @initialize(model=st.sampled_from(MODELS), policy=lossless_policies)
-    def choose(self, model, policy):
-        self.start(model, policy)
+    @initialize(model=st.sampled_from(MODELS), example=lossless_examples)
+    def choose(self, model, example):
+        self.start(model, example)
 
     def expected(self, branch, count):
         return np.asarray(self.model.logits(branch.ids))[-count:]
@@ -257,80 +293,47 @@ class Lossless(Machine):
     def after_interrupt(self, branch, activations):
         pass  # the branch goes on as if the call had not been
 
-    def within(self, chosen):
-        for branch, _ in chosen:
-            if isinstance(branch.cache, Residual):
-                budget = self.parameters["budget"]
-                for ring in (*branch.cache._k, *branch.cache._v):
-                    assert ring.shape == (min(budget, 128), GROUPS, HEAD)
-
     @invariant()
     def bytes_follow_the_formula(self):
         for branch in self.branches:
-            cache, seen = branch.cache, len(branch.ids)
-            if self.name == "full":
+            cache = branch.cache
+            seen = len(branch.ids)
+            if isinstance(cache, Full):
                 assert (cache.stored, cache.nbytes) == (seen, seen * LAYERS * ROW)
-            elif self.name == "none":
+            elif isinstance(cache, NoCache):
                 assert (cache.stored, cache.nbytes) == (0, 4 * seen)
-            elif self.name == "residual":
-                vectors = len(cache.layers_kept) * WIDTH * 4
-                token = 4 if self.parameters["checkpoints"] == "tokens" else vectors
-                assert cache.stored <= min(seen, self.parameters["budget"])
-                if branch.settled:
-                    assert cache.stored == min(seen, self.parameters["budget"])
-                assert cache.nbytes == cache.stored * LAYERS * ROW + seen * token
-            else:
-                held = cache.state()[0]
-                kv = sum(int(held[f"has_kv.{layer}"].sum()) for layer in range(LAYERS))
-                residuals = sum(int(held[f"has_residual.{layer}"].sum()) for layer in range(LAYERS))
-                assert all(
-                    (held[f"has_kv.{layer}"] | held[f"has_residual.{layer}"]).all()
-                    for layer in range(LAYERS)
-                )
-                assert cache.nbytes == kv * ROW + residuals * WIDTH * 4
+            elif isinstance(cache, Residual):
+                self.check_residual(branch, cache)
+            elif isinstance(cache, Scheduled):
+                self.check_scheduled(cache)
 
+    def check_residual(self, branch, cache):
+        seen = len(branch.ids)
+        vectors = len(cache.layers_kept) * WIDTH * 4
+        token = 4 if cache.checkpoints == "tokens" else vectors
+        assert cache.stored <= min(seen, cache.budget)
+        if branch.settled:
+            assert cache.stored == min(seen, cache.budget)
+        assert cache.nbytes == cache.stored * LAYERS * ROW + seen * token
 
-eviction_policies = st.integers(1, 9).flatmap(
-    lambda budget: st.one_of(
-        st.just(("window", {"budget": budget})),
-        st.just(("tova", {"budget": budget})),
-        st.tuples(
-            st.just("streaming_llm"),
-            st.fixed_dictionaries(
-                {
-                    "budget": st.just(budget),
-                    "sinks": st.integers(0, budget - 1),
-                    "reposition": st.booleans(),
-                }
-            ),
-        ),
-        st.tuples(
-            st.just("h2o"),
-            st.fixed_dictionaries({"budget": st.just(budget), "recent": st.integers(0, budget)}),
-        ),
-        st.tuples(
-            st.just("snapkv"),
-            st.fixed_dictionaries(
-                {
-                    "budget": st.just(budget),
-                    "window": st.integers(1, budget),
-                    "kernel": st.sampled_from([1, 3, 7]),
-                }
-            ),
-        ),
-    )
-)
+    def check_scheduled(self, cache):
+        held = cache.state()[0]
+        has_kv = [held[f"has_kv.{layer}"] for layer in range(LAYERS)]
+        has_residual = [held[f"has_residual.{layer}"] for layer in range(LAYERS)]
+        assert all((a | b).all() for a, b in zip(has_kv, has_residual, strict=True))
+        assert cache.nbytes == np.sum(has_kv) * ROW + np.sum(has_residual) * WIDTH * 4
 
 
 class Lossy(Machine):
     """The eviction policies: what they hold is what they promise, however it came about."""
 
-    @initialize(model=st.sampled_from(MODELS), policy=eviction_policies)
-    def choose(self, model, policy):
-        self.start(model, policy)
+    @initialize(model=st.sampled_from(MODELS), example=evicting_examples())
+    def choose(self, model, example):
+        self.start(model, example)
 
     def expected(self, branch, count):
-        cache, logits = self.new_cache(), None
+        cache = self.new_cache()
+        logits = None
         for step in branch.history:
             if isinstance(step, int):
                 cache.truncate(step)
@@ -339,23 +342,23 @@ class Lossy(Machine):
         return logits
 
     def holds_all(self, branch):
-        return all(len(k) == branch.cache.seen for k in branch.cache._k)
+        return all(len(rows) == branch.cache.seen for rows in branch.cache.rows)
 
     def within(self, chosen):
         """Only the layer at work holds more than the budget: by the tokens of the call."""
-        if self.name == "snapkv":
-            return  # generated tokens are kept beyond the budget
         for branch, ids in chosen:
-            rows = [len(k) for k in branch.cache._k]
-            assert sum(count > self.parameters["budget"] for count in rows) <= 1
-            assert max(rows) <= self.parameters["budget"] + len(ids)
+            cache = branch.cache
+            if not cache.grows:
+                counts = [len(rows) for rows in cache.rows]
+                assert sum(count > cache.budget for count in counts) <= 1
+                assert max(counts) <= cache.budget + len(ids)
 
     def after_interrupt(self, branch, activations):
         try:
             branch.cache.state()
         except CacheError:
             branch.broken = True
-        assert branch.broken == (activations >= 8)  # eight come before the cache is first asked
+        assert branch.broken == (activations >= BEFORE_THE_CACHE)
 
     @rule(which=Machine.whiches)
     def use_what_was_interrupted(self, which):
@@ -378,13 +381,13 @@ class Lossy(Machine):
                 branch.checked = True
 
     def check(self, branch):
-        cache, seen, budget = branch.cache, len(branch.ids), self.parameters["budget"]
+        cache = branch.cache
+        seen = len(branch.ids)
         held = cache.state()[0]
         full = self.model.new_cache()
         if branch.ids:
             self.model.forward([branch.ids], [full])
         rows = full.state()[0]
-        prompt = len(branch.history[0]) if branch.history and branch.history[0] else 0
         stored = []
         for layer in range(LAYERS):
             positions, k, v = (held[f"{name}.{layer}"] for name in ("positions", "k", "v"))
@@ -393,35 +396,40 @@ class Lossy(Machine):
             assert (np.diff(positions, axis=0) > 0).all()  # sorted, each once
             assert ((positions >= 0) & (positions < seen)).all()
             stored.append(len(k))
-            for head, at in enumerate(positions.T):
-                whole = at < branch.made_from_all
-                assert same(k[whole, head], rows[f"k.{layer}"][at[whole], head])
-                assert same(v[whole, head], rows[f"v.{layer}"][at[whole], head])
+            for head, own in enumerate(positions.T):
+                whole = own < branch.made_from_all
+                assert_same_bits(k[whole, head], rows[f"k.{layer}"][own[whole], head])
+                assert_same_bits(v[whole, head], rows[f"v.{layer}"][own[whole], head])
                 if layer == 0:  # made from the token alone
-                    assert same(v[:, head], rows["v.0"][at, head])
+                    assert_same_bits(v[:, head], rows["v.0"][own, head])
                 if not any(isinstance(step, int) for step in branch.history):
-                    self.check_kept(set(at.tolist()), seen, budget, prompt)
+                    self.check_kept(set(own.tolist()), branch)
         assert cache.stored == stored[0]
         assert cache.nbytes == sum(stored) * ROW
-        if self.name != "snapkv":
-            assert max(stored) <= budget
+        if not cache.grows:
+            assert max(stored) <= cache.budget
 
-    def check_kept(self, kept, seen, budget, prompt):
+    def check_kept(self, kept, branch):
         """What every head must hold when nothing was truncated."""
-        size = min(seen, budget)
-        must = {
-            "window": lambda: range(seen - size, seen),
-            "streaming_llm": lambda: [
-                t
-                for t in range(seen)
-                if t < self.parameters["sinks"] or t >= seen - (budget - self.parameters["sinks"])
-            ],
-            "h2o": lambda: range(max(0, seen - self.parameters["recent"]), seen),
-            "snapkv": lambda: range(max(0, prompt - self.parameters["window"]), seen),
-            "tova": lambda: (),
-        }[self.name]()
-        assert kept.issuperset(must)
-        assert len(kept) == (min(prompt, budget) + seen - prompt if self.name == "snapkv" else size)
+        cache = branch.cache
+        seen = len(branch.ids)
+        prompt = len(branch.history[0]) if branch.history else 0
+        assert kept.issuperset(self.must_hold(cache, seen, prompt))
+        if cache.grows:
+            assert len(kept) == min(prompt, cache.budget) + seen - prompt
+        else:
+            assert len(kept) == min(seen, cache.budget)
+
+    def must_hold(self, cache, seen, prompt):
+        """Tokens that the policies whose promises we know have to hold."""
+        newest = {  # how many
+            "window": lambda: cache.budget,
+            "streaming_llm": lambda: cache.budget - cache.sinks,
+            "h2o": lambda: cache.recent,
+            "snapkv": lambda: cache.window + seen - prompt,
+        }.get(cache.policy, lambda: 0)()
+        first = cache.sinks if cache.policy == "streaming_llm" else 0
+        return {*range(min(first, seen)), *range(max(0, seen - newest), seen)}
 
 
 @pytest.mark.parametrize("machine", [Lossless, Lossy])

@@ -14,16 +14,35 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 import numpy as np
+import pytest
+from feeding import EXACT, registered, settings_of
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 import minikv
+from minikv.arithmetic import Arithmetic
+from minikv.caches import Evicting, evicting
 
 Kept = list[list[int]]  # tokens kept, for each K/V head
-Weights = list[
-    dict[int, dict[int, float]]
-]  # for each query head: query token -> key token -> weight
-Rule = Callable[[int, Kept, Weights], Kept]  # layer, tokens there, attention weights -> tokens kept
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a rule is given: one layer after the attention of a call."""
+
+    index: int
+    tokens: Kept  # there, for each K/V head
+    weights: list[dict[int, dict[int, float]]]  # of each query head: query -> key token -> weight
+    keys: list[dict[int, list[float]]]  # of each K/V head: token -> key as attention read it
+    values: list[dict[int, list[float]]]  # of each K/V head: token -> value
+
+    def heads(self, group: int) -> list[dict[int, dict[int, float]]]:
+        """The weights of the query heads that share a K/V head."""
+        share = len(self.weights) // len(self.tokens)
+        return self.weights[group * share : (group + 1) * share]
+
+
+Rule = Callable[[Layer], Kept]  # which tokens stay
 
 
 class Oracle:
@@ -61,11 +80,12 @@ class Oracle:
         return out
 
     def block(self, layer: int, stream: list[np.ndarray]) -> list[np.ndarray]:
-        config, at = self.config, f"model.layers.{layer}."
+        config = self.config
+        prefix = f"model.layers.{layer}."
         heads, groups, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         share = heads // groups
         weight = {
-            name: self.tensors[f"{at}{name}_proj.weight"]
+            name: self.tensors[f"{prefix}{name}_proj.weight"]
             for name in (
                 "self_attn.q",
                 "self_attn.k",
@@ -77,35 +97,43 @@ class Oracle:
             )
         }
         new = range(self.seen, self.seen + len(stream))
-        normed = {t: self.norm(x, at + "input_layernorm") for t, x in zip(new, stream, strict=True)}
+        normed = {
+            t: self.norm(x, prefix + "input_layernorm") for t, x in zip(new, stream, strict=True)
+        }
         for t in new:
-            k, v = weight["self_attn.k"] @ normed[t], weight["self_attn.v"] @ normed[t]
+            k = weight["self_attn.k"] @ normed[t]
+            v = weight["self_attn.v"] @ normed[t]
             self.made[layer, t] = (k.reshape(groups, d), v.reshape(groups, d))
         there = [list(kept) + list(new) for kept in self.kept[layer]]
 
-        seen_by: Weights = [{} for _ in range(heads)]
+        seen_by: list[dict[int, dict[int, float]]] = [{} for _ in range(heads)]
+        read: list[dict[int, list[float]]] = [{} for _ in range(groups)]
         mixed = {t: np.zeros((heads, d)) for t in new}
         for h in range(heads):
             tokens = there[h // share]
             place = {t: i if self.reposition else t for i, t in enumerate(tokens)}
+            key = {s: self.rotated(self.made[layer, s][0][h // share], place[s]) for s in tokens}
+            read[h // share] = {s: k.tolist() for s, k in key.items()}
             for t in new:
                 q = (weight["self_attn.q"] @ normed[t]).reshape(heads, d)[h]
-                q, visible = self.rotated(q, place[t]), [s for s in tokens if s <= t]
-                score = {}
-                for s in visible:
-                    k = self.rotated(self.made[layer, s][0][h // share], place[s])
-                    score[s] = math.fsum(q * k) / math.sqrt(d)
+                q = self.rotated(q, place[t])
+                visible = [s for s in tokens if s <= t]
+                score = {s: math.fsum(q * key[s]) / math.sqrt(d) for s in visible}
                 top = max(score.values())
                 total = math.fsum(math.exp(score[s] - top) for s in visible)
                 seen_by[h][t] = {s: math.exp(score[s] - top) / total for s in visible}
                 for s in visible:
                     mixed[t][h] += seen_by[h][t][s] * self.made[layer, s][1][h // share]
-        self.kept[layer] = self.rule(layer, there, seen_by)
+        values = [
+            {s: self.made[layer, s][1][g].tolist() for s in tokens}
+            for g, tokens in enumerate(there)
+        ]
+        self.kept[layer] = self.rule(Layer(layer, there, seen_by, read, values))
 
         out = []
         for t, x in zip(new, stream, strict=True):
             x = x + weight["self_attn.o"] @ mixed[t].reshape(-1)
-            y = self.norm(x, at + "post_attention_layernorm")
+            y = self.norm(x, prefix + "post_attention_layernorm")
             gate = weight["mlp.gate"] @ y
             out.append(
                 x + weight["mlp.down"] @ (gate / (1 + np.exp(-gate)) * (weight["mlp.up"] @ y))
@@ -128,63 +156,59 @@ def best(count: int, tokens: list[int], score: dict[int, float]) -> list[int]:
 
 
 def window(budget: int) -> Rule:
-    return lambda layer, there, weights: [tokens[-budget:] for tokens in there]
+    return lambda layer: [tokens[-budget:] for tokens in layer.tokens]
 
 
-def streaming_llm(budget: int, sinks: int) -> Rule:
-    def rule(layer: int, there: Kept, weights: Weights) -> Kept:
-        first = range(sinks)
-        return [
-            tokens
-            if len(tokens) <= budget
-            else [t for t in tokens if t in first or t in tokens[-(budget - sinks) :]]
-            for tokens in there
-        ]
+def streaming_llm(budget: int, sinks: int, reposition: bool) -> Rule:
+    def kept(tokens: list[int]) -> list[int]:
+        if len(tokens) <= budget:
+            return tokens
+        newest = tokens[-(budget - sinks) :]
+        return [t for t in tokens if t in range(sinks) or t in newest]
 
-    return rule
+    return lambda layer: [kept(tokens) for tokens in layer.tokens]
 
 
 def h2o(budget: int, recent: int) -> Rule:
     received: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
 
-    def rule(layer: int, there: Kept, weights: Weights) -> Kept:
+    def rule(layer: Layer) -> Kept:
         kept = []
-        for g, tokens in enumerate(there):
-            share = len(weights) // len(there)
-            for head in weights[g * share : (g + 1) * share]:
+        for g, tokens in enumerate(layer.tokens):
+            score = received[layer.index, g]
+            for head in layer.heads(g):
                 for row in head.values():
-                    for token, w in row.items():
-                        received[layer, g][token] += w
+                    for token, weight in row.items():
+                        score[token] += weight
             if len(tokens) > budget:
                 newest = tokens[len(tokens) - recent :]
                 older = tokens[: len(tokens) - recent]
-                tokens = sorted(best(budget - recent, older, received[layer, g]) + newest)
+                tokens = sorted(best(budget - recent, older, score) + newest)
             kept.append(tokens)
         return kept
 
     return rule
 
 
-def snapkv(budget: int, observed: int, kernel: int) -> Rule:
-    def rule(layer: int, there: Kept, weights: Weights) -> Kept:
+def snapkv(budget: int, window: int, kernel: int) -> Rule:
+    reach = kernel // 2
+
+    def compressed(tokens: list[int], heads: list[dict[int, dict[int, float]]]) -> list[int]:
+        watching = tokens[-window:]
+        prefix = tokens[: len(tokens) - window]
+        votes = {
+            s: math.fsum(head[t][s] for t in watching for head in heads) / len(heads)
+            for s in prefix
+        }
+        pooled = {s: max(votes[n] for n in prefix if abs(n - s) <= reach) for s in prefix}
+        return sorted(best(budget - window, prefix, pooled) + watching)
+
+    def rule(layer: Layer) -> Kept:
         kept = []
-        for g, tokens in enumerate(there):
-            is_prompt = len(weights[0]) == len(tokens)
+        for g, tokens in enumerate(layer.tokens):
+            is_prompt = len(layer.weights[0]) == len(tokens)
             if is_prompt and len(tokens) > budget:
-                share = len(weights) // len(there)
-                watching, prefix = tokens[-observed:], tokens[: len(tokens) - observed]
-                votes = {
-                    s: math.fsum(
-                        weights[h][t][s]
-                        for t in watching
-                        for h in range(g * share, (g + 1) * share)
-                    )
-                    / share
-                    for s in prefix
-                }
-                reach = kernel // 2
-                pooled = {s: max(votes[n] for n in prefix if abs(n - s) <= reach) for s in prefix}
-                tokens = sorted(best(budget - observed, prefix, pooled) + watching)
+                tokens = compressed(tokens, layer.heads(g))
             kept.append(tokens)
         return kept
 
@@ -192,14 +216,25 @@ def snapkv(budget: int, observed: int, kernel: int) -> Rule:
 
 
 def tova(budget: int) -> Rule:
-    def rule(layer: int, there: Kept, weights: Weights) -> Kept:
-        tokens, last = there[0], there[0][-1]
+    def rule(layer: Layer) -> Kept:
+        tokens = layer.tokens[0]
         if len(tokens) <= budget:
-            return there
-        mean = {s: math.fsum(head[last][s] for head in weights) / len(weights) for s in tokens}
-        return [sorted(best(budget, tokens, mean))] * len(there)
+            return layer.tokens
+        newest = [head[tokens[-1]] for head in layer.weights]
+        mean = {s: math.fsum(head[s] for head in newest) / len(newest) for s in tokens}
+        return [sorted(best(budget, tokens, mean))] * len(layer.tokens)
 
     return rule
+
+
+ORACLES: dict[str, Callable[..., Rule]] = {
+    "window": window,
+    "streaming_llm": streaming_llm,
+    "h2o": h2o,
+    "snapkv": snapkv,
+    "tova": tova,
+}
+"""The rule of each eviction policy, by its name; it takes the policy's parameters."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +273,10 @@ def texts(draw: st.DrawFn) -> Text:
     )
 
 
-def agree(text: Text, rule: Rule, policy: str, **parameters) -> None:
+def agree(text: Text, rule: Rule, policy: str, **parameters) -> str:
     """After each call, the same tokens at each layer and head; the same logits.
+
+    Returns what happened, for Hypothesis' statistics.
 
     Both sides compute in float64. One block is a chain of sums of n < 200 terms, each exact to
     gamma_n = n u of its absolute terms, u = 2**-53. At most 3 blocks, through which a change
@@ -249,88 +286,81 @@ def agree(text: Text, rule: Rule, policy: str, **parameters) -> None:
     tensors = minikv.random_tensors(text.config, text.seed, text.scale)
     weights = minikv.build(text.config, tensors, "float64")
     cache = minikv.Model(weights).new_cache(policy, **parameters)
-    oracle = Oracle(tensors, text.config, rule, parameters.get("reposition", False))
+    oracle = Oracle(tensors, text.config, rule, getattr(cache, "reposition", False))
     for ids in text.calls:
-        with patch.object(minikv.layers, "_QUERY_BLOCK", text.query_block):
+        with patch.object(Arithmetic, "query_block", text.query_block):
             got = np.asarray(minikv.forward(weights, [ids], [cache], logits="all"))
         try:
             expected = oracle.feed(ids)
         except NearTie:
-            event("near tie")
-            return
+            return "near tie"
         state = cache.state()[0]
         for layer, kept in enumerate(oracle.kept):
             assert state[f"positions.{layer}"].T.tolist() == kept
         assert np.max(np.abs(got - expected)) <= 1e-10 * np.max(np.abs(expected))
-    lost = cache.seen > cache.stored
-    event("something evicted" if lost else "all kept")
+    return "something evicted" if cache.seen > cache.stored else "all kept"
 
 
-budgets = st.integers(1, 12)
+def settled(policy: type[Evicting], parameters: dict) -> dict:
+    """All parameters, those too that the policy settles by itself."""
+    return policy(EXACT.weights, **parameters).parameters
 
 
-@given(texts(), budgets)
-def test_window_is_its_oracle(text, budget):
-    agree(text, window(budget), "window", budget=budget)
+@pytest.mark.parametrize("name", evicting())
+@given(text=texts(), budget=st.integers(1, 12), data=st.data())
+def test_a_policy_is_its_oracle(name, text, budget, data):
+    policy = evicting()[name]
+    parameters = settled(policy, data.draw(settings_of(policy, budget)))
+    event(agree(text, ORACLES[name](**parameters), name, **parameters))
 
 
-@given(texts(), st.integers(0, 4), budgets, st.booleans())
-def test_streaming_llm_is_its_oracle(text, sinks, more, reposition):
-    budget = sinks + more
-    agree(
-        text,
-        streaming_llm(budget, sinks),
-        "streaming_llm",
-        budget=budget,
-        sinks=sinks,
-        reposition=reposition,
-    )
+WRONG = {
+    "window": window(5),
+    "streaming_llm": streaming_llm(4, 2, False),
+    "h2o": h2o(4, 1),
+    "snapkv": snapkv(4, 3, 7),
+    "tova": h2o(4, 2),
+}
+"""For each policy of budget 4, the rule of a neighbour."""
 
 
-@given(texts(), budgets, st.data())
-def test_h2o_is_its_oracle(text, budget, data):
-    recent = data.draw(st.integers(0, budget))
-    agree(text, h2o(budget, recent), "h2o", budget=budget, recent=recent)
-
-
-@given(texts(), budgets, st.sampled_from([1, 3, 7]), st.data())
-def test_snapkv_is_its_oracle(text, budget, kernel, data):
-    observed = data.draw(st.integers(1, budget))
-    agree(
-        text,
-        snapkv(budget, observed, kernel),
-        "snapkv",
-        budget=budget,
-        window=observed,
-        kernel=kernel,
-    )
-
-
-@given(texts(), budgets)
-def test_tova_is_its_oracle(text, budget):
-    agree(text, tova(budget), "tova", budget=budget)
-
-
-def test_an_oracle_with_another_rule_disagrees():
-    """The comparison can fail: each policy against the rule of its neighbour."""
+@pytest.mark.parametrize("name", WRONG)
+def test_an_oracle_with_another_rule_disagrees(name):
+    """The comparison can fail."""
     rng = np.random.default_rng(0)
     calls = [rng.integers(0, 97, 9).tolist(), *([int(t)] for t in rng.integers(0, 97, 4))]
     text = Text(minikv.tiny_config(rope_theta=512.0), 1, 1.5, calls)
-    wrong = {
-        "window": window(5),
-        "streaming_llm": streaming_llm(4, 2),
-        "h2o": h2o(4, 1),
-        "snapkv": snapkv(4, 3, 7),
-        "tova": h2o(4, 2),
-    }
-    parameters = {
-        "streaming_llm": {"sinks": 1, "reposition": False},
-        "h2o": {"recent": 2},
-        "snapkv": {"window": 2, "kernel": 7},
-    }
-    for policy, rule in wrong.items():
-        try:
-            agree(text, rule, policy, budget=4, **parameters.get(policy, {}))
-        except AssertionError:
-            continue
-        raise RuntimeError(f"{policy} passed for another policy")
+    parameters = {"streaming_llm": {"sinks": 1, "reposition": False}, "snapkv": {"window": 2}}
+    with pytest.raises(AssertionError):
+        agree(text, WRONG[name], name, budget=4, **parameters.get(name, {}))
+
+
+def test_every_eviction_policy_has_an_oracle():
+    assert ORACLES.keys() == WRONG.keys() == evicting().keys()
+
+
+def test_an_oracle_is_given_the_keys_and_values_that_the_policy_is_given():
+    """A rule that scores keys and values, on both sides: the smallest |k| + 2 |v| go."""
+    rng = np.random.default_rng(3)
+    calls = [rng.integers(0, 97, 9).tolist(), *([int(t)] for t in rng.integers(0, 97, 4))]
+    text = Text(minikv.tiny_config(rope_theta=512.0), 1, 1.5, calls)
+
+    def oracle(layer: Layer) -> Kept:
+        kept = []
+        for tokens, keys, values in zip(layer.tokens, layer.keys, layer.values, strict=True):
+            norm = {t: math.hypot(*keys[t]) + 2 * math.hypot(*values[t]) for t in tokens}
+            kept.append(sorted(best(4, tokens, norm)))
+        return kept
+
+    with registered(Normed):
+        assert agree(text, oracle, "normed", budget=4) == "something evicted"
+        with pytest.raises(AssertionError):
+            agree(text, window(4), "normed", budget=4)
+
+
+class Normed(Evicting):
+    policy = "normed"
+    per_head = True
+
+    def priority(self, rows):
+        return np.linalg.norm(rows.keys, axis=-1) + 2 * np.linalg.norm(rows.values, axis=-1)
