@@ -11,7 +11,8 @@ from strategies import configs
 
 import minikv
 from minikv import decoder
-from minikv.verify.labels import LabelArithmetic, Namespace, UnknownOperation, certify
+from minikv.verify.certificate import certify
+from minikv.verify.dataflow import LabelArithmetic, Namespace, UnknownOperation
 from minikv.verify.shapes import SHAPES, shape
 
 

@@ -25,7 +25,7 @@ def test_holds_bit_for_bit(theorem, family, data):
 @pytest.mark.parametrize("theorem", IDS)
 def test_fails_when_its_hypothesis_is_dropped(theorem):
     found = find(
-        cases(min_tokens=4, scales=[1.0], windowed=THEOREMS[theorem].windowed),
+        cases(min_tokens=4, scales=(1.0,), windowed=THEOREMS[theorem].windowed),
         THEOREMS[theorem].control,
         settings=settings(settings.default, max_examples=500),
     )

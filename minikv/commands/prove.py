@@ -44,13 +44,15 @@ def add_parser(subparsers: Any) -> None:
 def _prove(args: argparse.Namespace) -> int:
     from .. import __version__
     from ..fingerprint import environment, fingerprint
-    from ..verify import report
+    from ..verify.cases import random_case
+    from ..verify.page import page
+    from ..verify.run import CLAIMS, conclusion, prove
     from ..verify.texts import long_cases, real_cases
     from ..weights.progress import show
 
-    ids = args.only.upper().split(",") if args.only else list(report.CLAIMS)
-    if unknown := set(ids) - report.CLAIMS.keys():
-        raise InputError(f"--only {min(unknown)}: expected some of {', '.join(report.CLAIMS)}")
+    ids = args.only.upper().split(",") if args.only else list(CLAIMS)
+    if unknown := set(ids) - CLAIMS.keys():
+        raise InputError(f"--only {min(unknown)}: expected some of {', '.join(CLAIMS)}")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
     for option, path in (("--json", args.json), ("--html", args.html)):
@@ -65,7 +67,7 @@ def _prove(args: argparse.Namespace) -> int:
         cases = controls[: args.count // 20 or 1]  # quick: 1, default: 2
         on = f"{args.model} with {len(cases)} pair{'s' * (len(cases) > 1)} of texts"
     else:
-        steps, draw = range(args.count), report.random_case
+        steps, draw = range(args.count), random_case
         cases = [draw(args.seed + step, (step + 1) / args.count) for step in steps]
         controls = [draw(args.seed + step, scale=1.0) for step in range(100)]
         on = f"{args.count} random models and texts (seed {args.seed})"
@@ -79,7 +81,7 @@ def _prove(args: argparse.Namespace) -> int:
     print(f"    {'statement':<{width}} {'cases':>5} {'time':>8}  {'verdict':<7}  control")
     results = []
     for number, id in enumerate(ids):
-        claim, some = report.CLAIMS[id], cases[:1] if args.model and id == "D" else cases
+        claim, some = CLAIMS[id], cases[:1] if args.model and id == "D" else cases
         drawn = long_cases(args.model) if args.model and claim.windowed else None
         some, others = (
             list(filter(claim.applies, part if drawn is None else drawn))
@@ -88,7 +90,7 @@ def _prove(args: argparse.Namespace) -> int:
         if not some:
             print(f"{id:<3} {claim.statement[:width]:<{width}}     - (it is about sliding windows)")
             continue
-        result = report.prove(claim, watched(number, some), others)
+        result = prove(claim, watched(number, some), others)
         results.append(result)
         print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
         print(
@@ -104,20 +106,21 @@ def _prove(args: argparse.Namespace) -> int:
         "minikv": __version__,
         **environment(),
     }
-    said = report.conclusion(results, on)
+    said = conclusion(results, on)
     print(f"\nfingerprint of one text: {facts['fingerprint']}\n{said}")
     if args.json:
         told = {"results": [*map(asdict, results)], "facts": facts, "conclusion": said}
         args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if args.html:
-        args.html.write_text(report.page(results, example, on, facts), encoding="utf-8")
+        args.html.write_text(page(results, example, on, facts), encoding="utf-8")
     return int(any(result.verdict != "holds" for result in results))
 
 
 def _shape(args: argparse.Namespace) -> int:
     from ..config import SLIDING
     from ..experiments.memory import per_token
-    from ..verify.shapes import CLAIMS, NOTE, prove_shape, shape
+    from ..verify.blocks import NOTE, STATEMENTS, prove_shape
+    from ..verify.shapes import shape
     from ..weights.progress import show
 
     config = shape(args.shape)
@@ -132,7 +135,7 @@ def _shape(args: argparse.Namespace) -> int:
         (
             [
                 r.id,
-                CLAIMS[r.id].statement,
+                STATEMENTS[r.id],
                 r.examples,
                 r.seconds,
                 r.verdict,

@@ -90,7 +90,7 @@ def check_block(case: Block) -> None:
     made = (settle(found["blocks.0.attn.hook_rot_k"]), settle(found["blocks.0.attn.hook_v"]))
     shuffled = rng.permutation(tokens)
     choices = [np.arange(tokens), shuffled, *np.array_split(shuffled, 3), shuffled[:1]]
-    check_rows(layer, stream, positions, made, choices)
+    check_rows(f"block {case.index}", layer, stream, positions, made, choices)
 
 
 WHOLE = replace(CERTIFICATE, text="No label gets past the stream: the whole model, all inputs.")
@@ -106,6 +106,8 @@ PROJECTION: Theorem[Block] = Theorem(
     control=refuted_in_float32(check_block),
     dropped=_T1.dropped,
 )
+
+STATEMENTS = {claim.id: claim.statement for claim in (WHOLE, PROJECTION)}
 
 
 def prove_shape(

@@ -30,6 +30,7 @@ def check(case: Case) -> None:
     for layer in case.model.layers:
         sizes = {1, tokens, int(rng.integers(1, tokens + 1))}
         check_rows(
+            f"layer {layer.index}",
             layer,
             case.activations[f"blocks.{layer.index}.hook_resid_pre"],
             case.positions,
@@ -39,6 +40,7 @@ def check(case: Case) -> None:
 
 
 def check_rows(
+    where: str,
     layer: Layer,
     stream: Array,
     positions: np.ndarray,
@@ -49,7 +51,7 @@ def check_rows(
     for rows in choices:
         projected = kv_from_residual(stream[rows], positions[rows], layer)
         for name, got, expected in zip("KV", projected, made, strict=True):
-            same_bits(got, expected[rows], f"{name} of layer {layer.index}, rows {rows}")
+            same_bits(got, expected[rows], f"{name} of {where}, rows {rows}")
 
 
 def of_its_own_row(row: Row) -> bool:
