@@ -9,11 +9,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ..arithmetic import Array
-from ..backends import to_numpy
-from ..caches import Cache
+from ..arrays import Array, Positions, to_numpy
 from ..config import FAMILIES, FULL, SLIDING, ModelConfig, RopeScaling
-from ..decoder import Hook, no_hook
+from ..layers import Hook, no_hook
+from ..memory import Memory
 from ..model import Model, load, random_model
 
 Item = TypeVar("Item")
@@ -80,7 +79,7 @@ class Case:
         return np.random.default_rng(self.seed)
 
     @property
-    def positions(self) -> np.ndarray:
+    def positions(self) -> Positions:
         """Those of the tokens of either text; ``(T,)``."""
         return np.arange(len(self.ids))
 
@@ -99,13 +98,13 @@ class Case:
         """Logits of every position of the first text, from one pass; ``(T, V)``."""
         return to_numpy(self.model.logits(self.ids))
 
-    def decoded(self, cache: Cache, hook: Hook = no_hook) -> np.ndarray:
-        """Logits of every position of the first text, call by call, through `cache`."""
+    def decoded(self, memory: Memory, hook: Hook = no_hook) -> np.ndarray:
+        """Logits of every position of the first text, call by call, through `memory`."""
         rows = []
         start = 0
         for count in self.chunks:
             new = self.ids[start : start + count]
-            rows.append(to_numpy(self.model.forward([new], [cache], "all", hook)))
+            rows.append(to_numpy(self.model.forward([new], [memory], "all", hook)))
             start += count
         return np.concatenate(rows)
 

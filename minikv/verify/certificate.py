@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..arithmetic import Array
+from ..arrays import Array
 from ..config import ModelConfig
-from ..decoder import Hook, no_hook
 from ..errors import InputError
+from ..layers import Hook, no_hook
 from .cases import Refuted
 from .dataflow import MOST_TOKENS, Flow, Kind, follow, labelled_model
 from .theorem import Theorem

@@ -15,14 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..arithmetic import Arithmetic
+from ..build import build
 from ..config import ModelConfig
-from ..decoder import Hook, Weights
+from ..decoder import Weights
 from ..errors import MinikvError
-from ..model import Model, build
+from ..layers import Hook
+from ..model import Model
 from ..weights import expected_shapes
 
 MOST_TOKENS = 30  # two labels a token fit beside the two marks
@@ -129,19 +133,26 @@ class Namespace:
         return x
 
 
-class LabelArithmetic:
+class LabelArithmetic(Arithmetic):
     """What each sum depends on: a product row on its row, attention on what it weighs."""
 
     name = "labels"
-    xp: Any = Namespace()
-    dtype = wide = "labels"
+    dtype = "labels"
+    wide = "labels"
+
+    def __init__(self) -> None:
+        self.xp: Any = Namespace()
 
     def widen(self, x: Labels) -> Labels:
         return Labels(x.bits.copy())
 
-    narrow = values = widen
+    def narrow(self, x: Labels) -> Labels:
+        return Labels(x.bits.copy())
 
-    def weight(self, matrix: np.ndarray, name: str) -> np.ndarray:
+    def values(self, v: Labels) -> Labels:
+        return Labels(v.bits.copy())
+
+    def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> np.ndarray:
         return matrix[:, :0]  # only how many rows it has
 
     def linear(self, x: Labels, weight: np.ndarray) -> Labels:
@@ -173,7 +184,11 @@ class LabelArithmetic:
     def exp(self, x: Labels) -> Labels:
         return x
 
-    sin = cos = exp
+    def sin(self, x: Labels) -> Labels:
+        return x
+
+    def cos(self, x: Labels) -> Labels:
+        return x
 
 
 def label_weights(config: ModelConfig) -> Weights:
@@ -182,7 +197,8 @@ def label_weights(config: ModelConfig) -> Weights:
         name: np.broadcast_to(np.float32(0), (shape[0], 0) if "_proj.weight" in name else shape)
         for name, shape in expected_shapes(config).items()
     }
-    return build(config, zeros, LabelArithmetic())
+    # A view of the dictionary, whose numbers nobody hashes: a 4B shape would take gigabytes.
+    return build(config, MappingProxyType(zeros), LabelArithmetic())
 
 
 # --- what is read off -----------------------------------------------------------------------------

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arithmetic import Array
+from ..arrays import NewKeys, NewValues, Pattern, Positions, Stream, TokenIds
 from ..caches import Cache
 from ..decoder import Weights
 from ..layers import Layer
-
-Attended = tuple[np.ndarray, Array, Array]  # positions, keys and values that tokens attend to
+from ..memory import Attended
 
 
 class Wrapped:
-    """Hands every call of the decoder on to a cache; subclasses do one thing differently."""
+    """A `Memory` that hands every call on to a cache; subclasses do one thing differently."""
 
     def __init__(self, inner: Cache) -> None:
         self.inner = inner
@@ -28,17 +27,17 @@ class Wrapped:
         """Whether `observe` wants the attention weights."""
         return self.inner.watches
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens to run for these new ones, and their positions; both ``(T,)``."""
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
+        """Tokens to run for these new ones, and their positions."""
         return self.inner.begin(ids)
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         """Take the rows of new tokens at one layer; what these tokens attend to."""
         return self.inner.update(layer, positions, residual, k, v)
 
-    def observe(self, layer: Layer, positions: np.ndarray, pattern: Array) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         """See the ``(H, T, S)`` attention weights of the queries at `positions`."""
         self.inner.observe(layer, positions, pattern)
 
@@ -59,7 +58,7 @@ class Watching(Wrapped):
         self.attended: dict[int, np.ndarray] = {}  # (S,), or (S, G) where heads differ
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         found = super().update(layer, positions, residual, k, v)
         self.attended[layer.index] = found[0]

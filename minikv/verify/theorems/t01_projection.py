@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ...arithmetic import Array
+from ...arrays import Array, Positions, Stream
 from ...layers import Layer
 from ...projection import kv_from_residual
 from ..cases import Case, same_bits
@@ -42,8 +42,8 @@ def check(case: Case) -> None:
 def check_rows(
     where: str,
     layer: Layer,
-    stream: Array,
-    positions: np.ndarray,
+    stream: Stream,
+    positions: Positions,
     made: tuple[Array, Array],
     choices: Iterable[np.ndarray],
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from ...arithmetic import Array
+from ...arrays import Array
 from ...patching import kl_divergence
 from ..cases import Case, Refuted, same_bits
 from ..dataflow import AT_OR_ABOVE, Flow, Row

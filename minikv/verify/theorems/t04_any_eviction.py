@@ -14,12 +14,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...arithmetic import Array
+from ...arrays import NewKeys, NewValues, Positions, Stream
 from ...caches import Cache, Scheduled
 from ...layers import Layer
+from ...memory import Attended
 from ...projection import kv_from_residual
 from ..cases import Case, differ, same_bits
-from ..memories import Attended, Wrapped
+from ..memories import Wrapped
 from ..theorem import CAUSALITY, NO_BYPASS, ROW_LOCALITY, Theorem
 
 
@@ -58,10 +59,10 @@ class Unplaced(Wrapped):
 
     def __init__(self, inner: Cache) -> None:
         super().__init__(inner)
-        self._residuals: dict[int, list[Array]] = {}  # of each layer, call by call
+        self._residuals: dict[int, list[Stream]] = {}  # of each layer, call by call
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         kept = self._residuals.setdefault(layer.index, [])
         past = [kv_from_residual(rows, np.zeros(len(rows), int), layer) for rows in kept]

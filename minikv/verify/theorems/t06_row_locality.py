@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...backends import to_numpy
+from ...arrays import to_numpy
 from ..cases import Case, same_bits
 from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 

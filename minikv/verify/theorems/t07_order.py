@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...arithmetic import Exact
+import numpy as np
+
+from ...arithmetic import Matrix
 from ..cases import Case, same_bits
 from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 
@@ -19,17 +21,21 @@ from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 def check(case: Case) -> None:
     """The model's own sums do not depend on the order of their terms."""
     arithmetic = case.model.arithmetic
-    weight = case.model.layers[0].qkv_proj
+    weight = case.model.layers[0].k_proj
     x = case.activations["blocks.0.ln1.hook_normalized"]
     order = arithmetic.xp.asarray(case.rng.permutation(x.shape[1]))
-    if isinstance(arithmetic, Exact):
-        permuted = replace(weight, values=weight.values[:, order])
-    else:
-        permuted = weight[:, order]
+    permuted = permuted_columns(weight, order)
     product = arithmetic.linear(x, weight)
     square = arithmetic.mean_square(x)
     same_bits(arithmetic.linear(x[:, order], permuted), product, "a product, columns permuted")
     same_bits(arithmetic.mean_square(x[:, order]), square, "a mean of squares, permuted")
+
+
+def permuted_columns(weight: Matrix, order: np.ndarray) -> Matrix:
+    """A prepared matrix, ``(N, K)``, with its columns in another order."""
+    if hasattr(weight, "values"):  # an array, and what is known of it
+        return replace(weight, values=weight.values[:, order])
+    return weight[:, order]
 
 
 THEOREM = Theorem(

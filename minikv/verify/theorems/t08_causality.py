@@ -8,13 +8,12 @@ $V_l$.
 
 from __future__ import annotations
 
-import numpy as np
-
-from ...arithmetic import Array
+from ...arrays import Array, NewKeys, NewValues, Positions, Stream
 from ...layers import Layer
+from ...memory import Attended
 from ..cases import Case, differ, same_bits
 from ..dataflow import AT_OR_ABOVE, Flow, Row
-from ..memories import Attended, Wrapped
+from ..memories import Wrapped
 from ..theorem import CAUSALITY, ROW_LOCALITY, Theorem
 
 _SEEN_BY_LATER_TOKENS = ("resid_pre", "resid_mid", "resid_post", "rot_k", "hook_v")
@@ -36,7 +35,7 @@ class Unmasked(Wrapped):
     """
 
     def update(
-        self, layer: Layer, positions: np.ndarray, residual: Array, k: Array, v: Array
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
         attended, keys, values = super().update(layer, positions, residual, k, v)
         return attended if layer.window is not None else 0 * attended, keys, values

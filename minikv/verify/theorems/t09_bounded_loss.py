@@ -21,8 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...arithmetic import Array
-from ...backends import to_numpy
+from ...arrays import Array, to_numpy
 from ...caches import POLICIES, Cache, Evicting
 from ..cases import Case, Refuted, differ
 from ..memories import Watching

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...arithmetic import Array
+from ...arrays import Array
 from ...decoder import embed
 from ...projection import kv_from_residual
 from ..cases import Case, differ, same_bits

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...arithmetic import Array
+from ...arrays import Stream
 from ...decoder import Span, block
 from ..cases import Case, differ, same_bits
 from ..dataflow import Flow, Kind, Row
@@ -55,7 +55,7 @@ def control(case: Case) -> str:
     return "a row the reach behind differs" if found and all(found) else ""
 
 
-def stream_after(case: Case, layer: int) -> Array:
+def stream_after(case: Case, layer: int) -> Stream:
     """The stream behind a layer, ``(T, D)``."""
     return case.activations[f"blocks.{layer}.hook_resid_post"]
 
@@ -66,7 +66,7 @@ def cuts(case: Case) -> list[int]:
     return case.rng.integers(1, longest + 1, len(case.model.layers)).tolist()
 
 
-def disturbed(case: Case, start: int, cut: int) -> Iterator[tuple[int, Array]]:
+def disturbed(case: Case, start: int, cut: int) -> Iterator[tuple[int, Stream]]:
     """The streams above layer `start`, its rows before `cut` another text's, while they reach."""
     positions = case.positions
     name = f"blocks.{start}.hook_resid_pre"
