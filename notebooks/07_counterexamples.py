@@ -224,13 +224,13 @@ print("... of the stream at layer 0:                           ", example.cured(
 # date at once. We add tokens to a text one by one and watch the row of the first token.
 
 # %%
-from minikv.verify.theorems import Unmasked
+from minikv.verify.theorems.t08_causality import Unmasked
 
 
 def first_row(tokens, masked):
     """The first token's stream before each block, in a text of that many tokens."""
     rows = {}
-    cache = None if masked else Unmasked(case.model.weights)
+    cache = None if masked else Unmasked(case.model.new_cache("full"))
     case.model.forward([case.ids[:tokens]], [cache], "none", rows.setdefault)
     names = [f"blocks.{layer.index}.hook_resid_pre" for layer in case.model.layers]
     return [rows[name][0] for name in names]

@@ -29,8 +29,7 @@ from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
 from minikv.layers import attention, gated, rms_norm, rope
 from minikv.model import Model
-from minikv.verify import THEOREMS
-from minikv.verify.theorems import Case
+from minikv.verify import THEOREMS, Case
 
 pytestmark = pytest.mark.backends
 

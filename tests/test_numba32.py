@@ -26,8 +26,7 @@ from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.commands.main import main
 from minikv.layers import attention, gated
-from minikv.verify import THEOREMS
-from minikv.verify.theorems import Case, Refuted
+from minikv.verify import THEOREMS, Case, Refuted
 
 pytestmark = pytest.mark.backends
 

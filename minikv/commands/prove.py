@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config import SLIDING
 from ..environment import environment
 from ..errors import InputError
 from ..fingerprint import fingerprint
 from ..progress import clear, show
 from ..shapes import per_token, shape
-from ..verify import report
-from ..verify.report import CLAIMS, Result
+from ..verify import CLAIMS, Case, Theorem, random_case
+from ..verify.blocks import NOTE, STATEMENTS, prove_shape
+from ..verify.page import page
+from ..verify.run import Result, conclusion, prove
 from ..verify.texts import long_cases, real_cases
-from ..verify.theorems import Case, Theorem
 from .inspect import print_bytes
 from .output import check_folder, peak_memory, print_table
 
@@ -104,21 +106,21 @@ def run(args: Namespace) -> int:
         if not cases:
             table.skip(claim)
             continue
-        result = report.prove(claim, _watched(cases, id, number, len(ids)), controls)
+        result = prove(claim, _watched(cases, id, number, len(ids)), controls)
         results.append(result)
         clear()
         table.row(claim, result)
     example = max(material.controls[:9], key=lambda case: case.model.config.num_hidden_layers)
     digest = fingerprint(example.model, example.ids)
     facts = {"fingerprint": digest, "minikv": __version__, **environment()}
-    conclusion = report.conclusion(results, material.said)
-    print(f"\nfingerprint of one text: {digest}\n{conclusion}")
+    said = conclusion(results, material.said)
+    print(f"\nfingerprint of one text: {digest}\n{said}")
     if args.json:
         told = [asdict(result) for result in results]
-        _write_json(args.json, {"results": told, "facts": facts, "conclusion": conclusion})
+        _write_json(args.json, {"results": told, "facts": facts, "conclusion": said})
     if args.html:
-        page = report.page(results, example, material.said, facts)
-        args.html.write_text(page, encoding="utf-8")
+        written = page(results, example, material.said, facts)
+        args.html.write_text(written, encoding="utf-8")
     return _exit_code(results)
 
 
@@ -175,8 +177,8 @@ def _material(args: Namespace) -> Material:
         steps = range(args.count)
         return Material(
             f"{args.count} random models and texts (seed {args.seed})",
-            [report.random_case(args.seed + step, (step + 1) / args.count) for step in steps],
-            [report.random_case(args.seed + step, scale=1.0) for step in range(100)],
+            [random_case(args.seed + step, (step + 1) / args.count) for step in steps],
+            [random_case(args.seed + step, scale=1.0) for step in range(100)],
         )
     tokens = 12
     if args.count > CASES:
@@ -195,11 +197,8 @@ def _watched(cases: Sequence[Case], id: str, number: int, claims: int) -> Iterat
 
 
 def _prove_shape(args: Namespace) -> int:
-    from ..config import SLIDING
-    from ..verify import shapes
-
     config = shape(args.shape)
-    results = shapes.prove_shape(config, args.seed, show)
+    results = prove_shape(config, args.seed, show)
     clear()
     print(
         f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
@@ -210,7 +209,7 @@ def _prove_shape(args: Namespace) -> int:
         (
             [
                 result.id,
-                shapes.CLAIMS[result.id].statement,
+                STATEMENTS[result.id],
                 result.examples,
                 result.seconds,
                 result.verdict,
@@ -226,7 +225,7 @@ def _prove_shape(args: Namespace) -> int:
     print_bytes(config)
     seconds = sum(result.seconds for result in results)
     peak = peak_memory()
-    print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {shapes.NOTE}")
+    print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
     if args.json:
         told: dict[str, Any] = {
             "shape": args.shape,

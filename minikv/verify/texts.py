@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import TokenizerError
-from .theorems import Case
+from .cases import Case
 
 TEXTS = {
     "translation": "English: The boats come back before the storm. French: Les bateaux rentrent "
