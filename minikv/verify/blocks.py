@@ -123,7 +123,7 @@ def prove_shape(config: ModelConfig, seed: int = 0, progress: Progress = silent)
             yield case
 
     shapes = [Shape(config)]
-    if config.layer_types:
+    if config.slides:
         shapes.append(Shape(replace(config, sliding_window=2)))
     blocks = [Block(config, index, seed) for index in range(config.num_hidden_layers)]
     results = [
