@@ -139,8 +139,9 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig) -> N
 def weights_hash(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256, in hexadecimal, of all names, shapes and float32 bytes, in order of name.
 
-    It does not depend on how the weights are stored: shards, order, or 16-bit types. That of a
-    folder is kept beside its weights, and made anew when a file has another size or time.
+    It does not depend on how the weights are stored: shards, order, or 16-bit types; float64 is
+    hashed as it is. That of a folder is kept beside its weights, in ``.minikv-weights.json``, and
+    made anew when a file has another size or time of change.
     """
     if isinstance(tensors, FolderTensors):
         return tensors.kept_hash()
@@ -150,7 +151,9 @@ def weights_hash(tensors: Mapping[str, np.ndarray]) -> str:
 def _hash(tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
+        given = np.asarray(tensors[name])
+        wide = given.dtype == np.float64
+        tensor = np.ascontiguousarray(given, dtype="<f8" if wide else "<f4")
         digest.update(f"{name} {tensor.shape}\n".encode())
         digest.update(tensor.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
