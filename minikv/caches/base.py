@@ -72,10 +72,11 @@ class Cache(Savable):
     @property
     def parameters(self) -> dict[str, Any]:
         """The policy's parameters, as JSON can hold them; they are part of a saved state."""
+        names = [field.name for field in fields(self) if field.name != "weights"]
+        values = {name: getattr(self, name) for name in names}
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "weights"
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
         }
 
     def check(self) -> None:

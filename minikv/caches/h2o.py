@@ -44,7 +44,7 @@ class H2O(Evicting):
     watches = True
     per_head = True
 
-    recent: int | None = None
+    recent: int = None  # type: ignore[assignment]  # until `check` settles it
 
     @classmethod
     def examples(cls, budget: int) -> list[dict[str, Any]]:
@@ -62,11 +62,12 @@ class H2O(Evicting):
 
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         received = to_numpy(pattern, dtype=np.float64).sum(axis=1)  # (H, S), over the queries
-        groups, keys = self._row[0], received.shape[-1]
+        groups = layer.config.num_key_value_heads
+        keys = received.shape[-1]
         by_group = received.reshape(groups, -1, keys).sum(axis=1)  # (G, S)
         self.rows[layer.index].scores[:keys] += by_group.T
 
     def priority(self, rows: Rows) -> np.ndarray:
         number = np.arange(len(rows))[:, None]
-        newest = number >= len(rows) - (self.recent or 0)
+        newest = number >= len(rows) - self.recent
         return np.where(newest, np.inf, rows.scores)

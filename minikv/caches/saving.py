@@ -64,9 +64,10 @@ class Savable:
             that no cache can have come to.
         """
         for key, expected in self._metadata().items():
-            if metadata.get(key) != expected:
+            found = metadata.get(key)
+            if found != expected:
                 raise CacheError(
-                    f"the saved cache has {key} {metadata.get(key)}, expected {expected}; "
+                    f"the saved cache has {key} {found!r:.200}, expected {expected!r}; "
                     "load it into a cache made as it was, by the same model"
                 )
         try:
@@ -119,8 +120,10 @@ class Savable:
             with safe_open(str(path), framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             raise CacheError(f"{path} is not a saved cache: {error}") from None
+        except (AttributeError, TypeError):  # as safetensors meets a type that NumPy lacks
+            raise CacheError(f"{path} is not a saved cache: its numbers are not NumPy's") from None
         self.load_state(tensors, metadata)
 
     def _checked_seen(self, written: str) -> int:

@@ -49,7 +49,7 @@ class SnapKV(Evicting):
     per_head = True
     grows = True
 
-    window: int | None = None
+    window: int = None  # type: ignore[assignment]  # until `check` settles it
     kernel: int = 7
 
     @classmethod
@@ -73,20 +73,20 @@ class SnapKV(Evicting):
         if self.seen:
             return
         scores = self.rows[layer.index].scores
-        voters = positions >= len(scores) - (self.window or 0)
+        voters = positions >= len(scores) - self.window
         votes = to_numpy(pattern, dtype=np.float64)[:, voters].sum(axis=1)  # (H, S)
-        groups, keys = self._row[0], votes.shape[-1]
+        groups = layer.config.num_key_value_heads
+        keys = votes.shape[-1]
         by_group = votes.reshape(groups, -1, keys).mean(axis=1)  # (G, S)
         scores[:keys] += by_group.T
 
     def priority(self, rows: Rows) -> np.ndarray:
-        window = self.window or 0
         reach = self.kernel // 2
-        prefix = rows.scores[: len(rows) - window]
+        prefix = rows.scores[: len(rows) - self.window]
         padded = np.pad(prefix, ((reach, reach), (0, 0)), constant_values=-np.inf)
         neighbours = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=0)
         pooled = neighbours.max(axis=-1)
-        always = np.full((window, prefix.shape[1]), np.inf)
+        always = np.full((self.window, prefix.shape[1]), np.inf)
         return np.concatenate([pooled, always])
 
     def evict(self, layer: Layer) -> None:

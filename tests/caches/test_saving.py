@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -73,11 +75,11 @@ def test_a_saved_cache_goes_on_where_it_was(example, seen, tmp_path):
 
 
 FOREIGN = {
-    "another policy": (lambda: EXACT.new_cache("none"), "policy none, expected full"),
+    "another policy": (lambda: EXACT.new_cache("none"), "policy 'none', expected 'full'"),
     "other weights": (lambda: random_model(seed=2).new_cache(), "model"),
     "another arithmetic": (
         lambda: random_model(arithmetic="float32").new_cache(),
-        "arithmetic float32",
+        "arithmetic 'float32'",
     ),
     "another shape": (lambda: random_model(num_hidden_layers=2).new_cache(), "model"),
     "another rope_theta": (lambda: random_model(rope_theta=5.0).new_cache(), "model"),
@@ -149,6 +151,13 @@ def test_a_model_with_other_windows_is_another():
 # Damage
 
 
+def of_type(name: str, size: int) -> bytes:
+    """A safetensors file of one number, of a type that NumPy need not have."""
+    tensor = {"dtype": name, "shape": [1], "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": {}, "k.0": tensor}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
 NOT_CACHES = {
     "missing": lambda path: None,
     "empty": lambda path: path.write_bytes(b""),
@@ -157,6 +166,10 @@ NOT_CACHES = {
     "a header that lies": lambda path: path.write_bytes(b"\xff" * 7 + b"\x7f" + b"{}" * 20),
     "other tensors": lambda path: save_file({"k.0": np.zeros(3, np.float32)}, path),
     "no tensors": lambda path: save_file({}, path, {"policy": "full"}),
+    "a policy of two lines": lambda path: save_file({}, path, {"policy": "full\nwindow"}),
+    "numbers of 8 bits": lambda path: path.write_bytes(of_type("F8_E4M3", 1)),
+    "numbers of 16 bits": lambda path: path.write_bytes(of_type("BF16", 2)),
+    "numbers of no type": lambda path: path.write_bytes(of_type("F3", 1)),
 }
 
 

@@ -76,9 +76,7 @@ class Replay:
         self._holds_ids = holds_ids
         self._chunk = chunk
         self._first = 0  # rows before it are forgotten, and not replayed
-        self._stream: dict[
-            int, Stream
-        ] = {}  # a chunk's first row -> the chunk's stream, carried on
+        self._stream: dict[int, Stream] = {}  # by a chunk's first row: what is carried on
 
     def fill(self, layer: Layer, evicted: int, k: Keys, v: Values) -> None:
         """Write K and V of the first `evicted` tokens at a layer into ``(S, G, d)`` arrays."""
