@@ -42,11 +42,11 @@ def test_only_empty_caches_share_a_pass():
         ("none@5", "none", {}),
         ("window", "window", {"budget": 8}),
         ("window@5", "window", {"budget": 5}),
-        ("residual", "residual", {"budget": 8, "checkpoints": (0,)}),
-        ("residual:every", "residual", {"budget": 8, "checkpoints": (0, 1)}),
+        ("residual", "residual", {"budget": 8, "checkpoints": [0]}),
+        ("residual:every", "residual", {"budget": 8, "checkpoints": [0, 1]}),
         ("residual:tokens", "residual", {"budget": 8, "checkpoints": "tokens"}),
-        ("residual:2@3", "residual", {"budget": 3, "checkpoints": (0,)}),
-        ("residual:0+1", "residual", {"budget": 8, "checkpoints": (0, 1)}),
+        ("residual:2@3", "residual", {"budget": 3, "checkpoints": [0]}),
+        ("residual:0+1", "residual", {"budget": 8, "checkpoints": [0, 1]}),
     ],
 )
 def test_a_policy_is_named_with_its_checkpoints_and_budget(name, policy, parameters):
