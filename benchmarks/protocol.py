@@ -41,9 +41,13 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
     weights = model.weights
     arithmetic = model.arithmetic
     config = model.config
-    shape = (capacity, config.num_key_value_heads, config.head_dim)
-    keys = [np.empty(shape, dtype=arithmetic.dtype) for _ in model.layers]
-    values = [np.empty(shape, dtype=arithmetic.dtype) for _ in model.layers]
+    shape = (config.num_key_value_heads, capacity, config.head_dim)  # head by head, as in `Full`
+
+    def rows() -> np.ndarray:
+        return np.empty(shape, dtype=arithmetic.dtype).swapaxes(0, 1)  # (capacity, G, d)
+
+    keys = [rows() for _ in model.layers]
+    values = [rows() for _ in model.layers]
 
     def norm(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return arithmetic.rms_norm(x, weight, config.rms_norm_eps)
