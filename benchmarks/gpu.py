@@ -21,9 +21,8 @@ import minikv
 from minikv.arrays import to_numpy
 from minikv.errors import MinikvError
 from minikv.fingerprint import fingerprint
-from minikv.verify import THEOREMS
+from minikv.verify import THEOREMS, Refuted
 from minikv.verify.texts import real_cases
-from minikv.verify.theorems import Refuted
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from .build import build, random_tensors
 from .caches import Cache, make_cache
 from .config import ModelConfig
 from .layers import Hook, Layer, no_hook
+from .memory import Memory
 from .tokenizer import Tokenizer
 from .weights import load_tensors, resolve
 
@@ -80,7 +81,7 @@ class Model:
     def forward(
         self,
         sequences: Sequence[Sequence[int] | np.ndarray],
-        caches: Sequence[Cache | None] | None = None,
+        caches: Sequence[Memory | None] | None = None,
         logits: str = "last",
         hook: Hook = no_hook,
     ) -> Array | None:

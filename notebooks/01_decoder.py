@@ -23,7 +23,7 @@ from exercises import e01
 
 import minikv
 from minikv.arithmetic import Exact
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors, resolve
 

@@ -16,7 +16,7 @@ from exercises import e02
 
 import minikv
 from minikv.decoder import unembed
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 
 plt.rcParams |= {"font.size": 14, "figure.constrained_layout.use": True}
 

@@ -18,7 +18,7 @@ import numpy as np
 import minikv
 from minikv import kl_divergence
 from minikv.decoder import Span, block, unembed
-from minikv.plots import COLOURS
+from minikv.experiments.plots import COLOURS
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 model = minikv.load("smollm2-135m-instruct", "exact")
@@ -357,8 +357,8 @@ for start in (0, 10, 29):
 #
 # The proof is three lines because all of the work is in the hypothesis: *$B_m$ has no other
 # argument*. It is about the program, and no amount of mathematics shows it. Tests on random models
-# can refute it; the dataflow certificate (`minikv.verify.labels`, chapter 8) follows every value
-# through the real code.
+# can refute it; the dataflow certificate (`minikv.verify`, chapter 8) follows every value through
+# the real code.
 #
 # **As a property.** Hypothesis draws models and texts, and looks for one that refutes the
 # statement:

@@ -17,10 +17,10 @@ import numpy as np
 from IPython.display import Image
 
 import minikv
-from minikv import plots
+from minikv.experiments import plots
 from minikv.experiments.compare import compare, summary
 from minikv.patching import kl_divergence
-from minikv.verify.theorems import attention_loss
+from minikv.verify.theorems.t09_bounded_loss import attention_loss
 
 plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
 POLICIES = ("h2o", "snapkv", "tova", "streaming_llm", "window")

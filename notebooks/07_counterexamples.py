@@ -24,7 +24,7 @@ from counterexamples import call_by_call, chain, one_pass, record
 
 import minikv
 from minikv import kl_divergence
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 from minikv.verify import THEOREMS, Case
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
@@ -224,13 +224,13 @@ print("... of the stream at layer 0:                           ", example.cured(
 # date at once. We add tokens to a text one by one and watch the row of the first token.
 
 # %%
-from minikv.verify.theorems import Unmasked
+from minikv.verify.theorems.t08_causality import Unmasked
 
 
 def first_row(tokens, masked):
     """The first token's stream before each block, in a text of that many tokens."""
     rows = {}
-    cache = None if masked else Unmasked(case.model.weights)
+    cache = None if masked else Unmasked(case.model.new_cache("full"))
     case.model.forward([case.ids[:tokens]], [cache], "none", rows.setdefault)
     names = [f"blocks.{layer.index}.hook_resid_pre" for layer in case.model.layers]
     return [rows[name][0] for name in names]

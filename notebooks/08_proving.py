@@ -31,7 +31,8 @@ from minikv import caches, layers, projection
 from minikv.caches import full
 from minikv.model import Model
 from minikv.verify import THEOREMS, Case
-from minikv.verify.labels import Labels, certify, label_weights
+from minikv.verify.certificate import certify
+from minikv.verify.dataflow import Labels, label_weights
 
 plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
 quiet = settings(max_examples=200, derandomize=True, database=None, deadline=None)

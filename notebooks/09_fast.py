@@ -24,8 +24,7 @@ import numba
 import numpy as np
 
 import minikv
-from minikv import plots
-from minikv.experiments import machine
+from minikv.experiments import machine, plots
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
 from minikv.weights import load_tensors

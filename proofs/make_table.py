@@ -1,16 +1,18 @@
-"""Write the table of T1 to T11 into README.md, from the files that it links to.
+"""Write the lecture and the table of the theorems into README.md, from the files of the theorems.
 
 ::
 
-    python proofs/make_table.py          # rewrites the table
-    python proofs/make_table.py --check  # exit code 1 if it is stale
+    python proofs/make_table.py          # rewrites both
+    python proofs/make_table.py --check  # exit code 1 if one is stale
 
-A column is filled only with what is found: a check, a Rocq theorem, a claim of the certificate, a
-test, a counter-example, a mutant that the theorem kills.
+The sections are the docstrings of ``minikv/verify/theorems``. A column of the table is filled only
+with what is found: a check, a Rocq theorem, a claim about labels, a test, a counter-example, a
+mutant that the theorem kills.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -19,14 +21,11 @@ from minikv.verify import THEOREMS, Theorem
 
 PROOFS = Path(__file__).resolve().parent
 README = PROOFS / "README.md"
-BEGIN, END = "<!-- table: made by make_table.py -->\n", "<!-- end of table -->\n"
-NO_CERTIFICATE = {  # why labels cannot say it
-    "T3": "two runs are compared",
-    "T4": "schedules read what is stored",
-    "T6": "the certificate assumes it",
-    "T7": "about values",
-    "T9": "about values",
-}
+
+
+def marks(part: str) -> tuple[str, str]:
+    """The lines between which a part of README.md is made."""
+    return f"<!-- {part}: made by make_table.py -->\n", f"<!-- end of {part} -->\n"
 
 
 def link(text: str, path: str, pattern: str) -> str:
@@ -44,11 +43,20 @@ def row(theorem: Theorem) -> str:
     return f"| {theorem.id} {theorem.name} | " + " | ".join(f(theorem) for f in columns) + " |"
 
 
+def anchor(theorem: Theorem) -> str:
+    """Where GitHub puts the heading of its section."""
+    return f"{theorem.id.lower()}-{theorem.name.lower().replace(' ', '-')}"
+
+
+def source(theorem: Theorem) -> str:
+    """Its file, named from proofs/."""
+    path = Path(inspect.getfile(theorem.check)).resolve()
+    return f"../{path.relative_to(PROOFS.parent).as_posix()}"
+
+
 def statement(theorem: Theorem) -> str:
-    check = theorem.check.__name__
-    anchor = f"[text](#{theorem.id.lower()}-{theorem.name.lower().replace(' ', '-')})"
-    code = link("check", "../minikv/verify/theorems.py", rf"^def {check}\b")
-    return f"{anchor}, {code}"
+    """Its section and its check."""
+    return f"[text](#{anchor(theorem)}), {link('check', source(theorem), r'^def check')}"
 
 
 def rocq(theorem: Theorem) -> str:
@@ -64,12 +72,10 @@ def rocq(theorem: Theorem) -> str:
 
 
 def dataflow(theorem: Theorem) -> str:
-    """The claim in labels.py that names the theorem."""
-    path = "../minikv/verify/labels.py"
-    pattern = rf'claim\(.*f"{theorem.id}:'
-    if re.search(pattern, (PROOFS / path).read_text(encoding="utf-8")):
-        return link("certificate", path, pattern)
-    return f"n/a: {NO_CERTIFICATE[theorem.id]}"
+    """Its claim about labels, or why there is none."""
+    if theorem.flows:
+        return link("certificate", source(theorem), r"\bflows=")
+    return f"n/a: {theorem.unlabelled}"
 
 
 def properties(theorem: Theorem) -> str:
@@ -108,19 +114,41 @@ def mutants(theorem: Theorem) -> str:
     return f"[{killed} of {len(rows) - 1}](mutants.md)"
 
 
+def section(theorem: Theorem) -> str:
+    """Its section of the lecture."""
+    heading = f"### {theorem.id} {theorem.name}"
+    hypotheses = "; ".join(theorem.hypotheses) or "none"
+    said = f"*{theorem.statement}.* Hypotheses: {hypotheses}."
+    return f"{heading}\n\n{said}\n\n{theorem.section}"
+
+
+def lecture() -> str:
+    """The sections, one after the other."""
+    first, *_, last = THEOREMS
+    count = f"There are {len(THEOREMS)}, {first} to {last}; each has a file in"
+    where = "[minikv/verify/theorems](../minikv/verify/theorems/__init__.py)."
+    return "\n\n".join([f"{count} {where}", *map(section, THEOREMS.values())])
+
+
 def table() -> str:
-    """The table as it should be."""
+    """A row for each theorem."""
     head = "| theorem | S | R | D | P | W | N | M |\n|---|---|---|---|---|---|---|---|\n"
-    return "\n" + head + "\n".join(map(row, THEOREMS.values())) + "\n\n"
+    return head + "\n".join(map(row, THEOREMS.values()))
+
+
+PARTS = {"lecture": lecture, "table": table}
 
 
 def updated(readme: str) -> str:
-    """README.md with the table as it should be."""
-    before, _, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"README.md has no lines {BEGIN.strip()} and {END.strip()}")
-    return before + BEGIN + table() + END + after
+    """README.md with both parts as they should be."""
+    for part, made in PARTS.items():
+        begin, end = marks(part)
+        before, _, rest = readme.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise SystemExit(f"README.md has no lines {begin.strip()} and {end.strip()}")
+        readme = f"{before}{begin}\n{made()}\n\n{end}{after}"
+    return readme
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from strategies import configs
 
 import minikv
 from minikv import decoder
-from minikv.verify.labels import LabelArithmetic, Namespace, UnknownOperation, certify
-from minikv.verify.shapes import SHAPES, shape
+from minikv.shapes import SHAPES, shape
+from minikv.verify.certificate import certify
+from minikv.verify.dataflow import LabelArithmetic, Namespace, UnknownOperation
 
 
 @pytest.mark.parametrize("name", SHAPES)

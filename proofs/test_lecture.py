@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from make_table import PROOFS, README, link, updated
+from make_table import PARTS, PROOFS, README, link, updated
 
 from minikv.config import ModelConfig
 from minikv.verify import THEOREMS
@@ -13,8 +13,20 @@ from minikv.verify import THEOREMS
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_the_table_is_what_make_table_writes():
+def test_the_lecture_and_the_table_are_what_make_table_writes():
     assert updated(TEXT) == TEXT, "run  python proofs/make_table.py"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_control_a_stale_part_is_noticed(part, monkeypatch):
+    made = PARTS[part]()
+    monkeypatch.setitem(PARTS, part, lambda: made.replace("T1", "T0", 1))
+    assert updated(TEXT) != TEXT
+
+
+def test_control_a_part_without_its_place_is_noticed():
+    with pytest.raises(SystemExit, match="end of lecture"):
+        updated(TEXT.replace("<!-- end of lecture -->", ""))
 
 
 def test_control_a_stale_table_is_noticed():

@@ -6,7 +6,7 @@ import pytest
 
 from minikv.verify import THEOREMS
 from minikv.verify.texts import TEXTS, long_cases, real_cases
-from minikv.verify.theorems import last_position_patch
+from minikv.verify.theorems.t02_markov import last_position_patch
 
 pytestmark = pytest.mark.weights
 MODEL, GEMMA = "smollm2-135m-instruct", "gemma-3-270m"

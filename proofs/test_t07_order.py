@@ -24,14 +24,14 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from operands import OPERATIONS, Operands, attention, cancelling, linear, operands, same
 
-from minikv.arithmetic import Exact, Float32, exact
+from minikv.arithmetic import Exact, Float32, NumpyExact, exact
 
-EXACT = Exact(context=256)
+EXACT = NumpyExact(context=256)
 BUDGET = settings(settings.default, max_examples=500, phases=[Phase.generate])
 SUMMING = [name for name in OPERATIONS if name != "settle"]
 
 
-class FourBitsTooMany(Exact):
+class FourBitsTooMany(NumpyExact):
     significand = 57
 
 
@@ -115,16 +115,16 @@ class AnyOrder(np.ndarray):
         return result
 
 
-class Certified(Exact):
+class Certified(NumpyExact):
     """`Exact` with the one kind of sum excepted that may round, the estimates that pick a grid.
 
     Where rounding could change the grid, the true sum decides: see ``tests/test_exact.py``.
     """
 
-    def _estimate(self, size):
+    def row_sum(self, size):
         order, AnyOrder.order = AnyOrder.order, staticmethod(one_by_one)
         try:
-            return super()._estimate(size)
+            return super().row_sum(size)
         finally:
             AnyOrder.order = staticmethod(order)
 
@@ -191,15 +191,15 @@ def test_a_sum_may_be_split_anywhere(o, data):
     """On a common grid, the parts of a product add up to the bits of the whole."""
     grids: list = []
 
-    class Spy(Exact):
-        def _grid(self, size, norm, bits):
-            grids.append(super()._grid(size, norm, bits))
+    class Spy(NumpyExact):
+        def grid(self, size, row_sum, bits):
+            grids.append(super().grid(size, row_sum, bits))
             return grids[-1]
 
     spy = Spy(context=256)
     weight = spy.weight(o.w, "w")
     whole = spy.linear(o.x, weight)
-    x = exact._round(o.x.astype(np.float64), grids[0] * exact._ROUND)
+    x = exact.round_to(o.x.astype(np.float64), grids[0])
     edges = sorted({0, x.shape[1], *data.draw(st.sets(st.integers(0, x.shape[1]), max_size=4))})
     parts = [x[:, a:b] @ weight.values[:, a:b].T for a, b in itertools.pairwise(edges)]
     data.draw(st.randoms()).shuffle(parts)
@@ -251,15 +251,16 @@ def test_keys_that_are_not_seen_change_no_bit():
 # --- controls: what must fail
 
 
-class CountingKeys(Exact):
+class CountingKeys(NumpyExact):
     """Its sums are finer where there are fewer numbers."""
 
-    def _total(self, size):
-        longest, exact._LONGEST = exact._LONGEST, size.shape[-1]
+    def total(self, size):
+        longest = exact.LONGEST
+        exact.LONGEST = size.shape[-1]
         try:
-            return super()._total(size)
+            return super().total(size)
         finally:
-            exact._LONGEST = longest
+            exact.LONGEST = longest
 
 
 def test_sums_that_count_the_keys_are_changed_by_those_not_seen(monkeypatch):

@@ -24,13 +24,12 @@ import minikv
 from minikv.arithmetic import Exact
 from minikv.backends import get_backend
 from minikv.backends import numba_exact as kernels
+from minikv.build import random_tensors
 from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
 from minikv.layers import attention, gated, rms_norm, rope
-from minikv.build import random_tensors
 from minikv.model import Model
-from minikv.verify import THEOREMS
-from minikv.verify.theorems import Case
+from minikv.verify import THEOREMS, Case
 
 pytestmark = pytest.mark.backends
 

@@ -24,10 +24,9 @@ from minikv.arithmetic import Float32
 from minikv.backends import get_backend
 from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.layers import attention, gated
-from minikv.verify import THEOREMS
-from minikv.verify.theorems import Case, Refuted
+from minikv.verify import THEOREMS, Case, Refuted
 
 pytestmark = pytest.mark.backends
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from minikv.cli import main
+from minikv.commands import find_commands
+from minikv.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,7 +29,9 @@ def test_layout_lists_every_file_of_the_library_and_nothing_else():
         path.relative_to(ROOT).as_posix().replace("__init__.py", "")
         for path in (ROOT / "minikv").rglob("*.py")
     }
-    missing = sorted(library - set(listed))
+    library -= {f"minikv/commands/{name}.py" for name in find_commands()}  # in one line together
+    theorems = {name for name in library if name.startswith("minikv/verify/theorems/t")}
+    missing = sorted(library - set(listed) - theorems)  # a theorem is listed in proofs/README.md
     assert missing == [], "add a line for each to the section Layout of README.md"
 
 

@@ -1,5 +1,8 @@
-"""The eleven theorems as code that can fail, the dataflow certificate, and the report."""
+"""The theorems as code that can fail, the dataflow certificate, and what runs them."""
 
-from .theorems import THEOREMS, Case, Refuted, Theorem
+from .cases import Case, Refuted, random_case
+from .run import CLAIMS
+from .theorem import Theorem
+from .theorems import THEOREMS
 
-__all__ = ["THEOREMS", "Case", "Refuted", "Theorem"]
+__all__ = ["CLAIMS", "THEOREMS", "Case", "Refuted", "Theorem", "random_case"]

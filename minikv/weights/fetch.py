@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FetchError, MinikvError, require_extra
+from ..errors import FetchError, MinikvError
+from ..extras import require_extra
+from ..progress import Progress, show
 from . import gguf
-from .progress import Progress, show
 
 DEFAULT = "smollm2-135m-instruct"
 """The model of the quick start: it needs no account."""

@@ -44,7 +44,8 @@ def one_pass(case, ids, *hooks: Hook) -> np.ndarray:
 
 def call_by_call(case, cache, hook: Hook | None = None) -> np.ndarray:
     """Logits of every position of the case's first text, chunk by chunk through a cache."""
-    rows, start = [], 0
+    rows = []
+    start = 0
     for count in case.chunks:
         new = [case.ids[start : start + count]]
         rows.append(case.model.forward(new, [cache], "all", hook or chain()))
@@ -64,7 +65,9 @@ def patched_at_each_layer(case, architecture, cure: bool = False) -> bool:
     carries past the stream. With `cure`, the recipient, which until then has been itself, gets at
     layer l what the donor's memory held there: the state is then the pair of both.
     """
-    donor, memory, held = {}, [], {}
+    donor = {}
+    memory = []
+    held = {}
 
     def snapshot(name, value):
         if name.endswith("hook_resid_pre"):
@@ -74,13 +77,14 @@ def patched_at_each_layer(case, architecture, cure: bool = False) -> bool:
     expected = one_pass(case, case.ids, snapshot, architecture(memory), record(donor))
     for layer in range(1, case.model.config.num_hidden_layers):
         memory = []
+        patched = f"blocks.{layer}.hook_resid_pre"
 
-        def patch(name, value, at=f"blocks.{layer}.hook_resid_pre", memory=memory):
-            if name != at:
+        def patch(name, value, patched=patched, memory=memory):
+            if name != patched:
                 return value
             if cure:
-                memory[:] = held[at]
-            return donor[at]
+                memory[:] = held[patched]
+            return donor[patched]
 
         if not same(one_pass(case, case.other, patch, architecture(memory)), expected):
             return False

@@ -6,39 +6,44 @@ checkpoint does not give them back. The cure: keep them beside the checkpoints, 
 
 import numpy as np
 
-from minikv.caches import Full
 from minikv.decoder import Span, block, unembed
+from minikv.verify.memories import Wrapped
 
 from . import record, same
 
 THEOREM = "T5"
 
 
-class Injected(Full):
+class Injected(Wrapped):
     """Every query also sees two rows of K and V drawn from a seed."""
 
     def update(self, layer, positions, residual, k, v):
-        at, keys, values = super().update(layer, positions, residual, k, v)
+        attended, keys, values = super().update(layer, positions, residual, k, v)
         rng = np.random.default_rng(layer.index)
-        rows = rng.standard_normal((2, 2, *self._row)).astype(np.float32)
+        rows = rng.standard_normal((2, 2, *k.shape[1:])).astype(np.float32)
         extra_k, extra_v = (layer.arithmetic.settle(part) for part in rows)
         return (
-            np.concatenate([[0, 0], at]),
+            np.concatenate([[0, 0], attended]),
             np.concatenate([extra_k, keys]),
             np.concatenate([extra_v, values]),
         )
 
 
+def injected(case) -> Injected:
+    """A full cache with the two rows before it."""
+    return Injected(case.model.new_cache("full"))
+
+
 def replayed(case, make) -> bool:
     """Does the stream at every layer of the injected decoder, replayed, give its logits?"""
-    made, positions, weights = {}, np.arange(len(case.ids)), case.model.weights
-    logits = case.model.forward([case.ids], [Injected(weights)], "all", record(made))
+    made = {}
+    logits = case.model.forward([case.ids], [injected(case)], "all", record(made))
     for start in case.model.layers:
         stream = made[f"blocks.{start.index}.hook_resid_pre"]
-        span = Span(slice(0, len(positions)), positions, make())
+        span = Span(slice(0, len(case.ids)), case.positions, make())
         for layer in case.model.layers[start.index :]:
-            stream = block(layer, stream, positions, [span])
-        if not same(unembed(weights, stream), logits):
+            stream = block(layer, stream, case.positions, [span])
+        if not same(unembed(case.model.weights, stream), logits):
             return False
     return True
 
@@ -50,4 +55,4 @@ def refuted(case) -> bool:
 
 def cured(case) -> bool:
     """The same, with the two rows kept beside the checkpoint."""
-    return replayed(case, lambda: Injected(case.model.weights))
+    return replayed(case, lambda: injected(case))

@@ -7,34 +7,35 @@ what a text gives depends on how it was cut into calls: decoding is no longer on
 import numpy as np
 
 from minikv import kv_from_residual
-from minikv.caches import Full
+from minikv.verify.memories import Wrapped
 
 from . import call_by_call, same
 
 THEOREM = "T3"
 
 
-class Feedback(Full):
-    """After each call, K/V of its tokens are made anew from the blocks' outputs."""
+class Feedback(Wrapped):
+    """A cache that makes K and V of earlier calls anew, from the blocks' outputs."""
 
-    def reset(self):
-        super().reset()
-        self.outputs = {}
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.outputs = {}  # of each block, call by call
 
     def hook(self, name, value):
         if name.endswith("hook_resid_post"):
-            self.outputs[int(name.split(".")[1])] = value
+            self.outputs.setdefault(int(name.split(".")[1]), []).append(value)
         return value
 
-    def advance(self, tokens):
-        positions = np.arange(self.seen, self.seen + tokens)
-        for layer in self.weights.layers:
-            k, v = kv_from_residual(self.outputs[layer.index], positions, layer)
-            self._k[layer.index][:, self.seen : self.seen + tokens] = k.swapaxes(0, 1)
-            self._v[layer.index][:, self.seen : self.seen + tokens] = v.swapaxes(0, 1)
-        super().advance(tokens)
+    def update(self, layer, positions, residual, k, v):
+        attended, _, _ = super().update(layer, positions, residual, k, v)
+        earlier = self.outputs.get(layer.index, [])
+        if not earlier:
+            return attended, k, v
+        past = np.concatenate(earlier)
+        past_k, past_v = kv_from_residual(past, attended[: len(past)], layer)
+        return attended, np.concatenate([past_k, k]), np.concatenate([past_v, v])
 
 
 def refuted(case) -> bool:
-    cache = Feedback(case.model.weights)
+    cache = Feedback(case.model.new_cache("full"))
     return not same(call_by_call(case, cache, cache.hook), case.logits)

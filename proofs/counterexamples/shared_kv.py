@@ -33,9 +33,11 @@ def _projected(case, stream_of) -> bool:
         source = case.model.layers[stream_of(layer.index)]
         stream = acts[f"blocks.{source.index}.hook_resid_pre"]
         k, v = kv_from_residual(stream, np.arange(len(case.ids)), source)
-        at = f"blocks.{layer.index}.attn."
         settle = case.model.arithmetic.settle
-        if not same(k, settle(acts[at + "hook_rot_k"])) or not same(v, settle(acts[at + "hook_v"])):
+        used = f"blocks.{layer.index}.attn."
+        if not same(k, settle(acts[used + "hook_rot_k"])):
+            return False
+        if not same(v, settle(acts[used + "hook_v"])):
             return False
     return True
 

@@ -19,8 +19,8 @@ from layerwise import (
 
 import minikv
 from minikv.caches import make_cache
-from minikv.rotary import rope_frequencies
 from minikv.patching import run_with_cache
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = pytest.mark.peers

@@ -1,0 +1,107 @@
+"""What a theorem is made of. Each has a file in `minikv.verify.theorems`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from .cases import Case, Refuted
+from .dataflow import Flow
+
+NO_BYPASS = "no bypass"
+CAUSALITY = "causality"
+ROW_LOCALITY = "determinism and row locality"
+EXACT_SUMS = "exact sums"
+
+# What a claim is checked on: a `Case`, or what a shape has for one. A claim about anything with a
+# shape is one about cases.
+Subject = TypeVar("Subject", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Points of a case, for the page: a caption, the names of the axes, what makes the points."""
+
+    caption: str
+    across: str
+    up: str
+    points: Callable[[Case], Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theorem(Generic[Subject]):
+    """What is claimed, how it is checked, and what refutes its negation.
+
+    Parameters
+    ----------
+    id, name : str
+        ``T1``, ``projection``.
+    text : str
+        The docstring of its file: the statement in a line, a blank line, and its section of the
+        lecture in Markdown.
+    formula, remark : str
+        The statement in symbols, and why it holds, in HTML.
+    hypotheses : tuple of str
+        What it rests on; see the lecture.
+    check : callable
+        Raises `Refuted` where it does not hold.
+    control : callable
+        Drops a hypothesis and says what that changed; an empty text where it changed nothing.
+    dropped : str
+        What the control drops.
+    scope : str
+        What the check runs, where that is less than the statement, or another kind of claim.
+    flows : tuple of Flow
+        What the dataflow certificate claims of it.
+    unlabelled : str
+        Why the certificate claims nothing of it.
+    windowed : bool
+        Whether it is about sliding windows alone.
+    plot : Plot, optional
+    """
+
+    id: str
+    name: str
+    text: str = field(repr=False)
+    formula: str = field(repr=False)
+    remark: str = field(repr=False)
+    hypotheses: tuple[str, ...] = ()
+    check: Callable[[Subject], None] = field(repr=False)
+    control: Callable[[Subject], str] = field(repr=False)
+    dropped: str
+    scope: str = ""
+    flows: tuple[Flow, ...] = ()
+    unlabelled: str = ""
+    windowed: bool = False
+    plot: Plot | None = None
+
+    @property
+    def statement(self) -> str:
+        """In a line, without a full stop."""
+        return self.text.partition("\n")[0].removesuffix(".")
+
+    @property
+    def section(self) -> str:
+        """Its section of the lecture, in Markdown."""
+        return self.text.partition("\n\n")[2].strip()
+
+    def applies(self, case: Case) -> bool:
+        """Whether it says anything about a case: windows are in it, shorter than the text."""
+        if not self.windowed:
+            return True
+        windows = map(case.config.window, range(case.config.num_hidden_layers))
+        return any(window is not None and window < len(case.ids) for window in windows)
+
+
+def refuted_in_float32(check: Callable[[Subject], None]) -> Callable[[Subject], str]:
+    """The control of a theorem that float32 does not obey: its own check, in ``float32``."""
+
+    def control(case: Subject) -> str:
+        try:
+            check(replace(case, arithmetic="float32"))  # type: ignore[type-var]
+        except Refuted as error:
+            return str(error)
+        return ""
+
+    return control

@@ -1,0 +1,90 @@
+r"""The whole stream at any layer determines the outputs.
+
+If $H_l(x) = H_l(y)$ for one layer $l$, then $z(x) = z(y)$. So if a text $y$ has its whole stream at
+layer $l$ replaced by that of $x$, it continues as $x$ does, and $D_{KL} = 0$ exactly. *Proof.*
+Induction on the layers above $l$: $H_{m+1} = B_m(H_m)$ has no other argument.
+*Control.* With the last position alone replaced, $D_{KL}$ is far from 0: attention still reads the
+recipient's past.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...arrays import Array
+from ...patching import kl_divergence
+from ..cases import Case, Refuted, same_bits
+from ..dataflow import AT_OR_ABOVE, Flow, Row
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem
+
+
+def check(case: Case) -> None:
+    """A text whose stream at layer l is replaced by a donor's has the donor's logits."""
+    donor = case.logits
+    for layer in case.model.layers:
+        name = f"blocks.{layer.index}.hook_resid_pre"
+        stream = case.activations[name]
+
+        def patch(value: Array, _: str, stream: Array = stream) -> Array:
+            return stream
+
+        patched = case.model.run_with_hooks(case.other, {name: patch})
+        same_bits(patched, donor, f"logits after patching layer {layer.index}")
+        if kl_divergence(donor, patched).any():
+            raise Refuted(f"D_KL is not 0 after patching layer {layer.index}")
+
+
+def last_position_patch(case: Case, layer: int) -> float:
+    """D_KL (nats) at the last position where only that position of the stream is patched."""
+    name = f"blocks.{layer}.hook_resid_pre"
+
+    def patch(value: Array, _: str) -> Array:
+        value = value.copy()
+        value[-1] = case.activations[name][-1]
+        return value
+
+    patched = case.model.run_with_hooks(case.other, {name: patch})
+    return float(kl_divergence(case.logits, patched)[-1])
+
+
+def control(case: Case) -> str:
+    """Patch the last position alone, in the middle."""
+    loss = last_position_patch(case, len(case.model.layers) // 2)
+    return f"D_KL = {loss:.3g} nats" if loss > 1e-3 else ""
+
+
+def losses(case: Case) -> list[tuple[float, float]]:
+    """The control at each layer, log10; layers at which it gives 0 are left out."""
+    found = [(layer.index, last_position_patch(case, layer.index)) for layer in case.model.layers]
+    return [(layer, math.log10(loss)) for layer, loss in found if loss > 0]
+
+
+def not_past_the_stream(row: Row) -> bool:
+    """Whether nothing but the labelled stream leads to it."""
+    return not row.tokens and not row.unset
+
+
+THEOREM = Theorem(
+    id="T2",
+    name="Markov",
+    text=__doc__,
+    formula="<i>H<sub>l</sub></i>(<i>x</i>) = <i>H<sub>l</sub></i>(<i>y</i>) ⟹ "
+    "<i>z</i>(<i>x</i>) = <i>z</i>(<i>y</i>), "
+    "so D<sub>KL</sub> = 0 after patching any layer <i>l</i>",
+    remark="Every block reads the stream and nothing else. By induction on the blocks above "
+    "<i>l</i>, equal streams stay equal up to the logits. The stream is meant at all positions: "
+    "the control patches the last position alone.",
+    hypotheses=(NO_BYPASS, ROW_LOCALITY),
+    check=check,
+    control=control,
+    dropped="all positions but the last",
+    flows=(Flow(AT_OR_ABOVE, not_past_the_stream, "depends on the stream below"),),
+    plot=Plot(
+        caption="The control at each layer: D<sub>KL</sub> after patching the last position alone. "
+        "(Patching the whole stream gives 0 at every layer. Layers at which the control gives 0 "
+        "are left out.)",
+        across="layer",
+        up="log₁₀ of D(KL), nats",
+        points=losses,
+    ),
+)

@@ -1,0 +1,40 @@
+r"""Decoding without a cache gives the same logits.
+
+Decoding with a full cache, with none, and one pass over the text give the same logits. *Proof.*
+Induction on calls. By T8 a new token leaves old rows as they were, so what was stored is what would
+be computed now, by T1 from the same rows.
+"""
+
+from __future__ import annotations
+
+from ..cases import Case, same_bits
+from ..theorem import (
+    CAUSALITY,
+    EXACT_SUMS,
+    NO_BYPASS,
+    ROW_LOCALITY,
+    Theorem,
+    refuted_in_float32,
+)
+
+
+def check(case: Case) -> None:
+    """With no cache at all, each call gives the logits that the full cache gives."""
+    full = case.decoded(case.model.new_cache("full"))
+    same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
+    same_bits(case.logits, full, "logits of one pass")
+
+
+THEOREM = Theorem(
+    id="T3",
+    name="cache-free",
+    text=__doc__,
+    formula="<i>z</i>(decode, full cache) = <i>z</i>(decode, no cache) = <i>z</i>(one pass)",
+    remark="The cache holds what T1 would compute again, and by T8 what it holds is still right "
+    "after later tokens.",
+    hypotheses=(NO_BYPASS, CAUSALITY, ROW_LOCALITY),
+    check=check,
+    control=refuted_in_float32(check),
+    dropped=EXACT_SUMS,
+    unlabelled="two runs are compared",
+)

@@ -1,0 +1,95 @@
+r"""Any schedule of K/V and residuals decodes the same.
+
+Let a schedule, which may depend on everything seen so far, decide after every step for each layer
+and position whether to keep $(k, v)$, the residual $h$, or both. Decoding gives the logits of the
+full cache. *Proof.* A bisimulation. Call a store *good* if every cell, read as it is or through
+$\pi_l$, gives the full cache's entry. The empty store is good; a step adds good cells; keeping
+either half of a good cell is good (T1); and from a good store, attention reads what it would read
+from the full cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...arrays import NewKeys, NewValues, Positions, Stream
+from ...caches import Cache, Scheduled
+from ...layers import Layer
+from ...memory import Attended
+from ...projection import kv_from_residual
+from ..cases import Case, differ, same_bits
+from ..memories import Wrapped
+from ..theorem import CAUSALITY, NO_BYPASS, ROW_LOCALITY, Theorem
+
+
+def check(case: Case) -> None:
+    """Whatever a schedule keeps as K/V and what as residuals, decoding is the same."""
+    full = case.decoded(case.model.new_cache("full"))
+    rng = case.rng
+    scheduled = Scheduled(case.model.weights, random_schedule(int(rng.integers(1, 2**31))))
+    same_bits(case.decoded(scheduled), full, "logits under a random schedule")
+    every = int(rng.integers(2, max(2, len(case.model.layers)) + 1))
+    for checkpoints in ("embedding", "tokens", "every", every):
+        budget = int(rng.integers(0, len(case.ids) + 2))
+        forget = bool(rng.integers(2))
+        cache = case.model.new_cache(
+            "residual", budget=budget, checkpoints=checkpoints, forget=forget
+        )
+        what = f"checkpoints {checkpoints!r}, budget {budget}, forget {forget}"
+        same_bits(case.decoded(cache), full, f"logits of the residual cache, {what}")
+
+
+def random_schedule(salt: int) -> Callable[[int, int, int], str]:
+    """One that decides by a hash of step, layer and position."""
+
+    def schedule(step: int, layer: int, position: int) -> str:
+        mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791) * salt
+        return ("kv", "residual", "both")[(mixed >> 7) % 3]
+
+    return schedule
+
+
+class Unplaced(Wrapped):
+    """Keeps residuals of all tokens and recomputes all K and V, as if each stood at position 0.
+
+    A residual says what a token is, not where it is: rotary keys need both.
+    """
+
+    def __init__(self, inner: Cache) -> None:
+        super().__init__(inner)
+        self._residuals: dict[int, list[Stream]] = {}  # of each layer, call by call
+
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        kept = self._residuals.setdefault(layer.index, [])
+        past = [kv_from_residual(rows, np.zeros(len(rows), int), layer) for rows in kept]
+        kept.append(residual)
+        concat = layer.arithmetic.xp.concat
+        keys = concat([*(row[0] for row in past), k], axis=0)
+        values = concat([*(row[1] for row in past), v], axis=0)
+        return np.arange(len(keys)), keys, values
+
+
+def control(case: Case) -> str:
+    """Recompute every key without its position."""
+    unplaced = case.decoded(Unplaced(case.model.new_cache("full")))
+    return "the logits differ" if differ(unplaced, case.logits) else ""
+
+
+THEOREM = Theorem(
+    id="T4",
+    name="any eviction",
+    text=__doc__,
+    formula="<i>z</i>(decode, <i>σ</i>) = <i>z</i>(decode, full cache) "
+    "for every schedule <i>σ</i> of K/V and residuals",
+    remark="A bisimulation: after every call each stored cell, whether K/V or a residual, projects "
+    "to the K/V of the full cache. Evicting and reading keep that so. KV-Direct is one schedule.",
+    hypotheses=(NO_BYPASS, CAUSALITY, ROW_LOCALITY),
+    check=check,
+    control=control,
+    dropped="the checkpoints' positions",
+    unlabelled="schedules read what is stored",
+)
