@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,14 +49,6 @@ def floats(seed: int, *shape: int) -> np.ndarray:
     return np.where(strewn, rng.choice(SPECIAL, shape), x).astype(np.float32)
 
 
-def same(got: np.ndarray, expected: np.ndarray) -> None:
-    assert got.dtype == expected.dtype
-    assert got.shape == expected.shape
-    bits = np.dtype(f"u{got.dtype.itemsize}")
-    got, expected = (np.ascontiguousarray(x).view(bits) for x in (got, expected))
-    assert np.array_equal(got, expected)
-
-
 def test_the_backend_is_compiled():
     assert type(COMPILED) is kernels.NumbaExact
 
@@ -77,8 +70,8 @@ def test_linear(seed, tokens, n, k, halves):
     for loaded, name in ((matrix, "w"), (kept, "w"), (kept, "model.embed_tokens")):
         ours = COMPILED.weight(loaded, name)
         assert not halves or name != "w" or ours.values.dtype == np.uint16
-        same(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
-        same(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
+        assert_same_bits(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
+        assert_same_bits(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
 
 
 def test_a_tied_embedding_is_held_once_and_a_user_s_matrix_stays_as_it_is():
@@ -136,7 +129,7 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     weight = COMPILED.weight(matrix, "w")
     assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
     for rows in (x, np.repeat(x, 12, axis=0)):
-        same(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
+        assert_same_bits(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
 
 
 def in_doubt(rng: np.random.Generator, size: int, dtype: type) -> np.ndarray:
@@ -158,10 +151,10 @@ def test_rows_that_attention_cannot_decide_are_left_to_exact():
         q = in_doubt(rng, 64, np.float32)[None, None]
         k, v = (EXACT.settle(rng.standard_normal((6, 1, 64)).astype(np.float32)) for _ in "kv")
         got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (COMPILED, EXACT))
-        same(got, expected)
+        assert_same_bits(got, expected)
         pattern = in_doubt(rng, 64, np.float64)[None, None]
         v = EXACT.settle(1 + rng.random((64, 1, 8)).astype(np.float32))
-        same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
+        assert_same_bits(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 5, 7])
@@ -177,7 +170,7 @@ def test_weights_of_attention_that_it_cannot_decide_are_left_to_exact(times):
         v = exact.settle(v.astype(np.float32))
         positions = np.array([keys - 1]), np.arange(keys)
         got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (compiled, exact))
-        same(got, expected)
+        assert_same_bits(got, expected)
 
 
 def frozen(value: np.ndarray, name: str = "") -> np.ndarray:
@@ -202,9 +195,9 @@ def test_activations_that_cannot_be_written_to_are_read(tokens):
     ids = list(range(tokens))
     for name in models[0].run_with_cache(ids)[1]:
         expected, got = (model.run_with_hooks(ids, {name: frozen}) for model in models)
-        same(got, expected)
+        assert_same_bits(got, expected)
     expected, got = (model.forward([ids], [Frozen(model.weights)]) for model in models)
-    same(got, expected)
+    assert_same_bits(got, expected)
 
 
 def test_matrices_that_are_stored_by_columns_are_read():
@@ -214,22 +207,22 @@ def test_matrices_that_are_stored_by_columns_are_read():
         Model(minikv.build(config, tensors, "exact", name)).logits([1, 2, 3])
         for name in ("numpy", "numba")
     )
-    same(got, expected)
+    assert_same_bits(got, expected)
 
 
 @given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))
 def test_settle_rms_norm_and_rope(seed, tokens, heads, half):
     x = floats(seed, tokens, heads, 2 * half)
-    same(COMPILED.settle(x), EXACT.settle(x))
-    same(COMPILED.settle(x.swapaxes(0, 1)), EXACT.settle(x.swapaxes(0, 1)))
+    assert_same_bits(COMPILED.settle(x), EXACT.settle(x))
+    assert_same_bits(COMPILED.settle(x.swapaxes(0, 1)), EXACT.settle(x.swapaxes(0, 1)))
     rows, weight = x.reshape(tokens, -1), floats(seed + 1, heads * 2 * half).astype(np.float64)
     for norm, given_weight in ((rows, weight), (x, weight[: 2 * half])):
-        same(
+        assert_same_bits(
             rms_norm(norm, given_weight, 1e-5, COMPILED), rms_norm(norm, given_weight, 1e-5, EXACT)
         )
     turn = np.random.default_rng(seed).uniform(-1, 1, (2, tokens, 1, 2 * half))
-    same(rope(x, tuple(turn), COMPILED), rope(x, tuple(turn), EXACT))
-    same(rope(x[:, :1], tuple(turn), COMPILED), rope(x[:, :1], tuple(turn), EXACT))
+    assert_same_bits(rope(x, tuple(turn), COMPILED), rope(x, tuple(turn), EXACT))
+    assert_same_bits(rope(x[:, :1], tuple(turn), COMPILED), rope(x[:, :1], tuple(turn), EXACT))
 
 
 @given(seed=seeds, tokens=few, width=st.integers(1, 60), act=st.sampled_from(["silu", "gelu_tanh"]))
@@ -237,7 +230,7 @@ def test_gated(seed, tokens, width, act):
     both = floats(seed, tokens, 2 * width)
     both[0, 0] = np.random.default_rng(seed).choice([-1e4, 1e4, -87.5, -745.2, -709.8, 709.9])
     gate, up = both[:, :width], both[:, width:]
-    same(gated(gate, up, act, COMPILED), gated(gate, up, act, EXACT))
+    assert_same_bits(gated(gate, up, act, COMPILED), gated(gate, up, act, EXACT))
 
 
 @given(
@@ -263,10 +256,10 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
                 attention(q[rows], *keep, at[rows], keys, a, 1 / math.sqrt(width), window)
                 for a in (COMPILED, EXACT)
             ]
-            same(*sides)
+            assert_same_bits(*sides)
     scores = floats(seed, groups, tokens, length).astype(np.float64)
     scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
-    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+    assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
@@ -275,15 +268,15 @@ def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, 
     q, k, v = floats(0, tokens, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
     given = q, k, v, np.arange(40 - tokens, 40), np.arange(40)
     with mock.patch.object(kernels, kernel, return_value=False) as asked:
-        same(attention(*given, COMPILED, 0.5), attention(*given, EXACT, 0.5))
+        assert_same_bits(attention(*given, COMPILED, 0.5), attention(*given, EXACT, 0.5))
     assert asked.called == (kernel == "_place" if tokens > 1 else kernel == "_attend")
 
 
 def test_scores_and_weights_of_a_hook_may_be_float32():
     scores, v = floats(0, 4, 3, 20), EXACT.settle(floats(1, 20, 2, 6))
-    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+    assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
     pattern = EXACT.softmax(scores).astype(np.float32)
-    same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
+    assert_same_bits(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
 @pytest.mark.parametrize("tokens", [3, 12])
@@ -336,7 +329,7 @@ def test_bfloat16_models_decode_to_the_same_bits():
         model = Model(minikv.build(config, tensors, "exact", backend))
         cache = model.new_cache()
         rows += [[model.forward([[token]], [cache]) for token in range(30)]]
-    same(np.concatenate(rows[0]), np.concatenate(rows[1]))
+    assert_same_bits(np.concatenate(rows[0]), np.concatenate(rows[1]))
 
 
 # The sentence that the kernels rest on: exactness makes fastmath safe.
@@ -414,7 +407,7 @@ def test_a_failed_compilation_falls_back_to_numpy_with_one_line(monkeypatch, cap
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "RuntimeError: LLVM is out of order; NumPy takes its place" in err
-    same(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
+    assert_same_bits(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
 
 
 def test_the_first_compilation_says_so_and_later_ones_are_silent(tmp_path):

@@ -13,6 +13,7 @@ from fractions import Fraction
 import array_api_strict
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from threadpoolctl import threadpool_limits
 
 from minikv.arithmetic import Exact, exact
@@ -28,12 +29,6 @@ def draw(*shape: int, seed: int = 0, heavy: bool = False) -> np.ndarray:
     rng = np.random.default_rng([seed, *shape])
     values = rng.standard_t(2, shape) if heavy else rng.normal(size=shape)
     return values.astype(np.float32)
-
-
-def same(a: object, b: object) -> bool:
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    kind = {4: np.uint32, 8: np.uint64}[a.itemsize]
-    return a.dtype == b.dtype and a.shape == b.shape and bool((a.view(kind) == b.view(kind)).all())
 
 
 def attend(arithmetic, q, k, v, visible):
@@ -71,7 +66,7 @@ def test_round_is_rint_on_the_grid():
     x = np.concatenate([draw(500).astype(float) * 1e3, np.arange(-20, 20) / 2, [0.0, -0.0]])
     for grid in (2.0**-20, 1.0, 4.0):
         expected = np.rint(x / grid) * grid + 0.0
-        assert same(exact._round(x, grid * exact._ROUND), expected)
+        assert_same_bits(exact._round(x, grid * exact._ROUND), expected)
 
 
 # --- same bits
@@ -83,30 +78,30 @@ def test_linear_does_not_depend_on_chunking(size, threads):
     whole = ARITHMETIC.linear(X, WEIGHT)
     with threadpool_limits(threads):
         parts = [ARITHMETIC.linear(X[i : i + size], WEIGHT) for i in range(0, T, size)]
-    assert same(np.concatenate(parts), whole)
+    assert_same_bits(np.concatenate(parts), whole)
 
 
 def test_linear_does_not_depend_on_batch_layout_or_neighbours():
     order = np.random.default_rng(1).permutation(T)
     whole = ARITHMETIC.linear(X, WEIGHT)
-    assert same(ARITHMETIC.linear(X[order], WEIGHT), whole[order])
-    assert same(ARITHMETIC.linear(np.asfortranarray(X), WEIGHT), whole)
-    assert same(ARITHMETIC.linear(np.concatenate([X * 1e6, X]), WEIGHT)[T:], whole)
+    assert_same_bits(ARITHMETIC.linear(X[order], WEIGHT), whole[order])
+    assert_same_bits(ARITHMETIC.linear(np.asfortranarray(X), WEIGHT), whole)
+    assert_same_bits(ARITHMETIC.linear(np.concatenate([X * 1e6, X]), WEIGHT)[T:], whole)
 
 
 def test_linear_does_not_depend_on_the_order_of_features_or_on_zero_features():
     order = np.random.default_rng(2).permutation(D)
     whole = ARITHMETIC.linear(X, WEIGHT)
-    assert same(ARITHMETIC.linear(X[:, order], ARITHMETIC.weight(W[:, order], "w")), whole)
+    assert_same_bits(ARITHMETIC.linear(X[:, order], ARITHMETIC.weight(W[:, order], "w")), whole)
     x, w = (np.pad(a, ((0, 0), (3, 500))) for a in (X, W))
-    assert same(ARITHMETIC.linear(x, ARITHMETIC.weight(w, "w")), whole)
+    assert_same_bits(ARITHMETIC.linear(x, ARITHMETIC.weight(w, "w")), whole)
 
 
 def test_linear_on_more_rows_than_it_takes_at_a_time():
     x = draw(2 * exact._ROWS + 1, D, heavy=True)
     whole = ARITHMETIC.linear(x, WEIGHT)
     for rows in (slice(0, 1), slice(100, 200), slice(2 * exact._ROWS, None)):
-        assert same(ARITHMETIC.linear(x[rows], WEIGHT), whole[rows])
+        assert_same_bits(ARITHMETIC.linear(x[rows], WEIGHT), whole[rows])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -119,7 +114,7 @@ def test_attention_does_not_depend_on_chunking(size, threads):
             rows = slice(start, start + size)
             seen = S - T + min(start + size, T)  # a chunk has no later keys to mask
             part = attend(ARITHMETIC, Q[rows], K[:seen], V[:seen], visible[rows, :seen])[2]
-            assert same(part, whole[rows])
+            assert_same_bits(part, whole[rows])
 
 
 def test_attention_does_not_depend_on_hidden_keys_whatever_they_hold():
@@ -129,7 +124,7 @@ def test_attention_does_not_depend_on_hidden_keys_whatever_they_hold():
     k[kept], v[kept] = K, V
     visible = np.zeros((T, 2 * S), bool)
     visible[:, kept] = True
-    assert same(attend(ARITHMETIC, Q, k, v, visible)[2], whole)
+    assert_same_bits(attend(ARITHMETIC, Q, k, v, visible)[2], whole)
 
 
 def test_attention_does_not_depend_on_the_order_of_keys():
@@ -137,24 +132,24 @@ def test_attention_does_not_depend_on_the_order_of_keys():
     visible = causal(T, S)
     _, pattern, z = attend(ARITHMETIC, Q, K, V, visible)
     shuffled = attend(ARITHMETIC, Q, K[order], V[order], visible[:, order])
-    assert same(shuffled[1], pattern[..., order])
-    assert same(shuffled[2], z)
+    assert_same_bits(shuffled[1], pattern[..., order])
+    assert_same_bits(shuffled[2], z)
 
 
 def test_another_array_library_gives_the_same_bits():
     strict = array_api_strict.asarray
     weight = STRICT.weight(W, "w")
-    assert same(STRICT.linear(strict(X), weight), ARITHMETIC.linear(X, WEIGHT))
-    assert same(STRICT.linear(strict(X[:1]), weight), ARITHMETIC.linear(X[:1], WEIGHT))
-    assert same(STRICT.mean_square(strict(X)), ARITHMETIC.mean_square(X))
-    assert same(STRICT.settle(strict(V / 3)), ARITHMETIC.settle(V / 3))
+    assert_same_bits(STRICT.linear(strict(X), weight), ARITHMETIC.linear(X, WEIGHT))
+    assert_same_bits(STRICT.linear(strict(X[:1]), weight), ARITHMETIC.linear(X[:1], WEIGHT))
+    assert_same_bits(STRICT.mean_square(strict(X)), ARITHMETIC.mean_square(X))
+    assert_same_bits(STRICT.settle(strict(V / 3)), ARITHMETIC.settle(V / 3))
     visible = causal(T, S)
     theirs = attend(STRICT, strict(Q), strict(K), strict(V), strict(visible))
     for ours, other in zip(attend(ARITHMETIC, Q, K, V, visible), theirs, strict=True):
-        assert same(other, ours)
+        assert_same_bits(other, ours)
     angles = draw(50).astype(np.float64) * 1000
     for name in ("exp", "sin", "cos"):
-        assert same(getattr(STRICT, name)(strict(angles)), getattr(ARITHMETIC, name)(angles))
+        assert_same_bits(getattr(STRICT, name)(strict(angles)), getattr(ARITHMETIC, name)(angles))
 
 
 # --- the grid, where orders of addition could disagree about it
@@ -210,6 +205,14 @@ def test_orders_that_disagree_about_the_grid_are_overruled_by_the_true_sum():
     assert len(grids) == 1
     bits = math.fsum(row) * (1 + 2.0**-9)
     assert grids == {2 * exact._power_below(bits) * 2.0**-32}
+
+
+def test_a_row_in_doubt_beside_one_that_is_not_gets_its_grid():
+    row, grids = close_call(), set()
+    for x in (row, row[::-1]):
+        sums = np.array([[np.add.accumulate(x)[-1]], [float(len(x))]])
+        grids.add(float(ARITHMETIC._grid(np.stack([x, np.ones_like(x)]), sums, 32)[0, 0]))
+    assert len(grids) == 1
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3, 64, 4097, 2**20])
@@ -295,13 +298,15 @@ def test_weights_of_either_sign_are_summed_exactly():
 def test_powers_of_two_go_straight_through(power):
     factor = np.float32(2.0**power)
     whole = ARITHMETIC.linear(X, WEIGHT)
-    assert same(ARITHMETIC.linear(X * factor, WEIGHT), whole * factor)
-    assert same(ARITHMETIC.linear(X, ARITHMETIC.weight(W * factor, "w")), whole * factor)
-    assert same(ARITHMETIC.settle(V / 3 * factor), ARITHMETIC.settle(V / 3) * factor)
+    assert_same_bits(ARITHMETIC.linear(X * factor, WEIGHT), whole * factor)
+    assert_same_bits(ARITHMETIC.linear(X, ARITHMETIC.weight(W * factor, "w")), whole * factor)
+    assert_same_bits(ARITHMETIC.settle(V / 3 * factor), ARITHMETIC.settle(V / 3) * factor)
     pattern = attend(ARITHMETIC, Q, K, V, causal(T, S))[1]
     z = ARITHMETIC.weighted_sum(pattern, V)
-    assert same(ARITHMETIC.weighted_sum(pattern, V * factor), z * factor)
-    assert same(ARITHMETIC.scores(Q * factor, K, SCALE), ARITHMETIC.scores(Q, K * factor, SCALE))
+    assert_same_bits(ARITHMETIC.weighted_sum(pattern, V * factor), z * factor)
+    assert_same_bits(
+        ARITHMETIC.scores(Q * factor, K, SCALE), ARITHMETIC.scores(Q, K * factor, SCALE)
+    )
 
 
 # --- distance to the true value: inequalities that follow from the grids
@@ -387,8 +392,8 @@ def test_settled_rows_stay_and_are_settled_one_by_one():
     x[3] = x[3] * np.float32(1e-40)  # subnormal
     once = ARITHMETIC.settle(x)
     assert once.dtype == np.float32
-    assert same(ARITHMETIC.settle(once), once)
-    assert same(ARITHMETIC.settle(x[7:8, 1:2]), once[7:8, 1:2])
+    assert_same_bits(ARITHMETIC.settle(once), once)
+    assert_same_bits(ARITHMETIC.settle(x[7:8, 1:2]), once[7:8, 1:2])
     assert not (np.signbit(once) & (once == 0)).any()
     for row in once.reshape(-1, d)[:30]:
         step = 2.0 ** (math.frexp(float(np.abs(row).max()))[1] - 24) if row.any() else 1.0
@@ -404,7 +409,7 @@ def test_tiny_beside_huge_zeros_and_subnormals():
     expected[:, 0] = x[:, 0] * 0.5 + x[:, 1] * np.float32(0.25)
     expected[:, 1] = 0.0 - x[:, 0]
     got = ARITHMETIC.linear(x, ARITHMETIC.weight(w, "w"))
-    assert same(got, expected)
+    assert_same_bits(got, expected)
     assert ARITHMETIC.mean_square(x)[:, 0].tolist()[3] == 0.0
 
 
@@ -433,6 +438,14 @@ def test_overflow_of_float32_is_named_and_the_largest_results_are_not_refused():
     assert ARITHMETIC.linear(np.array([[largest, 0]], np.float32), w)[0, 0] == largest
     with pytest.raises(ArithmeticRangeError, match="output of lm_head overflows float32"):
         ARITHMETIC.linear(np.array([[largest, largest]], np.float32), w)
+
+
+def test_overflow_of_any_row_of_a_long_matrix_is_named():
+    matrix = np.ones((300, 4), np.float32)
+    matrix[0] = 1e30
+    weight = ARITHMETIC.weight(matrix, "w")
+    with pytest.raises(ArithmeticRangeError, match="overflows"):
+        ARITHMETIC.linear(np.full((1, 4), 1e20, np.float32), weight)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

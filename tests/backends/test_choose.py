@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bits import assert_same_bits, same_bits
 from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
@@ -97,16 +98,16 @@ def test_flushing_subnormal_numbers_changes_no_golden_fingerprint(golden):
 @pytest.mark.parametrize(("folder", "activations"), [("smollm2", []), ("gemma", ["mlp.hook_post"])])
 def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request):
     path = request.getfixturevalue(folder)
-    ids, bits = real_cases(str(path))[1].ids, np.uint32
+    ids = real_cases(str(path))[1].ids
     expected, plain = minikv.load(path, "exact").run_with_cache(ids)
     with flushing():
         logits, flushed = minikv.load(path, "exact", "torch").run_with_cache(ids)
-    assert np.array_equal(to_numpy(logits).view(bits), expected.view(bits))
+    assert_same_bits(to_numpy(logits), expected)
     flushed = {name: to_numpy(values) for name, values in flushed.items()}
     changed = {
         name.split(".", 2)[-1]
         for name, values in plain.items()
-        if not np.array_equal(flushed[name].view(bits), values.view(bits))
+        if not same_bits(flushed[name], values)
     }
     assert changed == set(activations)
 
@@ -124,7 +125,7 @@ def test_only_jax_and_cupy_flush_subnormal_logits(name):
     assert not small.all()
     if name in ("jax", "cupy"):
         expected = np.where(small, np.float32(0), expected)
-    assert np.array_equal(got, expected)
+    assert_same_bits(got, expected)
 
 
 @pytest.mark.parametrize("chunks", [1, 7])
@@ -163,7 +164,7 @@ def steps(backend: str, policy: str) -> tuple[np.ndarray, dict[str, str]]:
 @pytest.mark.parametrize("policy", [*POLICIES, "scheduled"])
 def test_every_policy_gives_numpys_bits_and_a_state_that_numpy_can_load(policy, cached):
     got, expected = steps(cached, policy), steps("numpy", policy)
-    assert np.array_equal(got[0].view(np.uint32), expected[0].view(np.uint32))
+    assert_same_bits(got[0], expected[0])
     assert got[1] == expected[1]
 
 
@@ -308,7 +309,7 @@ def test_hooks_see_arrays_of_the_backend(name):
     _, activations = model.run_with_cache([3, 4, 5])
     expected = minikv.load(TINY, "exact").run_with_cache([3, 4, 5])[1]
     for key, value in expected.items():
-        assert np.array_equal(to_numpy(activations[key]), value), key
+        assert_same_bits(to_numpy(activations[key]), value, key)
 
 
 def test_command_line_takes_a_backend(name, capsys):

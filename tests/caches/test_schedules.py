@@ -1,0 +1,50 @@
+"""Scheduled: a schedule is asked step by step, and obeyed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minikv
+from minikv.caches import Scheduled
+
+EXACT = minikv.random_model(minikv.tiny_config(num_hidden_layers=3), seed=1, arithmetic="exact")
+TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
+
+
+def test_a_schedule_is_asked_step_by_step_also_after_saving():
+    asked = []
+
+    def schedule(step: int, layer: int, at: int) -> str:
+        asked.append(step)
+        return ("kv", "residual", "both")[(step + layer + at) % 3]
+
+    cache = Scheduled(EXACT.weights, schedule)
+    for step, part in enumerate((TEXT[:5], TEXT[5:6], TEXT[6:9])):
+        if step == 2:
+            saved, cache = cache, Scheduled(EXACT.weights, schedule)
+            cache.load_state(*saved.state())
+        asked.clear()
+        EXACT.forward([part], [cache])
+        assert set(asked) == {step}
+
+
+@pytest.mark.parametrize(
+    ("steps", "kv", "rows"),
+    [
+        (["residual"], False, True),
+        (["kv"], True, False),
+        (["residual", "both"], True, True),
+    ],
+)
+def test_a_schedule_is_obeyed(steps, kv, rows):
+    """Else T4, whose answers are the same whatever is kept, would test nothing."""
+    cache = Scheduled(EXACT.weights, lambda step, layer, at: steps[step])
+    for step in range(len(steps)):
+        EXACT.forward([TEXT[5 * step : 5 * step + 5]], [cache])
+    state = cache.state()[0]
+    for names, there in ((("k.1", "v.1"), kv), (("residual.1",), rows)):
+        for name in names:
+            assert np.isnan(state[name]).all() != there
+    assert (state["has_kv.1"] == kv).all()
+    assert (state["has_residual.1"] == rows).all()
