@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from minikv.rotary import Rotary
 
 import minikv
-from minikv import RopeScaling, layers
+from minikv import RopeScaling
 from minikv.errors import ArithmeticRangeError
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
@@ -19,7 +20,7 @@ TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
 
 def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
     """A table that one thread makes longer must not change under another."""
-    rotary = layers.Rotary(EXACT.config, EXACT.arithmetic)
+    rotary = Rotary(EXACT.config, EXACT.arithmetic)
     expected = rotary(np.arange(4000))
     calls = [np.array([1000]), np.arange(1001), np.array([100]), np.arange(4000)] * 2
     interval = sys.getswitchinterval()
@@ -27,7 +28,7 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
     try:
         with ThreadPoolExecutor(len(calls)) as pool:
             for _ in range(200):
-                fresh = layers.Rotary(EXACT.config, EXACT.arithmetic)
+                fresh = Rotary(EXACT.config, EXACT.arithmetic)
                 for positions, got in zip(calls, pool.map(fresh, calls), strict=True):
                     for table, whole in zip(got, expected, strict=True):
                         assert_same_bits(table, whole[positions])

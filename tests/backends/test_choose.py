@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bits import assert_same_bits, same_bits
+from minikv.arrays import to_numpy
 from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
-from minikv.arrays import to_numpy
 from minikv.backends import BACKENDS, get_backend
 from minikv.caches import POLICIES, Cache, Scheduled
 from minikv.cli import main

@@ -17,16 +17,14 @@ from test_fingerprint import TINY
 pytest.importorskip("numba", reason="needs the extra `numba`, not installed here")
 sys.path.append(str(TINY.parents[2] / "proofs"))
 import numba
+from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from strategies import cases
 
 import minikv
-from minikv import layers
-from minikv.arithmetic import Float32
+from minikv.arithmetic import Float32, Sight
 from minikv.backends import get_backend
-from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.cli import main
-from minikv.layers import attention, gated
 from minikv.verify import THEOREMS
 from minikv.verify.theorems import Case, Refuted
 
@@ -58,7 +56,6 @@ def parts(arithmetic, seed: int, rows: int, size: int, length: int):
     weight = arithmetic.weight(matrix, "w")
     return {
         "linear": arithmetic.linear(x, weight),
-        "linear, some outputs": arithmetic.linear(x, weight[5:, ...]),
         "mean_square": arithmetic.mean_square(x),
         "scores": scores.swapaxes(0, 1),
         "softmax": pattern.swapaxes(0, 1),
@@ -120,14 +117,18 @@ def test_hidden_keys_change_no_bit(seed, rows, size, before, seen, after):
 
 @given(seed=seeds, window=st.none() | st.integers(1, 30), cut=st.integers(1, 79))
 def test_attention_in_parts_has_the_bits_of_attention_at_once(seed, window, cut):
-    q, at = floats(seed, 80, 4, 12), np.arange(80)
+    q, positions = floats(seed, 80, 4, 12), np.arange(80)
     k, v = floats(seed + 1, 80, 2, 12), floats(seed + 2, 80, 2, 12)
-    whole = attention(q, k, v, at, at, OURS, 0.3, window)
-    head = attention(q[:cut], k[:cut], v[:cut], at[:cut], at[:cut], OURS, 0.3, window)
-    tail = attention(q[cut:], k, v, at[cut:], at, OURS, 0.3, window)
-    assert_same_bits(np.concatenate([head, tail]), whole)
-    one = attention(q[cut:][:1], k, v, at[cut:][:1], at, OURS, 0.3, window)
-    assert_same_bits(one, whole[cut:][:1])
+
+    def attended(rows: slice, keys: slice) -> np.ndarray:
+        sight = Sight(positions[rows], positions[keys], window)
+        return OURS.attention(q[rows], k[keys], v[keys], sight, 0.3)
+
+    every, head, tail, one = slice(80), slice(cut), slice(cut, 80), slice(cut, cut + 1)
+    whole = attended(every, every)
+    assert_same_bits(attended(head, head), whole[head])
+    assert_same_bits(attended(tail, every), whole[tail])
+    assert_same_bits(attended(one, every), whole[one])
 
 
 @given(seed=seeds, length=st.integers(1, 100), cut=st.integers(0, 99))
@@ -142,7 +143,8 @@ def test_exp_does_not_depend_on_the_place_in_an_array(seed, length, cut):
 def test_exp_at_the_edges():
     got = OURS.exp(np.array([np.nan, np.inf, -np.inf, 0.0, 100.0, -1000.0], np.float32))
     assert np.array_equal(got, np.array([np.nan, np.inf, 0, 1, np.inf, 0], np.float32), True)
-    assert gated(*np.float32([[[-200.0]], [[3.0]]]), "silu", OURS) == 0  # exp overflows silently
+    gate, up = np.float32([[[-200.0]], [[3.0]]])
+    assert OURS.gated(gate, up, "silu") == 0  # exp overflows silently
 
 
 @given(seed=seeds, rows=st.integers(1, 20), size=st.integers(1, 500), length=st.integers(1, 60))
@@ -183,7 +185,7 @@ def test_theorem_holds(theorem):
         check(replace(case, arithmetic="float32", backend="numba"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_QUERY_BLOCK", 8)
+        patch.setattr(NumbaFloat32, "query_block", 8)  # so that short texts have several blocks
         holds()
 
 
@@ -236,15 +238,10 @@ def test_threads_change_no_bit():
     assert_same_bits(alone, case.logits)
 
 
-def test_a_slice_of_packed_weights_is_some_rows():
-    matrix = floats(3, 100, 20)
-    weight, x = OURS.weight(matrix, "w"), floats(4, 5, 20)
+def test_weights_are_packed_and_their_last_panel_is_filled_up():
+    weight = OURS.weight(floats(3, 100, 20), "w")
     assert isinstance(weight, Packed)
-    whole = OURS.linear(x, weight)
-    for part in (slice(40, None), slice(0, 7), slice(31, 65), slice(64, 96)):
-        assert_same_bits(OURS.linear(x, weight[part, ...]), whole[:, part])
-    twice = weight[10:, ...][5:20, ...]
-    assert_same_bits(OURS.linear(x, twice), whole[:, 15:30])
+    assert OURS.linear(floats(4, 5, 20), weight).shape == (5, 100)
 
 
 def test_the_command_line_uses_it(capsys):

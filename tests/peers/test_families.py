@@ -17,10 +17,10 @@ from layerwise import (
     rounded_once,
     torch_activations,
 )
+from minikv.rotary import rope_frequencies
 
 import minikv
 from minikv.caches import make_cache
-from minikv.rotary import rope_frequencies
 from minikv.patching import run_with_cache
 
 torch, transformers = peer_modules()
