@@ -7,10 +7,10 @@ from collections import UserDict
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from minikv.arrays import to_numpy
 
 import minikv
 from minikv.arithmetic import get_arithmetic
+from minikv.arrays import to_numpy
 from minikv.errors import ArithmeticRangeError, CacheError, InputError, WeightsError
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from minikv.rotary import Rotary
 
 import minikv
 from minikv import RopeScaling
 from minikv.errors import ArithmeticRangeError
+from minikv.rotary import Rotary
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()

@@ -17,12 +17,12 @@ from test_fingerprint import TINY
 pytest.importorskip("numba", reason="needs the extra `numba`, not installed here")
 sys.path.append(str(TINY.parents[2] / "proofs"))
 import numba
-from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from strategies import cases
 
 import minikv
 from minikv.arithmetic import Float32, Sight
 from minikv.backends import get_backend
+from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.verify import THEOREMS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerwise import first_divergence, in_float64, peer_modules, torch_activations
-from minikv.rotary import rope_frequencies
 
 import minikv
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = [pytest.mark.peers, pytest.mark.weights]

@@ -17,10 +17,10 @@ from layerwise import (
     rounded_once,
     torch_activations,
 )
-from minikv.rotary import rope_frequencies
 
 import minikv
 from minikv.patching import run_with_cache
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = pytest.mark.peers
