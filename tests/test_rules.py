@@ -36,17 +36,19 @@ CORE = (
 # From the ground up: a module or package imports only from floors below its own.
 FLOORS = (
     ("errors",),
-    ("arrays", "extras", "families", "numbers", "progress"),
-    ("config", "environment"),
-    ("arithmetic", "config_json", "shapes"),
-    ("rotary", "backends"),
+    ("arrays", "extras", "numbers", "progress"),
+    ("families",),
+    ("config_json",),  # between a file and names; it does not know ModelConfig
+    ("config",),
+    ("arithmetic", "environment", "shapes", "tokenizer", "weights"),
+    ("backends", "rotary"),
     ("layers",),
     ("memory", "projection"),
     ("decoder",),
     ("build", "caches", "patching"),
-    ("generation", "tokenizer", "weights"),
+    ("generation",),
     ("model",),
-    ("fingerprint",),
+    ("conversation", "fingerprint"),
     ("__init__",),
     ("verify",),
     ("experiments",),
@@ -68,7 +70,7 @@ def opt_outs(source: str) -> Iterator[Fault]:
 
 
 def packed_assignments(source: str) -> Iterator[Fault]:
-    """No assignment has more than two targets, unless it unpacks one value."""
+    """No assignment has more than two targets, unless it unpacks one value or gives it names."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Assign):
             continue
@@ -77,7 +79,8 @@ def packed_assignments(source: str) -> Iterator[Fault]:
             len(target.elts) if isinstance(target, (ast.Tuple, ast.List)) else 1
             for target in node.targets
         )
-        if len(node.targets) > 2 or (packed and widest > 2):
+        alias = isinstance(node.value, (ast.Name, ast.Attribute))
+        if (packed and widest > 2) or (len(node.targets) > 2 and not alias):
             yield node.lineno, ast.unparse(node)
 
 
@@ -140,7 +143,12 @@ RULES = [
     Rule(
         packed_assignments,
         ["a, b, c = x, y, 1", "a = b = c = 0"],
-        ["a, b, c = f(x)", "low, high = 0, n", "a = b = 0"],
+        [
+            "a, b, c = f(x)",
+            "low, high = 0, n",
+            "a = b = 0",
+            "__add__ = __radd__ = __sub__ = joined",
+        ],
     ),
     Rule(
         choices_inside_calls,
