@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 COPIED = ("minikv", "tests", "proofs", "docs", "conftest.py", "pyproject.toml", "README.md")
 
 
@@ -27,6 +28,8 @@ class Addition:
 
     Attributes
     ----------
+    says : str
+        What CONTRIBUTING says that it takes.
     most : int
         How many files it may touch.
     written : dict
@@ -47,6 +50,7 @@ class Addition:
         A package without which the tests cannot run.
     """
 
+    says: str
     most: int
     written: dict[str, str]
     edited: dict[str, dict[str, str]]
@@ -59,6 +63,7 @@ class Addition:
 
 
 POLICY = Addition(
+    says="Three files: the policy, its line among the imports, its oracle.",
     most=3,
     written={
         "minikv/caches/knorm.py": '''
@@ -114,6 +119,7 @@ class Knorm(Evicting):
 )
 
 THEOREM = Addition(
+    says="One file, and one more if it has an abstract form.",
     most=2,
     written={
         "minikv/verify/theorems/t12_truncation.py": '''
@@ -164,6 +170,7 @@ THEOREM = Theorem(
 )
 
 COMMAND = Addition(
+    says="One file in `minikv/commands/`, named as the command:",
     most=1,
     written={
         "minikv/commands/tokens.py": '''
@@ -208,6 +215,7 @@ def run(args: Namespace) -> None:
 )
 
 TRAIT = Addition(
+    says="a new trait, is four files:",
     most=4,
     written={},
     edited={
@@ -251,6 +259,7 @@ TRAIT = Addition(
 )
 
 ARITHMETIC = Addition(
+    says="Two files: one in `minikv/arithmetic/`, and its line in `ARITHMETICS`",
     most=2,
     written={
         "minikv/arithmetic/careful.py": '''
@@ -285,6 +294,7 @@ class Careful(Float32):
 )
 
 BACKEND = Addition(
+    says="Two files: a function in `minikv/backends/choose.py`",
     most=2,
     written={},
     edited={
@@ -366,6 +376,7 @@ def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
     if addition.needs:
         pytest.importorskip(addition.needs, reason=f"needs {addition.needs}, not installed here")
     assert len(addition.written.keys() | addition.edited.keys()) <= addition.most
+    assert addition.says in " ".join(CONTRIBUTING.read_text(encoding="utf-8").split())
     add(addition, copy)
     if addition.made:
         made = python(copy, addition.made)
