@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,8 +231,3 @@ def test_a_long_value_is_quoted_in_part(key):
     with pytest.raises(ConfigError, match=key) as caught:
         ModelConfig.from_dict(SMOLLM | {key: "9" * 10_000})
     assert len(str(caught.value)) < 300
-
-
-def test_numpys_whole_numbers_are_numbers_of_a_configuration():
-    config = tiny_config(num_hidden_layers=np.int64(2))
-    assert type(config.num_hidden_layers) is int

@@ -14,13 +14,13 @@ import pytest
 
 import minikv
 from minikv import experiments
-from minikv.build import random_tensors
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
 from minikv.experiments import compare, latency, memory
 from minikv.experiments.frontier import frontier
+from minikv.build import random_tensors
 from minikv.weights import save_folder
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
