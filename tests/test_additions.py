@@ -287,7 +287,7 @@ class Careful(Float32):
             "    Float64.name:": "    Careful.name: lambda xp, context: Careful(xp),\n",
         },
     },
-    tests=("tests/arithmetic/test_registry.py",),
+    tests=("tests/arithmetic/test_arithmetics.py",),
     named="careful",
     passed=5,
     forgotten="minikv/arithmetic/careful.py",
