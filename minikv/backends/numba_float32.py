@@ -77,7 +77,7 @@ def _chains(rows: int) -> Callable[..., None]:
                 phi.add_incoming(value, loop)
             b.position_at_end(after)
             for r, c in cells:
-                cell = vectors(place(out, at(r), stride, c))
+                cell = vectors(place(out, index(r), stride, c))
                 b.store(b.fadd(b.load(cell, align=4), new[r, c]), cell, align=4)
             return context.get_dummy_value()
 
