@@ -92,7 +92,8 @@ class Knorm(Evicting):
     per_head = True
 
     def priority(self, rows: Rows) -> np.ndarray:
-        return -np.linalg.norm(to_numpy(rows.keys).astype(np.float64), axis=-1)
+        norms = np.linalg.norm(to_numpy(rows.keys).astype(np.float64), axis=-1)
+        return -np.round(norms, 6)  # one token at two positions: rotations round, and it is a tie
 '''
     },
     edited={
@@ -102,7 +103,8 @@ class Knorm(Evicting):
         "tests/caches/test_oracles.py": {
             "ORACLES: dict": """def knorm(budget: int) -> Rule:
     def kept(tokens: list[int], keys: dict[int, list[float]]) -> list[int]:
-        return sorted(best(budget, tokens, {t: 1 / math.hypot(*keys[t]) for t in tokens}))
+        norms = {t: round(math.hypot(*keys[t]), 6) for t in tokens}
+        return sorted(best(budget, tokens, {t: -norm for t, norm in norms.items()}))
 
     return lambda layer: [kept(*head) for head in zip(layer.tokens, layer.keys, strict=True)]
 
