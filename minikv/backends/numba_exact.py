@@ -229,7 +229,9 @@ def exp_in_place(x, table):
 @njit("void(f8[:,::1], f8, f8[::1])", cache=True)
 def _softmax(scores, denominator, table):
     for i in range(scores.shape[0]):
-        row, top, known = scores[i], -np.inf, True
+        row = scores[i]
+        top = -np.inf
+        known = True
         for s in range(row.shape[0]):
             top = max(top, row[s])
         for s in range(row.shape[0]):
@@ -279,7 +281,9 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
         h, t = i // tokens, i % tokens
         seen = slice(first[t], last[t])
         keys, values = _group(k, h // share)[seen], _group(v, h // share)[seen]
-        row, pattern, power = np.empty(width), np.empty((1, len(keys))), powers[h // share, seen]
+        row = np.empty(width)
+        pattern = np.empty((1, len(keys)))
+        power = powers[h // share, seen]
         for j in range(width):
             row[j] = np.float64(q[t, h, j]) * scale
         decided[i] &= _round_row(row, bits)

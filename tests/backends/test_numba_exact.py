@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import math
 import os
 import subprocess
@@ -13,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,19 +21,18 @@ pytest.importorskip("numba", reason="needs the extra `numba`, not installed here
 import numba
 
 import minikv
-from minikv.arithmetic import Exact
+from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight
 from minikv.backends import get_backend
 from minikv.backends import numba_exact as kernels
 from minikv.build import random_tensors
 from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
-from minikv.layers import attention, gated, rms_norm, rope
 from minikv.model import Model
 from minikv.verify import THEOREMS, Case
 
 pytestmark = pytest.mark.backends
 
-EXACT, COMPILED = Exact(1024), get_backend("numba", "exact", 1024)
+EXACT, COMPILED = NumpyExact(1024), get_backend("numba", "exact", 1024)
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 1e15, 3.0, 0.1]
 seeds = st.integers(0, 2**32 - 1)
 few = st.integers(1, 12)
@@ -45,14 +44,6 @@ def floats(seed: int, *shape: int) -> np.ndarray:
     x = rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, (*shape[:-1], 1))
     strewn = rng.random(shape) < 0.1 * rng.integers(0, 2)
     return np.where(strewn, rng.choice(SPECIAL, shape), x).astype(np.float32)
-
-
-def same(got: np.ndarray, expected: np.ndarray) -> None:
-    assert got.dtype == expected.dtype
-    assert got.shape == expected.shape
-    bits = np.dtype(f"u{got.dtype.itemsize}")
-    got, expected = (np.ascontiguousarray(x).view(bits) for x in (got, expected))
-    assert np.array_equal(got, expected)
 
 
 def test_the_backend_is_compiled():
@@ -70,23 +61,22 @@ def test_linear(seed, tokens, n, k, halves):
     x, matrix = floats(seed, tokens, k), floats(seed + 1, n, k)
     if halves:
         matrix = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-    theirs, part = EXACT.weight(matrix, "w"), slice(n // 3, None)
-    kept = matrix.copy()
-    kept.flags.writeable = False  # `matrix` itself is rounded in place
-    for loaded, name in ((matrix, "w"), (kept, "w"), (kept, "model.embed_tokens")):
-        ours = COMPILED.weight(loaded, name)
-        assert not halves or name != "w" or ours.values.dtype == np.uint16
-        same(COMPILED.linear(x, ours), EXACT.linear(x, theirs))
-        same(COMPILED.linear(x, ours[part, ...]), EXACT.linear(x, theirs[part, ...]))
+    before = matrix.copy()
+    expected = EXACT.linear(x, EXACT.weight(matrix, "w"))
+    for tied in (False, True):
+        weight = COMPILED.weight(matrix, "w", tied)
+        assert not halves or weight.values.dtype == np.uint16
+        assert_same_bits(COMPILED.linear(x, weight), expected)
+    assert_same_bits(matrix, before)
 
 
 def test_a_tied_embedding_is_held_once_and_a_user_s_matrix_stays_as_it_is():
     matrix = floats(0, 30, 40)
     matrix.flags.writeable = False
-    assert COMPILED.weight(matrix, "model.embed_tokens").values is matrix
+    assert COMPILED.weight(matrix, "w", tied=True).values is matrix
     assert not np.shares_memory(COMPILED.weight(matrix, "w").values, matrix)
     model = minikv.random_model(minikv.tiny_config(), 1, "exact", backend="numba")
-    assert isinstance(model.weights.lm_head, kernels.Shared)
+    assert isinstance(model.weights.lm_head, kernels.TiedWeight)
 
 
 def test_bfloat16_weights_take_two_bytes_and_others_four():
@@ -98,7 +88,7 @@ def test_bfloat16_weights_take_two_bytes_and_others_four():
 
 def test_a_tied_embedding_of_bfloat16_is_rounded_into_two_bytes_and_itself_kept():
     matrix = np.array([[1.0, 2.0**-40]], np.float32)  # the second is below the grid
-    assert COMPILED.weight(matrix, "model.embed_tokens").values.tolist() == [[0x3F80, 0]]
+    assert COMPILED.weight(matrix, "w", tied=True).values.tolist() == [[0x3F80, 0]]
     assert matrix.tolist() == [[1.0, 2.0**-40]]
 
 
@@ -135,7 +125,7 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     weight = COMPILED.weight(matrix, "w")
     assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
     for rows in (x, np.repeat(x, 12, axis=0)):
-        same(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
+        assert_same_bits(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
 
 
 def in_doubt(rng: np.random.Generator, size: int, dtype: type) -> np.ndarray:
@@ -143,24 +133,24 @@ def in_doubt(rng: np.random.Generator, size: int, dtype: type) -> np.ndarray:
     x = (rng.random(size) * 2.0 ** rng.integers(-32, -28, size)).astype(dtype)
     x[0] = 1.5 * rng.random()
     total = 2.0 ** math.ceil(math.log2(math.fsum(x))) / (1 + 2.0**-9)
-    for at in (1, 2):  # what is missing, and then what that lost in rounding
-        x[at] = 0
-        x[at] = Fraction(total) - sum(map(Fraction, x.tolist()))
+    for index in (1, 2):  # what is missing, and then what that lost in rounding
+        x[index] = 0
+        x[index] = Fraction(total) - sum(map(Fraction, x.tolist()))
     return x
 
 
 def test_rows_that_attention_cannot_decide_are_left_to_exact():
     """A query, and weights that `weighted_sum` is given, whose sums orders disagree about."""
     rng = np.random.default_rng(1)
-    positions = np.array([5]), np.arange(6)
+    sight = Sight(np.array([5]), np.arange(6))
     for _ in range(300):
         q = in_doubt(rng, 64, np.float32)[None, None]
         k, v = (EXACT.settle(rng.standard_normal((6, 1, 64)).astype(np.float32)) for _ in "kv")
-        got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (COMPILED, EXACT))
-        same(got, expected)
+        expected = EXACT.attention(q, k, v, sight, 1.0)
+        assert_same_bits(COMPILED.attention(q, k, v, sight, 1.0), expected)
         pattern = in_doubt(rng, 64, np.float64)[None, None]
         v = EXACT.settle(1 + rng.random((64, 1, 8)).astype(np.float32))
-        same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
+        assert_same_bits(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 5, 7])
@@ -169,14 +159,14 @@ def test_weights_of_attention_that_it_cannot_decide_are_left_to_exact(times):
     rng = np.random.default_rng(times)
     keys = 513 * times
     q, k = np.ones((1, 1, 4), np.float32), np.ones((keys, 1, 4), np.float32)
-    exact, compiled = Exact(4096), get_backend("numba", "exact", 4096)
+    exact, compiled = NumpyExact(4096), get_backend("numba", "exact", 4096)
     for _ in range(5):
         v = 1 + rng.random((keys, 1, 4))
         v[rng.choice(keys, times, replace=False)] = 0
         v = exact.settle(v.astype(np.float32))
-        positions = np.array([keys - 1]), np.arange(keys)
-        got, expected = (attention(q, k, v, *positions, a, 1.0) for a in (compiled, exact))
-        same(got, expected)
+        sight = Sight(np.array([keys - 1]), np.arange(keys))
+        expected = exact.attention(q, k, v, sight, 1.0)
+        assert_same_bits(compiled.attention(q, k, v, sight, 1.0), expected)
 
 
 def frozen(value: np.ndarray, name: str = "") -> np.ndarray:
@@ -201,42 +191,42 @@ def test_activations_that_cannot_be_written_to_are_read(tokens):
     ids = list(range(tokens))
     for name in models[0].run_with_cache(ids)[1]:
         expected, got = (model.run_with_hooks(ids, {name: frozen}) for model in models)
-        same(got, expected)
+        assert_same_bits(got, expected)
     expected, got = (model.forward([ids], [Frozen(model.weights)]) for model in models)
-    same(got, expected)
+    assert_same_bits(got, expected)
 
 
 def test_matrices_that_are_stored_by_columns_are_read():
     config = minikv.tiny_config()
-    tensors = {name: np.asfortranarray(t) for name, t in random_tensors(config, 0).items()}
+    tensors = {name: np.asfortranarray(t) for name, t in minikv.random_tensors(config, 0).items()}
     expected, got = (
         Model(minikv.build(config, tensors, "exact", name)).logits([1, 2, 3])
         for name in ("numpy", "numba")
     )
-    same(got, expected)
+    assert_same_bits(got, expected)
 
 
 @given(seed=seeds, tokens=few, heads=st.integers(1, 4), half=st.integers(1, 20))
 def test_settle_rms_norm_and_rope(seed, tokens, heads, half):
     x = floats(seed, tokens, heads, 2 * half)
-    same(COMPILED.settle(x), EXACT.settle(x))
-    same(COMPILED.settle(x.swapaxes(0, 1)), EXACT.settle(x.swapaxes(0, 1)))
+    assert_same_bits(COMPILED.settle(x), EXACT.settle(x))
+    assert_same_bits(COMPILED.settle(x.swapaxes(0, 1)), EXACT.settle(x.swapaxes(0, 1)))
     rows, weight = x.reshape(tokens, -1), floats(seed + 1, heads * 2 * half).astype(np.float64)
     for norm, given_weight in ((rows, weight), (x, weight[: 2 * half])):
-        same(
-            rms_norm(norm, given_weight, 1e-5, COMPILED), rms_norm(norm, given_weight, 1e-5, EXACT)
-        )
-    turn = np.random.default_rng(seed).uniform(-1, 1, (2, tokens, 1, 2 * half))
-    same(rope(x, tuple(turn), COMPILED), rope(x, tuple(turn), EXACT))
-    same(rope(x[:, :1], tuple(turn), COMPILED), rope(x[:, :1], tuple(turn), EXACT))
+        expected = EXACT.rms_norm(norm, given_weight, 1e-5)
+        assert_same_bits(COMPILED.rms_norm(norm, given_weight, 1e-5), expected)
+    cos, sin = np.random.default_rng(seed).uniform(-1, 1, (2, tokens, 1, 2 * half))
+    assert_same_bits(COMPILED.rope(x, cos, sin), EXACT.rope(x, cos, sin))
+    assert_same_bits(COMPILED.rope(x[:, :1], cos, sin), EXACT.rope(x[:, :1], cos, sin))
 
 
-@given(seed=seeds, tokens=few, width=st.integers(1, 60), act=st.sampled_from(["silu", "gelu_tanh"]))
-def test_gated(seed, tokens, width, act):
+@given(seed=seeds, tokens=few, width=st.integers(1, 60), activation=st.sampled_from([*ACTIVATIONS]))
+def test_gated(seed, tokens, width, activation):
     both = floats(seed, tokens, 2 * width)
     both[0, 0] = np.random.default_rng(seed).choice([-1e4, 1e4, -87.5, -745.2, -709.8, 709.9])
     gate, up = both[:, :width], both[:, width:]
-    same(gated(gate, up, act, COMPILED), gated(gate, up, act, EXACT))
+    expected = EXACT.gated(gate, up, activation)
+    assert_same_bits(COMPILED.gated(gate, up, activation), expected)
 
 
 @given(
@@ -255,34 +245,34 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
     stored = [np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1) for x in (k, v)]
     apart = [np.repeat(x, 2, axis=-1)[..., ::2] for x in (k, v)]
     alike = [np.lib.stride_tricks.as_strided(x, strides=(0, *x.strides[1:])) for x in (k, v)]
-    at, keys = np.arange(length - tokens, length), np.arange(length)
+    queries, keys = np.arange(length - tokens, length), np.arange(length)
+    scale = 1 / math.sqrt(width)
     for keep in ((k, v), stored, apart, (k, apart[1]), alike):
         for rows in (slice(None), slice(-1, None), slice(0, 1)):
-            sides = [
-                attention(q[rows], *keep, at[rows], keys, a, 1 / math.sqrt(width), window)
-                for a in (COMPILED, EXACT)
-            ]
-            same(*sides)
+            sight = Sight(queries[rows], keys, window)
+            expected = EXACT.attention(q[rows], *keep, sight, scale)
+            assert_same_bits(COMPILED.attention(q[rows], *keep, sight, scale), expected)
     scores = floats(seed, groups, tokens, length).astype(np.float64)
     scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
-    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+    assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
 @pytest.mark.parametrize("kernel", ["_attend", "_place"])
 def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
     q, k, v = floats(0, tokens, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
-    given = q, k, v, np.arange(40 - tokens, 40), np.arange(40)
+    sight = Sight(np.arange(40 - tokens, 40), np.arange(40))
+    expected = EXACT.attention(q, k, v, sight, 0.5)
     with mock.patch.object(kernels, kernel, return_value=False) as asked:
-        same(attention(*given, COMPILED, 0.5), attention(*given, EXACT, 0.5))
+        assert_same_bits(COMPILED.attention(q, k, v, sight, 0.5), expected)
     assert asked.called == (kernel == "_place" if tokens > 1 else kernel == "_attend")
 
 
 def test_scores_and_weights_of_a_hook_may_be_float32():
     scores, v = floats(0, 4, 3, 20), EXACT.settle(floats(1, 20, 2, 6))
-    same(COMPILED.softmax(scores), EXACT.softmax(scores))
+    assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
     pattern = EXACT.softmax(scores).astype(np.float32)
-    same(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
+    assert_same_bits(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
 
 
 @pytest.mark.parametrize("tokens", [3, 12])
@@ -313,7 +303,7 @@ def test_attention_beyond_the_context_is_refused_alike():
     short = get_backend("numba", "exact", 4)
     q, k = floats(0, 1, 1, 4), floats(1, 5, 1, 4)
     with pytest.raises(ArithmeticRangeError, match="5 tokens to attend to, expected at most 4"):
-        attention(q, k, k, np.array([4]), np.arange(5), short, 0.5)
+        short.attention(q, k, k, Sight(np.array([4]), np.arange(5)), 0.5)
 
 
 @pytest.mark.parametrize("theorem", list(THEOREMS))
@@ -328,14 +318,14 @@ def test_bfloat16_models_decode_to_the_same_bits():
     config = minikv.tiny_config()
     tensors = {
         name: (tensor.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-        for name, tensor in random_tensors(config, 2).items()
+        for name, tensor in minikv.random_tensors(config, 2).items()
     }
     rows = []
     for backend in ("numba", "numpy"):
         model = Model(minikv.build(config, tensors, "exact", backend))
         cache = model.new_cache()
         rows += [[model.forward([[token]], [cache]) for token in range(30)]]
-    same(np.concatenate(rows[0]), np.concatenate(rows[1]))
+    assert_same_bits(np.concatenate(rows[0]), np.concatenate(rows[1]))
 
 
 # The sentence that the kernels rest on: exactness makes fastmath safe.
@@ -391,7 +381,7 @@ def test_only_functions_that_add_are_compiled_with_fastmath():
 def test_a_failed_import_falls_back_to_numpy_with_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "numba", None)
     arithmetic = get_backend("numba", "exact", 64)
-    assert type(arithmetic) is Exact
+    assert type(arithmetic) is NumpyExact
     assert arithmetic.context == 64
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -400,20 +390,16 @@ def test_a_failed_import_falls_back_to_numpy_with_one_line(monkeypatch, capsys):
 
 
 def test_a_failed_compilation_falls_back_to_numpy_with_one_line(monkeypatch, capsys):
-    found = builtins.__import__
+    def broken(context):
+        raise RuntimeError("LLVM\nis out of order")
 
-    def broken(name, globals=None, locals=None, fromlist=(), level=0):
-        if level and name == "numba":
-            raise RuntimeError("LLVM\nis out of order")
-        return found(name, globals, locals, fromlist, level)
-
-    monkeypatch.setattr(builtins, "__import__", broken)
+    monkeypatch.setattr(kernels, "NumbaExact", broken)
     config = minikv.tiny_config()
     model = minikv.random_model(config, 1, "exact", backend="numba")
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "RuntimeError: LLVM is out of order; NumPy takes its place" in err
-    same(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
+    assert_same_bits(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
 
 
 def test_the_first_compilation_says_so_and_later_ones_are_silent(tmp_path):
