@@ -135,8 +135,8 @@ def load(
     Parameters
     ----------
     name_or_folder : str or Path
-        For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), a ``.gguf`` file, or a
-        folder with ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
+        For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), a ``.gguf`` file, or
+        a folder with ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
     arithmetic : {"float32", "float64", "exact"} or Arithmetic
         How sums are taken.
     backend : str
