@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,30 @@ class ModelConfig:
             return cls.from_dict(contents)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> ModelConfig:
+        """Read a model folder's ``config.json``, and end tokens from ``generation_config.json``.
+
+        The latter replace the former where they are given, as in transformers: chat models name
+        there what ends a turn.
+        """
+        config = cls.from_file(Path(folder) / "config.json")
+        path = Path(folder) / "generation_config.json"
+        if not path.exists():
+            return config
+        contents = config_json.read(path)
+        try:
+            return config.with_ends(contents)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def with_ends(self, generation: Mapping[str, Any]) -> ModelConfig:
+        """The same with the ``eos_token_id`` of a ``generation_config.json``, where it has any."""
+        if not isinstance(generation, Mapping):
+            raise ConfigError(f"it holds a {type(generation).__name__}, expected an object")
+        ends = generation.get("eos_token_id")
+        return self if ends is None else replace(self, eos_token_id=ends)
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of a ``config.json`` that reads back as this configuration.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
 import sys
 from typing import Any
 
@@ -44,15 +46,38 @@ def require_extra(module: str, extra: str, purpose: str) -> Any:
     MissingExtraError
         If the module cannot be imported.
     """
-    return _imported(module, purpose, f"minikv[{extra}]")
+    return _imported(module, purpose, extra)
 
 
-def _imported(module: str, purpose: str, requirement: str) -> Any:
+def _imported(module: str, purpose: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         missing = (error.name or module).split(".")[0]  # of those that the module imports, too
+        packages = _packages(extra) or [missing]
+        brings = f" (the extra minikv[{extra}])" if extra else ""
         raise MissingExtraError(
-            f"{purpose} needs the package {missing!r}, which is not installed: "
-            f'run  {sys.executable} -m pip install "{requirement or missing}"'
+            f"{purpose} needs the package {missing!r}, which is not installed: run  "
+            f"{_pip()} install {' '.join(packages)}{brings}"
         ) from error
+
+
+def _packages(extra: str) -> list[str]:
+    """What an extra brings, quoted for a shell; nothing where minikv is not installed.
+
+    The packages and not ``minikv[extra]``: an index may not have minikv, or another of its name.
+    """
+    import importlib.metadata  # 18 ms, which only this advice needs
+
+    try:
+        told = importlib.metadata.requires("minikv") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    marker = re.compile(rf"""extra == ['"]{re.escape(extra)}['"]""")
+    return [f'"{line.split(";")[0].strip()}"' for line in told if marker.search(line)]
+
+
+def _pip() -> str:
+    """The command that installs into this Python, and pip first where there is none."""
+    first = "" if importlib.util.find_spec("pip") else f"{sys.executable} -m ensurepip && "
+    return f"{first}{sys.executable} -m pip"

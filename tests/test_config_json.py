@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 
+import config_cases
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,3 +202,98 @@ def test_a_long_value_is_quoted_in_part(key):
     with pytest.raises(ConfigError, match=key) as caught:
         ModelConfig.from_dict(SMOLLM | {key: "9" * 10_000})
     assert len(str(caught.value)) < 300
+
+
+# Two places and two spellings
+
+
+def meaning(config: ModelConfig) -> dict:
+    """A configuration under the names that the recorded cases use."""
+    scaling = config.rope_scaling
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_local_base_freq": config.rope_local_base_freq,
+        "factor": scaling and scaling.factor,
+        "original": scaling and scaling.original_max_position_embeddings,
+        "windows": [config.window(layer) for layer in range(config.num_hidden_layers)],
+        "ends": config.eos_token_id,
+        "query_pre_attn_scalar": config.query_pre_attn_scalar,
+        "family": config.model_type,
+    }
+
+
+@pytest.mark.parametrize(("kind", "added", "expected"), config_cases.TAKEN)
+def test_a_setting_with_two_places_is_taken_as_transformers_takes_it(kind, added, expected):
+    got = meaning(ModelConfig.from_dict(config_cases.base(kind) | added))
+    assert {key: got[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(("kind", "added", "names"), config_cases.REFUSED)
+def test_two_places_that_disagree_are_refused_by_their_names(kind, added, names):
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(config_cases.base(kind) | added)
+    assert all(name in str(caught.value) for name in names)
+    assert "\n" not in str(caught.value)
+
+
+def seeing(top: dict, **text: object) -> dict:
+    """A Gemma 3 that sees, with settings of its top level and of its text model."""
+    inner = config_cases.base("gemma3_text") | text
+    return {"model_type": "gemma3", "text_config": inner, "vision_config": {}, **top}
+
+
+@pytest.mark.parametrize(
+    ("contents", "ends", "tied"),
+    [
+        (seeing({}), (1,), True),
+        (seeing({"eos_token_id": [1, 6]}), (1, 6), True),
+        (seeing({"eos_token_id": [1, 6]}, eos_token_id=1), (1, 6), True),
+        (seeing({}, eos_token_id=[5]), (5,), True),
+        (seeing({"tie_word_embeddings": False}), (1,), False),
+        (seeing({"tie_word_embeddings": True}, tie_word_embeddings=True), (1,), True),
+    ],
+)
+def test_a_model_that_sees_is_read_from_both_its_levels(contents, ends, tied):
+    config = ModelConfig.from_dict(contents)
+    assert config.model_type == "gemma3_text"
+    assert (config.eos_token_id, config.tie_word_embeddings) == (ends, tied)
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        (seeing({"tie_word_embeddings": False}, tie_word_embeddings=True), "tie_word_embeddings"),
+        (seeing({"quantization_config": {"bits": 4}}), "quantization_config"),
+        (seeing({}, quantization_config={"bits": 4}), "quantization_config"),
+        (seeing({}, model_type="llama4_text"), "'llama4_text'"),
+        (seeing({"model_type": "llava"}), "'llava'"),
+        (seeing({"text_config": None}), "'gemma3'"),
+    ],
+)
+def test_a_model_that_sees_is_refused_by_the_key_of_either_level(contents, words):
+    with pytest.raises(ConfigError, match=words):
+        ModelConfig.from_dict(contents)
+
+
+def test_generation_config_json_says_what_ends_a_text(tmp_path):
+    contents = config_cases.base("llama") | {"eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps(contents))
+    assert ModelConfig.from_folder(tmp_path).eos_token_id == (2,)
+    for told, ends in (
+        ({}, (2,)),
+        ({"eos_token_id": None}, (2,)),
+        ({"eos_token_id": [2, 7]}, (2, 7)),
+    ):
+        (tmp_path / "generation_config.json").write_text(json.dumps(told))
+        assert ModelConfig.from_folder(tmp_path).eos_token_id == ends
+    for told in ("[]", "{", '{"eos_token_id": "x"}', '{"eos_token_id": 97}'):
+        (tmp_path / "generation_config.json").write_text(told)
+        with pytest.raises(ConfigError, match=r"generation_config\.json"):
+            ModelConfig.from_folder(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ConfigError, match="no plain file"):
+        ModelConfig.from_file(tmp_path / "config.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -356,12 +357,16 @@ def _merges(tokens: list[str], scores: list[float], kinds: list[int]) -> list[tu
     """The merges of a SentencePiece BPE vocabulary, best first.
 
     SentencePiece joins the two neighbours whose whole has the highest score. So each way to cut a
-    token into two others is a merge, and it ranks by the token's score.
+    token into two others is a merge, and it ranks by the token's score. Runs of spaces, which
+    are tokens by themselves, come first.
     """
-    score = {
-        token: s for token, s, kind in zip(tokens, scores, kinds, strict=True) if kind == _NORMAL
-    }
-    best = sorted((token for token in score if len(token) > 1), key=lambda t: -score[t])
+    score = {}
+    for token, given, kind in zip(tokens, scores, kinds, strict=True):
+        if kind == _NORMAL:
+            score[token] = given
+        elif kind == _USER_DEFINED and not token.strip(_SPACE):
+            score[token] = math.inf
+    best = sorted((token for token in score if len(token) > 1), key=lambda t: (-score[t], len(t)))
     cuts = ((token[:i], token[i:]) for token in best for i in range(len(token) - 1, 0, -1))
     return [cut for cut in cuts if cut[0] in score and cut[1] in score]
 
@@ -376,6 +381,7 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
     words = given("pre")
     kinds = fields["tokenizer.ggml.token_type"]
     tokens = fields["tokenizer.ggml.tokens"]
+    met_later = set[str]()  # after spaces have become the letter that stands for them
     if kind == "llama":
         tokens = [
             token.replace(" ", _SPACE) if sort == _USER_DEFINED else token
@@ -383,6 +389,7 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
         ]
         scores = fields["tokenizer.ggml.scores"]
         merges = _merges(tokens, scores, kinds)
+        met_later = {token for token in tokens if _SPACE in token} - {a + b for a, b in merges}
         unknown = tokens[given("unknown_token_id", 0)]
         tokenizer = _sentencepiece(tokens, merges, unknown, given("add_space_prefix", True))
     elif kind == "gpt2" and words in _BYTE_LEVEL:
@@ -395,8 +402,7 @@ def _tokenizer_files(fields: dict[str, Any]) -> dict[str, str]:
     package = require("tokenizers", "converting a GGUF file")
     tokenizer.add_tokens(
         [
-            # a run of spaces is met after spaces have become the letter that stands for them
-            package.AddedToken(token, normalized=_SPACE in token, special=sort == _CONTROL)
+            package.AddedToken(token, normalized=token in met_later, special=sort == _CONTROL)
             for token, sort in zip(tokens, kinds, strict=True)
             if sort in (_CONTROL, _USER_DEFINED)
         ]
