@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from minikv.commands import find_commands
 from minikv.commands.main import main
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,6 @@ import minikv
 from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight
 from minikv.backends import get_backend
 from minikv.backends import numba_exact as kernels
-from minikv.build import random_tensors
 from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
 from minikv.model import Model
