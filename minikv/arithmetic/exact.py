@@ -12,6 +12,7 @@ values allows. In the comments, x_int is x / grid(x), and what makes a sum of x 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -196,16 +197,25 @@ class Exact(Arithmetic):
         return power_below(top) * 2.0 ** (1 - self.weight_bits)
 
     def linear(self, x: Rows, weight: Weight) -> Outputs:
+        return self.linears(x, weight)[0]
+
+    def linears(self, x: Rows, *weights: Weight) -> tuple[Outputs, ...]:
         if x.shape[0] > MOST_ROWS:
-            blocks = [x[start : start + MOST_ROWS, :] for start in range(0, x.shape[0], MOST_ROWS)]
-            return self.xp.concat([self.linear(block, weight) for block in blocks], axis=0)
+            starts = range(0, x.shape[0], MOST_ROWS)
+            blocks = [self.linears(x[start : start + MOST_ROWS, :], *weights) for start in starts]
+            return tuple(self.xp.concat(parts, axis=0) for parts in zip(*blocks, strict=True))
         wide = self.xp.astype(x, self.xp.float64)
         size = self.xp.abs(wide)
         row_sum = self.row_sum(size)
-        self.expect_finite(row_sum, weight)
+        self.expect_finite(row_sum, weights)
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
         grid = self.grid(size, row_sum, self.significand - self.weight_bits)
-        out = self.product(round_to(wide, grid), weight)
+        rows = round_to(wide, grid)
+        return tuple(self.rounded_product(rows, weight, row_sum) for weight in weights)
+
+    def rounded_product(self, rows: Rows, weight: Weight, row_sum: Array) -> Outputs:
+        """The product of rows on their grid, in float32."""
+        out = self.product(rows, weight)
         self.expect_float32(out, row_sum, weight)
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
         out = self.narrow(out)
@@ -216,7 +226,7 @@ class Exact(Arithmetic):
         """The sums, exact in any order, of rows on a grid: ``(T, K) -> (T, N)``, float64."""
         return x @ weight.values.T
 
-    def expect_finite(self, row_sum: Array, weight: Weight) -> None:
+    def expect_finite(self, row_sum: Array, weights: Sequence[Weight]) -> None:
         """Where numbers can be looked at: refuse rows that hold NaN or infinity."""
 
     def expect_float32(self, out: Outputs, row_sum: Array, weight: Weight) -> None:

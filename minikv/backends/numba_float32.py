@@ -172,11 +172,18 @@ def pack(matrices: np.ndarray) -> np.ndarray:
     return packed
 
 
+def as_compiled(x: np.ndarray) -> np.ndarray:
+    """`x` itself where it is contiguous float32 and can be written to, or else a copy that is."""
+    if x.flags.carray and x.dtype == np.float32:
+        return x
+    return np.array(x, np.float32, order="C")
+
+
 def product(x: np.ndarray, packed: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """``(G, T, K), packed (G, N, K) -> (G, T, N)``, N rounded up to a whole panel."""
     out = np.zeros((*x.shape[:2], packed.shape[1] * PANEL), np.float32)
     with ONE_CALLER:
-        _product(np.require(x, np.float32, ["C", "W"]), packed, block, out)
+        _product(as_compiled(x), packed, block, out)
     return out
 
 
@@ -195,7 +202,7 @@ class NumbaFloat32(Float32):
 
     def mean_square(self, x: Array) -> Array:
         out = np.empty((*x.shape[:-1], 1), np.float32)
-        rows = np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1])
+        rows = as_compiled(x).reshape(-1, x.shape[-1])
         _mean_square(rows, out.reshape(-1))
         return out
 
