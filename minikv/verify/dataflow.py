@@ -96,7 +96,8 @@ def _bits(value: Any) -> np.ndarray:
 class Namespace:
     """The part of the array API that the decoder uses, on `Labels`."""
 
-    __name__ = float32 = float64 = "labels"  # as a module has one
+    __name__ = "labels"  # as a module has one
+    float32 = float64 = "labels"
 
     def __getattr__(self, name: str) -> Any:
         raise UnknownOperation(f"the operation {name!r} is not known to the certificate")
