@@ -40,9 +40,9 @@ FLOORS = (
     ("families",),
     ("config_json",),  # between a file and names; it does not know ModelConfig
     ("config",),
-    ("arithmetic", "environment", "shapes", "tokenizer", "weights"),
+    ("arithmetic", "environment", "shapes", "tokenizer"),
     ("backends", "rotary"),
-    ("layers",),
+    ("layers", "weights"),
     ("memory", "projection"),
     ("decoder",),
     ("build", "caches", "patching"),
