@@ -17,6 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Array = Any
 """An array of the library that computes; `numpy.ndarray` by default."""
@@ -142,7 +143,7 @@ def _check(what: str, kind: str, array: Any, letters: dict[str, int]) -> None:
         raise ShapeError(f"{what} has shape {shape}, expected {kind} = {known}")
 
 
-def to_numpy(array: Array, dtype: Any = None) -> np.ndarray:
+def to_numpy(array: Array, dtype: DTypeLike | None = None) -> np.ndarray:
     """An array of any library in NumPy; the one place where numbers leave a device."""
     for leave in ("get", "cpu"):  # CuPy's name for it, and PyTorch's
         if hasattr(array, leave):

@@ -33,7 +33,10 @@ _NOT_BUILT: dict[str, tuple[Any, ...]] = {
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_pytorch_tanh": ("gelu_pytorch_tanh",)}
 _UNSET = (False, None)
 
-Contents = Mapping[str, Any]
+JSON = Any
+"""What a JSON file may hold: null, a number, a text, a list, an object."""
+
+Contents = Mapping[str, JSON]
 
 
 def read(path: Path) -> Contents:
@@ -136,7 +139,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
     return contents
 
 
-def agreed(setting: str, places: Mapping[str, Any]) -> Any:
+def agreed(setting: str, places: Mapping[str, Any]) -> JSON:
     """The value of a setting that may stand in several places; None where it stands in none.
 
     Parameters

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
@@ -294,7 +293,7 @@ def checked_caches(
     return caches
 
 
-def check_cache(cache: Any, weights: Weights) -> None:
+def check_cache(cache: object, weights: Weights) -> None:
     """Raise `InputError` for what is no cache, or one of another model."""
     if getattr(cache, "weights", None) is not weights:
         raise InputError("a cache is not of this model; make one with model.new_cache()")

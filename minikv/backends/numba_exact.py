@@ -444,7 +444,8 @@ class NumbaExact(NumpyExact):
         tied = any(isinstance(weight, TiedWeight) for weight in weights)
         with ONE_CALLER:
             if len(weights) == 2 and alike and not tied:
-                return _linear_pair(x, *values, bits, largest, *outs)
+                first, second = values
+                return _linear_pair(x, first, second, bits, largest, outs[0], outs[1])
             decided = True
             for weight, matrix, out in zip(weights, values, outs, strict=True):
                 if isinstance(weight, TiedWeight):
