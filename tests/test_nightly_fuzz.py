@@ -16,7 +16,7 @@ fuzz = pytest.importorskip("fuzz")
 def test_a_few_hundred_cases_load_or_are_refused(capsys):
     assert fuzz.main(["--count", "300", "--seed", "7", "--processes", "1"]) == 0
     said = capsys.readouterr().out
-    for kind in ("configuration", "tokenizer", "safetensors"):
+    for kind in ("configuration", "tokenizer", "safetensors", "gguf"):
         for outcome in ("loaded", "refused"):
             assert f"{kind} {outcome}" in said
     assert "300  cases of seed 7" in said
@@ -46,7 +46,7 @@ def dies(rng: random.Random, folder: Path) -> None:
 
 
 def swells(rng: random.Random, folder: Path) -> None:
-    assert len(bytearray(300 * 2**20)) > 0
+    assert len(b"x" * (200 * 2**20)) > 0
 
 
 def fine(rng: random.Random, folder: Path) -> None:
@@ -58,7 +58,7 @@ def fine(rng: random.Random, folder: Path) -> None:
     [
         (trips, "KeyError: 'model_type'"),
         (talks, "refused in 9 characters"),
-        (hangs, "more than 4"),
+        (hangs, "more than 6"),
         (dies, "its process died (3)"),
         (swells, "MB, expected at most"),
     ],
@@ -68,7 +68,7 @@ def test_what_must_not_happen_is_reported_with_its_case(kind, said):
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # of pytest, which is forked
     kinds = (fine, fine, kind, fine, fine)
     counts, failures, _ = fuzz.fuzz(
-        5, seed=0, processes=1, seconds=4.0, megabytes=held + 100, kinds=kinds
+        5, seed=0, processes=1, seconds=6.0, megabytes=held + 100, kinds=kinds
     )
     assert len(failures) == 1
     number, reason = failures[0]
