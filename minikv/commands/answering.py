@@ -116,7 +116,12 @@ class Answer:
 
 
 def answer(
-    speaker: Speaker, ids: list[int], cache: Cache, quiet: bool = False, echo: str = ""
+    speaker: Speaker,
+    ids: list[int],
+    cache: Cache,
+    decoder: StreamDecoder,
+    quiet: bool = False,
+    echo: str = "",
 ) -> Answer:
     """Continue `ids` and print the text as it comes, and a line of figures on standard error.
 
@@ -126,6 +131,8 @@ def answer(
     ids : list of int
         What the cache does not hold yet.
     cache : Cache
+    decoder : StreamDecoder
+        Spells what is generated.
     quiet : bool
         Print nothing.
     echo : str
@@ -136,7 +143,6 @@ def answer(
         if not quiet:
             print(text, end="", flush=True)
 
-    decoder = StreamDecoder(speaker.tokenizer, after=ids)
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, ArgumentTypeError
 
 from ..weights.fetch import DEFAULT
@@ -42,6 +43,29 @@ def add_backend(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser, what: str = "figures") -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def add_template(parser: ArgumentParser) -> None:
+    """Add ``--template``, which may be given several times."""
+    parser.add_argument(
+        "--template",
+        type=variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the chat template, its value as in JSON: enable_thinking=false",
+    )
+
+
+def variable(text: str) -> tuple[str, object]:
+    """A name and its value: what JSON reads, or else the text as it is."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ArgumentTypeError(f"{text!r}, expected NAME=VALUE, as in enable_thinking=false")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def names(text: str) -> list[str]:
