@@ -24,9 +24,10 @@ class Refuted(AssertionError):
 
 
 @functools.lru_cache(maxsize=4)
-def _model(
+def model_of(
     source: ModelConfig | str, seed: int, scale: float, arithmetic: str, backend: str
 ) -> Model:
+    """A fetched model, or one with random weights; the last few are kept."""
     if isinstance(source, str):
         return load(source, arithmetic, backend)
     return random_model(source, seed, arithmetic, scale, backend)
@@ -66,7 +67,7 @@ class Case:
     @property
     def model(self) -> Model:
         """The model, built once and shared."""
-        return _model(self.source, self.seed, self.scale, self.arithmetic, self.backend)
+        return model_of(self.source, self.seed, self.scale, self.arithmetic, self.backend)
 
     @property
     def config(self) -> ModelConfig:
