@@ -9,15 +9,14 @@ outside of functions cannot be planted so, and is refused.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 from minikv.verify.cases import model_of
+from minikv.verify.functions import codes_in, functions_of
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minikv"
 
@@ -59,10 +58,10 @@ def planted(*faults: Fault) -> Iterator[None]:
 
 @contextmanager
 def _planted(fault: Fault) -> Iterator[None]:
-    before = _codes(compile((PACKAGE / fault.file).read_text("utf-8"), fault.file, "exec"))
-    after = _codes(compile(fault.changed(), fault.file, "exec"))
+    before = _codes((PACKAGE / fault.file).read_text(encoding="utf-8"), fault.file)
+    after = _codes(fault.changed(), fault.file)
     kept: list[tuple[FunctionType, CodeType]] = []
-    for function in _functions(fault.module):
+    for function in functions_of(fault.module):
         name = function.__code__.co_qualname
         if name in after and _body(after[name]) != _body(before[name]):
             kept.append((function, function.__code__))
@@ -76,14 +75,9 @@ def _planted(fault: Fault) -> Iterator[None]:
             function.__code__ = code
 
 
-def _codes(code: CodeType) -> dict[str, CodeType]:
-    """All code below a module's, by qualified name."""
-    found = {}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            found[constant.co_qualname] = constant
-            found |= _codes(constant)
-    return found
+def _codes(source: str, file: str) -> dict[str, CodeType]:
+    """All code in a source, by qualified name."""
+    return {code.co_qualname: code for code in codes_in(compile(source, file, "exec"))}
 
 
 def _body(code: CodeType) -> tuple[object, ...]:
@@ -93,29 +87,3 @@ def _body(code: CodeType) -> tuple[object, ...]:
         for constant in code.co_consts
     )
     return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)
-
-
-def _functions(module: ModuleType) -> Iterator[FunctionType]:
-    """The functions of a module and the methods of its classes."""
-    for value in vars(module).values():
-        if getattr(value, "__module__", None) != module.__name__:
-            continue
-        if inspect.isclass(value):
-            for member in vars(value).values():
-                yield from _unwrapped(member)
-        else:
-            yield from _unwrapped(value)
-
-
-def _unwrapped(member: object) -> Iterator[FunctionType]:
-    """The function that a property, a static method or a decorator holds."""
-    if isinstance(member, property):
-        member = member.fget
-    elif isinstance(member, cached_property):
-        member = member.func
-    elif isinstance(member, (staticmethod, classmethod)):
-        member = member.__func__
-    if callable(member):
-        member = inspect.unwrap(member)
-    if isinstance(member, FunctionType):
-        yield member

@@ -43,7 +43,7 @@ class Cache(Savable):
         self.weights, self.parameters = weights, parameters or {}
         self._xp, self._dtype = weights.arithmetic.xp, weights.arithmetic.dtype
         self._row = (weights.config.num_key_value_heads, weights.config.head_dim)
-        self._itemsize = 8 if weights.arithmetic.name == "float64" else 4
+        self._itemsize = weights.arithmetic.itemsize
         self.reset()
 
     def __repr__(self) -> str:

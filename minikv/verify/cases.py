@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..model import Model, load, random_model
 
 Item = TypeVar("Item")
 CONTEXT = 24  # tokens that a random model takes at most
+SCALES = (1.0, 0.0, 0.01, 3.0, 30.0)  # of random weights; with 0, zeros and their signs show
 
 
 class Refuted(AssertionError):
@@ -31,6 +32,10 @@ def model_of(
     if isinstance(source, str):
         return load(source, arithmetic, backend)
     return random_model(source, seed, arithmetic, scale, backend)
+
+
+def silent(share: float) -> None:
+    """A progress that nobody is told of."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Case:
         ``"exact"``; controls use ``"float32"``.
     backend : str
         See `minikv.backends`.
+    progress : callable
+        Told which share of a check is done, where that takes steps.
     """
 
     source: ModelConfig | str
@@ -63,6 +70,7 @@ class Case:
     scale: float = 1.0
     arithmetic: str = "exact"
     backend: str = "numpy"
+    progress: Callable[[float], None] = field(default=silent, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
@@ -98,6 +106,12 @@ class Case:
     def logits(self) -> np.ndarray:
         """Logits of every position of the first text, from one pass; ``(T, V)``."""
         return to_numpy(self.model.logits(self.ids))
+
+    def steps(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items, one by one, and word of how many are done."""
+        for number, item in enumerate(items):
+            self.progress(number / len(items))
+            yield item
 
     def decoded(self, memory: Memory, hook: Hook = no_hook) -> np.ndarray:
         """Logits of every position of the first text, call by call, through `memory`."""
@@ -211,7 +225,7 @@ def draw_case(
         other=other,
         chunks=_draw_chunks(draws, length),
         seed=draws.one_of(range(2**20)),
-        scale=draws.one_of(tuple(scales) or (0.01, 1.0, 3.0, 30.0)),
+        scale=draws.one_of(tuple(scales) or SCALES),
     )
 
 

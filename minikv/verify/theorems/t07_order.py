@@ -21,7 +21,7 @@ from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 
 def check(case: Case) -> None:
     """The model's own sums, of every kind and layer, do not depend on the order of their terms."""
-    for layer in case.model.layers:
+    for layer in case.steps(case.model.layers):
         check_features(case, layer)
         check_attention(case, layer)
 

@@ -56,7 +56,7 @@ def check_policies(case: Case) -> list[np.ndarray]:
     _, full = last_at_layer_0(case, case.model.new_cache("full"))
     kept: list[np.ndarray] = []
     for budget in {1, max(1, tokens // 2)}:
-        for cache in evicting(case, budget):
+        for cache in case.steps(list(evicting(case, budget))):
             attended, z = last_at_layer_0(case, cache)
             groups = [np.isin(np.arange(tokens), group) for group in attended.T]
             kept += groups
