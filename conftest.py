@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("MINIKV_CHECK_SHAPES", "1")  # before minikv: see minikv/arrays.py
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread each, before NumPy
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -353,10 +353,12 @@ def bfloat16_folder(source: str, folder: str) -> None:
 
     config = (Path(source) / "config.json").read_text(encoding="utf-8")
     tensors = load_tensors(Path(source), ModelConfig.from_file(Path(source) / "config.json"))
-    header, at = {}, 0
+    header = {}
+    start = 0
     for name, tensor in tensors.items():
-        offsets = [at, at := at + 2 * tensor.size]
-        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": offsets}
+        stop = start + 2 * tensor.size
+        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [start, stop]}
+        start = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     Path(folder).mkdir()

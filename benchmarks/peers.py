@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -316,105 +316,114 @@ def compare(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     return result
 
 
-def ratios(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+Row = dict[str, Any]
+
+
+def ratios(result: Mapping[str, Any]) -> list[Row]:
     """One ratio, its target and its verdict a row."""
-    table: list[dict[str, Any]] = []
-    seconds, fresh = result["seconds"], result["fresh"]
+    return [
+        *speed_ratios(result["seconds"]),
+        load_ratio(result["fresh"]),
+        *memory_ratios(result["fresh"]),
+        *start_ratios(result["starts"]),
+    ]
 
-    def row(label: str, name: str, value: str, of: str, found: list[float], target: Target) -> None:
-        middle = statistics.median(found)
-        verdict = "" if target is None else "met" if middle <= target else "MISSED"
-        table.append(
-            {
-                "measure": label,
-                "contender": name,
-                "value": value,
-                "against": of,
-                "ratio": middle,
-                "low": min(found),
-                "high": max(found),
-                "target": target,
-                "verdict": verdict,
-            }
-        )
 
+def row(
+    measured: tuple[str, str, str], against: str, found: Sequence[float], target: Target
+) -> Row:
+    """A ratio with its spread; `measured` is what, of which contender, and its value in words."""
+    measure, contender, value = measured
+    middle = statistics.median(found)
+    verdict = ""
+    if target is not None:
+        verdict = "met" if middle <= target else "MISSED"
+    return {
+        "measure": measure,
+        "contender": contender,
+        "value": value,
+        "against": against,
+        "ratio": middle,
+        "low": min(found),
+        "high": max(found),
+        "target": target,
+        "verdict": verdict,
+    }
+
+
+def speed_ratios(seconds: Mapping[str, Mapping[str, list[float]]]) -> Iterator[Row]:
+    """Time beside another contender's, round by round."""
     for kind, name, other, targets in RATIOS:
-        for task in seconds.get(name, {}):
-            if task.startswith(kind) and other in seconds:
-                a, b = seconds[name][task], seconds[other][task]
-                row(
-                    task.replace(" ", " at " if kind == "decode" else " of "),
-                    name,
-                    milliseconds(a),
-                    f"{other} {milliseconds(b)}",
-                    [x / y for x, y in zip(a, b, strict=True)],
-                    targets.get(int(task.split()[1])),
-                )
-    ours = fresh["float32/numpy"]
-    lengths = [key for key in ours if key != "imports"]
-    load = ours[lengths[0]]["load"]
-    row(
-        "load",
-        "float32/numpy",
-        f"{statistics.median(load):.2f} s",
+        for task, ours in seconds.get(name, {}).items():
+            if not task.startswith(kind) or other not in seconds:
+                continue
+            theirs = seconds[other][task]
+            measure = task.replace(" ", " at " if kind == "decode" else " of ")
+            yield row(
+                (measure, name, milliseconds(ours)),
+                f"{other} {milliseconds(theirs)}",
+                [x / y for x, y in zip(ours, theirs, strict=True)],
+                targets.get(int(task.split()[1])),
+            )
+
+
+def load_ratio(fresh: Mapping[str, Any]) -> Row:
+    """Load time of float32 on NumPy against its limit."""
+    load = next(of["load"] for key, of in fresh["float32/numpy"].items() if key != "imports")
+    return row(
+        ("load", "float32/numpy", f"{statistics.median(load):.2f} s"),
         f"{LOAD_SECONDS:.0f} s",
-        [x / LOAD_SECONDS for x in load],
+        [seconds / LOAD_SECONDS for seconds in load],
         1.0,
     )
-    weights = ours[lengths[0]]["weights"][0]
+
+
+def memory_ratios(fresh: Mapping[str, Any]) -> Iterator[Row]:
+    """Peak memory beside what float32 weights and cache need, and beside transformers."""
+    lengths = [key for key in fresh["float32/numpy"] if key != "imports"]
     for name in MINIKV:
-        for length in lengths if name in fresh else ():
-            used = peaks(fresh, name, length)
-            needed = weights + ours[length]["cache"][0]
-            label, shown = f"peak, {length} tokens", megabytes(used)
-            row(
-                label,
-                name,
-                shown,
-                f"float32 weights and cache {megabytes([needed])}",
-                [x / needed for x in used],
-                PEAK if name == "float32/numpy" else None,
-            )
-            if name == "exact/numba" and length == lengths[0]:
-                row(
-                    label,
-                    name,
-                    shown,
-                    f"float32 weights {megabytes([weights])}",
-                    [x / weights for x in used],
-                    PEAK_NUMBA,
-                )
-                if "running" in ours[length]:  # Linux
-                    used = peaks(fresh, name, length, "running")
-                    row(
-                        label + ", load aside",
-                        name,
-                        megabytes(used),
-                        f"float32 weights {megabytes([weights])}",
-                        [x / weights for x in used],
-                        None,
-                    )
-            if "transformers" in fresh:
-                used, theirs = peaks(fresh, name, length), peaks(fresh, "transformers", length)
-                row(
-                    label,
-                    name,
-                    shown,
-                    f"transformers {megabytes(theirs)}",
-                    [x / y for x, y in zip(used, theirs, strict=True)],
-                    None,
-                )
+        if name not in fresh:
+            continue
+        for length in lengths:
+            yield from peak_ratios(fresh, name, length, shortest=length == lengths[0])
+
+
+def peak_ratios(fresh: Mapping[str, Any], name: str, length: str, shortest: bool) -> Iterator[Row]:
+    """One contender's peak at one length."""
+    needs = fresh["float32/numpy"][length]
+    weights = needs["weights"][0]
+    needed = weights + needs["cache"][0]
+    used = peaks(fresh, name, length)
+    measured = (f"peak, {length} tokens", name, megabytes(used))
+    yield row(
+        measured,
+        f"float32 weights and cache {megabytes([needed])}",
+        [peak / needed for peak in used],
+        PEAK if name == "float32/numpy" else None,
+    )
+    if name == "exact/numba" and shortest:
+        alone = f"float32 weights {megabytes([weights])}"
+        yield row(measured, alone, [peak / weights for peak in used], PEAK_NUMBA)
+        if "running" in needs:  # Linux
+            running = peaks(fresh, name, length, "running")
+            aside = (f"peak, {length} tokens, load aside", name, megabytes(running))
+            yield row(aside, alone, [peak / weights for peak in running], None)
+    if "transformers" in fresh:
+        theirs = peaks(fresh, "transformers", length)
+        found = [x / y for x, y in zip(used, theirs, strict=True)]
+        yield row(measured, f"transformers {megabytes(theirs)}", found, None)
+
+
+def start_ratios(starts: Mapping[str, list[float]]) -> Iterator[Row]:
+    """Start-up times against their limits."""
     for name, limit in STARTS.items():
-        found = result["starts"][name]
-        row(
-            name,
-            "",
-            f"{statistics.median(found):.3f} s",
+        seconds = starts[name]
+        yield row(
+            (name, "", f"{statistics.median(seconds):.3f} s"),
             f"{limit} s",
-            [x / limit for x in found],
+            [x / limit for x in seconds],
             1.0,
         )
-    return table
 
 
 def peaks(fresh: Mapping[str, Any], name: str, length: str, measure: str = "peak") -> list[float]:

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 
 import minikv
+from minikv.arithmetic import Matrix, Sight
 from minikv.experiments import machine
-from minikv.layers import attention, gated, rms_norm, rope
 
 SMOLLM2_135M = {
     "vocab_size": 49152,
@@ -38,61 +38,68 @@ TARGET = 1.05
 
 def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarray]:
     """A function from a token and its position to logits ``(V,)``, with a memory of its own."""
-    weights, config, arithmetic = model.weights, model.config, model.arithmetic
-    row = (1, config.num_key_value_heads, config.head_dim)
-    heads, eps = (1, config.num_attention_heads, config.head_dim), config.rms_norm_eps
-    keys = np.empty((len(model.layers), row[1], capacity, row[2]), dtype=arithmetic.dtype)
-    values = np.empty_like(keys)
+    weights = model.weights
+    arithmetic = model.arithmetic
+    config = model.config
+    shape = (config.num_key_value_heads, capacity, config.head_dim)  # head by head, as in `Full`
 
-    def step(token: int, at: int) -> np.ndarray:
-        position, positions = np.array([at]), np.arange(at + 1)
+    def rows() -> np.ndarray:
+        return np.empty(shape, dtype=arithmetic.dtype).swapaxes(0, 1)  # (capacity, G, d)
+
+    keys = [rows() for _ in model.layers]
+    values = [rows() for _ in model.layers]
+
+    def norm(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return arithmetic.rms_norm(x, weight, config.rms_norm_eps)
+
+    def heads(x: np.ndarray, matrix: Matrix) -> np.ndarray:
+        return arithmetic.linear(x, matrix).reshape(1, -1, config.head_dim)
+
+    def step(token: int, position: int) -> np.ndarray:
+        seen = slice(position + 1)
+        sight = Sight(np.array([position]), np.arange(position + 1), window=None)
         x = weights.embed_tokens[[token]]
-        for index, layer in enumerate(model.layers):
-            y = rms_norm(x, layer.input_layernorm, eps, arithmetic)
-            turn = layer.rotary(position)
-            qkv, width = arithmetic.linear(y, layer.qkv_proj), config.attention_width
-            k, v = np.split(qkv[:, width:], 2, axis=1)
-            q = rope(qkv[:, :width].reshape(heads), turn, arithmetic)
-            k, v = rope(k.reshape(row), turn, arithmetic), v.reshape(row)
-            keys[index, :, at] = arithmetic.settle(k)[0]
-            values[index, :, at] = arithmetic.settle(v)[0]
-            stored = (slice(None), slice(at + 1))
-            z = attention(
-                q,
-                keys[index][stored].swapaxes(0, 1),
-                values[index][stored].swapaxes(0, 1),
-                position,
-                positions,
-                arithmetic,
-                config.attention_scale,
-            )
+        for layer in model.layers:
+            cos, sin = layer.rotary(np.array([position]))
+            k = keys[layer.index]
+            v = values[layer.index]
+            y = norm(x, layer.input_layernorm)
+            q = arithmetic.rope(heads(y, layer.q_proj), cos, sin)
+            k[position] = arithmetic.settle(arithmetic.rope(heads(y, layer.k_proj), cos, sin))[0]
+            v[position] = arithmetic.settle(heads(y, layer.v_proj))[0]
+            z = arithmetic.attention(q, k[seen], v[seen], sight, config.attention_scale)
             x = x + arithmetic.linear(z.reshape(1, -1), layer.o_proj)
-            y = rms_norm(x, layer.pre_mlp_layernorm, eps, arithmetic)
-            gate, up = np.split(arithmetic.linear(y, layer.gate_up_proj), 2, axis=1)
-            x = x + arithmetic.linear(gated(gate, up, "silu", arithmetic), layer.down_proj)
-        return arithmetic.linear(rms_norm(x, weights.norm, eps, arithmetic), weights.lm_head)[0]
+            y = norm(x, layer.pre_mlp_layernorm)
+            gate = arithmetic.linear(y, layer.gate_proj)
+            up = arithmetic.linear(y, layer.up_proj)
+            x = x + arithmetic.linear(arithmetic.gated(gate, up, "silu"), layer.down_proj)
+        return arithmetic.linear(norm(x, weights.norm), weights.lm_head)[0]
 
     return step
 
 
 def ratios(model: minikv.Model, steps: int, clock: Callable[[], float]) -> list[float]:
     """Time of a step with `Full` over that of the same step by hand, step by step."""
-    loop, cache = by_hand(model, steps + 1), model.new_cache()
-    contenders = [
-        lambda token, at: model.forward([[token]], [cache])[0],
-        loop,
-    ]
-    found, token = [], 1
-    for at in range(steps + 1):
-        took, logits = [0.0, 0.0], [None, None]
-        for which in (0, 1) if at % 2 else (1, 0):
+    cache = model.new_cache()
+    contenders = {
+        "full": lambda token, position: model.forward([[token]], [cache])[0],
+        "by hand": by_hand(model, steps + 1),
+    }
+    order = list(contenders)
+    found = []
+    token = 1
+    for position in range(steps + 1):
+        took = {}
+        logits = {}
+        for name in order:
             start = clock()
-            logits[which] = contenders[which](token, at)
-            took[which] = clock() - start
-        if logits[0].tobytes() != logits[1].tobytes():
-            sys.exit(f"the loop's logits differ from minikv's at position {at}")
-        token = int(logits[0].argmax())
-        found.append(took[0] / took[1])
+            logits[name] = contenders[name](token, position)
+            took[name] = clock() - start
+        if logits["full"].tobytes() != logits["by hand"].tobytes():
+            sys.exit(f"the loop's logits differ from minikv's at position {position}")
+        token = int(logits["full"].argmax())
+        found.append(took["full"] / took["by hand"])
+        order.reverse()
     return found[1:]  # the first step warms up
 
 
@@ -110,7 +117,8 @@ def main() -> None:
         model = minikv.load(args.model, args.arithmetic)
     found = ratios(model, args.steps, time.process_time if args.cpu else time.perf_counter)
     low, middle, high = statistics.quantiles(found, n=4)
-    kind, sign = "processor" if args.cpu else "wall", "<=" if middle <= TARGET else ">"
+    kind = "processor" if args.cpu else "wall"
+    sign = "<=" if middle <= TARGET else ">"
     print(f"Full / by hand: {middle:.3f} {sign} {TARGET} (quartiles {low:.3f} to {high:.3f})")
     print(f"{kind} time of {args.steps} steps; logits equal in every bit; {args.arithmetic}")
     print(machine())

@@ -160,7 +160,7 @@ DRAW = {"peers": draw_peers, "scaling": draw_scaling}
 
 def figure(count: int, y: str) -> Any:
     """Panels side by side."""
-    from minikv.errors import require_extra
+    from minikv.extras import require_extra
 
     module = require_extra("matplotlib.figure", "plots", "a plot")
     made = module.Figure(figsize=(6.2 * count + 2, 6), layout="constrained")
@@ -177,7 +177,7 @@ def ticker() -> Any:
 
 def line(name: str) -> dict[str, Any]:
     """Colour, marker and label of a contender, the same in every plot."""
-    from minikv.plots import COLOURS, MARKERS
+    from minikv.experiments.plots import COLOURS, MARKERS
 
     number = peers.CONTENDERS.index(name)
     label = f"minikv {name}" if "/" in name else name

@@ -2,7 +2,8 @@
 
     python -m benchmarks.row_invariant    # needs  pip install "minikv[numba]" threadpoolctl
 
-The product is that of `minikv.backends.numba_float32`, which says how it is taken: ``float32`` on Numba.
+The product is that of `minikv.backends.numba_float32`, which says how it is taken: ``float32`` on
+Numba.
 
 Random matrices of SmolLM2-135M's shapes, 30 blocks. First the bits are compared, ours and, as a
 control, those of BLAS; then the two take turns, a turn being one call with every matrix. On one

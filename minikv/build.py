@@ -18,7 +18,7 @@ from .decoder import Weights
 from .errors import InputError, WeightsError
 from .layers import Layer
 from .rotary import Rotary
-from .weights import expected_shapes, release
+from .weights import expected_shapes, release, weights_hash
 
 Tensors = Mapping[str, np.ndarray]
 """Tensors by Hugging Face's names, such as ``model.layers.0.self_attn.k_proj.weight``."""
@@ -134,24 +134,20 @@ class Preparation:
 
 
 def digest_of(config: ModelConfig, tensors: Tensors) -> Callable[[], str]:
-    """What makes the SHA-256 of a configuration and all tensors: their names, types and bytes.
+    """What makes the SHA-256 of a configuration and all tensors.
 
-    Tensors that lie in memory are hashed now, so that they need not be kept; those of a file when
-    the hash is asked for.
+    Tensors that lie in memory are hashed now, so that they need not be kept; those of a folder
+    when the hash is asked for, and the folder keeps theirs.
     """
+    if isinstance(tensors, dict):
+        weights = weights_hash({name: tensors[name] for name in expected_shapes(config)})
+        return lambda: _identity(config, weights)
+    return lambda: _identity(config, weights_hash(tensors))
 
-    def digest() -> str:
-        found = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-        for name in sorted(expected_shapes(config)):
-            tensor = np.ascontiguousarray(tensors[name])
-            found.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-            found.update(tensor.reshape(-1).view(np.uint8).data)
-        return found.hexdigest()
 
-    if not isinstance(tensors, dict):
-        return digest
-    value = digest()
-    return lambda: value
+def _identity(config: ModelConfig, weights: str) -> str:
+    contents = json.dumps(config.to_dict(), sort_keys=True)
+    return hashlib.sha256(f"{contents} {weights}".encode()).hexdigest()
 
 
 def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:

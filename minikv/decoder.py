@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import Arithmetic, Matrix, Sight, Watch
+from .arithmetic import UNWATCHED, Arithmetic, Matrix, Sight, Watch
 from .arrays import (
     Array,
     HeadOutputs,
@@ -202,13 +202,16 @@ def attend_one(layer: Layer, span: Span, q: Queries, attended: Attended, hook: H
 
 def watching(layer: Layer, span: Span, hook: Hook) -> Watch:
     """Who looks at the attention of one sequence: the hooks, and a cache that scores its keys."""
+    cache_watches = span.cache is not None and span.cache.watches
+    if hook is no_hook and not cache_watches:
+        return UNWATCHED
     scores = None
     pattern = None
     observe = None
     if hook is not no_hook:
         scores = partial(hook, "attn.hook_attn_scores")
         pattern = partial(hook, "attn.hook_pattern")
-    if span.cache is not None and span.cache.watches:
+    if span.cache is not None and cache_watches:
         observe = partial(span.cache.observe, layer)
     return Watch(scores, pattern, observe)
 
@@ -217,8 +220,9 @@ def watching(layer: Layer, span: Span, hook: Hook) -> Watch:
 def mlp(layer: Layer, resid_mid: Stream, hook: Hook) -> Stream:
     """What the MLP adds to the stream, down(act(gate(x)) * up(x)); ``(T, D) -> (T, D)``."""
     x = hook("ln2.hook_normalized", layer.norm(resid_mid, layer.pre_mlp_layernorm))  # (T, D)
-    gate = hook("mlp.hook_pre", layer.linear(x, layer.gate_proj))  # (T, F)
-    up = hook("mlp.hook_pre_linear", layer.linear(x, layer.up_proj))  # (T, F)
+    gate, up = layer.linears(x, layer.gate_proj, layer.up_proj)  # (T, F)
+    gate = hook("mlp.hook_pre", gate)
+    up = hook("mlp.hook_pre_linear", up)
     post = layer.arithmetic.gated(gate, up, layer.config.family.hidden_act)  # (T, F)
     post = hook("mlp.hook_post", post)
     return layer.norm(layer.linear(post, layer.down_proj), layer.post_feedforward_layernorm)

@@ -4,9 +4,6 @@ Each message is one line that says what was given, what was expected and what to
 The command line prints that line and exits with status 2.
 """
 
-import sys
-from typing import Any
-
 
 class MinikvError(ValueError):
     """Base of every error that minikv raises on purpose."""
@@ -42,32 +39,3 @@ class ArithmeticRangeError(MinikvError):
 
 class MissingExtraError(MinikvError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
-
-
-def require_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import an optional module, or say which extra brings it.
-
-    Parameters
-    ----------
-    module : str
-        Import name, for example ``"jinja2"``.
-    extra : str
-        Name of the extra in ``pyproject.toml``.
-    purpose : str
-        What the module is needed for, as a noun phrase.
-
-    Raises
-    ------
-    MissingExtraError
-        If the module cannot be imported.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        missing = (error.name or module).split(".")[0]  # of those that the module imports, too
-        raise MissingExtraError(
-            f"{purpose} needs the package {missing!r}, which is not installed: "
-            f'run  {sys.executable} -m pip install "minikv[{extra}]"'
-        ) from error

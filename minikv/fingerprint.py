@@ -8,10 +8,7 @@ float32 it depends on all of them.
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +67,7 @@ def split(ids: Sequence[int], chunks: int | Sequence[int]) -> Iterator[Sequence[
     if isinstance(chunks, int):
         if chunks < 1:
             raise InputError(f"a chunk has {chunks} tokens, expected at least 1")
-        chunks = [min(chunks, len(ids) - at) for at in range(0, len(ids), chunks)]
+        chunks = [min(chunks, len(ids) - start) for start in range(0, len(ids), chunks)]
     if sum(chunks) != len(ids) or min(chunks, default=1) < 1:
         raise InputError(
             f"chunks {list(chunks)} do not add up to the {len(ids)} tokens of the text"
@@ -79,49 +76,3 @@ def split(ids: Sequence[int], chunks: int | Sequence[int]) -> Iterator[Sequence[
     for length in chunks:
         yield ids[start : start + length]
         start += length
-
-
-def environment() -> dict[str, Any]:
-    """What float32 results depend on: NumPy, its BLAS, kernel and threads, SIMD, Python, CPU.
-
-    The kernel, and the threads that are really used, are known where threadpoolctl is installed.
-    """
-    build = np.show_config(mode="dicts")
-    blas = build["Build Dependencies"]["blas"]
-    simd = build["SIMD Extensions"]
-    name, kernel = f"{blas['name']} {blas['version']}", "unknown: threadpoolctl is not installed"
-    threads: int | None = None
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        pass
-    else:
-        loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
-        # Other libraries may have loaded a BLAS of their own; NumPy's lies beside NumPy.
-        own = [library for library in loaded if "numpy" in library["filepath"].lower()]
-        kernel = "unknown: threadpoolctl does not know this BLAS"
-        if library := next(iter(own or loaded), None):
-            name, threads = (
-                f"{library['internal_api']} {library['version']}",
-                library["num_threads"],
-            )
-            kernel = library.get("architecture") or kernel
-    return {
-        "numpy": np.__version__,
-        "blas": name,
-        "kernel": kernel,
-        "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        "simd": [*simd["baseline"], *simd.get("found", ())],
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or "unknown"

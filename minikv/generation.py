@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from . import decoder
 from .arrays import to_numpy
 from .caches import Cache
+from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
+from .numbers import is_whole, whole
+
+Sampler = Callable[[np.ndarray], int]
+"""From logits, ``(V,)``, to the token id that is chosen."""
 
 
 def generate(
@@ -60,78 +64,144 @@ def generate(
     prompt = decoder.check_ids(ids, weights.config)
     decoder.check_cache(cache, weights)
     choose = sampler(temperature, top_k, top_p, seed)
-    if not _whole(max_new_tokens) or max_new_tokens < 0:
-        raise InputError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number from 0 up")
-    context = weights.config.max_position_embeddings
-    length = cache.next_position + len(prompt)
-    if length >= context and max_new_tokens:
+    count = whole("max_new_tokens", max_new_tokens, least=0)
+    if count:
+        _check_room(cache.next_position + len(prompt), weights.config)
+    if stop is None:
+        stop = weights.config.eos_token_id
+    return _tokens(weights, prompt, count, cache, choose, _stop_ids(stop))
+
+
+def _check_room(length: int, config: ModelConfig) -> None:
+    """Refuse a prompt behind which no token fits."""
+    context = config.max_position_embeddings
+    if length >= context:
         raise InputError(
             f"the prompt has {length} tokens, expected at most {context - 1} so "
             f"that one can follow within the context of {context}; shorten the prompt"
         )
-    stops = weights.config.eos_token_id if stop is None else stop
-    stops = tuple(stops) if isinstance(stops, Iterable) else (None,)
-    if not all(_whole(token) for token in stops):
-        raise InputError(f"stop is {stop!r}, expected token ids")
-    return _tokens(weights, prompt, max_new_tokens, cache, choose, frozenset(stops))
+
+
+def _stop_ids(stop: Iterable[int]) -> frozenset[int]:
+    wrong = InputError(f"stop is {stop!r}, expected token ids")
+    if not isinstance(stop, Iterable):
+        raise wrong
+    ids = list(stop)
+    if not all(is_whole(token) for token in ids):
+        raise wrong
+    return frozenset(ids)
 
 
 def _tokens(
-    weights: decoder.Weights, new: Any, count: int, cache: Cache, choose: Any, stops: frozenset[int]
+    weights: decoder.Weights,
+    prompt: np.ndarray,
+    count: int,
+    cache: Cache,
+    choose: Sampler,
+    stop: frozenset[int],
 ) -> Iterator[int]:
+    """Feed the prompt, and then each token that was chosen, one by one."""
+    new = prompt
     for _ in range(count):
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
-        row = to_numpy(logits)[0]
-        if not (finite := np.isfinite(row)).all():
-            raise ArithmeticRangeError(
-                f"a logit is {row[finite.argmin()]}, expected finite ones: "
-                "weights overflow; arithmetic 'exact' on backend 'numpy' says which"
-            )
-        token = choose(row)
+        token = choose(_finite(to_numpy(logits)[0]))
         yield token
-        if token in stops:
+        if token in stop:
             return
-        new = [token]
+        new = np.array([token])
 
 
-def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: int | None) -> Any:
-    """A function from logits ``(V,)`` to a token id; raises `InputError` for bad parameters."""
-    if not _real(temperature) or not 0 <= temperature <= sys.float_info.max:
-        raise InputError(f"temperature is {temperature!r}, expected a number from 0 up")
-    if top_k is not None and (not _whole(top_k) or top_k < 1):
-        raise InputError(f"top_k is {top_k!r}, expected a whole number from 1 up")
-    if top_p is not None and (not _real(top_p) or not 0 < top_p <= 1):
-        raise InputError(f"top_p is {top_p!r}, expected a number above 0 and at most 1")
-    if seed is not None and (not _whole(seed) or seed < 0):
-        raise InputError(f"seed is {seed!r}, expected a whole number from 0 up")
-    if temperature == 0 and (top_k, top_p) != (None, None):
-        raise InputError(
-            "top_k and top_p are of draws, and temperature 0 takes the likeliest "
-            "token: give a temperature above 0"
+def _finite(logits: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(logits)
+    if not finite.all():
+        raise ArithmeticRangeError(
+            f"a logit is {logits[finite.argmin()]}, expected finite ones: "
+            "weights overflow; arithmetic 'exact' on backend 'numpy' says which"
         )
+    return logits
+
+
+def sampler(
+    temperature: float, top_k: int | None, top_p: float | None, seed: int | None
+) -> Sampler:
+    """How the next token is chosen; the parameters are those of `generate`.
+
+    Raises
+    ------
+    InputError
+        If a parameter is out of range, or `top_k` or `top_p` is given without a temperature.
+    """
+    if not _is_number(temperature) or not 0 <= temperature <= sys.float_info.max:
+        raise InputError(f"temperature is {temperature!r}, expected a number from 0 up")
+    if top_k is not None:
+        whole("top_k", top_k)
+    if top_p is not None and (not _is_number(top_p) or not 0 < top_p <= 1):
+        raise InputError(f"top_p is {top_p!r}, expected a number above 0 and at most 1")
+    if seed is not None:
+        whole("seed", seed, least=0)
+    if temperature == 0:
+        if top_k is not None or top_p is not None:
+            raise InputError(
+                "top_k and top_p are of draws, and temperature 0 takes the likeliest "
+                "token: give a temperature above 0"
+            )
+        return likeliest
     rng = np.random.default_rng(seed)
 
-    def choose(logits: np.ndarray) -> int:
-        if temperature == 0:
-            return int(np.argmax(logits))
-        with np.errstate(over="ignore"):  # a tiny temperature makes -inf of a difference: weight 0
-            scaled = (logits.astype(np.float64) - logits.max()) / temperature
-        order = np.argsort(-scaled, kind="stable")[:top_k]  # most likely first
-        p = np.exp(scaled[order])
-        p /= p.sum()
+    def draw(logits: np.ndarray) -> int:
+        ids, p = candidates(logits, temperature, top_k)
         if top_p is not None:
-            keep = int(np.searchsorted(np.cumsum(p), top_p)) + 1
-            order, p = order[:keep], p[:keep] / p[:keep].sum()
-        return int(rng.choice(order, p=p))
+            ids, p = nucleus(ids, p, top_p)
+        return int(rng.choice(ids, p=p))
 
-    return choose
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return draw
 
 
-def _real(value: Any) -> bool:
-    return _whole(value) or isinstance(value, (float, np.floating))
+def likeliest(logits: np.ndarray) -> int:
+    """The most likely token; of several, the one with the lowest id."""
+    return int(np.argmax(logits))
+
+
+def candidates(
+    logits: np.ndarray, temperature: float, top_k: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `top_k` most likely tokens, or all, most likely first, and their probabilities.
+
+    Examples
+    --------
+    >>> ids, p = candidates(np.log([0.1, 0.6, 0.3]), temperature=1.0, top_k=2)
+    >>> ids.tolist(), p.round(3).tolist()
+    ([1, 2], [0.667, 0.333])
+    """
+    with np.errstate(over="ignore"):  # a tiny temperature makes -inf of a difference: weight 0
+        scaled = (logits.astype(np.float64) - logits.max()) / temperature
+    ids = np.argsort(-scaled, kind="stable")[:top_k]
+    weights = np.exp(scaled[ids])
+    return ids, weights / weights.sum()
+
+
+def nucleus(ids: np.ndarray, p: np.ndarray, top_p: float) -> tuple[np.ndarray, np.ndarray]:
+    """The fewest of the most likely tokens whose probabilities reach `top_p`.
+
+    Holtzman et al. 2019, "The curious case of neural text degeneration", arXiv 1904.09751.
+
+    Parameters
+    ----------
+    ids, p : numpy.ndarray
+        Tokens, most likely first, and their probabilities.
+    top_p : float
+
+    Examples
+    --------
+    >>> ids, p = nucleus(np.array([7, 5, 6]), np.array([0.5, 0.25, 0.25]), top_p=0.6)
+    >>> ids.tolist(), p.round(3).tolist()
+    ([7, 5], [0.667, 0.333])
+    """
+    keep = int(np.searchsorted(np.cumsum(p), top_p)) + 1
+    return ids[:keep], p[:keep] / p[:keep].sum()
+
+
+def _is_number(value: object) -> bool:
+    return is_whole(value) or isinstance(value, float | np.floating)

@@ -66,13 +66,18 @@ class Layer:
             return x
         return self.arithmetic.rms_norm(x, weight, self.config.rms_norm_eps)
 
-    def linear(self, x: Rows, weight: Matrix, bias: Array | None = None) -> Outputs:
+    def linear(self, x: Rows, weight: Matrix) -> Outputs:
         """The product with one of the layer's matrices, ``(T, K) -> (T, N)``."""
-        out = self.arithmetic.linear(x, weight)
-        return out if bias is None else out + bias
+        return self.arithmetic.linear(x, weight)
 
-    def heads(self, x: Outputs) -> Heads:
-        """``(T, heads * d) -> (T, heads, d)``"""
+    def linears(self, x: Rows, *weights: Matrix) -> tuple[Outputs, ...]:
+        """The products of the same rows with some of the layer's matrices."""
+        return self.arithmetic.linears(x, *weights)
+
+    def heads(self, x: Outputs, bias: Array | None = None) -> Heads:
+        """A product with its bias, cut into heads: ``(T, heads * d) -> (T, heads, d)``."""
+        if bias is not None:
+            x = x + bias
         return self.arithmetic.xp.reshape(x, (x.shape[0], -1, self.config.head_dim))
 
     def merged(self, x: Heads) -> Outputs:

@@ -129,13 +129,15 @@ class Model:
 def load(
     name_or_folder: str | Path, arithmetic: str | Arithmetic = "float32", backend: str = "numpy"
 ) -> Model:
-    """Load a fetched model by name, or any folder in Hugging Face layout. Never uses the network.
+    """Load a fetched model by name, a folder in Hugging Face layout, or a GGUF file.
+
+    Never uses the network. A GGUF file is converted once, into a folder beside the fetched models.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), or a folder with
-        ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
+        For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), a ``.gguf`` file, or
+        a folder with ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
     arithmetic : {"float32", "float64", "exact"} or Arithmetic
         How sums are taken.
     backend : str
@@ -151,7 +153,7 @@ def load(
         In one line: what was given, what was expected, what to do.
     """
     folder = resolve(name_or_folder)
-    config = ModelConfig.from_file(folder / "config.json")
+    config = ModelConfig.from_folder(folder)
     tensors = load_tensors(folder, config)
     tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
     return Model(build(config, tensors, arithmetic, backend), tokenizer, folder)

@@ -34,10 +34,10 @@ def kv_from_residual(
         Keys with their rotary positions, and values.
     """
     x = normalized(residuals, layer, hook)  # (T, D)
-    k = layer.heads(layer.linear(x, layer.k_proj, layer.k_bias))  # (T, G, d)
-    v = layer.heads(layer.linear(x, layer.v_proj, layer.v_bias))  # (T, G, d)
-    k = layer.norm(hook("attn.hook_k", k), layer.k_norm)
-    k = layer.turned(k, positions)
+    k, v = layer.linears(x, layer.k_proj, layer.v_proj)  # (T, G*d)
+    k = hook("attn.hook_k", layer.heads(k, layer.k_bias))  # (T, G, d)
+    v = layer.heads(v, layer.v_bias)  # (T, G, d)
+    k = layer.turned(layer.norm(k, layer.k_norm), positions)
     return settled(k, "attn.hook_rot_k", layer, hook), settled(v, "attn.hook_v", layer, hook)
 
 
@@ -45,9 +45,10 @@ def kv_from_residual(
 def queries(residuals: Stream, positions: Positions, layer: Layer, hook: Hook = no_hook) -> Queries:
     """What each token asks with, ``(T, D) -> (T, H, d)``."""
     x = normalized(residuals, layer, hook)  # (T, D)
-    q = layer.heads(layer.linear(x, layer.q_proj, layer.q_bias))  # (T, H, d)
-    q = layer.norm(hook("attn.hook_q", q), layer.q_norm)
-    return hook("attn.hook_rot_q", layer.turned(q, positions))
+    q = layer.linear(x, layer.q_proj)  # (T, H*d)
+    q = hook("attn.hook_q", layer.heads(q, layer.q_bias))  # (T, H, d)
+    q = layer.turned(layer.norm(q, layer.q_norm), positions)
+    return hook("attn.hook_rot_q", q)
 
 
 def normalized(residuals: Stream, layer: Layer, hook: Hook) -> Stream:

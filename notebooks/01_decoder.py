@@ -23,7 +23,7 @@ from exercises import e01
 
 import minikv
 from minikv.arithmetic import Exact
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors, resolve
 
@@ -137,10 +137,9 @@ print("stream", stream.shape, "normalized", x.shape)
 # query heads share one key and value (*grouped-query attention*): here three share one.
 
 # %%
-at = "model.layers.0.self_attn."
-q = plain.linear(x, tensors[at + "q_proj.weight"]).reshape(T, H, d)
-k = plain.linear(x, tensors[at + "k_proj.weight"]).reshape(T, G, d)
-v = plain.linear(x, tensors[at + "v_proj.weight"]).reshape(T, G, d)
+q = plain.linear(x, tensors["model.layers.0.self_attn.q_proj.weight"]).reshape(T, H, d)
+k = plain.linear(x, tensors["model.layers.0.self_attn.k_proj.weight"]).reshape(T, G, d)
+v = plain.linear(x, tensors["model.layers.0.self_attn.v_proj.weight"]).reshape(T, G, d)
 print("q", q.shape, "k", k.shape, "v", v.shape)
 
 # %% [markdown]
@@ -227,47 +226,92 @@ def attention(q, k, v, sums):  # (T, H, d), (T, G, d), (T, G, d) -> (T, H, d), w
 # %% [markdown]
 # ## 1.7 The MLP, the block, the model
 #
-# The second half of a block reads each row by itself:
-# $W_\mathrm{down}\,(\mathrm{silu}(W_\mathrm{gate} x) \odot W_\mathrm{up} x)$ with
-# $\mathrm{silu}(t) = t / (1 + e^{-t})$. Both halves *add* to the stream. That is the whole
-# decoder:
+# First the weights: matrices as `sums` wants them, the gains of norms in float64. What belongs to
+# one block we call by its last name.
 
 
 # %%
 def prepare(tensors, sums):
-    """Matrices as `sums` wants them; norm gains in float64; the embedding as it is."""
-    ready = {"embed": tensors["model.embed_tokens.weight"]}
+    """All weights, under their names without the common beginning and end."""
+    w = {"embedding": tensors["model.embed_tokens.weight"]}
     for name, tensor in tensors.items():
         short = name.removeprefix("model.").removesuffix(".weight")
-        ready[short] = sums.weight(tensor, name) if tensor.ndim == 2 else tensor.astype(np.float64)
-    return ready
+        w[short] = sums.weight(tensor, name) if tensor.ndim == 2 else tensor.astype(np.float64)
+    return w
 
 
-def block(w, number, stream, sums):
-    at, rows = f"layers.{number}.", len(stream)
-    x = rms_norm(stream, w[at + "input_layernorm"], sums)
-    q = sums.linear(x, w[at + "self_attn.q_proj"]).reshape(rows, H, d)
-    k = sums.linear(x, w[at + "self_attn.k_proj"]).reshape(rows, G, d)
-    v = sums.linear(x, w[at + "self_attn.v_proj"]).reshape(rows, G, d)
-    turn = angles(range(rows), sums)
-    q, k, v = rope(q, *turn), sums.settle(rope(k, *turn)), sums.settle(v)
-    z, pattern = attention(q, k, v, sums)
-    stream = stream + sums.linear(z.reshape(rows, H * d), w[at + "self_attn.o_proj"])
+def block_weights(w, index):
+    """The weights of one block: w["layers.0.self_attn.q_proj"] is q_proj of block 0."""
+    prefix = f"layers.{index}."
+    return {name.split(".")[-1]: value for name, value in w.items() if name.startswith(prefix)}
 
-    x = rms_norm(stream, w[at + "post_attention_layernorm"], sums)
-    gate = sums.linear(x, w[at + "mlp.gate_proj"])
-    up = sums.linear(x, w[at + "mlp.up_proj"])
-    hidden = narrow(gate.astype(np.float64) / (sums.exp(-gate) + 1.0) * up)
-    return stream + sums.linear(hidden, w[at + "mlp.down_proj"]), pattern
+
+# %% [markdown]
+# Attention reads the stream three times, as queries, keys and values. What it found goes through
+# one more matrix, and is added to the stream. (In ours the keys and values have a function of their
+# own, which chapter 2 is about.)
+
+
+# %%
+def queries(resid_pre, positions, layer, sums):  # (T, D) -> (T, H, d)
+    x = rms_norm(resid_pre, layer["input_layernorm"], sums)  # (T, D)
+    q = sums.linear(x, layer["q_proj"]).reshape(-1, H, d)
+    return rope(q, *angles(positions, sums))
+
+
+def kv_from_residual(resid_pre, positions, layer, sums):  # (T, D) -> (T, G, d), (T, G, d)
+    x = rms_norm(resid_pre, layer["input_layernorm"], sums)  # (T, D)
+    k = sums.linear(x, layer["k_proj"]).reshape(-1, G, d)
+    v = sums.linear(x, layer["v_proj"]).reshape(-1, G, d)
+    return sums.settle(rope(k, *angles(positions, sums))), sums.settle(v)
+
+
+def attend(layer, resid_pre, sums):
+    """What attention adds to the stream, (T, D) -> (T, D), and who reads whom."""
+    positions = range(len(resid_pre))
+    q = queries(resid_pre, positions, layer, sums)  # (T, H, d)
+    k, v = kv_from_residual(resid_pre, positions, layer, sums)  # (T, G, d)
+    z, pattern = attention(q, k, v, sums)  # (T, H, d)
+    return sums.linear(z.reshape(-1, H * d), layer["o_proj"]), pattern
+
+
+# %% [markdown]
+# The second half of a block reads each row by itself:
+# $W_\mathrm{down}\,(\mathrm{silu}(W_\mathrm{gate} x) \odot W_\mathrm{up} x)$ with
+# $\mathrm{silu}(t) = t / (1 + e^{-t})$.
+
+
+# %%
+def mlp(layer, resid_mid, sums):
+    """What the MLP adds to the stream, (T, D) -> (T, D)."""
+    x = rms_norm(resid_mid, layer["post_attention_layernorm"], sums)  # (T, D)
+    gate = sums.linear(x, layer["gate_proj"])  # (T, F)
+    up = sums.linear(x, layer["up_proj"])  # (T, F)
+    post = narrow(gate.astype(np.float64) / (sums.exp(-gate) + 1.0) * up)  # (T, F)
+    return sums.linear(post, layer["down_proj"])
+
+
+# %% [markdown]
+# Both halves *add* to the stream. That is the whole decoder:
+
+
+# %%
+def block(layer, resid_pre, sums):
+    """One block: attention reads the stream and adds to it, then the MLP does."""
+    attn_out, pattern = attend(layer, resid_pre, sums)
+    resid_mid = resid_pre + attn_out
+    mlp_out = mlp(layer, resid_mid, sums)
+    return resid_mid + mlp_out, pattern
 
 
 def decoder(w, ids, sums):
     """Logits of every position, (T, V), and the attention pattern of every block."""
-    stream, patterns = w["embed"][ids], []
-    for number in range(L):
-        stream, pattern = block(w, number, stream, sums)
+    x = w["embedding"][ids]  # (T, D)
+    patterns = []
+    for index in range(L):
+        x, pattern = block(block_weights(w, index), x, sums)
         patterns.append(pattern)
-    return sums.linear(rms_norm(stream, w["norm"], sums), w["embed_tokens"]), patterns
+    return sums.linear(rms_norm(x, w["norm"], sums), w["embed_tokens"]), patterns
 
 
 # %% [markdown]
@@ -331,9 +375,10 @@ plt.show()
 # %% [markdown]
 # ## 1.9 The same bits as the library
 #
-# `minikv` computes the same function with different code: queries, keys and values come from one
-# stacked matrix product, all heads run at once, queries go in blocks of 32. In ordinary floating
-# point that is enough to change the last bits, since the sums are taken in another order.
+# The library's block reads like ours (`minikv/decoder.py`: `block`, `attend`, `mlp`), but what
+# stands below it computes otherwise: all heads run at once, queries go in blocks of 32, angles come
+# from a table. In ordinary floating point that is enough to change the last bits, since the sums
+# are taken in another order.
 
 # %% tags=["varies"]
 theirs = minikv.load("smollm2-135m-instruct", "float32").logits(ids)

@@ -16,7 +16,7 @@ from exercises import e02
 
 import minikv
 from minikv.decoder import unembed
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 
 plt.rcParams |= {"font.size": 14, "figure.constrained_layout.use": True}
 
@@ -319,9 +319,9 @@ plt.show()
 # P)$.
 #
 # *Proof.* Both sides are computed row by row by the formulas above. (In the code: `minikv` has one
-# function that makes keys and values, `kv_from_residual`, and the prompt, decoding and
-# recomputation all call it. That a row has the same bits in any company is theorem T6, which rests
-# on exact sums.)
+# function that makes keys and values, `kv_from_residual`, norm and product included, and the
+# prompt, decoding and recomputation all call it with the same four arguments. That a row has the
+# same bits in any company is theorem T6, which rests on exact sums.)
 #
 # We decode the text token by token with a full KV cache, and compare what the cache holds with a
 # projection of the rows of *one* pass over the text, in random order.
@@ -433,13 +433,12 @@ _ = e02.check_read_at(read_at)
 # ### 3. Keys from the stream (two stars, 15 minutes)
 #
 # Given rows of the stream (T, D) in any order, their positions (T,) and a `layer`, return the keys
-# `(T, G, d)` after RoPE. You may use `rms_norm` and `rope` of `minikv.layers`. The rows of
-# `layer.qkv_proj` are those of $W_Q$ (`config.attention_width` of them), $W_K$ and $W_V$, one below
-# the other; the model computes in float64.
+# `(T, G, d)` after RoPE. The layer has $W_K$ as `layer.k_proj` and the gain of its norm as
+# `layer.input_layernorm`. You may use `layer.norm(x, gain)`, and `layer.turned(k, positions)`,
+# which is RoPE; the model computes in float64.
 #
-# <details><summary>Hint</summary><code>layer.rotary(positions)</code> has the cosines and sines,
-# <code>layer.input_layernorm</code> the gain, and <code>layer.arithmetic</code> is the last
-# argument of both functions.</details>
+# <details><summary>Hint</summary>Section 2.7 has the formula. A product has the shape (T, G·d):
+# give each head a row of its own before you turn it.</details>
 
 
 # %%

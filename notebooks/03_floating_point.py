@@ -20,8 +20,8 @@ import numpy as np
 from exercises import e03
 
 import minikv
+from minikv.experiments.plots import COLOURS, MARKERS
 from minikv.fingerprint import PROMPT, fingerprint
-from minikv.plots import COLOURS, MARKERS
 
 plt.rcParams |= {"font.size": 14, "figure.constrained_layout.use": True}
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}

@@ -18,7 +18,7 @@ import numpy as np
 import minikv
 from minikv import kl_divergence
 from minikv.decoder import Span, block, unembed
-from minikv.plots import COLOURS
+from minikv.experiments.plots import COLOURS
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 model = minikv.load("smollm2-135m-instruct", "exact")

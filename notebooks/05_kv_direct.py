@@ -19,16 +19,18 @@ import numpy as np
 from IPython.display import Image
 
 import minikv
-from minikv import plots
+from minikv.experiments import plots
+from minikv.experiments.accounting import accounting, shape_bytes
 from minikv.experiments.frontier import frontier
-from minikv.experiments.memory import SHAPES, accounting, memory, shape_bytes
-from minikv.plots import COLOURS
+from minikv.experiments.memory import memory
+from minikv.experiments.plots import COLOURS
+from minikv.shapes import SHAPES
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 
 
 def draw(plot, *arguments):
-    """Show one of the figures of minikv.plots."""
+    """Show one of the figures of minikv.experiments.plots."""
     file = io.BytesIO()
     plot(*arguments[:1], file, *arguments[1:])
     return Image(data=file.getvalue(), width=900)

@@ -17,7 +17,7 @@ import numpy as np
 from IPython.display import Image
 
 import minikv
-from minikv import plots
+from minikv.experiments import plots
 from minikv.experiments.compare import compare, summary
 from minikv.patching import kl_divergence
 from minikv.verify.theorems.t09_bounded_loss import attention_loss

@@ -24,7 +24,7 @@ from counterexamples import call_by_call, chain, one_pass, record
 
 import minikv
 from minikv import kl_divergence
-from minikv.plots import COLOURS, MARKERS
+from minikv.experiments.plots import COLOURS, MARKERS
 from minikv.verify import THEOREMS, Case
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})

@@ -27,9 +27,10 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import minikv
-from minikv import caches, layers, projection
-from minikv.caches import full
+from minikv import caches, decoder, projection
+from minikv.arithmetic import Arithmetic, Sight
 from minikv.model import Model
+from minikv.rotary import Rotary
 from minikv.verify import THEOREMS, Case
 from minikv.verify.certificate import certify
 from minikv.verify.dataflow import Labels, label_weights
@@ -368,14 +369,13 @@ def killers(**how):
     return found
 
 
-kv = projection.kv_from_residual
 planted = [
-    ("k-off-by-one-position", kv),
-    ("recompute-without-norm", kv),
-    ("mask-leaks-one-key", layers.attention),
-    ("keys-of-the-first-sequence", minikv.decoder._attend),
-    ("full-loses-a-row-on-growing", full.Full.update),
-    ("rope-turns-by-the-row", layers.Rotary.__call__),
+    ("k-off-by-one-position", projection.kv_from_residual),
+    ("recompute-without-norm", projection.normalized),
+    ("mask-leaks-one-key", Sight.hidden),
+    ("keys-of-the-first-sequence", decoder.attend),
+    ("full-loses-a-row-on-growing", caches.Full._appended),
+    ("rope-turns-by-the-row", Rotary.__call__),
 ]
 assert not killers()  # the healthy code passes
 killed = {}
@@ -383,7 +383,7 @@ for name, function in planted:
     old, new = faults[name]["old"], faults[name]["new"]
     with plant(function, old, new):
         killed[name] = killers()
-with plant(layers.rms_norm, "mean_square(x) + eps)", "mean_square(x) + 2 * eps)"):
+with plant(Arithmetic.rms_norm, "mean_square(x) + eps)", "mean_square(x) + 2 * eps)"):
     killed["another-eps-everywhere"] = killers()
 for name, by in killed.items():
     print(f"{name:28} {' '.join(t for t in THEOREMS if t in by) or 'SURVIVES'}")
@@ -416,7 +416,7 @@ plt.show()
 # %%
 old, new = (faults["full-loses-a-row-on-growing"][key] for key in ("old", "new"))
 assert not killers(pieces=((14, 4, 2), (1, 15, 3)))
-with plant(full.Full.update, old, new):
+with plant(caches.Full._appended, old, new):
     by = killers(pieces=((14, 4, 2), (1, 15, 3)))
 print("killed by", " ".join(name for name in THEOREMS if name in by))
 

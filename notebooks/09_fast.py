@@ -24,8 +24,7 @@ import numba
 import numpy as np
 
 import minikv
-from minikv import plots
-from minikv.experiments import machine
+from minikv.experiments import machine, plots
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
 from minikv.weights import load_tensors
@@ -391,7 +390,7 @@ del halves
 
 def held(model):
     """Bytes of the matrices that a step reads, as they lie in memory."""
-    names = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     matrices = [getattr(layer, name) for layer in model.layers for name in names]
     return sum(getattr(m, "values", m).nbytes for m in [*matrices, model.weights.lm_head])
 
@@ -645,5 +644,5 @@ def bytes_enough(w):
 _ = e09.check_bytes_enough(bytes_enough)
 
 # %% [markdown]
-# With your solution: what does it say of `exact.layers[0].qkv_proj.values`, which NumPy's BLAS
+# With your solution: what does it say of `exact.layers[0].q_proj.values`, which NumPy's BLAS
 # wants in 8 bytes? And what do `compiled` and `short` keep in that place?

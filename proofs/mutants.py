@@ -28,7 +28,6 @@ from pathlib import Path
 from planted import Fault, planted
 
 from minikv.arithmetic import Arithmetic
-from minikv.caches import residual
 from minikv.verify import THEOREMS, random_case
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,14 +46,13 @@ WHY = """A theorem stands with the seed of the first case on which it fails:
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
-    """Short texts take several blocks of queries and several chunks of a replay."""
-    before = (Arithmetic.query_block, residual._CHUNK)
+    """Short texts take several blocks of queries, as in ``conftest.py``."""
+    before = Arithmetic.query_block
     Arithmetic.query_block = 8
-    residual._CHUNK = 8
     try:
         yield
     finally:
-        Arithmetic.query_block, residual._CHUNK = before
+        Arithmetic.query_block = before
 
 
 def refuted(theorem: str, seed: int) -> bool:

@@ -27,8 +27,8 @@ CORE = ["decoder.py", "projection.py", "layers.py", "arithmetic", "caches"]
 # Quick tests first: most faults die in the first seconds.
 TESTS = [
     "tests/test_decoder.py",
-    "tests/test_exact.py",
-    "tests/test_elementary.py",
+    "tests/arithmetic/test_exact.py",
+    "tests/arithmetic/test_elementary.py",
     "tests/test_fingerprint.py",
     "tests/test_caches.py",
     "tests/test_cache_oracles.py",

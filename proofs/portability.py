@@ -37,9 +37,10 @@ import numpy as np
 
 import minikv
 from minikv.arithmetic import get_arithmetic
-from minikv.commands import print_json, print_table
+from minikv.commands.output import print_json, print_table
+from minikv.environment import environment
 from minikv.errors import MinikvError
-from minikv.fingerprint import environment, fingerprint, hash_logits, split
+from minikv.fingerprint import fingerprint, hash_logits, split
 from minikv.model import Model
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors, resolve

@@ -11,9 +11,9 @@ from strategies import configs
 
 import minikv
 from minikv import decoder
+from minikv.shapes import SHAPES, shape
 from minikv.verify.certificate import certify
 from minikv.verify.dataflow import LabelArithmetic, Labels, Namespace, UnknownOperation
-from minikv.verify.shapes import SHAPES, shape
 
 
 @pytest.mark.parametrize("name", SHAPES)

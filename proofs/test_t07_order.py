@@ -118,7 +118,8 @@ class AnyOrder(np.ndarray):
 class Certified(NumpyExact):
     """`Exact` with the one kind of sum excepted that may round, the estimates that pick a grid.
 
-    Where rounding could change the grid, the true sum decides: see ``tests/test_exact.py``.
+    Where rounding could change the grid, the true sum decides, as
+    ``tests/arithmetic/test_exact.py`` shows.
     """
 
     def row_sum(self, size):

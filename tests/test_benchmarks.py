@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_writer import permuted
 
 import minikv
 from benchmarks import __main__ as command
-from benchmarks import contenders, gguf_files, peers, report, scaling
+from benchmarks import contenders, gguf_files, peers, protocol, report, scaling
 from minikv.weights import load_tensors, save_folder
 from minikv.weights.gguf import undo_permutation
 
@@ -39,7 +41,7 @@ def gguf_file(folder, tmp_path) -> Path:
 @pytest.mark.parametrize(("heads", "half"), [(1, 1), (3, 2), (9, 32)])
 def test_permuting_rows_for_llama_cpp_is_undone_by_the_converter(heads, half):
     rows = np.arange(heads * 2 * half * 5).reshape(-1, 5)
-    moved = gguf_files.permuted(rows, heads)
+    moved = permuted(rows, heads)
     assert np.array_equal(undo_permutation(moved, heads), rows)
     assert np.array_equal(moved, rows) == (half == 1)
 
@@ -260,3 +262,17 @@ def test_sizes_of_the_quick_run_are_among_those_of_the_full_one():
     full = peers.Sizes()
     assert set(peers.QUICK.decode) <= set(full.decode)
     assert set(peers.QUICK.prefill) <= set(full.prefill)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "exact"])
+def test_the_loop_by_hand_has_the_logits_of_the_full_cache_in_every_bit(arithmetic):
+    model = minikv.random_model(CONFIG, 0, arithmetic)
+    assert len(protocol.ratios(model, 5, time.perf_counter)) == 5
+
+
+def test_a_loop_with_other_logits_is_found_out(monkeypatch):
+    model = minikv.random_model(CONFIG, 0)
+    other = protocol.by_hand(minikv.random_model(CONFIG, 1), 9)
+    monkeypatch.setattr(protocol, "by_hand", lambda *_: other)
+    with pytest.raises(SystemExit, match="differ from minikv's at position 0"):
+        protocol.ratios(model, 5, time.perf_counter)

@@ -1,4 +1,4 @@
-"""The fingerprint: golden values, what may change it, what may not, and the command.
+"""The fingerprint: golden values, what may change it, and what may not.
 
 ``python tests/test_fingerprint.py`` writes ``tests/golden/fingerprints.json`` anew, and says what
 changed: only a change to the specification of the exact arithmetic may do that. It needs the real
@@ -8,20 +8,18 @@ weights.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minikv
-from minikv.cli import main
 from minikv.config import FULL, SLIDING, RopeScaling
 from minikv.errors import InputError
-from minikv.fingerprint import PROMPT, environment, fingerprint
+from minikv.fingerprint import PROMPT, fingerprint
 from minikv.model import Model
 from minikv.tokenizer import Tokenizer
-from minikv.weights import load_tensors, save_folder, weights_hash
+from minikv.weights import load_tensors, weights_hash
 from minikv.weights.fetch import DEFAULT, resolve
 
 HERE = Path(__file__).parent
@@ -244,105 +242,6 @@ def test_a_flipped_bit_of_a_norm_weight_changes_both_hashes(bit, toy):
         weights, answer = look(flip(tensors, name, (5,), bit))
         assert weights != sound[0]
         assert answer != sound[1]
-
-
-# The environment and the command.
-
-
-def test_environment_names_what_float32_depends_on():
-    where = environment()
-    assert where["numpy"] == np.__version__
-    assert where["threads"] >= 1
-    assert where["simd"]
-    assert all(where[key] for key in ("blas", "kernel", "python", "platform", "cpu"))
-
-
-def test_environment_without_threadpoolctl_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert environment()["kernel"] == "unknown: threadpoolctl is not installed"
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*argv):
-        code = main(["fingerprint", "--model", str(TINY), *argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-def test_command_prints_the_golden_fingerprint(run):
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["tiny"]
-    code, out, _ = run("--json")
-    figures = json.loads(out)
-    assert code == 0
-    assert {key: figures[key] for key in golden} == golden
-    assert figures["tokens"] == len(golden["ids"])
-    assert figures["environment"]["numpy"] == np.__version__
-    code, out, _ = run("--chunk", "3", "--ids", *map(str, golden["ids"]))
-    assert code == 0
-    assert golden["fingerprint"] in out
-    assert golden["weights"] in out
-
-
-def test_command_sees_a_damaged_file(run, tmp_path, capsys):
-    config = minikv.ModelConfig.from_file(TINY / "config.json")
-    tensors = load_tensors(TINY, config)
-    name = "model.layers.2.mlp.down_proj.weight"
-    damaged = flip(tensors, name, largest_of_a_row(tensors[name]), bit=3)
-    save_folder(tmp_path / "damaged", config, damaged)
-    ids = [str(token) for token in TEXT]
-    sound = json.loads(run("--json", "--ids", *ids)[1])
-    assert main(["fingerprint", "--model", str(tmp_path / "damaged"), "--json", "--ids", *ids]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["weights"] != sound["weights"]
-    assert found["fingerprint"] != sound["fingerprint"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["--chunk", "0"], "0 tokens"),
-        (["--ids", "320"], "outside the vocabulary"),
-        (["--ids", "x"], "invalid int"),
-        (["--prompt", "a", "--ids", "1"], "not allowed with"),
-        (["--prompt", ""], "empty"),
-        (["--arithmetic", "float16"], "float16"),
-        (["--python", "python3"], "--everywhere"),
-        (["--everywhere", "--chunk", "2"], "--chunk"),
-        (["--everywhere", "--arithmetic", "float32"], "--arithmetic"),
-    ],
-)
-def test_command_refuses_wrong_input_in_one_line(argv, said, run):
-    code, out, err = run(*argv)
-    assert (code, out) == (2, "")
-    assert said in err
-    assert err.count("\n") == 1
-
-
-def test_everywhere_passes_its_arguments_on(run, monkeypatch):
-    import subprocess
-
-    calls = []
-
-    def fake(command):
-        calls.append(command)
-        return subprocess.CompletedProcess(command, 1)
-
-    monkeypatch.setattr(subprocess, "run", fake)
-    assert run("--everywhere", "--ids", "3", "4", "--python", "p", "--json")[0] == 1
-    [[python, script, *rest]] = calls
-    assert python == sys.executable
-    assert Path(script).is_file()
-    assert rest == ["--model", str(TINY), "--ids", "3", "4", "--python", "p", "--json"]
-
-
-def test_everywhere_needs_a_checkout(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(minikv, "__file__", str(tmp_path / "minikv" / "__init__.py"))
-    code, _, err = run("--everywhere")
-    assert code == 2
-    assert "checkout" in err
 
 
 def write_golden() -> None:

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.cli import main
+from minikv.commands.main import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
-from minikv.experiments.memory import PER_TOKEN, per_token
+from minikv.shapes import PER_TOKEN, SHAPES, per_token, shape
 from minikv.verify import Refuted, dataflow
 from minikv.verify.blocks import Block, check_block, prove_shape
-from minikv.verify.shapes import SHAPES, shape
 from minikv.verify.theorems import t01_projection
 
 DATA = Path(minikv.__file__).parent / "data"
@@ -114,7 +113,7 @@ def test_a_block_is_as_wide_as_the_model_and_slides_as_in_the_model():
     fourth, fifth = (Block(config, index).layer for index in (4, 5))
     for layer in (fourth, fifth):
         assert layer.q_proj.values.shape == (4 * 256, 640)
-        assert layer.k_proj.values.shape == (256, 640)
+        assert layer.k_proj.values.shape == layer.v_proj.values.shape == (256, 640)
         assert layer.o_proj.values.shape == (640, 4 * 256)
         assert layer.q_norm.shape == (256,)
         assert layer.post_feedforward_layernorm.shape == (640,)
@@ -125,11 +124,11 @@ def test_a_block_is_as_wide_as_the_model_and_slides_as_in_the_model():
 
 def test_another_block_or_seed_has_other_weights():
     drawn = {
-        Block(SMALL, index, seed).layer.q_proj.values.tobytes()
+        Block(SMALL, index, seed).layer.k_proj.values.tobytes()
         for index, seed in ((0, 0), (1, 0), (0, 1))
     }
     assert len(drawn) == 3
-    assert Block(SMALL, 1).layer.q_proj.values.tobytes() in drawn
+    assert Block(SMALL, 1).layer.k_proj.values.tobytes() in drawn
 
 
 def test_both_claims_hold_at_a_small_shape_and_their_controls_find_a_difference():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -202,15 +203,15 @@ def sentencepiece(tmp_path_factory):
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
     octets = [f"<0x{byte:02X}>" for byte in range(256)]
-    tokens = [*special, "\n\n", "   ", *octets, *WORDS]
+    tokens = [*special, "\n\n", "  ", "   ", *octets, *WORDS]
     fields = {
         "general.architecture": "gemma3",
         "gemma3.context_length": 64,
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3] * 4 + [4] * 2 + [6] * 256 + [1] * len(WORDS),
-        "tokenizer.ggml.scores": [-1e3] * 6 + [0.0] * 256 + [-float(i) for i in range(len(WORDS))],
+        "tokenizer.ggml.token_type": [3] * 4 + [4] * 3 + [6] * 256 + [1] * len(WORDS),
+        "tokenizer.ggml.scores": [-1e3] * 7 + [0.0] * 256 + [-float(i) for i in range(len(WORDS))],
         "tokenizer.ggml.bos_token_id": 2,
         "tokenizer.ggml.eos_token_id": 1,
         "tokenizer.ggml.unknown_token_id": 3,
@@ -225,13 +226,31 @@ def sentencepiece(tmp_path_factory):
 @given(st.text("ab é▁c🙂"))
 def test_a_sentencepiece_vocabulary_spells_as_sentencepiece_does(sentencepiece, text):
     tokenizer, ids = sentencepiece
-    score = {word: -float(rank) for rank, word in enumerate(WORDS)}
+    # Runs of spaces are tokens by themselves: met first where they are written as letters.
+    score = {word: -float(rank) for rank, word in enumerate(WORDS)} | {"▁▁": 2.0, "▁▁▁": 1.0}
+    ids = ids | {"▁▁": ids["  "], "▁▁▁": ids["   "]}
     expected = []
-    for number, part in enumerate(text.split("   ")):  # three spaces are a token by themselves
-        expected += [ids["   "]] * bool(number) + spell(part, score, ids)
+    for part in re.split("(▁▁▁|▁▁)", text):
+        expected += [ids[part]] if part in ("▁▁▁", "▁▁") else spell(part, score, ids)
     assert tokenizer.encode(text, add_special=False) == expected
     assert tokenizer.encode(text) == [2, *expected]
     assert tokenizer.decode(expected) == text.replace("▁", " ")
+
+
+def test_runs_of_spaces_are_met_as_the_hubs_tokenizer_meets_them(sentencepiece):
+    """Right values: where google's tokenizer.json differs from one that looks for spaces first."""
+    tokenizer, ids = sentencepiece
+    two = ids["  "]
+    three = ids["   "]
+    one = ids["▁"]
+    for text, expected in (
+        ("a  b", [ids["a"], two, ids["b"]]),
+        ("▁▁", [two]),
+        ("▁▁ ", [two, one]),
+        (" ▁▁", [one, two]),
+        ("   ", [three]),
+    ):
+        assert tokenizer.encode(text, False) == expected, text
 
 
 def test_merges_in_another_order_spell_otherwise(sentencepiece):
@@ -241,7 +260,7 @@ def test_merges_in_another_order_spell_otherwise(sentencepiece):
     assert tokenizer.encode("ab é", False) != spell("ab é", score, ids)
 
 
-@given(st.lists(st.integers(0, 4 + 2 + 256 + len(WORDS) - 1)), st.booleans())
+@given(st.lists(st.integers(0, 4 + 3 + 256 + len(WORDS) - 1)), st.booleans())
 def test_streaming_any_ids_of_a_byte_fallback_joins_to_the_whole(sentencepiece, ids, skip):
     tokenizer, _ = sentencepiece
     assert "".join(tokenizer.stream(ids, skip)) == tokenizer.decode(ids, skip)
@@ -256,7 +275,14 @@ def test_a_run_of_bytes_comes_out_when_it_ends(sentencepiece):
     assert "".join(tokenizer.stream([*run, run[0]])) == "\ufffd" * 5
 
 
-@pytest.mark.parametrize("pattern", ["smollm", "qwen2"])
+SPLIT = {
+    "smollm": "I|'|LL|Ġdo|Ġ|1|2|ĊĊĠ|Ġf|(|x|)!=|ĊĠ|4|5|6|7",
+    "qwen2": "I|'LL|Ġdo|Ġ|1|2|ĊĊ|Ġ|Ġf|(x|)!=Ċ|Ġ|4|5|6|7",
+    "llama-bpe": "I|'LL|Ġdo|Ġ|12|ĊĊ|Ġ|Ġf|(x|)!=Ċ|Ġ|456|7",
+}
+
+
+@pytest.mark.parametrize("pattern", SPLIT)
 def test_words_of_byte_level_vocabularies_split_as_their_models_do(pattern):
     pytest.importorskip("gguf", reason="needs the extra `fetch`")
     from minikv.weights import gguf
@@ -272,17 +298,12 @@ def test_words_of_byte_level_vocabularies_split_as_their_models_do(pattern):
             "tokenizer.ggml.tokens": tokens,
             "tokenizer.ggml.token_type": [1] * len(tokens),
             "tokenizer.ggml.merges": spec["model"]["merges"],
+            "tokenizer.ggml.add_bos_token": False,
         }
     )
     backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"])
-    words = [text for text, _ in backend.pre_tokenizer.pre_tokenize_str("I'LL do 12\n\n  f(x)!=\n")]
-    assert (
-        words
-        == {
-            "smollm": ["I", "'", "LL", "Ġdo", "Ġ", "1", "2", "ĊĊĠ", "Ġf", "(", "x", ")!=", "Ċ"],
-            "qwen2": ["I", "'LL", "Ġdo", "Ġ", "1", "2", "ĊĊ", "Ġ", "Ġf", "(x", ")!=Ċ"],
-        }[pattern]
-    )
+    words = backend.pre_tokenizer.pre_tokenize_str("I'LL do 12\n\n  f(x)!=\n 4567")
+    assert "|".join(text for text, _ in words) == SPLIT[pattern]
     text = "é e\u0301 12 f(x) 🙂"
     composed = text.replace("e\u0301", "é") if pattern == "qwen2" else text
     assert backend.decode(backend.encode(text).ids) == composed
@@ -347,8 +368,8 @@ def test_a_model_without_a_template_says_so(copy, template):
         with_template(copy, template).apply_chat_template(HELLO)
 
 
-@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"content": "x"}, None])
-def test_messages_need_role_and_content(message):
+@pytest.mark.parametrize("message", ["hi", {"content": "x"}, None, 5])
+def test_messages_need_a_role(message):
     with pytest.raises(TokenizerError, match="'role' and 'content'"):
         TOY.apply_chat_template([message])
 
@@ -484,3 +505,265 @@ def test_a_tokenizer_that_makes_its_package_fail_or_panic_is_refused(copy, part)
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
         Tokenizer.from_folder(tmp_path)
+
+
+# A part of a text is not a text of its own
+
+PIECES = ["<unk>", "<s>", "</s>", "▁", *"ThecapitlofrnsPb.", *(f"<0x{i:02X}>" for i in range(256))]
+PARTS = ["▁The", "▁is", "▁Paris"]
+
+
+@pytest.fixture(scope="module")
+def llama() -> Tokenizer:
+    """A SentencePiece tokenizer that drops the first space of a text, as Llama 2 and Mistral do."""
+    from tokenizers import AddedToken, decoders, models, normalizers
+
+    vocabulary: dict[str, int] = {}
+    merges = []
+    for piece in PIECES:
+        vocabulary.setdefault(piece, len(vocabulary))
+    for word in PARTS:
+        for end in range(2, len(word) + 1):
+            if word[:end] not in vocabulary:
+                vocabulary[word[:end]] = len(vocabulary)
+                merges.append((word[: end - 1], word[end - 1]))
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    backend.add_special_tokens(
+        [AddedToken(text, normalized=False, special=True) for text in ("<unk>", "<s>", "</s>")]
+    )
+    return Tokenizer(backend, {"bos_token": "<s>"}, (2,), None)
+
+
+def test_a_continuation_keeps_its_first_space(llama):
+    prompt = llama.encode("The is")
+    new = [llama.backend.token_to_id("▁Paris")]
+    assert llama.decode(prompt + new) == "The is Paris"
+    assert llama.decode(new, after=prompt) == " Paris"
+    assert "".join(llama.stream(new, after=prompt)) == " Paris"
+    assert StreamDecoder(llama, after=prompt).put(new[0]) == " Paris"
+    # The control: as a text of its own it loses the space.
+    assert llama.decode(new) == "".join(llama.stream(new)) == "Paris"
+
+
+def test_a_part_is_written_as_it_stands_in_its_text(llama):
+    whole = llama.encode("The is Paris")
+    assert llama.encode("The is") + llama.encode(" Paris", after="The is") == whole
+    assert llama.encode("The is") + llama.encode(" Paris") != whole  # the control
+    with_start = llama.encode("is", after="<s>", add_special=False)
+    assert with_start == llama.encode("<s>is", False)[1:]
+
+
+def test_a_part_whose_token_would_reach_over_the_seam_is_a_text_of_its_own(llama):
+    assert llama.encode("aris", after="The P") == llama.encode("aris", False)
+
+
+@given(ids=st.lists(st.integers(0, len(PIECES) + 10)), cut=st.integers(0, 20))
+def test_a_text_is_its_parts_wherever_it_is_cut(llama, ids, cut):
+    before = llama.decode(ids[:cut])
+    after = llama.decode(ids[cut:], after=ids[:cut])
+    whole = llama.decode(ids)
+    assert "".join(llama.stream(ids[cut:], after=ids[:cut])) == after
+    if whole.startswith(before):  # the cut falls between two characters
+        assert before + after == whole
+
+
+# What stands beside tokenizer.json; right values from transformers 5.2, add_bos_token from 4.57
+
+
+TOKEN = {"content": "<|im_start|>", "lstrip": False, "normalized": False, "special": True}
+TEMPLATE = "{{ bos_token }}{{ messages[0].content }}"
+
+
+def beside(folder: Path, settings: object = None, **files: object) -> Tokenizer:
+    """256 bytes, ``<|bos|>`` (256) and ``<|eos|>`` (257), and files beside them."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in ("<|bos|>", "<|eos|>")]
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    for name, content in {"tokenizer_config": settings or {}, **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return Tokenizer.from_folder(folder)
+
+
+NAMED = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "named", "ends"),
+    [
+        (NAMED, {}, NAMED, (257,)),
+        ({}, {"special_tokens_map": NAMED}, NAMED, (257,)),
+        (
+            {},
+            {"special_tokens_map": {"bos_token": {"content": "<|bos|>"}}},
+            {"bos_token": "<|bos|>"},
+            (),
+        ),
+        ({"eos_token": "<|bos|>"}, {"special_tokens_map": NAMED}, NAMED, (257,)),
+        (
+            {"eos_token": "<|bos|>", "added_tokens_decoder": {}},
+            {"special_tokens_map": NAMED},  # which transformers does not read then
+            {"eos_token": "<|bos|>"},
+            (256,),
+        ),
+        ({"eos_token": "<|im_end|>"}, {}, {"eos_token": "<|im_end|>"}, (258,)),
+        ({"image_token": "<|bos|>"}, {}, {"image_token": "<|bos|>"}, ()),
+    ],
+)
+def test_special_tokens_are_named_where_models_name_them(tmp_path, settings, files, named, ends):
+    tokenizer = beside(tmp_path, settings, **files)
+    assert tokenizer.special_tokens == named
+    assert tokenizer.eos_ids == ends
+
+
+@pytest.mark.parametrize(
+    ("settings", "files"),
+    [
+        ({"added_tokens_decoder": {"258": TOKEN}}, {}),
+        ({}, {"added_tokens": {"<|im_start|>": 258}}),
+        ({"eos_token": "<|im_start|>"}, {}),
+        ({"additional_special_tokens": ["<|im_start|>"]}, {}),
+        ({"extra_special_tokens": {"start": "<|im_start|>"}}, {}),
+        ({}, {"special_tokens_map": {"additional_special_tokens": [TOKEN]}}),
+    ],
+)
+def test_added_tokens_are_one_token_wherever_they_stand(tmp_path, settings, files):
+    tokenizer = beside(tmp_path, settings, **files)
+    assert tokenizer.encode("a<|im_start|>") == [64, 258]
+    assert tokenizer.vocab_size == 259
+
+
+def test_a_token_that_nothing_adds_falls_into_pieces(tmp_path):
+    assert len(beside(tmp_path).encode("a<|im_start|>")) == 1 + len("<|im_start|>")
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "name"),
+    [
+        ({"added_tokens_decoder": {"300": TOKEN}}, {}, r"tokenizer_config\.json.*id 300"),
+        ({"added_tokens_decoder": {"x": TOKEN}}, {}, r"tokenizer_config\.json.*'x'"),
+        ({"added_tokens_decoder": {"258": 5}}, {}, r"tokenizer_config\.json.*'258'"),
+        ({}, {"added_tokens": {"<|im_start|>": -1}}, r"added_tokens\.json.*-1"),
+        ({}, {"added_tokens": ["<|im_start|>"]}, r"added_tokens\.json"),
+        ({}, {"special_tokens_map": 5}, r"special_tokens_map\.json"),
+    ],
+)
+def test_what_stands_beside_and_cannot_be_is_refused_by_its_file(tmp_path, settings, files, name):
+    with pytest.raises(TokenizerError, match=name):
+        beside(tmp_path, settings, **files)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ids"),
+    [
+        ({}, [39]),
+        ({"add_bos_token": True}, [39]),  # a class that does not read it
+        ({"add_bos_token": True, "tokenizer_class": "LlamaTokenizerFast"}, [256, 39]),
+        ({"add_bos_token": True, "tokenizer_class": "GemmaTokenizer"}, [256, 39]),
+        ({"add_bos_token": False, "tokenizer_class": "LlamaTokenizerFast"}, [39]),
+        ({"add_eos_token": True, "tokenizer_class": "LlamaTokenizer"}, [256, 39, 257]),
+        ({"tokenizer_class": "LlamaTokenizer"}, [39]),
+        ({"add_bos_token": True, "bos_token": None, "tokenizer_class": "LlamaTokenizer"}, [39]),
+    ],
+)
+def test_what_starts_a_text_is_added_where_settings_say_so(tmp_path, settings, ids):
+    tokenizer = beside(tmp_path, NAMED | settings)
+    assert tokenizer.encode("H") == ids
+    assert tokenizer.encode("H", add_special=False) == [39]
+
+
+def test_special_tokens_may_be_split_like_any_text(tmp_path):
+    assert beside(tmp_path).encode("<|bos|>") == [256]
+    assert len(beside(tmp_path, {"split_special_tokens": True}).encode("<|bos|>")) == 7
+
+
+# What a chat template may ask for; right values from transformers 5.2
+
+
+GENERATION = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}{{ eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TALK = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yo"},
+    {"role": "user", "content": "?"},
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "variables", "text"),
+    [
+        (GENERATION, TALK, {}, "<|user|>Hi<|assistant|>Yo<|im_end|><|user|>?<|assistant|>"),
+        ("{% generation %}{% set x = 1 %}{% endgeneration %}{{ x }}", [], {}, ""),
+        ("{{ messages | tojson }}", [{"role": "é<"}], {}, '[{"role": "é<"}]'),
+        (
+            "{{ messages | tojson(ensure_ascii=True) }}",
+            [{"role": "é"}],
+            {},
+            '[{"role": "\\u00e9"}]',
+        ),
+        ("{{ messages | tojson(ensure_ascii=False) }}", [{"role": "é"}], {}, '[{"role": "é"}]'),
+        ("{{ messages | tojson(indent=1) }}", [{"role": "a"}], {}, '[\n {\n  "role": "a"\n }\n]'),
+        ("{{ messages | tojson(separators=(',', ':')) }}", [{"role": "a"}], {}, '[{"role":"a"}]'),
+        (
+            "{{ messages | tojson(sort_keys=True) }}",
+            [{"role": "a", "content": "b"}],
+            {},
+            '[{"content": "b", "role": "a"}]',
+        ),
+        (
+            "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}"
+            "{{ m.content }}{% endif %}{% endfor %}",
+            [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "tool_calls": [{"name": "f"}]},
+            ],
+            {},
+            'Hi[{"name": "f"}]',
+        ),
+        ("{{ enable_thinking is defined }}", [], {}, "False"),
+        ("{{ enable_thinking }}", [], {"enable_thinking": False}, "False"),
+        ("{{ tools | length }}", [], {"tools": [{"name": "f"}]}, "1"),
+        ("{{ tools is none }} {{ documents is none }}", [], {}, "True True"),
+    ],
+)
+def test_a_template_finds_what_transformers_gives_it(copy, template, messages, variables, text):
+    assert with_template(copy, template).apply_chat_template(messages, **variables) == text
+
+
+def test_a_generator_of_messages_is_read_once(copy):
+    assert TOY.apply_chat_template(message for message in HELLO) == TOY.apply_chat_template(HELLO)
+
+
+@pytest.mark.parametrize("messages", [None, 5])
+def test_messages_are_a_list(messages):
+    with pytest.raises(TokenizerError, match="expected a list"):
+        TOY.apply_chat_template(messages)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "source", [GENERATION, "{% generation %}{% set x = 1 %}{% endgeneration %}{{ x }}"]
+)
+def test_transformers_renders_these_templates_alike(copy, source):
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    ours = with_template(copy, source)
+    theirs = utils._compile_jinja_template(source).render(
+        messages=TALK, add_generation_prompt=True, **ours.special_tokens
+    )
+    assert ours.apply_chat_template(TALK) == theirs

@@ -107,6 +107,10 @@ class Arithmetic(ABC):
     def linear(self, x: Rows, weight: Matrix) -> Outputs:
         """x @ matrix.T, ``(T, K) -> (T, N)``, in `dtype`."""
 
+    def linears(self, x: Rows, *weights: Matrix) -> tuple[Outputs, ...]:
+        """`linear` with each of several matrices, for which the rows may be prepared once."""
+        return tuple(self.linear(x, weight) for weight in weights)
+
     @abstractmethod
     def mean_square(self, x: Array) -> Array:
         """``(..., K) -> (..., 1)``: the mean of x**2 over the last axis, in `wide`."""
@@ -156,8 +160,9 @@ class Arithmetic(ABC):
 
         Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
         """
+        x = self.widen(x)
         root = self.xp.sqrt(self.mean_square(x) + eps)
-        return self.narrow(self.widen(x) / root * weight)
+        return self.narrow(x / root * weight)
 
     @shaped
     def rope(self, x: Heads, cos: Turns, sin: Turns) -> Heads:

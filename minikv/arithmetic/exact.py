@@ -12,6 +12,7 @@ values allows. In the comments, x_int is x / grid(x), and what makes a sum of x 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -52,6 +53,32 @@ def round_to(x: Array, grid: Array) -> Array:
     x += shift
     x -= shift
     return x
+
+
+def expect_ieee_float64(xp: ModuleType) -> None:
+    """Refuse float64 that is narrower than 53 bits, or rounded twice.
+
+    The x87 of 32-bit x86 rounds to 64 bits before it rounds to 53: there 1e16 + 2.99999 is 1e16 + 4
+    for an array of one element, where the nearest float64 is 1e16 + 2.
+    """
+    if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
+        raise ArithmeticRangeError(
+            f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
+        )
+    if float((xp.asarray([1e16], dtype=xp.float64) + 2.99999)[0]) != 1e16 + 2:
+        raise ArithmeticRangeError(
+            f"{xp.__name__} rounds float64 twice on this processor (x87), so that sums would "
+            "depend on their order: use a 64-bit Python"
+        )
+
+
+def keeps_subnormals(xp: ModuleType) -> bool:
+    """Whether float32 sums below 2**-126 are what IEEE 754 says, and not 0.
+
+    ARMv7's NEON makes them 0, in arrays long enough for it; so do JAX on a CPU, and CuPy.
+    """
+    smallest = xp.full((64,), TINY, dtype=xp.float32)
+    return bool(xp.all(smallest + smallest == 2 * TINY))
 
 
 @dataclass(frozen=True)
@@ -105,10 +132,7 @@ class Exact(Arithmetic):
     def __init__(self, context: int = 2**17, xp: ModuleType = np) -> None:
         if not 1 <= context <= LONGEST:
             raise ArithmeticRangeError(f"context is {context} tokens, expected 1 to {LONGEST}")
-        if float((xp.ones((1,), dtype=xp.float64) + 2.0**-52)[0]) == 1.0:
-            raise ArithmeticRangeError(
-                f"{xp.__name__} computes float64 in fewer than 53 bits; in JAX, set jax_enable_x64"
-            )
+        expect_ieee_float64(xp)
         self.xp = xp
         self.dtype = xp.float32
         self.wide = xp.float64
@@ -196,16 +220,25 @@ class Exact(Arithmetic):
         return power_below(top) * 2.0 ** (1 - self.weight_bits)
 
     def linear(self, x: Rows, weight: Weight) -> Outputs:
+        return self.linears(x, weight)[0]
+
+    def linears(self, x: Rows, *weights: Weight) -> tuple[Outputs, ...]:
         if x.shape[0] > MOST_ROWS:
-            blocks = [x[start : start + MOST_ROWS, :] for start in range(0, x.shape[0], MOST_ROWS)]
-            return self.xp.concat([self.linear(block, weight) for block in blocks], axis=0)
+            starts = range(0, x.shape[0], MOST_ROWS)
+            blocks = [self.linears(x[start : start + MOST_ROWS, :], *weights) for start in starts]
+            return tuple(self.xp.concat(parts, axis=0) for parts in zip(*blocks, strict=True))
         wide = self.xp.astype(x, self.xp.float64)
         size = self.xp.abs(wide)
         row_sum = self.row_sum(size)
-        self.expect_finite(row_sum, weight)
+        self.expect_finite(row_sum, weights)
         # sum |x_int| |w_int| <= 2**(significand - weight_bits) * 2**weight_bits
         grid = self.grid(size, row_sum, self.significand - self.weight_bits)
-        out = self.product(round_to(wide, grid), weight)
+        rows = round_to(wide, grid)
+        return tuple(self.rounded_product(rows, weight, row_sum) for weight in weights)
+
+    def rounded_product(self, rows: Rows, weight: Weight, row_sum: Array) -> Outputs:
+        """The product of rows on their grid, in float32."""
+        out = self.product(rows, weight)
         self.expect_float32(out, row_sum, weight)
         # The one rounding. A product of its own may be -0.0 where a sum is +0.0: make it +0.0.
         out = self.narrow(out)
@@ -216,7 +249,7 @@ class Exact(Arithmetic):
         """The sums, exact in any order, of rows on a grid: ``(T, K) -> (T, N)``, float64."""
         return x @ weight.values.T
 
-    def expect_finite(self, row_sum: Array, weight: Weight) -> None:
+    def expect_finite(self, row_sum: Array, weights: Sequence[Weight]) -> None:
         """Where numbers can be looked at: refuse rows that hold NaN or infinity."""
 
     def expect_float32(self, out: Outputs, row_sum: Array, weight: Weight) -> None:

@@ -21,10 +21,11 @@ class Float32(Arithmetic):
     """
 
     name = "float32"
+    precision = "float32"  # the type of every number; a subclass may have another name
 
     def __init__(self, xp: ModuleType = np) -> None:
         self.xp = xp
-        self.dtype = getattr(xp, self.name)
+        self.dtype = getattr(xp, self.precision)
         self.wide = self.dtype
 
     def widen(self, x: Array) -> Array:
@@ -85,5 +86,6 @@ class Float64(Float32):
     """Double precision through BLAS: a float64 run is how a bug is told from rounding."""
 
     name = "float64"
+    precision = "float64"
     itemsize = 8
     weights_in_float32 = False

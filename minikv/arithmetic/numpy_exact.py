@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..arrays import Array, Outputs
 from ..errors import ArithmeticRangeError
-from .exact import FLOAT32_MAX, Exact, Weight, power_below
+from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
+
+SUBNORMALS = (
+    "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
+    "where the stream holds none of them"
+)
 
 
 def scalar(array: np.ndarray) -> np.ndarray | float:
@@ -42,13 +49,21 @@ class NumpyExact(Exact):
 
     def __init__(self, context: int = 2**17) -> None:
         super().__init__(context, np)
+        if not keeps_subnormals(np):
+            warnings.warn(SUBNORMALS, stacklevel=2)
+
+    def widen(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float64, copy=False)
+
+    def narrow(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float32)
 
     def largest(self, size: np.ndarray) -> np.ndarray | float:
-        return scalar(np.max(size, axis=-1, keepdims=True))
+        return scalar(size.max(axis=-1, keepdims=True))
 
     def row_sum(self, size: np.ndarray) -> np.ndarray | float:
         """Sums in whatever order NumPy takes them; `grid` knows when their rounding matters."""
-        return scalar(np.sum(size, axis=-1, keepdims=True))
+        return scalar(size.sum(axis=-1, keepdims=True))
 
     def grid(self, size: np.ndarray, row_sum: np.ndarray | float, bits: int) -> Array:
         """`Exact.grid`, from sums that may have been rounded.
@@ -63,12 +78,13 @@ class NumpyExact(Exact):
             return super().grid(size, self.total(size), bits)
         return 2.0 * power
 
-    def expect_finite(self, row_sum: np.ndarray | float, weight: Weight) -> None:
+    def expect_finite(self, row_sum: np.ndarray | float, weights: Sequence[Weight]) -> None:
         largest = largest_of(row_sum)
         if not largest < math.inf:
             found = "infinity" if largest > 0 else "NaN"
+            names = " and ".join(weight.name for weight in weights)
             raise ArithmeticRangeError(
-                f"input of {weight.name} holds {found}, expected finite activations"
+                f"input of {names} holds {found}, expected finite activations"
             )
 
     def expect_float32(self, out: Outputs, row_sum: np.ndarray | float, weight: Weight) -> None:

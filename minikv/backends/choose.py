@@ -12,7 +12,8 @@ from types import ModuleType
 import numpy as np
 
 from ..arithmetic import Arithmetic, get_arithmetic
-from ..errors import InputError, MissingExtraError, require_extra
+from ..errors import InputError, MissingExtraError
+from ..extras import require_extra
 
 
 def get_backend(

@@ -161,6 +161,27 @@ def _linear(x, weight, bits, largest, out):
     return True
 
 
+_PAIRS = [
+    f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in ("f4", "u2")
+]
+
+
+@njit(_PAIRS, parallel=True, cache=True)
+def _linear_pair(x, weight, other, bits, largest, out, other_out):
+    """`_linear` by two matrices at once."""
+    rows = np.empty(x.shape)
+    if not _round_rows(x, bits, largest, rows):
+        return False
+    for i in prange(weight.shape[0] + other.shape[0]):
+        n = i - weight.shape[0]
+        for t in range(rows.shape[0]):
+            if n < 0:
+                out[t, i] = np.float32(_dot(rows[t], weight[i])) + np.float32(0.0)
+            else:
+                other_out[t, n] = np.float32(_dot(rows[t], other[n])) + np.float32(0.0)
+    return True
+
+
 @njit
 def _rounded(w, shift, out):
     for j in range(w.shape[0]):
@@ -208,7 +229,9 @@ def exp_in_place(x, table):
 @njit("void(f8[:,::1], f8, f8[::1])", cache=True)
 def _softmax(scores, denominator, table):
     for i in range(scores.shape[0]):
-        row, top, known = scores[i], -np.inf, True
+        row = scores[i]
+        top = -np.inf
+        known = True
         for s in range(row.shape[0]):
             top = max(top, row[s])
         for s in range(row.shape[0]):
@@ -258,7 +281,9 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
         h, t = i // tokens, i % tokens
         seen = slice(first[t], last[t])
         keys, values = _group(k, h // share)[seen], _group(v, h // share)[seen]
-        row, pattern, power = np.empty(width), np.empty((1, len(keys))), powers[h // share, seen]
+        row = np.empty(width)
+        pattern = np.empty((1, len(keys)))
+        power = powers[h // share, seen]
         for j in range(width):
             row[j] = np.float64(q[t, h, j]) * scale
         decided[i] &= _round_row(row, bits)
@@ -401,30 +426,39 @@ class NumbaExact(NumpyExact):
             largest = max(largest, 2.0 * float(top.max()))
         return TiedWeight(matrix, largest, name, shifts)
 
-    def linear(self, x: Rows, weight: Weight) -> Outputs:
+    def linears(self, x: Rows, *weights: Weight) -> tuple[Outputs, ...]:
         if len(x) > MOST_ROWS or x.dtype != np.float32:
-            return super().linear(x, weight)
+            return super().linears(x, *weights)
         x = _rows(x)
-        out = np.empty((len(x), len(weight.values)), dtype=np.float32)
-        few = self._few_rows if len(x) <= _FEW else self._many_rows
-        decided = few(x, weight, out)
-        return out if decided else super().linear(x, weight)
+        outs = tuple(np.empty((len(x), len(w.values)), dtype=np.float32) for w in weights)
+        kernels = self._few_rows if len(x) <= _FEW else self._many_rows
+        decided = kernels(x, weights, outs)
+        return outs if decided else super().linears(x, *weights)
 
-    def _few_rows(self, x: Rows, weight: Weight, out: Outputs) -> bool:
-        """The product in one kernel, which reads each weight once; False where it is in doubt."""
+    def _few_rows(self, x: Rows, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
+        """The products in kernels, which read each weight once; False where one is in doubt."""
         bits = self.significand - self.weight_bits
-        values = np.ascontiguousarray(weight.values)
+        values = [np.ascontiguousarray(weight.values) for weight in weights]
+        largest = max(weight.largest for weight in weights)
         with ONE_CALLER:
-            if isinstance(weight, TiedWeight):
-                return _linear_tied(x, values, weight.shifts, bits, weight.largest, out)
-            return _linear(x, values, bits, weight.largest, out)
+            if len(weights) == 2 and values[0].dtype == values[1].dtype:
+                return _linear_pair(x, *values, bits, largest, *outs)
+            decided = True
+            for weight, matrix, out in zip(weights, values, outs, strict=True):
+                if isinstance(weight, TiedWeight):
+                    decided &= _linear_tied(x, matrix, weight.shifts, bits, largest, out)
+                else:
+                    decided &= _linear(x, matrix, bits, largest, out)
+            return decided
 
-    def _many_rows(self, x: Rows, weight: Weight, out: Outputs) -> bool:
-        """The product by BLAS, between kernels; False where a row's grid is in doubt."""
+    def _many_rows(self, x: Rows, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
+        """The products by BLAS, between kernels; False where a row's grid is in doubt."""
         rows = np.empty(x.shape)
-        if not _round_rows(x, self.significand - self.weight_bits, weight.largest, rows):
+        largest = max(weight.largest for weight in weights)
+        if not _round_rows(x, self.significand - self.weight_bits, largest, rows):
             return False
-        _narrow(self.product(rows, weight), out)
+        for weight, out in zip(weights, outs, strict=True):
+            _narrow(self.product(rows, weight), out)
         return True
 
     def product(self, x: Rows, weight: Weight) -> Outputs:

@@ -27,7 +27,9 @@ from ..arrays import Array, HeadOutputs, Keys, Outputs, Pattern, Queries, Rows, 
 from .announce import announced
 from .numba_exact import EXP_TABLE, ONE_CALLER, exp_in_place
 
-LANES, PANEL, TILE = 16, 32, 8  # outputs in a vector, outputs and rows in registers
+LANES = 16  # outputs in a vector
+PANEL = 32  # outputs in registers
+TILE = 8  # rows in registers
 BLOCK = 192  # inputs of a chain; 24 KiB of weights stay in the first cache
 
 
@@ -39,7 +41,8 @@ def _chains(rows: int) -> Callable[..., None]:
         def code(context, b, signature, args):
             x, w, out = (b.inttoptr(a, ir.FloatType().as_pointer()) for a in args[:3])
             k, stride = args[3:]
-            at, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+            index = ir.IntType(64)
+            vector = ir.VectorType(ir.FloatType(), LANES)
             zero = ir.Constant(vector, None)
             spread = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
             kind = ir.FunctionType(vector, [vector] * 3)
@@ -47,30 +50,34 @@ def _chains(rows: int) -> Callable[..., None]:
             cells = [(r, c) for r in range(rows) for c in range(0, PANEL, LANES)]
 
             def place(base, row, width, column):
-                return b.gep(base, [b.add(b.mul(row, width), at(column))])
+                return b.gep(base, [b.add(b.mul(row, width), index(column))])
 
             def vectors(pointer):
                 return b.bitcast(pointer, vector.as_pointer())
 
-            before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+            before = b.block
+            loop = b.append_basic_block()
+            after = b.append_basic_block()
             b.branch(loop)
             b.position_at_end(loop)
-            i, sums, new = b.phi(at), {cell: b.phi(vector) for cell in cells}, {}
-            row = {c: b.load(vectors(place(w, i, at(PANEL), c)), align=4) for _, c in cells}
+            i = b.phi(index)
+            sums = {cell: b.phi(vector) for cell in cells}
+            new = {}
+            row = {c: b.load(vectors(place(w, i, index(PANEL), c)), align=4) for _, c in cells}
             for r in range(rows):
-                one = b.insert_element(zero, b.load(place(x, i, at(rows), r)), ir.IntType(32)(0))
+                one = b.insert_element(zero, b.load(place(x, i, index(rows), r)), ir.IntType(32)(0))
                 one = b.shuffle_vector(one, one, spread)
                 for c in row:
                     new[r, c] = b.call(fma, [one, row[c], sums[r, c]])
-            following = b.add(i, at(1))
+            following = b.add(i, index(1))
             b.cbranch(b.icmp_signed("<", following, k), loop, after)
-            carried = [(i, at(0), following), *((sums[cell], zero, new[cell]) for cell in cells)]
+            carried = [(i, index(0), following), *((sums[cell], zero, new[cell]) for cell in cells)]
             for phi, start, value in carried:
                 phi.add_incoming(start, before)
                 phi.add_incoming(value, loop)
             b.position_at_end(after)
             for r, c in cells:
-                cell = vectors(place(out, at(r), stride, c))
+                cell = vectors(place(out, index(r), stride, c))
                 b.store(b.fadd(b.load(cell, align=4), new[r, c]), cell, align=4)
             return context.get_dummy_value()
 
@@ -86,7 +93,9 @@ announced.begin()
 @njit("void(f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,::1])", parallel=True, cache=True)
 def _product(x, packed, block, out):
     groups, rows, k = x.shape
-    whole, panels, stride = rows // TILE, packed.shape[1], out.shape[2]
+    whole = rows // TILE
+    panels = packed.shape[1]
+    stride = out.shape[2]
     tiles = np.empty((groups * whole, k, TILE), np.float32)
     for i in prange(groups * whole):
         start = i % whole * TILE
@@ -115,7 +124,9 @@ def _exponentials(x, table):
 @njit("void(f4[:,::1], f8[::1])", parallel=True, cache=True)
 def _softmax(scores, table):
     for i in prange(scores.shape[0]):
-        row, top, total = scores[i], np.float32(-np.inf), 0.0
+        row = scores[i]
+        top = np.float32(-np.inf)
+        total = 0.0
         for s in range(row.shape[0]):
             top = max(top, row[s])
         for s in range(row.shape[0]):
@@ -161,11 +172,18 @@ def pack(matrices: np.ndarray) -> np.ndarray:
     return packed
 
 
+def as_compiled(x: np.ndarray) -> np.ndarray:
+    """`x` itself where it is contiguous float32 and can be written to, or else a copy that is."""
+    if x.flags.carray and x.dtype == np.float32:
+        return x
+    return np.array(x, np.float32, order="C")
+
+
 def product(x: np.ndarray, packed: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """``(G, T, K), packed (G, N, K) -> (G, T, N)``, N rounded up to a whole panel."""
     out = np.zeros((*x.shape[:2], packed.shape[1] * PANEL), np.float32)
     with ONE_CALLER:
-        _product(np.require(x, np.float32, ["C", "W"]), packed, block, out)
+        _product(as_compiled(x), packed, block, out)
     return out
 
 
@@ -184,7 +202,7 @@ class NumbaFloat32(Float32):
 
     def mean_square(self, x: Array) -> Array:
         out = np.empty((*x.shape[:-1], 1), np.float32)
-        rows = np.require(x, requirements=["C", "W"]).reshape(-1, x.shape[-1])
+        rows = as_compiled(x).reshape(-1, x.shape[-1])
         _mean_square(rows, out.reshape(-1))
         return out
 

@@ -2,25 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Array, NewKeys, NewValues, Positions, Stream, TokenIds, to_numpy
 from ..errors import CacheError
-from .base import Attended, Cache, whole
+from ..layers import Layer
+from ..memory import Attended
+from ..numbers import whole
+from .base import Cache
+from .saving import expect
 
 
+class Rows:
+    """What one layer holds: S tokens for each of its G key/value heads, oldest first.
+
+    Attributes
+    ----------
+    layer : Layer
+    keys, values : (S, G, d)
+        Arrays of the library that computes; `minikv.arrays.to_numpy` makes them NumPy's.
+    numbers : dict of (S, G) NumPy arrays
+        What is known of each key beside itself: `positions`, `scores` and what the policy adds
+        in `Evicting.numbers`. They start at 0, and come and go with their key.
+    """
+
+    def __init__(self, layer: Layer, numbers: dict[str, type], empty: Callable[..., Array]) -> None:
+        groups = layer.config.num_key_value_heads
+        self.layer = layer
+        self.numbers: dict[str, np.ndarray] = {
+            name: np.empty((0, groups), dtype) for name, dtype in numbers.items()
+        }
+        self.keys = empty(0, groups, layer.config.head_dim)
+        self.values = empty(0, groups, layer.config.head_dim)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """``(S, G)`` int: positions in the text, ascending over S."""
+        return self.numbers["positions"]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """``(S, G)`` float64: what `Evicting.observe` wrote down of each key, to be written to."""
+        return self.numbers["scores"]
+
+    def append(self, positions: Positions, keys: NewKeys, values: NewValues) -> None:
+        """Add tokens, newest last: ``(T,)``, ``(T, G, d)``, ``(T, G, d)``."""
+        xp = self.layer.arithmetic.xp
+        for name, old in self.numbers.items():
+            new = np.zeros((len(positions), old.shape[1]), dtype=old.dtype)
+            self.numbers[name] = np.concatenate([old, new])
+        self.positions[len(self) - len(positions) :] = positions[:, None]
+        self.keys = xp.concat([self.keys, keys], axis=0)
+        self.values = xp.concat([self.values, values], axis=0)
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave the rows of these indices, ``(K, G)``, ascending over K, and drop the others."""
+        xp = self.layer.arithmetic.xp
+        for name, old in self.numbers.items():
+            self.numbers[name] = np.take_along_axis(old, kept, axis=0)
+        indices = xp.asarray(kept[:, :, None])
+        self.keys = xp.take_along_axis(self.keys, indices, axis=0)
+        self.values = xp.take_along_axis(self.values, indices, axis=0)
+
+    def cut(self, count: int) -> None:
+        """Leave the oldest `count` rows."""
+        for name, old in self.numbers.items():
+            self.numbers[name] = old[:count]
+        self.keys = self.keys[:count, ...]
+        self.values = self.values[:count, ...]
+
+
+@dataclass(eq=False, repr=False)
 class Evicting(Cache):
     """Keep at most `budget` tokens' K/V at each layer and head; the rest is gone for good.
 
     The call's tokens attend to what is stored and to themselves; then the layer drops rows until
     `budget` are left. A token fed alone so attends to `budget` tokens and itself. A policy says
-    what goes by writing `priority`.
+    what goes by writing `priority`; one that needs attention weights sets `watches` and writes
+    `observe`, which adds to ``self.rows[layer.index].scores``.
 
     `truncate` brings nothing back and undoes no score; heads that keep different tokens then keep
     as many as the one that has the fewest left. If a call is interrupted, rows may be lost: until
     `reset`, the cache raises `CacheError`.
+
+    Attributes
+    ----------
+    rows : list of Rows
+        What each layer holds.
+    per_head : bool
+        Whether heads keep different tokens.
+    grows : bool
+        Whether tokens that are fed one by one all stay, beyond the budget.
+    numbers : dict
+        The arrays in ``Rows.numbers`` and the types of their elements.
 
     Raises
     ------
@@ -28,30 +109,38 @@ class Evicting(Cache):
         If `budget` is below 1 or larger than the model's context.
     """
 
-    per_head: ClassVar[bool] = False  # whether heads keep different tokens
+    per_head: ClassVar[bool] = False
+    grows: ClassVar[bool] = False
+    numbers: ClassVar[dict[str, type]] = {"positions": np.int64, "scores": np.float64}
 
-    def __init__(self, weights: Any, budget: int, parameters: dict[str, Any] | None = None) -> None:
-        self.budget, context = whole("budget", budget), weights.config.max_position_embeddings
+    budget: int
+
+    @classmethod
+    def examples(cls, budget: int) -> list[dict[str, Any]]:
+        return [{"budget": budget}]
+
+    def check(self) -> None:
+        self.budget = whole("budget", self.budget, error=CacheError)
+        context = self.weights.config.max_position_embeddings
         if self.budget > context:
             raise CacheError(
-                f"budget is {budget}, expected at most the context of {context} tokens "
+                f"budget is {self.budget}, expected at most the context of {context} tokens "
                 "(max_position_embeddings)"
             )
-        super().__init__(weights, {"budget": self.budget} | (parameters or {}))
 
     def reset(self) -> None:
-        self.seen, self._open = 0, False
-        layers, groups = range(len(self.weights.layers)), self._row[0]
-        self._positions: list[Any] = [np.empty((0, groups), dtype=np.int64) for _ in layers]
-        self._scores: list[Any] = [np.empty((0, groups)) for _ in layers]
-        self._k = [self._empty(0, *self._row) for _ in layers]
-        self._v = [self._empty(0, *self._row) for _ in layers]
+        self.seen = 0
+        self._open = False  # whether a call has begun to change rows
+        self.rows = [Rows(layer, self.numbers, self._empty) for layer in self.weights.layers]
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        """``(S, G)`` positions -> ``(S, G)`` priorities; the highest stay, newer ones on a tie."""
+    def priority(self, rows: Rows) -> Array:
+        """What is worth keeping of a layer: ``(S, G)`` numbers, of which the highest stay.
+
+        Of equals the newer stays. Infinity is a number, NaN is none.
+        """
         raise NotImplementedError
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         self._check_intact()
         return super().begin(ids)
 
@@ -59,8 +148,54 @@ class Evicting(Cache):
         super().advance(tokens)
         self._open = False
 
-    def _arrays(self) -> dict[str, list[Any]]:
-        return {"positions": self._positions, "scores": self._scores, "k": self._k, "v": self._v}
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        self._open = True  # until `advance`
+        rows = self.rows[layer.index]
+        rows.append(np.arange(self.seen, self.seen + len(positions)), k, v)
+        if self.per_head:
+            return rows.positions, rows.keys, rows.values
+        return rows.positions[:, 0], rows.keys, rows.values
+
+    def evict(self, layer: Layer) -> None:
+        rows = self.rows[layer.index]
+        if len(rows) <= self.budget:
+            return
+        order = np.argsort(self._checked_priority(rows), axis=0, kind="stable")
+        kept = np.sort(order[-self.budget :], axis=0)  # of equals the last, which are the newest
+        if not self.per_head and (kept != kept[:, :1]).any():
+            raise CacheError(
+                f"the priority of {type(self).__name__} differs from head to head, expected the "
+                "same for all heads of a layer; or set per_head = True"
+            )
+        rows.keep(kept)
+
+    @property
+    def stored(self) -> int:
+        return len(self.rows[0])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self._kv_bytes(len(rows)) for rows in self.rows)
+
+    def _checked_priority(self, rows: Rows) -> np.ndarray:
+        name = f"the priority of {type(self).__name__}"
+        shape = rows.positions.shape
+        given = self.priority(rows)
+        try:
+            priority = to_numpy(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise CacheError(f"{name} is {given!r:.60}, expected {shape} numbers") from None
+        if priority.shape != shape:
+            raise CacheError(
+                f"{name} has shape {priority.shape}, expected {shape}: "
+                "a number for each token and key/value head"
+            )
+        if np.isnan(priority).any():
+            token, head = np.argwhere(np.isnan(priority))[0]
+            raise CacheError(f"{name} is NaN for row {token} of head {head}, expected numbers")
+        return priority
 
     def _check_intact(self) -> None:
         if self._open:
@@ -69,60 +204,45 @@ class Evicting(Cache):
                 "call reset() and feed the text again"
             )
 
-    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
-        self._open = True  # until `advance`
-        index, groups = layer.index, self._row[0]
-        at = np.arange(self.seen, self.seen + len(positions))
-        new = np.broadcast_to(at[:, None], (len(at), groups))
-        self._positions[index] = np.concatenate([self._positions[index], new])
-        self._scores[index] = np.concatenate([self._scores[index], np.zeros(new.shape)])
-        self._k[index] = self._xp.concat([self._k[index], k], axis=0)
-        self._v[index] = self._xp.concat([self._v[index], v], axis=0)
-        where = self._positions[index] if self.per_head else self._positions[index][:, 0]
-        return where, self._k[index], self._v[index]
-
-    def evict(self, layer: Any) -> None:
-        index = layer.index
-        positions = self._positions[index]
-        if len(positions) <= self.budget:
-            return
-        order = np.argsort(self.priority(index, positions), axis=0, kind="stable")
-        keep = np.sort(order[-self.budget :], axis=0)  # rows are by position: newer ones are last
-        for rows in (self._positions, self._scores):
-            rows[index] = np.take_along_axis(rows[index], keep, axis=0)
-        where = self._xp.asarray(keep[:, :, None])
-        for rows in (self._k, self._v):
-            rows[index] = self._xp.take_along_axis(rows[index], where, axis=0)
-
-    @property
-    def stored(self) -> int:
-        return len(self._positions[0])
-
-    @property
-    def nbytes(self) -> int:
-        return sum(self._kv_bytes(len(positions)) for positions in self._positions)
-
     def _truncate(self, length: int) -> None:
         self._check_intact()
-        for index, positions in enumerate(self._positions):
-            left = int((positions < length).sum(axis=0).min())
-            for rows in self._arrays().values():
-                rows[index] = rows[index][:left, ...]
+        for rows in self.rows:
+            left = (rows.positions < length).sum(axis=0)  # by head
+            rows.cut(int(left.min()))
 
     def _tensors(self) -> dict[str, np.ndarray]:
         self._check_intact()
-        return {
-            f"{name}.{index}": to_numpy(rows)
-            for name, layers in self._arrays().items()
-            for index, rows in enumerate(layers)
-        }
+        tensors = {}
+        for index, rows in enumerate(self.rows):
+            for name, numbers in rows.numbers.items():
+                tensors[f"{name}.{index}"] = numbers
+            tensors[f"k.{index}"] = to_numpy(rows.keys)
+            tensors[f"v.{index}"] = to_numpy(rows.values)
+        return tensors
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        for index in range(len(self._k)):
-            at, groups = tensors[f"positions.{index}"], self._row[0]
-            self._positions[index] = self._checked(at, len(at), groups, dtype="int64")
-            scores = tensors[f"scores.{index}"]
-            self._scores[index] = self._checked(scores, len(at), groups, dtype="float64")
-            for name, rows in (("k", self._k), ("v", self._v)):
-                given = self._checked(tensors[f"{name}.{index}"], len(at), *self._row)
-                rows[index] = self._xp.asarray(given)
+        groups, head_dim = self._row
+        for index, rows in enumerate(self.rows):
+            count = len(np.atleast_1d(tensors[f"positions.{index}"]))
+            for name, dtype in self.numbers.items():
+                saved = tensors[f"{name}.{index}"]
+                kind = np.dtype(dtype).name
+                rows.numbers[name] = self._checked(saved, count, groups, dtype=kind)
+            keys = self._checked(tensors[f"k.{index}"], count, groups, head_dim)
+            values = self._checked(tensors[f"v.{index}"], count, groups, head_dim)
+            rows.keys = self._xp.asarray(keys)
+            rows.values = self._xp.asarray(values)
+            self._check_rows(rows)
+
+    def _check_rows(self, rows: Rows) -> None:
+        """Raise `CacheError` for saved numbers that no call can have left."""
+        within_budget = self.grows or len(rows) <= self.budget
+        expect(within_budget, f"it holds {len(rows)} tokens, expected {self.budget} at most")
+        positions = rows.positions
+        inside = (positions >= 0) & (positions < self.seen)
+        expect(bool(inside.all()), f"it holds positions outside the {self.seen} tokens seen")
+        ascending = np.diff(positions, axis=0) > 0
+        expect(bool(ascending.all()), "its positions do not ascend")
+        alike = self.per_head or bool((positions == positions[:, :1]).all())
+        expect(alike, "its heads hold different tokens")
+        expect(not np.isnan(rows.scores).any(), "a score is NaN")

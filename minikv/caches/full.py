@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import to_numpy
-from .base import Attended, Cache
+from ..arrays import Array, Keys, NewKeys, NewValues, Positions, Stream, to_numpy
+from ..layers import Layer
+from ..memory import Attended
+from .base import Cache
+from .registry import register
 
-_FIRST_CAPACITY = 16  # tokens
+FIRST_CAPACITY = 16  # tokens
 
 
+@register
+@dataclass(eq=False, repr=False)
 class Full(Cache):
     """Keep every token's K and V at every layer, in the model's dtype.
 
@@ -28,19 +33,24 @@ class Full(Cache):
         self._k = [self._empty(groups, 0, head_dim) for _ in self.weights.layers]
         self._v = [self._empty(groups, 0, head_dim) for _ in self.weights.layers]
 
-    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
-        end = self.seen + k.shape[0]
-        out = []
-        for buffers, rows in ((self._k, k), (self._v, v)):
-            buffer = buffers[layer.index]
-            if end > buffer.shape[1]:
-                capacity = max(_FIRST_CAPACITY, 1 << (end - 1).bit_length())
-                grown = self._empty(buffer.shape[0], capacity, buffer.shape[2])
-                grown[:, : self.seen, :] = buffer[:, : self.seen, :]
-                buffer = buffers[layer.index] = grown
-            buffer[:, self.seen : end, :] = self._swapped(rows)
-            out.append(self._swapped(buffer[:, :end, :]))
-        return np.arange(end), out[0], out[1]
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        keys = self._appended(self._k, layer, k)
+        values = self._appended(self._v, layer, v)
+        return np.arange(self.seen + k.shape[0]), keys, values
+
+    def _appended(self, buffers: list[Array], layer: Layer, rows: NewKeys) -> Keys:
+        """All rows of a layer's buffer with these behind those of the tokens seen; a view."""
+        buffer = buffers[layer.index]
+        end = self.seen + rows.shape[0]
+        if end > buffer.shape[1]:
+            capacity = max(FIRST_CAPACITY, 1 << (end - 1).bit_length())
+            grown = self._empty(buffer.shape[0], capacity, buffer.shape[2])
+            grown[:, : self.seen, :] = buffer[:, : self.seen, :]
+            buffers[layer.index] = buffer = grown
+        buffer[:, self.seen : end, :] = self._swapped(rows)
+        return self._swapped(buffer[:, :end, :])
 
     @property
     def nbytes(self) -> int:
@@ -59,6 +69,6 @@ class Full(Cache):
                 given = self._checked(tensors[f"{name}.{index}"], self.seen, *self._row)
                 buffers[index] = self._xp.asarray(np.ascontiguousarray(given.swapaxes(0, 1)))
 
-    def _swapped(self, array: Any) -> Any:
+    def _swapped(self, array: Array) -> Array:
         """``(G, S, d) <-> (S, G, d)``, a view."""
         return self._xp.permute_dims(array, (1, 0, 2))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Pattern, Positions, to_numpy
 from ..errors import CacheError
-from .base import whole
-from .evicting import Evicting
+from ..layers import Layer
+from ..numbers import whole
+from .evicting import Evicting, Rows
+from .registry import register
 
 
+@register
+@dataclass(eq=False, repr=False)
 class H2O(Evicting):
     """Keep the newest `recent` tokens and those with the most attention accumulated.
 
@@ -39,17 +44,30 @@ class H2O(Evicting):
     watches = True
     per_head = True
 
-    def __init__(self, weights: Any, budget: int, recent: int | None = None) -> None:
-        self.recent = whole("budget", budget) // 2 if recent is None else whole("recent", recent, 0)
-        if self.recent > budget:
-            raise CacheError(f"recent is {recent}, expected at most the budget of {budget}")
-        super().__init__(weights, budget, {"recent": self.recent})
+    recent: int = None  # type: ignore[assignment]  # until `check` settles it
 
-    def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
-        got = to_numpy(pattern, dtype=np.float64).sum(axis=1)  # over queries: (H, S)
-        per_group = got.reshape(self._row[0], -1, got.shape[-1]).sum(axis=1)
-        self._scores[layer.index][: got.shape[-1]] += per_group.T
+    @classmethod
+    def examples(cls, budget: int) -> list[dict[str, Any]]:
+        return [{"budget": budget}, {"budget": budget, "recent": 0}]
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        newest = np.arange(len(positions))[:, None] >= len(positions) - self.recent
-        return np.where(newest, np.inf, self._scores[layer])
+    def check(self) -> None:
+        super().check()
+        if self.recent is None:
+            self.recent = self.budget // 2
+        self.recent = whole("recent", self.recent, 0, error=CacheError)
+        if self.recent > self.budget:
+            raise CacheError(
+                f"recent is {self.recent}, expected at most the budget of {self.budget}"
+            )
+
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
+        received = to_numpy(pattern, dtype=np.float64).sum(axis=1)  # (H, S), over the queries
+        groups = layer.config.num_key_value_heads
+        keys = received.shape[-1]
+        by_group = received.reshape(groups, -1, keys).sum(axis=1)  # (G, S)
+        self.rows[layer.index].scores[:keys] += by_group.T
+
+    def priority(self, rows: Rows) -> np.ndarray:
+        number = np.arange(len(rows))[:, None]
+        newest = number >= len(rows) - self.recent
+        return np.where(newest, np.inf, rows.scores)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Attended, Cache
+from ..arrays import NewKeys, NewValues, Positions, Stream, TokenIds
+from ..layers import Layer
+from ..memory import Attended
+from .base import Cache
+from .registry import register
 
 
+@register
+@dataclass(eq=False, repr=False)
 class NoCache(Cache):
     """Keep the token ids, 4 bytes each, and put all of them through the decoder at each call."""
 
@@ -18,11 +24,13 @@ class NoCache(Cache):
         self.seen = 0
         self._ids = np.empty(0, dtype=np.int32)
 
-    def begin(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
         self._ids = np.concatenate([self._ids[: self.seen], ids.astype(np.int32)])
         return self._ids.astype(np.int64), np.arange(len(self._ids))
 
-    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
         return positions, k, v
 
     @property
@@ -37,4 +45,4 @@ class NoCache(Cache):
         return {"ids": self._ids[: self.seen]}
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
-        self._ids = self._checked(tensors["ids"], self.seen, dtype="int32")
+        self._ids = self._checked_ids(tensors["ids"], self.seen)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..arrays import to_numpy
+from ..arrays import Pattern, Positions, to_numpy
 from ..errors import CacheError
-from .base import whole
-from .evicting import Evicting
+from ..layers import Layer
+from ..numbers import whole
+from .evicting import Evicting, Rows
+from .registry import register
+
+PAPERS_WINDOW = 32  # tokens, in the authors' code
 
 
+@register
+@dataclass(eq=False, repr=False)
 class SnapKV(Evicting):
     """After the prompt, keep its last `window` tokens and the keys that these attend to most.
 
@@ -40,36 +47,48 @@ class SnapKV(Evicting):
     policy = "snapkv"
     watches = True
     per_head = True
+    grows = True
 
-    def __init__(
-        self, weights: Any, budget: int, window: int | None = None, kernel: int = 7
-    ) -> None:
-        half = max(1, whole("budget", budget) // 2)
-        self.window = min(32, half) if window is None else whole("window", window)
-        self.kernel = whole("kernel", kernel)
-        if self.window > budget:
-            raise CacheError(f"window is {window}, expected at most the budget of {budget}")
+    window: int = None  # type: ignore[assignment]  # until `check` settles it
+    kernel: int = 7
+
+    @classmethod
+    def examples(cls, budget: int) -> list[dict[str, Any]]:
+        return [{"budget": budget}, {"budget": budget, "window": 1, "kernel": 1}]
+
+    def check(self) -> None:
+        super().check()
+        if self.window is None:
+            self.window = min(PAPERS_WINDOW, max(1, self.budget // 2))
+        self.window = whole("window", self.window, error=CacheError)
+        self.kernel = whole("kernel", self.kernel, error=CacheError)
+        if self.window > self.budget:
+            raise CacheError(
+                f"window is {self.window}, expected at most the budget of {self.budget}"
+            )
         if self.kernel % 2 == 0:
-            raise CacheError(f"kernel is {kernel}, expected an odd width")
-        super().__init__(weights, budget, {"window": self.window, "kernel": self.kernel})
+            raise CacheError(f"kernel is {self.kernel}, expected an odd width")
 
-    def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         if self.seen:
             return
-        scores = self._scores[layer.index]
-        voters = to_numpy(pattern, dtype=np.float64)[:, positions >= len(scores) - self.window]
-        votes = voters.sum(axis=1).reshape(self._row[0], -1, voters.shape[-1]).mean(axis=1)
-        scores[: votes.shape[-1]] += votes.T
+        scores = self.rows[layer.index].scores
+        voters = positions >= len(scores) - self.window
+        votes = to_numpy(pattern, dtype=np.float64)[:, voters].sum(axis=1)  # (H, S)
+        groups = layer.config.num_key_value_heads
+        keys = votes.shape[-1]
+        by_group = votes.reshape(groups, -1, keys).mean(axis=1)  # (G, S)
+        scores[:keys] += by_group.T
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        prefix = len(positions) - self.window
+    def priority(self, rows: Rows) -> np.ndarray:
         reach = self.kernel // 2
-        padded = np.pad(
-            self._scores[layer][:prefix], ((reach, reach), (0, 0)), constant_values=-np.inf
-        )
-        pooled = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=0).max(axis=-1)
-        return np.concatenate([pooled, np.full((self.window, self._row[0]), np.inf)])
+        prefix = rows.scores[: len(rows) - self.window]
+        padded = np.pad(prefix, ((reach, reach), (0, 0)), constant_values=-np.inf)
+        neighbours = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=0)
+        pooled = neighbours.max(axis=-1)
+        always = np.full((self.window, prefix.shape[1]), np.inf)
+        return np.concatenate([pooled, always])
 
-    def evict(self, layer: Any) -> None:
+    def evict(self, layer: Layer) -> None:
         if not self.seen:
             super().evict(layer)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..arrays import NewKeys, NewValues, Positions, Stream
 from ..errors import CacheError
-from .base import Attended, whole
-from .evicting import Evicting
+from ..layers import Layer
+from ..memory import Attended
+from ..numbers import whole
+from .evicting import Evicting, Rows
+from .registry import register
+from .saving import expect
+
+LONGEST = 2**40  # tokens: no text is as long
 
 
+@register
+@dataclass(eq=False, repr=False)
 class StreamingLLM(Evicting):
     """Keep the first `sinks` tokens and the newest ``budget - sinks``.
 
@@ -37,28 +47,61 @@ class StreamingLLM(Evicting):
     """
 
     policy = "streaming_llm"
+    numbers = Evicting.numbers | {"made": np.int64}  # the position that a key was turned to
 
-    def __init__(self, weights: Any, budget: int, sinks: int = 4, reposition: bool = True) -> None:
-        self.sinks, self.reposition = whole("sinks", sinks, 0), bool(reposition)
-        if whole("budget", budget) <= self.sinks:
-            raise CacheError(f"budget is {budget}, expected more than the {self.sinks} sinks")
-        super().__init__(weights, budget, {"sinks": self.sinks, "reposition": self.reposition})
+    sinks: int = 4
+    reposition: bool = True
+
+    @classmethod
+    def examples(cls, budget: int) -> list[dict[str, Any]]:
+        sinks = budget // 2
+        return [
+            {"budget": budget, "sinks": sinks},
+            {"budget": budget, "sinks": sinks, "reposition": False},
+            {"budget": budget, "sinks": 0},
+        ]
+
+    def check(self) -> None:
+        super().check()
+        self.sinks = whole("sinks", self.sinks, 0, error=CacheError)
+        self.reposition = bool(self.reposition)
+        if self.budget <= self.sinks:
+            raise CacheError(f"budget is {self.budget}, expected more than the {self.sinks} sinks")
 
     @property
     def next_position(self) -> int:
-        return self.stored if self.reposition else self.seen
+        if self.reposition:
+            return self.stored
+        return self.seen
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        return np.where(positions < self.sinks, np.inf, positions)
+    @property
+    def longest(self) -> int:
+        if self.reposition:
+            return LONGEST
+        return super().longest
 
-    def update(self, layer: Any, positions: np.ndarray, residual: Any, k: Any, v: Any) -> Attended:
-        where, keys, values = super().update(layer, positions, residual, k, v)
+    def priority(self, rows: Rows) -> np.ndarray:
+        return np.where(rows.positions < self.sinks, np.inf, rows.positions)
+
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        text_positions, keys, values = super().update(layer, positions, residual, k, v)
+        made = self.rows[layer.index].numbers["made"]
+        made[len(made) - len(positions) :] = positions[:, None]
         if not self.reposition:
-            return where, keys, values
-        made_at = self._scores[layer.index]  # this policy's scores: the position a key was made at
-        made_at[len(where) - len(positions) :] = positions[:, None]
-        moved = made_at[:, 0].astype(np.int64) - np.arange(len(where))
+            return text_positions, keys, values
+        places = np.arange(len(made))
+        moved = made[:, 0] - places
         if moved.any():
             cos, sin = layer.rotary(moved)
             keys = layer.arithmetic.settle(layer.arithmetic.rope(keys, cos, -sin))
-        return np.arange(len(where)), keys, values
+        return places, keys, values
+
+    def _check_rows(self, rows: Rows) -> None:
+        super()._check_rows(rows)
+        made = rows.numbers["made"]
+        places = np.arange(len(rows))[:, None]
+        possible = (made >= places) & (made <= rows.positions) & (made == made[:, :1])
+        possible &= made < self.weights.config.max_position_embeddings
+        expect(bool(possible.all()), "a key was made where it cannot have been made")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import to_numpy
-from .evicting import Evicting
+from ..arrays import Pattern, Positions, to_numpy
+from ..layers import Layer
+from .evicting import Evicting, Rows
+from .registry import register
 
 
+@register
+@dataclass(eq=False, repr=False)
 class TOVA(Evicting):
     """Token Omission Via Attention: at each step keep the `budget` keys of highest weight.
 
@@ -22,11 +26,11 @@ class TOVA(Evicting):
     policy = "tova"
     watches = True
 
-    def observe(self, layer: Any, positions: np.ndarray, pattern: Any) -> None:
-        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)
-        scores = self._scores[layer.index]
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
+        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)  # (S,)
+        scores = self.rows[layer.index].scores
         scores[:] = 0.0
         scores[: len(newest)] = newest[:, None]
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        return self._scores[layer]
+    def priority(self, rows: Rows) -> np.ndarray:
+        return rows.scores

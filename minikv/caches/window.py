@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from .evicting import Evicting
+from .evicting import Evicting, Rows
+from .registry import register
 
 
+@register
+@dataclass(eq=False, repr=False)
 class Window(Evicting):
     """Sliding window: a token attends to the `budget` tokens before it, and to itself.
 
@@ -16,5 +21,5 @@ class Window(Evicting):
 
     policy = "window"
 
-    def priority(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        return positions
+    def priority(self, rows: Rows) -> np.ndarray:
+        return rows.positions

@@ -1,92 +1,45 @@
-"""The commands of ``minikv``, and what they share: tables, JSON, status lines, peak memory."""
+"""The commands of ``minikv``, one a file: a new command is a new file here, and nothing else.
+
+The file is named as the command. It has
+
+* ``SUMMARY``, its line in ``minikv --help``;
+* ``DESCRIPTION`` and ``EXAMPLES``, which its own ``--help`` prints as they stand;
+* ``add_arguments(parser)``, which adds its options;
+* ``run(args)``, which does it and returns the exit code, or None for 0.
+
+Files without ``run`` are what commands share. What is slow to import is imported inside ``run``.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
-from ..errors import InputError
+import pkgutil
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from typing import Any, Protocol
 
 
-def print_json(value: dict[str, Any], one_line: bool = False) -> None:
-    """Print figures for a program to read: one key a line, or all of it in one line.
+class Command(Protocol):
+    """What the module of a command has."""
 
-    Examples
-    --------
-    >>> print_json({"model": "a", "ids": [1, 2]})
-    {
-    "model": "a",
-    "ids": [1, 2]
-    }
-    """
-    pairs = [f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
-    gap = " " if one_line else "\n"
-    print("{" + gap.lstrip(" ") + f",{gap}".join(pairs) + gap.lstrip(" ") + "}", flush=True)
+    SUMMARY: str
+    DESCRIPTION: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: ArgumentParser, /) -> None:
+        """Add the options."""
+
+    def run(self, args: Namespace, /) -> int | None:
+        """Do it, and return the exit code."""
 
 
-def print_table(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Print columns as wide as they need to be, numbers to the right.
+def find_commands() -> dict[str, Command]:
+    """Every command by name, in the order of the alphabet.
 
     Examples
     --------
-    >>> print_table(["model", "bytes"], [["a", 1234], ["b", 5]])
-    model  bytes
-    a      1,234
-    b          5
+    >>> list(find_commands())[:3]
+    ['chat', 'compare', 'fetch']
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    columns = list(zip(header, *cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
-    for row in (header, *cells):
-        line = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        print("  ".join(line).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "yes", False: "no"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if type(value) is int else str(value)
-
-
-def check_folder(option: str, path: str | Path) -> None:
-    """Refuse now what could not be written at the end of a long run."""
-    if not Path(path).resolve().parent.is_dir():
-        raise InputError(f"{option} {path}: its folder does not exist")
-
-
-@contextlib.contextmanager
-def status(text: str) -> Iterator[None]:
-    """Say what takes so long: a line on standard error, on a terminal only, gone afterwards."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    print(f"{text} ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def peak_memory() -> int | None:
-    """The most memory that this process has held, in bytes; None where the system does not say."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # not Linux
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules: dict[str, Any] = {name: import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "run")}

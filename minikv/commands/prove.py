@@ -1,131 +1,209 @@
-"""Check T1 to T11, bit for bit, on random models (the default, without weights) or on a fetched
-one; drop each theorem's hypothesis and see it fail; certify the flow of data for all inputs of the
-shapes (D). Exit code 1 if anything fails.
-"""
+"""``minikv prove``: check the theorems, bit for bit, and see each of them fail."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+from ..config import SLIDING
+from ..environment import environment
 from ..errors import InputError
-from . import check_folder, peak_memory, print_table
-from .models import print_bytes
+from ..fingerprint import fingerprint
+from ..progress import clear, show
+from ..shapes import per_token, shape
+from ..verify import CLAIMS, Case, Theorem, random_case
+from ..verify.blocks import NOTE, STATEMENTS, prove_shape
+from ..verify.page import page
+from ..verify.run import Result, conclusion, prove
+from ..verify.texts import long_cases, real_cases
+from .inspect import print_bytes
+from .output import check_folder, peak_memory, print_table
+
+SUMMARY = "check the theorems, and that each can fail"
+DESCRIPTION = """\
+Check the theorems, bit for bit, on random models (the default, without weights) or on a fetched
+one; drop each theorem's hypothesis and see it fail; certify the flow of data for all inputs of the
+shapes (D). Exit code 1 if anything fails."""
+EXAMPLES = """\
+  minikv prove --quick
+  minikv prove --only T2,T4 --html report.html"""
+
+CASES = 40  # of random models, without --quick or --thorough
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "prove",
-        help="check the eleven theorems, and that each can fail",
-        description=__doc__,
-        epilog="examples:\n  minikv prove --quick\n  minikv prove --only T2,T4 --html report.html",
-    )
-    add, source = parser.add_argument, parser.add_mutually_exclusive_group()
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options."""
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--model", metavar="NAME", help="a fetched model or a folder")
     source.add_argument("--shape", metavar="NAME", help="D and T1 at a true shape: gemma-3-4b, ...")
     source.add_argument("--random", action="store_true", help="random models (default)")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_const", dest="count", const=8, help="fewer cases")
     effort.add_argument("--thorough", action="store_const", dest="count", const=400, help="more")
-    add("--only", metavar="T2,T4", help="some of T1 to T11 and D, the dataflow certificate")
-    add("--seed", type=int, default=0, metavar="S", help="of the random models (default: 0)")
-    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
-    add("--html", type=Path, metavar="FILE", help="write a report with formulas and plots")
-    parser.set_defaults(run=_prove, count=40)
+    parser.set_defaults(count=CASES)
+    parser.add_argument(
+        "--only", metavar="T2,T4", help=f"some of {', '.join(CLAIMS)}; D is the dataflow's"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the random models (default: 0)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a report with formulas and plots"
+    )
 
 
-def _prove(args: argparse.Namespace) -> int:
-    from .. import __version__
-    from ..fingerprint import environment, fingerprint
-    from ..verify.cases import random_case
-    from ..verify.page import page
-    from ..verify.run import CLAIMS, conclusion, prove
-    from ..verify.texts import long_cases, real_cases
-    from ..weights.progress import show
+@dataclass(frozen=True)
+class Material:
+    """What the claims are checked on.
 
-    ids = args.only.upper().split(",") if args.only else list(CLAIMS)
-    if unknown := set(ids) - CLAIMS.keys():
-        raise InputError(f"--only {min(unknown)}: expected some of {', '.join(CLAIMS)}")
+    Parameters
+    ----------
+    said : str
+        What it is, for the conclusion.
+    cases : list of Case
+        On which a claim must hold.
+    controls : list of Case
+        Among which one must show a difference without the claim's hypothesis.
+    model : str or None
+        The fetched model; None for random ones.
+    """
+
+    said: str
+    cases: list[Case]
+    controls: list[Case]
+    model: str | None = None
+
+    def of(self, claim: Theorem) -> tuple[list[Case], list[Case]]:
+        """The cases and controls that a claim says something about."""
+        cases = self.cases
+        controls = self.controls
+        if self.model and claim.id == "D":
+            cases = cases[:1]  # it is about the model's shape, whatever the text
+        if self.model and claim.windowed:
+            cases = controls = long_cases(self.model)
+        return list(filter(claim.applies, cases)), list(filter(claim.applies, controls))
+
+
+def run(args: Namespace) -> int:
+    """Prove, print, and write what is asked for."""
+    ids = _claims(args.only)
+    _check(args)
+    if args.shape:
+        return _prove_shape(args)
+    material = _material(args)
+    table = Table()
+    results = []
+    for number, id in enumerate(ids):
+        claim = CLAIMS[id]
+        cases, controls = material.of(claim)
+        if not cases:
+            table.skip(claim)
+            continue
+        result = prove(claim, _watched(cases, id, number, len(ids)), controls)
+        results.append(result)
+        clear()
+        table.row(claim, result)
+    example = max(material.controls[:9], key=lambda case: case.model.config.num_hidden_layers)
+    digest = fingerprint(example.model, example.ids)
+    facts = {"fingerprint": digest, "minikv": __version__, **environment()}
+    said = conclusion(results, material.said)
+    print(f"\nfingerprint of one text: {digest}\n{said}")
+    if args.json:
+        told = [asdict(result) for result in results]
+        _write_json(args.json, {"results": told, "facts": facts, "conclusion": said})
+    if args.html:
+        written = page(results, example, material.said, facts)
+        args.html.write_text(written, encoding="utf-8")
+    return _exit_code(results)
+
+
+class Table:
+    """The results, each printed as soon as it is there, as wide as the terminal."""
+
+    def __init__(self) -> None:
+        self.width = max(20, shutil.get_terminal_size((110, 24)).columns - 42)
+        print(f"    {self._cell('statement')} {'cases':>5} {'time':>8}  verdict  control")
+
+    def row(self, claim: Theorem, result: Result) -> None:
+        """Print a result, and below it why it does not hold."""
+        figures = f"{result.examples:>5} {result.seconds:>6.2f} s  {result.verdict:<7}"
+        line = f"{claim.id:<3} {self._cell(claim.statement)} {figures}"
+        if result.control:
+            line += "  found"
+        print(line, flush=True)
+        if result.failure:
+            print(result.failure, flush=True)
+
+    def skip(self, claim: Theorem) -> None:
+        """Print that a claim says nothing about this model."""
+        statement = self._cell(claim.statement)
+        print(f"{claim.id:<3} {statement}     - (it is about sliding windows)", flush=True)
+
+    def _cell(self, text: str) -> str:
+        return f"{text:<{self.width}.{self.width}}"
+
+
+def _claims(only: str | None) -> list[str]:
+    """The ids that ``--only`` names."""
+    if not only:
+        return list(CLAIMS)
+    ids = only.upper().split(",")
+    for id in ids:
+        if id not in CLAIMS:
+            raise InputError(f"--only {id}: expected some of {', '.join(CLAIMS)}")
+    return ids
+
+
+def _check(args: Namespace) -> None:
+    """Refuse now what would fail later."""
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
     for option, path in (("--json", args.json), ("--html", args.html)):
         if path:
             check_folder(option, path)
-    if args.shape:
-        if args.only or args.html or args.count != 40:
-            raise InputError("--shape runs D and T1: only --seed and --json go with it")
-        return _shape(args)
-    if args.model:
-        controls = real_cases(args.model, 12 if args.count <= 40 else 48)
-        cases = controls[: args.count // 20 or 1]  # quick: 1, default: 2
-        on = f"{args.model} with {len(cases)} pair{'s' * (len(cases) > 1)} of texts"
-    else:
-        steps, draw = range(args.count), random_case
-        cases = [draw(args.seed + step, (step + 1) / args.count) for step in steps]
-        controls = [draw(args.seed + step, scale=1.0) for step in range(100)]
-        on = f"{args.count} random models and texts (seed {args.seed})"
+    if args.shape and (args.only or args.html or args.count != CASES):
+        raise InputError("--shape runs D and T1: only --seed and --json go with it")
 
-    def watched(number: int, some: list[Any]) -> Iterator[Any]:
-        for step, case in enumerate(some):
-            show(ids[number], (number + step / len(some)) / len(ids), 1.0)
-            yield case
 
-    width = max(20, shutil.get_terminal_size((110, 24)).columns - 42)
-    print(f"    {'statement':<{width}} {'cases':>5} {'time':>8}  {'verdict':<7}  control")
-    results = []
-    for number, id in enumerate(ids):
-        claim, some = CLAIMS[id], cases[:1] if args.model and id == "D" else cases
-        drawn = long_cases(args.model) if args.model and claim.windowed else None
-        some, others = (
-            list(filter(claim.applies, part if drawn is None else drawn))
-            for part in (some, controls)
+def _material(args: Namespace) -> Material:
+    if not args.model:
+        steps = range(args.count)
+        return Material(
+            f"{args.count} random models and texts (seed {args.seed})",
+            [random_case(args.seed + step, (step + 1) / args.count) for step in steps],
+            [random_case(args.seed + step, scale=1.0) for step in range(100)],
         )
-        if not some:
-            print(f"{id:<3} {claim.statement[:width]:<{width}}     - (it is about sliding windows)")
-            continue
-        result = prove(claim, watched(number, some), others)
-        results.append(result)
-        print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
-        print(
-            f"{id:<3} {claim.statement[:width]:<{width}} {result.examples:>5} "
-            f"{result.seconds:>6.2f} s  {result.verdict:<7}  {'found' * bool(result.control)}"
-            + f"\n{result.failure}"
-            * bool(result.failure),
-            flush=True,
-        )
-    example = max(controls[:9], key=lambda case: case.model.config.num_hidden_layers)
-    facts = {
-        "fingerprint": fingerprint(example.model, example.ids),
-        "minikv": __version__,
-        **environment(),
-    }
-    said = conclusion(results, on)
-    print(f"\nfingerprint of one text: {facts['fingerprint']}\n{said}")
-    if args.json:
-        told = {"results": [*map(asdict, results)], "facts": facts, "conclusion": said}
-        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    if args.html:
-        args.html.write_text(page(results, example, on, facts), encoding="utf-8")
-    return int(any(result.verdict != "holds" for result in results))
+    tokens = 12
+    if args.count > CASES:
+        tokens = 48
+    controls = real_cases(args.model, tokens)
+    cases = controls[: args.count // 20 or 1]  # quick: 1, default: 2
+    pairs = "1 pair" if len(cases) == 1 else f"{len(cases)} pairs"
+    return Material(f"{args.model} with {pairs} of texts", cases, controls, args.model)
 
 
-def _shape(args: argparse.Namespace) -> int:
-    from ..config import SLIDING
-    from ..experiments.memory import per_token
-    from ..verify.blocks import NOTE, STATEMENTS, prove_shape
-    from ..verify.shapes import shape
-    from ..weights.progress import show
+def _watched(cases: Sequence[Case], id: str, number: int, claims: int) -> Iterator[Case]:
+    """The cases, with a bar that says how far all claims are, also within a case."""
+    for step, case in enumerate(cases):
 
+        def tell(label: str, done: float, total: float = 1.0, before: int = step) -> None:
+            show(id, number + (before + done / total) / len(cases), claims)
+
+        tell("", 0)
+        yield replace(case, progress=tell)
+
+
+def _prove_shape(args: Namespace) -> int:
     config = shape(args.shape)
     results = prove_shape(config, args.seed, show)
-    print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
+    clear()
     print(
         f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
         f"{config.layer_types.count(SLIDING)} sliding\n"
@@ -134,27 +212,46 @@ def _shape(args: argparse.Namespace) -> int:
         ["", "statement", "cases", "seconds", "verdict", "control"],
         (
             [
-                r.id,
-                STATEMENTS[r.id],
-                r.examples,
-                r.seconds,
-                r.verdict,
-                "found" * bool(r.control),
+                result.id,
+                STATEMENTS[result.id],
+                result.examples,
+                result.seconds,
+                result.verdict,
+                _found(result),
             ]
-            for r in results
+            for result in results
         ),
     )
-    print(*(r.failure for r in results if r.failure), sep="\n")
+    for result in results:
+        if result.failure:
+            print(result.failure)
+    print()
     print_bytes(config)
-    seconds, peak = sum(result.seconds for result in results), peak_memory()
+    seconds = sum(result.seconds for result in results)
+    peak = peak_memory()
     print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
     if args.json:
-        told = {
+        told: dict[str, Any] = {
             "shape": args.shape,
-            "results": [*map(asdict, results)],
+            "results": [asdict(result) for result in results],
             "seconds": seconds,
             "peak_memory_bytes": peak,
             "bytes_per_token": per_token(config),
         }
-        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        _write_json(args.json, told)
+    return _exit_code(results)
+
+
+def _found(result: Result) -> str:
+    if result.control:
+        return "found"
+    return ""
+
+
+def _write_json(path: Path, told: dict[str, Any]) -> None:
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _exit_code(results: Sequence[Result]) -> int:
+    """1 if anything does not hold."""
     return int(any(result.verdict != "holds" for result in results))

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..caches import Cache, Full
+from ..caches import Cache, Full, evicting
 from ..decoder import forward
 from ..model import Model
 from ..patching import kl_divergence
-from . import Progress, fill, policy_cache, silent
+from ..progress import Progress, silent
+from .policies import policy_cache
+from .together import fill
 
-POLICIES = ("residual:every", "h2o", "snapkv", "tova", "streaming_llm", "window")
 BUDGETS = (32, 64, 128)
+Row = dict[str, Any]
 
 
 @dataclass
@@ -38,9 +40,9 @@ def compare(
     prompts: Mapping[str, Sequence[int]],
     budgets: Sequence[int] = BUDGETS,
     new_tokens: int = 64,
-    policies: Sequence[str] = POLICIES,
+    policies: Sequence[str] | None = None,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Continue each prompt greedily with the full cache and with each policy and budget.
 
     The first new token comes from the pass over the prompt, which every policy sees whole, so it
@@ -56,8 +58,8 @@ def compare(
     budgets : sequence of int
         Tokens whose K/V are kept.
     new_tokens : int
-    policies : sequence of str
-        See `policy_cache`.
+    policies : sequence of str, optional
+        See `policy_cache`; by default ``residual:every`` and every policy that drops tokens.
 
     Returns
     -------
@@ -68,8 +70,11 @@ def compare(
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
         ``bytes``, ``full_bytes``: held at the end.
     """
+    if policies is None:
+        policies = ("residual:every", *evicting())
     rows = []
-    for number, (name, ids) in enumerate(prompts.items()):
+    steps_done = 0
+    for name, ids in prompts.items():
         full = Full(model.weights)
         runs = [
             _Run(policy, budget, policy_cache(policy, model.weights, budget))
@@ -77,27 +82,31 @@ def compare(
             for budget in budgets
         ]
         token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
-        for step in range(new_tokens):
+        for _ in range(new_tokens):
             token = _step(model, full, runs, token)
-            progress(f"compare: {name}", (number + (step + 1) / new_tokens) / len(prompts))
+            steps_done += 1
+            progress(f"compare: {name}", steps_done, len(prompts) * new_tokens)
         for run in runs:
-            first = None if all(run.matches) else run.matches.index(False) + 1
-            rows.append(
-                {
-                    "policy": run.policy,
-                    "budget": run.budget,
-                    "prompt": name,
-                    "tokens": len(ids),
-                    "match": fmean(run.matches),
-                    "kl_mean": fmean(run.kl),
-                    "kl_max": max(run.kl),
-                    "first_divergence": first,
-                    "bits_equal": run.bits_equal,
-                    "bytes": run.forced.nbytes,
-                    "full_bytes": full.nbytes,
-                }
-            )
+            rows.append({"prompt": name, "tokens": len(ids), **_row(run, full)})
     return rows
+
+
+def _row(run: _Run, full: Cache) -> Row:
+    """What became of a run."""
+    first_divergence = None
+    if not all(run.matches):
+        first_divergence = run.matches.index(False) + 1
+    return {
+        "policy": run.policy,
+        "budget": run.budget,
+        "match": fmean(run.matches),
+        "kl_mean": fmean(run.kl),
+        "kl_max": max(run.kl),
+        "first_divergence": first_divergence,
+        "bits_equal": run.bits_equal,
+        "bytes": run.forced.nbytes,
+        "full_bytes": full.nbytes,
+    }
 
 
 def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
@@ -120,7 +129,7 @@ def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
     return best[0]
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """`compare`'s rows with the prompts taken together: means, and the worst of them."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:

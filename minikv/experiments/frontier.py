@@ -11,8 +11,12 @@ import numpy as np
 from ..caches import Cache, Full, Residual
 from ..decoder import forward
 from ..model import Model
-from . import Progress, fill, seconds, silent
-from .memory import shape_bytes
+from ..progress import Progress, silent
+from .accounting import shape_bytes
+from .timing import seconds
+from .together import fill
+
+Row = dict[str, Any]
 
 
 def frontier(
@@ -21,7 +25,7 @@ def frontier(
     repeats: int = 5,
     checkpoints: Sequence[str | int] | None = None,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Decode one token with `evicted` tokens' K/V gone, for each set of checkpoints.
 
     Recompute time a token is the time of such a step, less the time of the same step with the full
@@ -44,7 +48,8 @@ def frontier(
         Gemma 3-4B's shape in bfloat16; ``step_seconds``; ``recompute_seconds`` a token; ``paper``:
         which of the paper's numbers this point is.
     """
-    layers, weights = model.config.num_hidden_layers, model.weights
+    layers = model.config.num_hidden_layers
+    weights = model.weights
     if checkpoints is None:
         every_kth = [k for k in (2, 3, 5, 10, 15) if k < layers]
         checkpoints = ["every", *every_kth, "embedding", "tokens"]

@@ -12,10 +12,15 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..layers import Layer
 from ..model import Model
+from ..progress import Progress, silent
 from ..projection import kv_from_residual
-from . import Progress, seconds, silent
+from .timing import seconds
 
-BATCHES, LENGTHS, MOST_TOKENS = (1, 4, 16), (128, 512, 2048), 8192
+BATCHES = (1, 4, 16)
+LENGTHS = (128, 512, 2048)
+MOST_TOKENS = 8192
+Row = dict[str, Any]
+KV = tuple[Any, Any]
 
 
 def latency(
@@ -25,7 +30,7 @@ def latency(
     repeats: int = 5,
     most_tokens: int = MOST_TOKENS,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Attention of one new token a sequence, over K/V that are there or are made on the spot.
 
     All blocks take their turn, each with K/V and residuals of its own, as in decoding, so that a
@@ -53,8 +58,10 @@ def latency(
     ]
     if not cases:
         raise InputError(f"every batch * length is above {most_tokens} tokens: lower one of them")
-    rows, layers, size = [], len(model.layers), np.dtype(model.arithmetic.dtype).itemsize
-    for number, (batch, length) in enumerate(cases):
+    layers = len(model.layers)
+    itemsize = np.dtype(model.arithmetic.dtype).itemsize
+    rows = []
+    for batch, length in cases:
         calls = _calls(model, batch, length)
         calls["read"]()  # warm up
         taken = seconds(calls, repeats)
@@ -65,10 +72,10 @@ def latency(
                 "read_seconds": taken["read"] / layers,
                 "recompute_seconds": taken["recompute"] / layers,
                 "ratio": taken["recompute"] / taken["read"],
-                **intensity(model.config, batch, length, size),
+                **intensity(model.config, batch, length, itemsize),
             }
         )
-        progress("latency", (number + 1) / len(cases))
+        progress("latency", len(rows), len(cases))
     return rows
 
 
@@ -86,7 +93,8 @@ def intensity(config: ModelConfig, batch: int, length: int, itemsize: int) -> di
     >>> intensity(minikv.tiny_config(), batch=1, length=100, itemsize=4)
     {'read_intensity': 1.0, 'recompute_intensity': 10.48}
     """
-    layers, kv = config.num_hidden_layers, 2 * config.num_key_value_heads * config.head_dim
+    layers = config.num_hidden_layers
+    kv = 2 * config.num_key_value_heads * config.head_dim
     tokens = batch * sum(_seen(config, layer, length) for layer in range(layers)) / layers
     attend = 4 * config.attention_width * tokens
     project = 2 * config.hidden_size * kv * tokens
@@ -105,46 +113,68 @@ def _seen(config: ModelConfig, layer: int, length: int) -> int:
 
 def _calls(model: Model, batch: int, length: int) -> dict[str, Callable[[], None]]:
     """The two operations over all blocks."""
-    config, arithmetic, xp = model.config, model.arithmetic, model.arithmetic.xp
-    rng, heads = np.random.default_rng(0), (config.num_key_value_heads, config.head_dim)
-
-    def random(*shape: int) -> Any:
-        return xp.asarray(rng.standard_normal(shape, dtype=np.float32), dtype=arithmetic.dtype)
-
-    def attend(kv: Any, layer: Layer, at: np.ndarray) -> None:
-        k, v = (xp.reshape(part, (batch, len(at), *heads)) for part in kv)
-        for row in range(batch):
-            sight = Sight(at[-1:], at, layer.window)
-            arithmetic.attention(q[row], k[row], v[row], sight, config.attention_scale)
-
-    q = random(batch, 1, config.num_attention_heads, config.head_dim)
-    seen = [np.arange(length - _seen(config, i, length), length) for i in range(len(model.layers))]
-    stream = [
-        (random(batch * len(at), config.hidden_size), np.tile(at, batch), layer)
-        for at, layer in zip(seen, model.layers, strict=True)
-    ]
-    cached = [kv_from_residual(*rows) for rows in stream]
+    blocks = [_Block(model, layer, batch, length) for layer in model.layers]
 
     def read() -> None:
-        for kv, at, layer in zip(cached, seen, model.layers, strict=True):
-            attend(kv, layer, at)
+        for block in blocks:
+            block.attend(block.cached)
 
     def recompute() -> None:
-        for rows, at in zip(stream, seen, strict=True):
-            attend(kv_from_residual(*rows), rows[2], at)
+        for block in blocks:
+            block.attend(block.keys_and_values())
 
     return {"read": read, "recompute": recompute}
 
 
-def verdict(config: ModelConfig, rows: Sequence[dict[str, Any]]) -> str:
+class _Block:
+    """Random queries of one token a sequence, and what one block holds of all the tokens before."""
+
+    def __init__(self, model: Model, layer: Layer, batch: int, length: int) -> None:
+        config = model.config
+        seen = _seen(config, layer.index, length)
+        self.layer = layer
+        self.arithmetic = model.arithmetic
+        self.scale = config.attention_scale
+        self.positions = np.arange(length - seen, length)  # that the last token sees
+        self.sight = Sight(self.positions[-1:], self.positions, layer.window)
+        self.residuals = self._random(batch * seen, config.hidden_size)
+        self.queries = self._random(batch, 1, config.num_attention_heads, config.head_dim)
+        self.rows = (batch, seen, config.num_key_value_heads, config.head_dim)
+        self.cached = self.keys_and_values()
+
+    def keys_and_values(self) -> KV:
+        """Made from the residuals, ``(B, T, G, d)`` both."""
+        positions = np.tile(self.positions, len(self.queries))
+        k, v = kv_from_residual(self.residuals, positions, self.layer)
+        reshape = self.arithmetic.xp.reshape
+        return reshape(k, self.rows), reshape(v, self.rows)
+
+    def attend(self, kv: KV) -> None:
+        """Attention of the last token of each sequence."""
+        for q, k, v in zip(self.queries, *kv, strict=True):
+            self.arithmetic.attention(q, k, v, self.sight, self.scale)
+
+    def _random(self, *shape: int) -> Any:
+        xp = self.arithmetic.xp
+        numbers = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        return xp.asarray(numbers, dtype=self.arithmetic.dtype)
+
+
+def verdict(config: ModelConfig, rows: Sequence[Row]) -> str:
     """Whether, and where, recomputing wins; and whether it could where arithmetic costs nothing."""
-    wins = [f"batch {row['batch']}, length {row['length']}" for row in rows if row["ratio"] < 1]
     ratios = [row["ratio"] for row in rows]
-    width, kv = config.hidden_size, 2 * config.num_key_value_heads * config.head_dim
-    said = f"recomputing is slower everywhere here: {min(ratios):.1f} to {max(ratios):.1f} times"
+    wins = [f"batch {row['batch']}, length {row['length']}" for row in rows if row["ratio"] < 1]
     if wins:
         said = f"recomputing is faster at {'; '.join(wins)}"
-    could = f"win at most {kv / width:.2g} times" if width < kv else "not win"
+    else:
+        said = (
+            f"recomputing is slower everywhere here: {min(ratios):.1f} to {max(ratios):.1f} times"
+        )
+    width = config.hidden_size
+    kv = 2 * config.num_key_value_heads * config.head_dim
+    could = "not win"
+    if width < kv:
+        could = f"win at most {kv / width:.2g} times"
     return (
         f"{said}. A residual has {width} numbers, K and V of one block {kv}: by bytes read, "
         f"recomputing could {could} even if arithmetic cost nothing"

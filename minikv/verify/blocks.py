@@ -7,7 +7,7 @@ neither reads nor makes a K or V, gets a single feature, and there is no embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from ..build import build
 from ..config import ModelConfig
 from ..decoder import Span, block
 from ..layers import Layer
+from ..progress import Progress, silent
 from ..weights import expected_shapes
 from .certificate import CERTIFICATE
 from .run import Result, prove
@@ -109,14 +110,12 @@ PROJECTION: Theorem[Block] = Theorem(
 STATEMENTS = {claim.id: claim.statement for claim in (WHOLE, PROJECTION)}
 
 
-def prove_shape(
-    config: ModelConfig, seed: int = 0, progress: Callable[[str, float], None] = lambda *_: None
-) -> list[Result]:
+def prove_shape(config: ModelConfig, seed: int = 0, progress: Progress = silent) -> list[Result]:
     """The dataflow certificate and T1 at a shape, each with its control."""
 
     def watched(label: str, cases: Sequence[Item]) -> Iterator[Item]:
         for number, case in enumerate(cases):
-            progress(label, number / len(cases))
+            progress(label, number, len(cases))
             yield case
 
     shapes = [Shape(config)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from ..config import FAMILIES, FULL, SLIDING, ModelConfig, RopeScaling
 from ..layers import Hook, no_hook
 from ..memory import Memory
 from ..model import Model, load, random_model
+from ..progress import Progress, silent
 
 Item = TypeVar("Item")
 CONTEXT = 24  # tokens that a random model takes at most
@@ -32,10 +33,6 @@ def model_of(
     if isinstance(source, str):
         return load(source, arithmetic, backend)
     return random_model(source, seed, arithmetic, scale, backend)
-
-
-def silent(share: float) -> None:
-    """A progress that nobody is told of."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Case:
     backend : str
         See `minikv.backends`.
     progress : callable
-        Told which share of a check is done, where that takes steps.
+        Told how many steps of a check are done.
     """
 
     source: ModelConfig | str
@@ -70,7 +67,7 @@ class Case:
     scale: float = 1.0
     arithmetic: str = "exact"
     backend: str = "numpy"
-    progress: Callable[[float], None] = field(default=silent, repr=False, compare=False)
+    progress: Progress = field(default=silent, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
@@ -110,7 +107,7 @@ class Case:
     def steps(self, items: Sequence[Item]) -> Iterator[Item]:
         """The items, one by one, and word of how many are done."""
         for number, item in enumerate(items):
-            self.progress(number / len(items))
+            self.progress("", number, len(items))
             yield item
 
     def decoded(self, memory: Memory, hook: Hook = no_hook) -> np.ndarray:

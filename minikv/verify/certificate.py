@@ -80,7 +80,7 @@ def plans(config: ModelConfig) -> list[Plan]:
     every = tuple(range(config.num_hidden_layers))
     some = tuple(sorted({every[0], every[len(every) // 2], every[-1]}))
     shapes = [config]
-    if config.layer_types:
+    if config.slides:
         shapes.append(replace(config, sliding_window=2))
     found = []
     for shape in shapes:

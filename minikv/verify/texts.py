@@ -19,7 +19,7 @@ TEXTS = {
 def long_cases(name: str, more: int = 60) -> list[Case]:
     """One text `more` tokens longer than the model's window against another; none without one."""
     model = Case(name, (0,), (0,), (1,)).model
-    if not model.config.layer_types or model.tokenizer is None:
+    if not model.config.slides or model.tokenizer is None:
         return []
     length = (model.config.sliding_window or 0) + more
     texts = ["\n".join(kinds) * length for kinds in (TEXTS.values(), reversed(TEXTS.values()))]

@@ -1,7 +1,8 @@
 """Weights: open and write model folders, fetch known models, convert GGUF files."""
 
+from ..config import expected_shapes
 from .fetch import resolve
-from .folder import expected_shapes, load_tensors, release, save_folder, weights_hash
+from .folder import load_tensors, release, save_folder, weights_hash
 
 __all__ = [
     "expected_shapes",

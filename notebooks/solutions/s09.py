@@ -65,7 +65,7 @@ def lanes(x, w, n):
 def bytes_enough(w):
     """There and back; then the lower halves.
 
-    Of `exact.layers[0].qkv_proj.values` it says 4: the numbers lie on a grid of 21 bits, and a
+    Of `exact.layers[0].q_proj.values` it says 4: the numbers lie on a grid of 21 bits, and a
     float32 has 24; it is BLAS that wants float64. `compiled` keeps these very numbers as float32.
     `short` keeps uint16, the upper halves of float32, so 2 bytes: it is the other model, cut off
     to bfloat16, whose 8 digits the grid leaves as they are.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from layerwise import (
     first_divergence,
     in_float64,
@@ -19,8 +20,8 @@ from layerwise import (
 
 import minikv
 from minikv.caches import make_cache
-from minikv.rotary import rope_frequencies
 from minikv.patching import run_with_cache
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = pytest.mark.peers
@@ -187,7 +188,7 @@ def test_exact_is_as_close_as_its_weights_allow_and_decodes_to_the_same_bits(fam
     cache, rows = make_cache("full", weights), []
     for token in ids:
         rows.append(minikv.forward(weights, [[token]], [cache])[0])
-    assert (np.array(rows).view(np.uint32) == whole.view(np.uint32)).all()
+    assert_same_bits(np.array(rows), whole)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from layerwise import peer_modules
 
 import minikv
+from minikv.caches import Evicting
 
 pytestmark = pytest.mark.peers
 
@@ -52,15 +53,14 @@ class Case:
         ours = minikv.ModelConfig.from_dict(config.to_dict())
         self.model = minikv.Model(minikv.build(ours, tensors, "float32"))
         rng = np.random.default_rng(seed)
-        self.ids, self.budget = (
-            rng.integers(0, 61, TOKENS + MORE).tolist(),
-            int(rng.integers(6, 20)),
-        )
+        self.ids = rng.integers(0, 61, TOKENS + MORE).tolist()
+        self.budget = int(rng.integers(6, 20))
 
     def pressed(self, press: Any) -> Any:
         """The peer's cache after a prompt that `press` has compressed to the budget."""
-        kept, cache = self.budget + 0.5, transformers.DynamicCache()
+        kept = self.budget + 0.5
         getattr(press, "press", press).compression_ratio = 1 - kept / TOKENS
+        cache = transformers.DynamicCache()
         with torch.no_grad(), press(self.peer):
             self.peer(torch.tensor([self.ids[:TOKENS]]), past_key_values=cache)
         return cache
@@ -80,8 +80,7 @@ class Case:
     def ours(self, policy: str, **parameters: Any) -> tuple[Any, list[list[list[int]]]]:
         cache = self.model.new_cache(policy, budget=self.budget, **parameters)
         self.model.forward([self.ids[:TOKENS]], [cache])
-        state = cache.state()[0]
-        return cache, [state[f"positions.{layer}"].T.tolist() for layer in range(3)]
+        return cache, [rows.positions.T.tolist() for rows in cache.rows]
 
     def agree_afterwards(self, cache: Any, peer_cache: Any, position: int, steps: int) -> None:
         """Logits of the next tokens, both in float32: within 1e-4 of the largest.
@@ -89,16 +88,15 @@ class Case:
         A block is sums of at most n = 48 terms, exact to n u = 3e-6 of their absolute terms with
         u = 2**-24; three blocks through which a change grows by less than 10 make 1e-4.
         """
-        for at, token in enumerate(self.ids[TOKENS : TOKENS + steps]):
+        for token in self.ids[TOKENS : TOKENS + steps]:
             with torch.no_grad():
-                place = torch.tensor([[position + at]])
-                peers = (
-                    self.peer(
-                        torch.tensor([[token]]), past_key_values=peer_cache, position_ids=place
-                    )
-                    .logits[0]
-                    .numpy()
+                output = self.peer(
+                    torch.tensor([[token]]),
+                    past_key_values=peer_cache,
+                    position_ids=torch.tensor([[position]]),
                 )
+            position += 1
+            peers = output.logits[0].numpy()
             got = self.model.forward([[token]], [cache])
             assert np.abs(got - peers).max() <= 1e-4 * np.abs(peers).max()
 
@@ -144,6 +142,27 @@ def test_tova_keeps_what_kvpress_keeps(case):
             dropped = {TOKENS - 1} - set(head)
             assert set(peer_head) - set(head) == dropped
             assert len(peer_head) == len(head)
+
+
+def test_a_score_of_keys_keeps_what_kvpress_keeps(case):
+    """`priority` sees the keys that the peer's scorer sees: those of smallest norm stay.
+
+    No token comes twice: at layer 0 its keys, turned to two positions, would have one norm.
+    """
+    rng = np.random.default_rng(case.budget)
+    case.ids = rng.permutation(61)[: TOKENS + MORE].tolist()
+
+    class Knorm(Evicting):
+        per_head = True
+
+        def priority(self, rows):
+            return -np.linalg.norm(rows.keys, axis=-1)
+
+    cache = Knorm(case.model.weights, budget=case.budget)
+    case.model.forward([case.ids[:TOKENS]], [cache])
+    press = kvpress.KnormPress()
+    assert [rows.positions.T.tolist() for rows in cache.rows] == case.kept(press)
+    case.agree_afterwards(cache, case.pressed(press), TOKENS, 1)
 
 
 def test_another_policy_does_not_agree():

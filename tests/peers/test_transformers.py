@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from layerwise import (
     first_divergence,
     in_float64,
@@ -18,8 +19,8 @@ from layerwise import (
 )
 
 import minikv
-from minikv.rotary import rope_frequencies
 from minikv.patching import run_with_cache
+from minikv.rotary import rope_frequencies
 
 torch, transformers = peer_modules()
 pytestmark = pytest.mark.peers
@@ -293,7 +294,6 @@ def test_what_transformers_saves_loads_with_the_same_values(dtype, shard, tmp_pa
         assert np.abs(model.logits(ids) - truth).max() < 1e-9
         saved = {name: value.numpy() for name, value in peer.float().state_dict().items()}
         single = minikv.load(folder)
-        bits = np.asarray(single.weights.embed_tokens).view(np.uint32)
-        assert (bits == saved["model.embed_tokens.weight"].view(np.uint32)).all()
-        bits = np.asarray(single.layers[0].o_proj).view(np.uint32)
-        assert (bits == saved["model.layers.0.self_attn.o_proj.weight"].view(np.uint32)).all()
+        assert_same_bits(single.weights.embed_tokens, saved["model.embed_tokens.weight"])
+        o_proj = saved["model.layers.0.self_attn.o_proj.weight"]
+        assert_same_bits(single.layers[0].o_proj, o_proj)

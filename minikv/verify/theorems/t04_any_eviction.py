@@ -36,10 +36,11 @@ def check(case: Case) -> None:
     for checkpoints in case.steps(("embedding", "tokens", "every", every)):
         budget = int(rng.integers(0, len(case.ids) + 2))
         forget = bool(rng.integers(2))
+        chunk = int(rng.integers(1, 9))
         cache = case.model.new_cache(
-            "residual", budget=budget, checkpoints=checkpoints, forget=forget
+            "residual", budget=budget, checkpoints=checkpoints, forget=forget, chunk=chunk
         )
-        what = f"checkpoints {checkpoints!r}, budget {budget}, forget {forget}"
+        what = f"checkpoints {checkpoints!r}, budget {budget}, forget {forget}, chunk {chunk}"
         same_bits(case.decoded(cache), full, f"logits of the residual cache, {what}")
 
 

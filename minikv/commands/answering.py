@@ -1,0 +1,203 @@
+"""What ``generate`` and ``chat`` share: their options, the model, and an answer as it comes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..caches import Cache
+from ..errors import TokenizerError
+from ..generation import sampler
+from ..model import Model, load
+from ..progress import status
+from ..tokenizer import StreamDecoder, Tokenizer
+from .fetch import fetch_missing
+from .options import add_arithmetic, add_backend, add_json, add_model
+from .output import peak_memory
+
+
+def add_answering(parser: ArgumentParser) -> None:
+    """Add the options of the model and of drawing tokens."""
+    add_model(parser)
+    add_arithmetic(parser, "float32")
+    add_backend(parser)
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0: the likeliest token (default); above 0: drawn",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="draw among the K likeliest tokens (with --temperature)",
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="draw among the likeliest that reach P together (likewise)",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="of the draws (likewise)")
+    parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
+    add_json(parser, "text and figures")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model, its tokenizer, and how it answers.
+
+    Parameters
+    ----------
+    model : Model
+    tokenizer : Tokenizer
+    stop : frozenset of int
+        Token ids that end an answer.
+    max_new_tokens : int
+    drawing : dict
+        The other parameters of `Model.generate`.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    stop: frozenset[int]
+    max_new_tokens: int
+    drawing: dict[str, Any]
+
+    def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
+        """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
+        return self.model.generate(ids, self.max_new_tokens, cache, stop=self.stop, **self.drawing)
+
+
+def load_speaker(args: Namespace) -> Speaker:
+    """Load the model that the options name."""
+    sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    if args.fetch:
+        fetch_missing(args.model)
+    with status(f"preparing {args.model} ({args.arithmetic})"):
+        model = load(args.model, args.arithmetic, args.backend)
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")
+    return Speaker(
+        model,
+        tokenizer,
+        stop=frozenset([*model.config.eos_token_id, *tokenizer.eos_ids]),
+        max_new_tokens=args.max_new_tokens,
+        drawing={name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "seed")},
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was generated, and the figures of it."""
+
+    ids: list[int]
+    figures: dict[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last id is a stop token."""
+        return self.figures["ended_by"] == "end of text"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C stopped it."""
+        return self.figures["ended_by"] == "Ctrl-C"
+
+
+def answer(
+    speaker: Speaker, ids: list[int], cache: Cache, quiet: bool = False, echo: str = ""
+) -> Answer:
+    """Continue `ids` and print the text as it comes, and a line of figures on standard error.
+
+    Parameters
+    ----------
+    speaker : Speaker
+    ids : list of int
+        What the cache does not hold yet.
+    cache : Cache
+    quiet : bool
+        Print nothing.
+    echo : str
+        Printed before the first token.
+    """
+
+    def write(text: str) -> None:
+        if not quiet:
+            print(text, end="", flush=True)
+
+    decoder = StreamDecoder(speaker.tokenizer, after=ids)
+    new: list[int] = []
+    times: list[float] = []  # when each token was there
+    interrupted = False
+    tokens = speaker.tokens(ids, cache)
+    start = time.perf_counter()
+    try:
+        with status(f"reading {len(ids)} tokens"):
+            token = next(tokens, None)
+        write(echo)
+        while token is not None:
+            times.append(time.perf_counter())
+            new.append(token)
+            write(decoder.put(token))
+            token = next(tokens, None)
+    except KeyboardInterrupt:
+        interrupted = True
+    first = time.perf_counter()
+    if times:
+        first = times[0]
+    write(decoder.flush() + "\n")
+    figures = {
+        "prompt_tokens": len(ids),
+        "new_tokens": len(new),
+        "ended_by": _ended_by(speaker, new, interrupted),
+        "prefill_seconds": first - start,
+        "seconds_per_token": _seconds_per_token(times),
+        "peak_memory_bytes": peak_memory(),
+        "cache_tokens": cache.seen,
+        "cache_bytes": cache.nbytes,
+    }
+    if not quiet:
+        print(_sentence(figures), file=sys.stderr)
+    return Answer(new, figures)
+
+
+def _ended_by(speaker: Speaker, new: Sequence[int], interrupted: bool) -> str:
+    if interrupted:
+        return "Ctrl-C"
+    if new and new[-1] in speaker.stop:
+        return "end of text"
+    if len(new) < speaker.max_new_tokens:
+        return "context full"
+    return "length reached"
+
+
+def _seconds_per_token(times: Sequence[float]) -> float | None:
+    """Mean over the tokens after the first, which is the prompt's."""
+    if len(times) < 2:
+        return None
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    """The figures of an answer as one line."""
+    new = f"{figures['new_tokens']} new"
+    if figures["seconds_per_token"] is not None:
+        new += f" at {figures['seconds_per_token']:.3f} s each"
+    memory = f"cache {figures['cache_bytes'] / 1e6:.1f} MB ({figures['cache_tokens']} tokens)"
+    if figures["peak_memory_bytes"] is not None:
+        memory = f"peak {figures['peak_memory_bytes'] / 1e6:.0f} MB, {memory}"
+    return (
+        f"[{figures['prompt_tokens']} prompt tokens in {figures['prefill_seconds']:.2f} s, "
+        f"{new}, {figures['ended_by']}; {memory}]"
+    )

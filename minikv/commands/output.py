@@ -1,0 +1,90 @@
+"""What commands print: tables, JSON, and the process's peak memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def print_json(value: Mapping[str, object], one_line: bool = False) -> None:
+    """Print figures for a program to read: one key a line, or all of it in one line.
+
+    Examples
+    --------
+    >>> print_json({"model": "a", "ids": [1, 2]})
+    {
+    "model": "a",
+    "ids": [1, 2]
+    }
+    """
+    if one_line:
+        print(json.dumps(value), flush=True)
+        return
+    pairs = [f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
+    print("{", ",\n".join(pairs), "}", sep="\n", flush=True)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print columns as wide as they need to be, numbers to the right.
+
+    Examples
+    --------
+    >>> print_table(["model", "bytes"], [["a", 1234], ["b", 5]])
+    model  bytes
+    a      1,234
+    b          5
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    columns = list(zip(header, *cells, strict=True))
+    aligned = [_aligned(column) for column in columns]
+    for line in zip(*aligned, strict=True):
+        print("  ".join(line).rstrip())
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    """A column's header and cells in its width."""
+    width = max(map(len, column))
+    if all(cell[:1].isdigit() for cell in column[1:]):
+        return [cell.rjust(width) for cell in column]
+    return [cell.ljust(width) for cell in column]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if value is True:
+        return "yes"
+    if value is False:
+        return "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+def check_folder(option: str, path: str | Path) -> None:
+    """Refuse now what could not be written at the end of a long run."""
+    if not Path(path).resolve().parent.is_dir():
+        raise InputError(f"{option} {path}: its folder does not exist")
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has held, in bytes; None where the system does not say."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":
+        return peak
+    return peak * 1024

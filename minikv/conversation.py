@@ -1,0 +1,108 @@
+"""A conversation on one KV cache: each turn reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .errors import InputError, TokenizerError
+from .model import Model
+
+
+class ContextFull(InputError):
+    """A question leaves no room in the context for an answer."""
+
+
+class Conversation:
+    """Questions and answers in a model's chat template.
+
+    The cache is filled by whoever generates: the ids that `ask` returns go into it, and then the
+    answer's, which `answer` is told of.
+
+    Parameters
+    ----------
+    model : Model
+        With a tokenizer that has a chat template.
+    system : str, optional
+        Instructions for the model.
+
+    Attributes
+    ----------
+    cache : Cache
+        Holds the conversation, all of it but the end.
+    ids : list of int
+        The conversation.
+    restarts : int
+        How often the template rewrote earlier turns, so that all is read again.
+
+    Raises
+    ------
+    TokenizerError
+        If the model has no tokenizer, or that has no chat template.
+    """
+
+    def __init__(self, model: Model, system: str | None = None) -> None:
+        if model.tokenizer is None:
+            raise TokenizerError("the model has no tokenizer.json, which text needs")
+        self.model = model
+        self.tokenizer = model.tokenizer
+        self.messages: list[dict[str, str]] = []
+        if system:
+            self.messages.append({"role": "system", "content": system})
+        self.cache = model.new_cache()
+        self.ids: list[int] = []
+        self.restarts = 0
+        self._text = ""  # what `ids` spell
+        self._rendered("")  # a template that is missing is missed now
+
+    def ask(self, question: str) -> list[int]:
+        """Put a question, and return the ids that the cache lacks.
+
+        Raises
+        ------
+        ContextFull
+            If no token of an answer would fit behind it; the question is then forgotten.
+        """
+        text = self._rendered(question)
+        if not text.startswith(self._text):
+            self._read_all_again()
+        part = text[len(self._text) :]
+        new = self.tokenizer.encode(part, add_special=False, after=self._text)
+        length = len(self.ids) + len(new)
+        context = self.model.config.max_position_embeddings
+        if length >= context:
+            raise ContextFull(
+                f"with this the conversation has {length} tokens, the context is {context}: "
+                "ask less, or start a new one"
+            )
+        self.messages.append({"role": "user", "content": question})
+        self.ids += new
+        self._text = text
+        return self.ids[self.cache.seen :]
+
+    def answer(self, ids: Sequence[int], ended: bool = False) -> str:
+        """Take down the answer, and return its text.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            What was generated.
+        ended : bool
+            Whether the last id ends the text: it belongs to the template, not to the message.
+        """
+        message = ids[:-1] if ended else ids
+        content = self.tokenizer.decode(message, skip_special=False, after=self.ids)
+        self.messages.append({"role": "assistant", "content": content})
+        self._text += self.tokenizer.decode(ids, skip_special=False, after=self.ids)
+        self.ids += ids
+        return content
+
+    def _rendered(self, question: str) -> str:
+        return self.tokenizer.apply_chat_template(
+            [*self.messages, {"role": "user", "content": question}]
+        )
+
+    def _read_all_again(self) -> None:
+        self.cache = self.model.new_cache()
+        self.ids = []
+        self.restarts += 1
+        self._text = ""

@@ -1,0 +1,103 @@
+"""The figures of the experiments: readable on a slide, and without telling colours apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..extras import require_extra
+
+# Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left
+# out, which is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MARKERS = "osD^vPX"
+_FONT = 15
+Rows = Sequence[Mapping[str, Any]]
+
+
+def compare(rows: Rows, path: str | Path, title: str) -> None:
+    """Token match against budget, from the rows of `experiments.compare.summary`."""
+    points = ((row["policy"], row["budget"], 100 * row["match"]) for row in rows)
+    axes = _axes("budget (tokens whose K and V are kept)", "tokens equal to full cache (%)", title)
+    axes.set_xscale("log")
+    _lines(axes, points, path, x_ticks={row["budget"] for row in rows}, bottom=0)
+
+
+def memory(rows: Rows, path: str | Path, title: str) -> None:
+    """Bytes held after each turn, from the rows of `experiments.memory`."""
+    points = ((row["setting"], row["turn"], row["bytes"] / 1e6) for row in rows)
+    axes = _axes("turn of the conversation", "held by the cache (MB = 10⁶ bytes)", title)
+    ticks = {row["turn"] for row in rows if row["turn"] in (1, 5, 10, 15, 20)}
+    _lines(axes, points, path, x_ticks=ticks, bottom=0)
+
+
+def frontier(rows: Rows, path: str | Path, title: str) -> None:
+    """Recompute time against bytes, a point each, from the rows of `experiments.frontier`."""
+    points = []
+    for row in rows:
+        name = row["checkpoints"]
+        label = f"every {name} layers" if name.isdecimal() else name.replace("every", "every layer")
+        note = f"\n(Gemma 3 4B in the paper:\n{row['paper']})" if row["paper"] else ""
+        points.append((label + note, row["bytes"], 1e6 * row["recompute_seconds"]))
+    axes = _axes("bytes that the token keeps", "recompute time a token (µs)", title)
+    axes.set_xscale("log")
+    _lines(axes, points, path)
+
+
+def latency(rows: Rows, path: str | Path, title: str) -> None:
+    """How many times slower recomputing is, from the rows of `experiments.latency`."""
+    points = [(f"batch {row['batch']}", row["length"], row["ratio"]) for row in rows]
+    points += [("equal", row["length"], 1.0) for row in rows]
+    axes = _axes("tokens in each sequence", "time to recompute / time to read", title)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _lines(axes, points, path, x_ticks={row["length"] for row in rows})
+
+
+def _axes(x: str, y: str, title: str) -> Any:
+    figure_module = require_extra("matplotlib.figure", "plots", "a plot")
+    axes = figure_module.Figure(figsize=(12, 6.5), layout="constrained").subplots()
+    axes.set_xlabel(x, fontsize=_FONT + 2)
+    axes.set_ylabel(y, fontsize=_FONT + 2)
+    axes.set_title(title, fontsize=_FONT + 2, loc="left")
+    axes.tick_params(labelsize=_FONT)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _lines(
+    axes: Any,
+    points: Iterable[tuple[str, float, float]],
+    path: str | Path,
+    x_ticks: Iterable[int] = (),
+    bottom: float | None = None,
+) -> None:
+    """Draw a labelled line through the points of each label, and write the file."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for label, *point in points:
+        series.setdefault(label, []).append((point[0], point[1]))
+    for number, (label, line) in enumerate(series.items()):
+        axes.plot(
+            *zip(*sorted(line), strict=True),
+            label=label,
+            linewidth=2.5,
+            markersize=11,
+            color=COLOURS[(number + number // 7) % 7],
+            marker=MARKERS[number % 7],
+            linestyle=("-", "--")[number // 7 % 2],
+            zorder=9 - number,
+        )
+    if ticks := sorted(x_ticks):  # written out, where the axis would show powers of ten
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+    axes.set_ylim(bottom=bottom)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=_FONT,
+        labelspacing=0.7,
+    )
+    axes.figure.savefig(path, dpi=150)

@@ -1,0 +1,73 @@
+"""Every arithmetic that has a name: it says what it is, keeps shapes, and decodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minikv
+from minikv.arithmetic import ACTIVATIONS, ARITHMETICS, Sight, get_arithmetic
+from minikv.errors import InputError
+
+TOKENS, HEADS, GROUPS, WIDTH, KEYS = 3, 4, 2, 6, 9
+
+
+@pytest.fixture(params=ARITHMETICS)
+def arithmetic(request):
+    return get_arithmetic(request.param, 64)
+
+
+def drawn(arithmetic, *shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).normal(size=shape).astype(arithmetic.dtype)
+
+
+def test_an_arithmetic_says_its_name_and_how_wide_its_numbers_are(arithmetic):
+    assert ARITHMETICS[arithmetic.name](np, 64).name == arithmetic.name
+    assert get_arithmetic(arithmetic) is arithmetic
+    assert np.dtype(arithmetic.dtype).itemsize == arithmetic.itemsize
+    assert np.dtype(arithmetic.wide).itemsize >= arithmetic.itemsize
+
+
+def test_an_unknown_arithmetic_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=", ".join(map(repr, ARITHMETICS))):
+        get_arithmetic("float16")
+
+
+def test_each_part_of_a_block_keeps_its_shape_and_type(arithmetic):
+    x = drawn(arithmetic, TOKENS, 10)
+    heads = drawn(arithmetic, TOKENS, HEADS, WIDTH)
+    turn = np.ones((TOKENS, 1, WIDTH), arithmetic.wide)
+    made = {
+        (TOKENS, 7): [arithmetic.linear(x, arithmetic.weight(drawn(arithmetic, 7, 10), "w"))],
+        (TOKENS, 10): [
+            arithmetic.rms_norm(x, np.ones(10, arithmetic.wide), 1e-5),
+            *(arithmetic.gated(x, x, activation) for activation in ACTIVATIONS),
+        ],
+        (TOKENS, HEADS, WIDTH): [arithmetic.rope(heads, turn, turn), arithmetic.settle(heads)],
+    }
+    for shape, arrays in made.items():
+        for array in arrays:
+            assert (array.shape, array.dtype) == (shape, arithmetic.dtype)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_key_that_is_not_seen_changes_nothing(arithmetic, window):
+    q = drawn(arithmetic, TOKENS, HEADS, WIDTH)
+    k, v = (arithmetic.settle(drawn(arithmetic, KEYS, GROUPS, WIDTH)) for _ in "kv")
+    sight = Sight(np.array([3, 4, 5]), np.arange(KEYS), window)
+    before = arithmetic.attention(q, k, v, sight, 0.4)
+    hidden = np.arange(KEYS) > 5
+    if window:
+        hidden |= np.arange(KEYS) < 2
+    k[hidden], v[hidden] = -k[hidden], 2 * v[hidden]
+    assert (arithmetic.attention(q, k, v, sight, 0.4) == before).all()
+    k[5] = -k[5]  # the control: the last query sees it, and it alone
+    after = arithmetic.attention(q, k, v, sight, 0.4)
+    assert (after[-1] != before[-1]).any()
+    assert (after[:-1] == before[:-1]).all()
+
+
+def test_a_model_decodes_with_a_cache(arithmetic):
+    model = minikv.random_model(minikv.tiny_config(), 1, arithmetic.name)
+    assert model.logits([1, 2, 3]).dtype == arithmetic.dtype
+    assert len(list(model.generate([1, 2, 3], 5, stop=()))) == 5

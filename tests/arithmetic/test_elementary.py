@@ -1,0 +1,150 @@
+"""exp, sin, cos: the stated bounds in ulp against mpmath, and only IEEE operations used."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+
+import array_api_strict
+import mpmath
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+from minikv.arithmetic import elementary
+
+BOUNDS = {"exp": 1.6, "sin": 2.5, "cos": 2.5}  # as elementary's docstring states
+LAST_FINITE = 709.782712893383973  # the largest float64 whose exp is finite
+RNG = np.random.default_rng(20260319)
+
+
+def largest_error(function: Callable, name: str, x: np.ndarray) -> tuple[float, float]:
+    """The largest error of `function` in ulp of the true result of `name`, and where."""
+    with mpmath.workprec(200):
+        worst, where = mpmath.mpf(0), 0.0
+        reference = getattr(mpmath, name)
+        for argument, got in zip(x.tolist(), function(x).tolist(), strict=True):
+            true = reference(mpmath.mpf(argument))
+            exponent = max(mpmath.frexp(true)[1] - 53, -1074)
+            error = abs(mpmath.mpf(got) - true) / mpmath.mpf(2) ** exponent
+            if error > worst:
+                worst, where = error, argument
+    return float(worst), where
+
+
+def around(points: np.ndarray) -> np.ndarray:
+    """The points and their two neighbours."""
+    return np.concatenate([points, np.nextafter(points, -np.inf), np.nextafter(points, np.inf)])
+
+
+steps = RNG.integers(-745 * 256, 709 * 256, 1000) / 256
+POINTS = {
+    "exp, whole range": ("exp", RNG.uniform(-745.2, LAST_FINITE, 8000)),
+    "exp, near 0": ("exp", np.concatenate([RNG.uniform(-1, 1, 4000), RNG.normal(size=500) * 1e-9])),
+    "exp, table entries": ("exp", around(steps)),
+    "exp, between two entries": ("exp", around(steps + 1 / 512)),
+    "exp, subnormal results": ("exp", RNG.uniform(-745.2, -708.3, 3000)),
+    "exp, largest results": ("exp", np.append(np.linspace(709.77, LAST_FINITE, 2000), LAST_FINITE)),
+    "sin, whole range": ("sin", RNG.uniform(-(2**20), 2**20, 6000)),
+    "cos, whole range": ("cos", RNG.uniform(-(2**20), 2**20, 6000)),
+    "sin, first turns": ("sin", RNG.uniform(-10, 10, 4000)),
+    "cos, first turns": ("cos", RNG.uniform(-10, 10, 4000)),
+    "sin, next to multiples of pi/2": ("sin", around(np.arange(1, 667543, 467) * (np.pi / 2))),
+    "cos, next to multiples of pi/2": ("cos", around(np.arange(1, 667543, 467) * (np.pi / 2))),
+    "sin, small": ("sin", RNG.normal(size=1000) * 2.0 ** RNG.integers(-60, 0, 1000)),
+}
+
+
+@pytest.mark.parametrize("case", POINTS)
+def test_error_is_within_the_stated_bound(case):
+    name, x = POINTS[case]
+    error, where = largest_error(getattr(elementary, name), name, x)
+    assert error <= BOUNDS[name], f"{name}({where!r}) is off by {error} ulp"
+
+
+def test_bound_check_notices_a_wrong_result():
+    def two_ulp_more(x: np.ndarray) -> np.ndarray:
+        return np.nextafter(np.nextafter(elementary.exp(x), 9), 9)
+
+    assert largest_error(two_ulp_more, "exp", np.linspace(0.1, 0.6, 50))[0] > BOUNDS["exp"]
+
+
+def test_exp_at_the_ends_of_its_range():
+    x = np.array(
+        [
+            0.0,
+            -0.0,
+            np.inf,
+            -np.inf,
+            1e300,
+            -1e300,
+            np.nextafter(LAST_FINITE, 710),
+            -745.2,
+            -800,
+            800,
+            5e-324,
+        ]
+    )
+    inf = np.inf
+    expected = np.array([1, 1, inf, 0, inf, 0, inf, 0, 0, inf, 1], dtype=np.float64)
+    assert_same_bits(elementary.exp(x), expected)
+    assert np.isfinite(elementary.exp(np.array([LAST_FINITE])))[0]
+    assert elementary.exp(np.array([-745.1]))[0] == 5e-324
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_nan_stays_nan(name):
+    assert np.isnan(getattr(elementary, name)(np.array([np.nan, 1.0]))).tolist() == [True, False]
+
+
+def test_exp_of_float32_is_exp_of_the_same_float64():
+    x = RNG.normal(size=2 * elementary.BLOCK + 5).astype(np.float32)
+    assert_same_bits(elementary.exp(x), elementary.exp(x.astype(np.float64)))
+
+
+def test_blocks_do_not_change_bits():
+    x = RNG.normal(size=2 * elementary.BLOCK + 3) * 10
+    one_by_one = np.concatenate([elementary.exp(x[i : i + 1]) for i in range(0, len(x), 97)])
+    assert_same_bits(elementary.exp(x)[::97], one_by_one)
+    grid = x[:-3].reshape(4, -1)
+    assert_same_bits(elementary.exp(grid.T), elementary.exp(grid).T)
+
+
+# What IEEE 754 fixes to the bit, and moving data about. Operators are always allowed.
+ALLOWED = {
+    "abs",
+    "asarray",
+    "astype",
+    "floor",
+    "int64",
+    "float64",
+    "ones_like",
+    "reshape",
+    "round",
+    "take",
+    "where",
+}
+
+
+class OnlyIeee(types.ModuleType):
+    """array-api-strict without any function whose result IEEE 754 leaves open."""
+
+    def __getattr__(self, name):
+        if name not in ALLOWED:
+            raise AttributeError(f"{name} is not correctly rounded everywhere")
+        return getattr(array_api_strict, name)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_only_correctly_rounded_operations_are_used(name):
+    x = np.concatenate([RNG.normal(size=3000) * 20, [0.0, -0.0, 1e-300, 1e5]])
+    if name == "exp":
+        x = np.append(x, [np.inf, -np.inf, np.nan, 710.0, -750.0])
+    function, xp = getattr(elementary, name), OnlyIeee("only_ieee")
+    strict = function(array_api_strict.asarray(x), xp)
+    assert_same_bits(np.asarray(strict), function(x))
+
+
+def test_a_library_exp_is_not_let_in():
+    with pytest.raises(AttributeError, match="not correctly rounded"):
+        OnlyIeee("only_ieee").exp  # noqa: B018  (asking for it is the test)

@@ -1,0 +1,262 @@
+"""Row-invariant float32 on Numba: every sum in one order, whoever shares the call."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bits import assert_same_bits, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_fingerprint import TINY
+
+pytest.importorskip("numba", reason="needs the extra `numba`, not installed here")
+sys.path.append(str(TINY.parents[2] / "proofs"))
+import numba
+from strategies import cases
+
+import minikv
+from minikv.arithmetic import Float32, Sight
+from minikv.backends import get_backend
+from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
+from minikv.caches import POLICIES
+from minikv.commands.main import main
+from minikv.verify import THEOREMS, Case, Refuted
+
+pytestmark = pytest.mark.backends
+
+PLAIN, OURS = Float32(), get_backend("numba", "float32")
+BROKEN = ("T1", "T3", "T4", "T6", "T8")  # by plain float32, on the fixture
+HELD = [theorem for theorem in THEOREMS if theorem != "T7"]
+ROWS = (1, 2, 7, 64, 300)
+SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-30, -1e-38, 3.0, 0.1]
+seeds = st.integers(0, 2**32 - 1)
+
+
+def floats(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers, some of them special: products of the small ones underflow to 0 and -0."""
+    rng = np.random.default_rng(seed)
+    strewn = rng.random(shape) < 0.3 * rng.integers(0, 2)
+    x = np.where(strewn, rng.choice(SPECIAL, shape), rng.standard_normal(shape))
+    return x.astype(np.float32)
+
+
+def parts(arithmetic, seed: int, rows: int, size: int, length: int):
+    """Results of every method for the first `rows` of 300, ``(rows, ...)``."""
+    x, matrix = floats(seed, 300, size)[:rows], floats(seed + 1, 37, size)
+    q, heads = floats(seed + 2, 300, 6, size)[:rows], (length, 2, size)
+    k, v = floats(seed + 3, *heads), floats(seed + 4, *heads)
+    scores = arithmetic.scores(q, k, 1 / math.sqrt(size))
+    pattern = arithmetic.softmax(scores)
+    weight = arithmetic.weight(matrix, "w")
+    return {
+        "linear": arithmetic.linear(x, weight),
+        "mean_square": arithmetic.mean_square(x),
+        "scores": scores.swapaxes(0, 1),
+        "softmax": pattern.swapaxes(0, 1),
+        "weighted_sum": arithmetic.weighted_sum(pattern, v),
+        "exp": arithmetic.exp(x),
+        "sin": arithmetic.sin(x.astype(np.float64)),
+    }
+
+
+def changing(arithmetic, seed: int, size: int, length: int) -> set[str]:
+    """Methods that give a row other bits among some rows than among all."""
+    whole = parts(arithmetic, seed, max(ROWS), size, length)
+    found = set()
+    for rows in ROWS:
+        for name, value in parts(arithmetic, seed, rows, size, length).items():
+            if not same_bits(value, whole[name][:rows]):
+                found.add(name)
+    return found
+
+
+def test_the_backend_is_compiled():
+    assert type(OURS) is NumbaFloat32
+    assert OURS.name == "float32"
+
+
+@settings(max_examples=15)
+@given(seed=seeds, size=st.integers(1, 2 * BLOCK + 9), length=st.integers(1, 70))
+def test_a_row_has_the_same_bits_among_any_rows(seed, size, length):
+    assert changing(OURS, seed, size, length) == set()
+
+
+def test_rows_differ_under_plain_float32():
+    found = set.union(*(changing(PLAIN, seed, 173, 65) for seed in range(3)))
+    assert {"linear", "scores", "weighted_sum"} & found
+
+
+@given(
+    seed=seeds,
+    rows=st.integers(1, 9),
+    size=st.integers(1, 40),
+    before=st.integers(0, BLOCK),
+    seen=st.integers(1, 2 * BLOCK),
+    after=st.integers(0, 40),
+)
+def test_hidden_keys_change_no_bit(seed, rows, size, before, seen, after):
+    q, length = floats(seed, rows, 4, size), before + seen + after
+    k, v = floats(seed + 1, length, 2, size), floats(seed + 2, length, 2, size)
+    part = slice(before, before + seen)
+    alone = OURS.scores(q, k[part], 0.3)
+    scores = OURS.scores(q, k, 0.3)
+    assert_same_bits(scores[..., part], alone)
+    scores[..., :before] = scores[..., before + seen :] = -np.inf
+    pattern = OURS.softmax(scores)
+    assert_same_bits(pattern[..., part], OURS.softmax(alone))
+    assert not pattern[..., :before].any()
+    assert not pattern[..., before + seen :].any()
+    assert_same_bits(OURS.weighted_sum(pattern, v), OURS.weighted_sum(pattern[..., part], v[part]))
+
+
+@given(seed=seeds, window=st.none() | st.integers(1, 30), cut=st.integers(1, 79))
+def test_attention_in_parts_has_the_bits_of_attention_at_once(seed, window, cut):
+    q, positions = floats(seed, 80, 4, 12), np.arange(80)
+    k, v = floats(seed + 1, 80, 2, 12), floats(seed + 2, 80, 2, 12)
+
+    def attended(rows: slice, keys: slice) -> np.ndarray:
+        sight = Sight(positions[rows], positions[keys], window)
+        return OURS.attention(q[rows], k[keys], v[keys], sight, 0.3)
+
+    every, head, tail, one = slice(80), slice(cut), slice(cut, 80), slice(cut, cut + 1)
+    whole = attended(every, every)
+    assert_same_bits(attended(head, head), whole[head])
+    assert_same_bits(attended(tail, every), whole[tail])
+    assert_same_bits(attended(one, every), whole[one])
+
+
+@given(seed=seeds, length=st.integers(1, 100), cut=st.integers(0, 99))
+def test_exp_does_not_depend_on_the_place_in_an_array(seed, length, cut):
+    x = np.clip(floats(seed, length) * np.float32(30), -80, 80)
+    assert_same_bits(OURS.exp(x)[cut:], OURS.exp(x[cut:]))
+    assert_same_bits(OURS.exp(x)[::2], OURS.exp(x[::2]))
+    true = np.exp(x.astype(np.float64))
+    assert (abs(OURS.exp(x) - true) <= np.spacing(true.astype(np.float32))).all()
+
+
+def test_exp_at_the_edges():
+    got = OURS.exp(np.array([np.nan, np.inf, -np.inf, 0.0, 100.0, -1000.0], np.float32))
+    assert np.array_equal(got, np.array([np.nan, np.inf, 0, 1, np.inf, 0], np.float32), True)
+    gate, up = np.float32([[[-200.0]], [[3.0]]])
+    assert OURS.gated(gate, up, "silu") == 0  # exp overflows silently
+
+
+@given(seed=seeds, rows=st.integers(1, 20), size=st.integers(1, 500), length=st.integers(1, 60))
+def test_errors_obey_highams_bound(seed, rows, size, length):
+    """gamma_n (|x| @ |w|.T), gamma_n = n u / (1 - n u), u = 2**-24, as for `Float32`; products that
+    underflow add the smallest number each."""
+
+    def within(got, x, w):
+        n = x.shape[-1]
+        gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
+        x, w = x.astype(np.float64), w.astype(np.float64)
+        bound = gamma * (abs(x) @ abs(w).swapaxes(-1, -2)) + n * 2.0**-149
+        assert (abs(got - x @ w.swapaxes(-1, -2)) <= bound).all()
+
+    x, w = floats(seed, rows, size), floats(seed + 1, 33, size)
+    within(OURS.linear(x, OURS.weight(w, "w")), x, w)
+    q, k = floats(seed, rows, 2, size), floats(seed + 1, length, 2, size)
+    scores = OURS.scores(q, k, 1.0)
+    within(scores, q.swapaxes(0, 1), k.swapaxes(0, 1))
+    pattern = OURS.softmax(scores)
+    within(OURS.weighted_sum(pattern, k).swapaxes(0, 1), pattern, k.transpose(1, 2, 0))
+    true = scores.astype(np.float64)
+    true = np.exp(true - true.max(-1, keepdims=True))
+    true /= true.sum(-1, keepdims=True)
+    # score - max is rounded (relative u, so |score - max| u of exp), exp and quotient too
+    spread = np.ptp(scores.astype(np.float64), axis=-1, keepdims=True)
+    bound = (2 * spread + 6) * 2.0**-24 * true + 2.0**-148
+    assert (abs(pattern - true) <= bound).all()
+
+
+@pytest.mark.parametrize("theorem", HELD)
+def test_theorem_holds(theorem):
+    check, windowed = THEOREMS[theorem].check, THEOREMS[theorem].windowed
+
+    @settings(max_examples=20)
+    @given(case=cases(max_layers=3, windowed=windowed))
+    def holds(case):
+        check(replace(case, arithmetic="float32", backend="numba"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NumbaFloat32, "query_block", 8)  # so that short texts have several blocks
+        holds()
+
+
+def real_text(backend: str) -> Case:
+    """The tiny fixture, 100 tokens, in calls of several lengths."""
+    rng = np.random.default_rng(0)
+    vocab = minikv.load(TINY).config.vocab_size
+    texts = (tuple(rng.integers(0, vocab, 100).tolist()) for _ in "ab")
+    return Case(str(TINY), *texts, (1, 31, 7, 1, 1, 19, 40), 5, 1.0, "float32", backend)
+
+
+@functools.cache
+def refuted(theorem: str, backend: str) -> bool:
+    try:
+        THEOREMS[theorem].check(real_text(backend))
+    except Refuted:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("theorem", BROKEN)
+def test_theorems_on_the_fixture_fail_for_plain_float32_alone(theorem):
+    assert refuted(theorem, "numpy")
+    assert not refuted(theorem, "numba")
+
+
+def test_order_does_matter():
+    # T7 is not promised: the order is fixed, and another one gives other bits.
+    with pytest.raises(Refuted, match="columns permuted"):
+        THEOREMS["T7"].check(real_text("numba"))
+
+
+@pytest.mark.parametrize("policy", ["full", "none", "residual"])
+def test_chunks_batches_and_caches_give_the_same_bits(policy):
+    assert policy in POLICIES
+    case = real_text("numba")
+    for chunks in ((100,), (1,) * 100, (33, 1, 1, 32, 33)):
+        assert_same_bits(
+            replace(case, chunks=chunks).decoded(case.model.new_cache(policy)), case.logits
+        )
+    batch = case.model.forward([case.other[:9], case.ids, case.other], logits="all")
+    assert_same_bits(batch[9:109], case.logits)
+
+
+def test_threads_change_no_bit():
+    case, threads = real_text("numba"), numba.get_num_threads()
+    numba.set_num_threads(1)
+    alone = case.model.logits(case.ids)
+    numba.set_num_threads(threads)
+    assert_same_bits(alone, case.logits)
+
+
+def test_weights_are_packed_and_their_last_panel_is_filled_up():
+    weight = OURS.weight(floats(3, 100, 20), "w")
+    assert isinstance(weight, Packed)
+    assert OURS.linear(floats(4, 5, 20), weight).shape == (5, 100)
+
+
+def test_the_command_line_uses_it(capsys):
+    texts = []
+    for backend in ("numba", "numpy"):
+        command = ["generate", "Hello", "--model", str(TINY), "--max-new-tokens", "6"]
+        assert main([*command, "--backend", backend]) == 0
+        texts.append(capsys.readouterr())
+    assert texts[0].out == texts[1].out
+    assert "NumPy takes its place" not in texts[0].err
+
+
+def test_a_failed_import_falls_back_to_plain_float32_and_says_what_is_lost(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert type(get_backend("numba", "float32", 64)) is Float32
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert 'pip install "minikv[numba]"' in err
+    assert "NumPy takes its place, whose bits vary by batch" in err

@@ -1,0 +1,31 @@
+"""Full: every K and V, in buffers that grow."""
+
+from __future__ import annotations
+
+from bits import assert_same_bits
+from feeding import EXACT, FULL, KV_BYTES, TEXT, feed, random_model
+
+from minikv.caches.full import FIRST_CAPACITY
+
+
+def test_bytes_are_those_of_every_token():
+    cache = EXACT.new_cache()
+    for seen in range(1, 20):
+        EXACT.forward([[seen]], [cache])
+        assert (cache.seen, cache.stored, cache.nbytes) == (seen, seen, seen * KV_BYTES)
+
+
+def test_growing_loses_nothing():
+    assert len(TEXT) > FIRST_CAPACITY
+    assert_same_bits(feed(EXACT, EXACT.new_cache(), TEXT, *[1] * 23), FULL)
+
+
+def test_a_fork_of_a_single_key_head_is_a_copy():
+    """With one head, rows of the cache lie side by side, and a view of them would pass as well."""
+    model = random_model(0, num_key_value_heads=1)
+    cache = model.new_cache()
+    feed(model, cache, TEXT[:10])
+    twin = cache.fork()
+    twin.truncate(3)
+    feed(model, twin, TEXT[15:18])
+    assert_same_bits(feed(model, cache, TEXT[10:12]), model.logits(TEXT[:12])[10:])

@@ -1,0 +1,138 @@
+"""Policies by name: what an addition takes, and that it is tested by being registered."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+from feeding import ALL, EXACT, TEXT, feed, registered
+
+import minikv
+from minikv import caches
+from minikv.caches import Evicting, evicting, examples, make_cache, register
+from minikv.errors import CacheError
+
+HOWTO = Path(__file__).parents[2] / "docs" / "howto.md"
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """What a test registers is gone after it."""
+    with registered():
+        yield
+
+
+def knorm() -> type[Evicting]:
+    @register
+    class Knorm(Evicting):
+        policy = "knorm"
+        per_head = True
+
+        def priority(self, rows):
+            return -np.linalg.norm(rows.keys, axis=-1)
+
+    return Knorm
+
+
+def test_a_policy_of_ones_own_is_made_by_name_forked_and_saved():
+    policy = knorm()
+    cache = EXACT.new_cache("knorm", budget=4)
+    assert type(cache) is policy
+    feed(EXACT, cache, TEXT, 9, 1)
+    assert (cache.seen, cache.stored) == (24, 4)
+    loaded = make_cache("knorm", EXACT.weights, budget=4)
+    loaded.load_state(*cache.state())
+    assert_same_bits(feed(EXACT, loaded, TEXT[:3]), feed(EXACT, cache.fork(), TEXT[:3]))
+
+
+def test_what_is_registered_is_among_what_tests_run():
+    policy = knorm()
+    assert evicting()["knorm"] is policy
+    assert [str(example) for example in examples(policy)] == ["knorm(budget=5)"]
+    assert {example.policy for example in examples(Evicting)} == set(evicting().values())
+
+
+def test_a_policy_with_parameters_writes_them_once():
+    @register
+    @dataclass(eq=False, repr=False)
+    class Every(Evicting):
+        policy = "every"
+        step: int = 2
+
+        def priority(self, rows):
+            return rows.positions % self.step == 0
+
+    cache = EXACT.new_cache("every", budget=4, step=3)
+    assert cache.parameters == {"budget": 4, "step": 3}
+    feed(EXACT, cache, TEXT[:12])
+    assert cache.rows[0].positions[:, 0].tolist() == [0, 3, 6, 9]
+    with pytest.raises(CacheError, match=r"'every'.* unexpected keyword argument 'stride'"):
+        EXACT.new_cache("every", budget=4, stride=3)
+    with pytest.raises(CacheError, match=r'parameters .*"step": 3.*expected .*"step": 2'):
+        EXACT.new_cache("every", budget=4).load_state(*cache.state())
+
+
+def test_a_policy_may_be_registered_anew():
+    """As a notebook does when its cell is run again."""
+    first, second = knorm(), knorm()
+    assert first is not second
+    assert caches.POLICIES["knorm"] is second
+
+
+def test_what_cannot_be_registered_is_refused():
+    class Nameless(Evicting):
+        pass
+
+    class Thief(Evicting):
+        policy = "h2o"
+
+    for given, message in (
+        (dict, "is no cache policy, expected a subclass of Cache"),
+        (EXACT.new_cache(), "is no cache policy"),
+        (Nameless, "Nameless has no name, expected policy = '...' in its body"),
+        (Thief, "H2O is the policy 'h2o' already, choose another name"),
+    ):
+        with pytest.raises(CacheError, match=message):
+            register(given)
+    assert caches.POLICIES["h2o"] is caches.H2O
+
+
+@pytest.mark.parametrize("policy", caches.POLICIES.values(), ids=caches.POLICIES)
+def test_every_policy_has_its_file_and_says_where_it_is_from(policy):
+    assert getattr(caches, policy.__name__) is policy
+    assert inspect.getdoc(policy) != inspect.getdoc(policy.__mro__[1])
+    if issubclass(policy, Evicting):
+        assert "arXiv" in inspect.getdoc(policy)
+
+
+def test_every_policy_has_examples_of_each_of_its_parameters():
+    """Else the tests that run examples would never see a parameter set."""
+    for policy in caches.POLICIES.values():
+        given = {name for example in ALL if example.policy is policy for name in example.parameters}
+        untested = set(policy(EXACT.weights, **policy.examples(5)[0]).parameters) - given
+        assert untested <= {"forget"}  # needs windows: test_forget.py
+
+
+def test_the_policy_in_the_manual_runs_and_has_twelve_lines_at_most():
+    result = doctest.testfile(str(HOWTO), module_relative=False)
+    assert result.failed == 0
+    assert result.attempted
+    text = HOWTO.read_text(encoding="utf-8")
+    start = text.index("@minikv.caches.register")
+    policy = text[start : text.index(">>> model", start)]
+    assert len([line for line in policy.splitlines() if line.strip("> .")]) <= 12
+    assert "._" not in policy  # nothing private
+
+
+def test_a_cache_passes_through():
+    cache = EXACT.new_cache()
+    assert make_cache(cache, EXACT.weights) is cache
+    tokens = list(EXACT.generate(TEXT[:3], max_new_tokens=2, cache=cache))
+    assert len(tokens) == 2
+    assert cache.seen == 4
+    assert isinstance(cache, minikv.caches.Cache)

@@ -1,0 +1,54 @@
+"""Scheduled: a schedule is asked step by step, and obeyed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from feeding import EXACT, TEXT, feed
+
+from minikv.caches import Scheduled
+from minikv.errors import CacheError
+
+
+def test_a_schedule_is_asked_step_by_step_also_after_saving():
+    asked = []
+
+    def schedule(step: int, layer: int, position: int) -> str:
+        asked.append(step)
+        return ("kv", "residual", "both")[(step + layer + position) % 3]
+
+    cache = Scheduled(EXACT.weights, schedule)
+    for step, part in enumerate((TEXT[:5], TEXT[5:6], TEXT[6:9])):
+        if step == 2:
+            saved = cache
+            cache = Scheduled(EXACT.weights, schedule)
+            cache.load_state(*saved.state())
+        asked.clear()
+        EXACT.forward([part], [cache])
+        assert set(asked) == {step}
+
+
+@pytest.mark.parametrize(
+    ("steps", "kv", "rows"),
+    [
+        (["residual"], False, True),
+        (["kv"], True, False),
+        (["residual", "both"], True, True),
+    ],
+)
+def test_a_schedule_is_obeyed(steps, kv, rows):
+    """Else T4, whose answers are the same whatever is kept, would test nothing."""
+    cache = Scheduled(EXACT.weights, lambda step, layer, position: steps[step])
+    for step in range(len(steps)):
+        EXACT.forward([TEXT[5 * step : 5 * step + 5]], [cache])
+    state = cache.state()[0]
+    for names, there in ((("k.1", "v.1"), kv), (("residual.1",), rows)):
+        for name in names:
+            assert np.isnan(state[name]).all() != there
+    assert (state["has_kv.1"] == kv).all()
+    assert (state["has_residual.1"] == rows).all()
+
+
+def test_a_schedule_that_keeps_nothing_is_refused():
+    with pytest.raises(CacheError, match="the schedule says 'drop', expected kv, residual or both"):
+        feed(EXACT, Scheduled(EXACT.weights, lambda *_: "drop"), TEXT)

@@ -1,0 +1,22 @@
+"""SnapKV: a compressed prompt, and everything that follows it."""
+
+from __future__ import annotations
+
+import numpy as np
+from bits import assert_same_bits
+from feeding import EXACT, TEXT, feed
+
+from minikv.caches import SnapKV
+
+
+def test_what_is_generated_is_kept():
+    cache = SnapKV(EXACT.weights, budget=6, window=2)
+    feed(EXACT, cache, TEXT[:15])
+    assert cache.stored == 6
+    feed(EXACT, cache, TEXT[15:], *[1] * 8)
+    assert cache.stored == 6 + 9
+    assert_same_bits(cache.rows[1].positions[-11:, 0], np.arange(13, 24))
+
+
+def test_it_watches_by_half_the_budget_or_32():
+    assert [SnapKV(EXACT.weights, budget=b).window for b in (1, 6, 100)] == [1, 3, 32]

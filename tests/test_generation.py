@@ -1,0 +1,171 @@
+"""Generation token by token, and drawing from logits."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import minikv
+from minikv.errors import InputError, MinikvError
+from minikv.generation import sampler
+
+EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
+TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
+
+
+def greedy(model: minikv.Model, text: list[int], count: int) -> list[int]:
+    """The definition: the most likely token after one pass over everything so far."""
+    text = list(text)
+    for _ in range(count):
+        text.append(int(np.argmax(model.logits(text)[-1])))
+    return text[-count:]
+
+
+@pytest.mark.parametrize("cache", ["full", "none", "residual"])
+def test_greedy_decoding_takes_the_most_likely_token(cache):
+    assert list(EXACT.generate(TEXT, 12, cache)) == greedy(EXACT, TEXT, 12)
+
+
+def test_generation_goes_on_where_the_cache_is():
+    cache = EXACT.new_cache()
+    first = list(EXACT.generate(TEXT, 5, cache))
+    assert cache.seen == len(TEXT) + 4  # the last token was chosen, not fed
+    more = list(EXACT.generate(first[-1:], 5, cache))
+    assert first + more == greedy(EXACT, TEXT, 10)
+
+
+def test_generation_stops_at_a_stop_token_and_yields_it():
+    tokens = greedy(EXACT, TEXT, 12)
+    stop = tokens[5]
+    cut = tokens[: tokens.index(stop) + 1]
+    assert list(EXACT.generate(TEXT, 12, stop={stop})) == cut
+    config = minikv.tiny_config(eos_token_id=(stop,))
+    model = minikv.random_model(config, seed=1, arithmetic="exact")
+    assert list(model.generate(TEXT, 12)) == cut
+    assert list(model.generate(TEXT, 12, stop=[])) == tokens
+
+
+def test_generation_ends_where_the_context_is_full():
+    model = minikv.random_model(minikv.tiny_config(max_position_embeddings=27), seed=1)
+    cache = model.new_cache()
+    assert len(list(model.generate(TEXT, 100, cache))) == 3
+    assert cache.seen == 26
+    assert len(list(model.generate([1], 0, cache))) == 0
+    with pytest.raises(InputError, match="the prompt has 27 tokens, expected at most 26"):
+        model.generate([1], 1, cache)
+
+
+def test_streaming_llm_generates_past_the_context():
+    model = minikv.random_model(minikv.tiny_config(max_position_embeddings=27), seed=1)
+    cache = model.new_cache("streaming_llm", budget=20)
+    assert len(list(model.generate(TEXT, 100, cache))) == 100
+    assert cache.seen == 24 + 99
+
+
+def test_tokens_come_one_at_a_time():
+    cache = EXACT.new_cache()
+    stream = EXACT.generate(TEXT, 100, cache)
+    assert cache.seen == 0  # nothing runs before the first is asked for
+    next(stream)
+    assert cache.seen == 24
+    stream.close()
+    assert cache.seen == 24
+
+
+def test_a_cache_of_another_model_is_refused_before_the_first_token():
+    other = minikv.random_model(EXACT.config, 2, "exact")
+    with pytest.raises(InputError, match="a cache is not of this model"):
+        EXACT.generate([1], 3, cache=other.new_cache())
+
+
+# Sampling
+
+
+def test_sampling_repeats_by_seed_and_differs_between_seeds():
+    def sample(seed):
+        return list(EXACT.generate(TEXT, 20, temperature=2.0, seed=seed))
+
+    assert sample(3) == sample(3)
+    assert sample(3) != sample(4)
+
+
+def test_only_the_most_likely_tokens_are_drawn():
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.0625, 0.0625]))
+
+    def drawn(top_k, top_p):
+        choose = sampler(1.0, top_k, top_p, 0)
+        return {choose(logits) for _ in range(400)}
+
+    assert drawn(None, None) == {0, 1, 2, 3, 4}
+    assert drawn(2, None) == {0, 1}
+    assert drawn(1, None) == {0}
+    assert drawn(50, None) == {0, 1, 2, 3, 4}
+    assert drawn(None, 0.4) == {0}
+    assert drawn(None, 0.7) == {0, 1}  # 0.5 does not reach 0.7
+    assert drawn(None, 1.0) == {0, 1, 2, 3, 4}
+    assert drawn(3, 0.8) == {0, 1}  # of the three, 0.57 and 0.29 are enough
+
+
+def test_top_p_that_is_reached_exactly_takes_no_token_more():
+    choose = sampler(1.0, None, 0.5, 0)
+    assert {choose(np.zeros(4)) for _ in range(300)} == {0, 1}
+
+
+def test_draws_follow_the_probabilities():
+    """Of 5,000 draws; a count is further than 5 standard deviations once in 1.7e6."""
+    p = np.array([0.6, 0.3, 0.1])
+    for temperature in (1.0, 0.5, 2.0):
+        scaled = p ** (1 / temperature)
+        scaled /= scaled.sum()
+        choose, n = sampler(temperature, None, None, 1), 5_000
+        counts = Counter(choose(np.log(p)) for _ in range(n))
+        for token, q in enumerate(scaled):
+            assert abs(counts[token] - n * q) <= 5 * math.sqrt(n * q * (1 - q))
+
+
+@pytest.mark.filterwarnings("error")
+def test_extreme_logits_and_temperatures_are_sampled_without_a_warning():
+    logits = np.array([3e38, -3e38, 0.0, -np.inf], dtype=np.float32)
+    for temperature in (1e-300, 1e-3, 1.0, 1e300):
+        assert sampler(temperature, None, None, 0)(logits) in (0, 1, 2)
+    assert sampler(1e-300, None, None, 0)(np.array([1.0, 2.0, 2.0])) in (1, 2)
+    assert sampler(0, None, None, None)(np.array([2.0, 3.0, 3.0])) == 1  # the first of equals
+    assert sampler(5.0, 1, None, 0)(np.array([2.0, 3.0, 3.0])) == 1
+
+
+# Wrong options
+
+
+WRONG_OPTIONS = [
+    ({"temperature": -1}, "temperature is -1"),
+    ({"temperature": math.nan}, "temperature is nan"),
+    ({"temperature": math.inf}, "temperature is inf"),
+    ({"temperature": 10**400}, "temperature is 1000"),
+    ({"temperature": "1"}, "temperature is '1'"),
+    ({"temperature": None}, "temperature is None"),
+    ({"top_k": 0}, "top_k is 0, expected a whole number from 1 up"),
+    ({"top_k": 1.5}, "top_k is 1.5"),
+    ({"top_k": True}, "top_k is True"),
+    ({"top_p": 0}, "top_p is 0, expected a number above 0 and at most 1"),
+    ({"top_p": 1.1}, "top_p is 1.1"),
+    ({"top_p": math.nan}, "top_p is nan"),
+    ({"top_k": 5}, "temperature 0 takes the likeliest token: give a temperature above 0"),
+    ({"top_p": 0.5}, "top_k and top_p are of draws"),
+    ({"seed": -1}, "seed is -1, expected a whole number from 0 up"),
+    ({"seed": 1.0}, "seed is 1.0"),
+    ({"max_new_tokens": -1}, "max_new_tokens is -1, expected a whole number from 0 up"),
+    ({"max_new_tokens": 2.0}, "max_new_tokens is 2.0"),
+    ({"cache": "half"}, "cache policy 'half' is unknown"),
+    ({"stop": 5}, "stop is 5, expected token ids"),
+    ({"stop": [1.5]}, "stop is [1.5], expected token ids"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS)
+def test_wrong_generation_options_are_named_at_once(options, message):
+    with pytest.raises(MinikvError) as caught:
+        EXACT.generate(TEXT, **options)
+    assert message in str(caught.value)

@@ -1,0 +1,87 @@
+"""Looking at activations and replacing them, and how far apart two answers are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from bits import assert_same_bits, same_bits
+
+import minikv
+from minikv.errors import InputError
+
+EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
+TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
+
+
+def test_looking_changes_nothing():
+    """Hooks make attention one block of queries; 300 are three without them."""
+    model = minikv.random_model(
+        minikv.tiny_config(max_position_embeddings=512), seed=1, arithmetic="exact"
+    )
+    text = np.random.default_rng(1).integers(0, 97, 300).tolist()
+    assert_same_bits(model.run_with_cache(text)[0], model.logits(text))
+
+
+@pytest.mark.parametrize("name", list(EXACT.run_with_cache([1])[1]))
+def test_every_activation_can_be_replaced(name):
+    """Each is on the way to the logits: moving it moves them. None leaves it alone."""
+    before = EXACT.logits(TEXT[:8])
+    assert_same_bits(EXACT.run_with_hooks(TEXT[:8], {name: lambda value, _: None}), before)
+    assert_same_bits(EXACT.run_with_hooks(TEXT[:8], {name: lambda value, _: value.copy()}), before)
+    rng = np.random.default_rng(0)
+
+    def moved(value, _):
+        return value * rng.uniform(0.5, 1.5, value.shape)
+
+    with np.errstate(invalid="ignore"):  # masked scores stay -inf
+        assert not same_bits(EXACT.run_with_hooks(TEXT[:8], {name: moved}), before)
+
+
+def test_a_hook_is_given_its_name_and_may_return_another_dtype():
+    names = []
+
+    def zero(value, name):
+        names.append(name)
+        return np.zeros(value.shape, dtype=np.float64)
+
+    hook = {"blocks.1.hook_resid_pre": zero}
+    assert EXACT.run_with_hooks(TEXT, hook).dtype == np.float32
+    assert names == ["blocks.1.hook_resid_pre"]
+
+
+WRONG_HOOKS = [
+    ({"blocks.2.hook_resid_pre": lambda v, n: v}, "names no activation; run_with_cache"),
+    ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
+    ({"hook_embed": lambda v, n: v[:-1]}, r"returned shape \(23, 24\), expected \(24, 24\)"),
+    ({"hook_embed": lambda v, n: np.float32(0)}, r"returned shape \(\), expected"),
+    ({"hook_embed": lambda v, n: v + 1j}, "returned complex64, expected real numbers"),
+    ({"hook_embed": lambda v, n: v.tolist()}, r"returned shape list, expected \(24, 24\)"),
+]
+
+
+@pytest.mark.parametrize(("hooks", "message"), WRONG_HOOKS)
+def test_wrong_hooks_are_named(hooks, message):
+    with pytest.raises(InputError, match=message):
+        EXACT.run_with_hooks(TEXT, hooks)
+
+
+def test_kl_divergence_is_zero_for_the_same_and_positive_for_another():
+    logits = EXACT.logits(TEXT)
+    assert (minikv.kl_divergence(logits, logits) == 0).all()
+    other = minikv.kl_divergence(logits, logits[::-1])
+    assert other.shape == (24,)
+    assert (other > 0).all()
+    p, q = np.log([0.75, 0.25]), np.log([0.5, 0.5])
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    # Six correctly rounded operations on numbers below 2, and logarithms good to 1 ulp.
+    assert abs(minikv.kl_divergence(p, q) - expected) < 20 * 2.0**-53
+    assert minikv.kl_divergence(p + 7, q - 3) == pytest.approx(
+        expected, rel=1e-14
+    )  # a shift: 1e-15
+
+
+def test_kl_divergence_does_not_follow_the_layout():
+    logits = np.random.default_rng(0).normal(size=(20, 97)).astype(np.float32)
+    assert (minikv.kl_divergence(np.asfortranarray(logits), logits) == 0).all()
