@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
+from planted import Fault, planted
 from strategies import configs
 
 import minikv
@@ -128,3 +131,50 @@ def test_a_mask_that_leaks_the_future_is_caught(monkeypatch):
 
     monkeypatch.setattr(LabelArithmetic, "softmax", leaking)
     assert any("T8" in f for f in certify(minikv.tiny_config()).failures)
+
+
+# --- a smuggler for every edge of the flow --------------------------------------------------------
+
+FILE = Path(__file__).with_name("smugglers.toml")
+SMUGGLERS = tomllib.loads(FILE.read_text(encoding="utf-8"))
+TYPES = ("sliding_attention", "full_attention", "sliding_attention")
+
+
+def caught(entry: dict) -> list[str] | str:
+    """The claims that fail, or "refused"."""
+    config = minikv.tiny_config(
+        num_hidden_layers=entry.get("layers", 3),
+        layer_types=TYPES[: entry.get("layers", 3)],
+        sliding_window=entry.get("window", 9),
+        model_type="qwen3",
+    )
+    try:
+        failures = certify(config).failures
+    except UnknownOperation:
+        return "refused"
+    return sorted({failure.partition(":")[0] for failure in failures})
+
+
+def smuggler(entry: dict) -> Fault:
+    return Fault(entry["file"], entry["old"], entry["new"])
+
+
+@pytest.mark.parametrize("entry", [{}, {"layers": 1}, {"window": 20}])
+def test_without_a_smuggler_nothing_is_caught(entry):
+    assert caught(entry) == []
+
+
+@pytest.mark.parametrize("entry", SMUGGLERS.values(), ids=SMUGGLERS)
+def test_a_smuggler_is_caught(entry):
+    with planted(smuggler(entry)):
+        assert caught(entry) == entry["caught"]
+
+
+WEAKER = {name: entry for name, entry in SMUGGLERS.items() if "weaker" in entry}
+
+
+@pytest.mark.parametrize("entry", WEAKER.values(), ids=WEAKER)
+def test_it_would_get_past_a_weaker_certificate(entry):
+    file, old, new = entry["weaker"]
+    with planted(smuggler(entry), Fault(f"verify/{file}", old, new)):
+        assert caught(entry) != entry["caught"]
