@@ -171,6 +171,17 @@ def test_cases_grow_and_come_from_their_seed_alone():
     assert all(min(case.chunks) > 0 for case in cases)
 
 
+def test_a_long_check_tells_how_far_it_is():
+    """Under load, T2 of a real model takes minutes."""
+    told = []
+    case = replace(
+        random_case(0), progress=lambda label, done, total=1.0: told.append(done / total)
+    )
+    THEOREMS["T2"].check(case)
+    layers = case.config.num_hidden_layers
+    assert told == [layer / layers for layer in range(layers)]
+
+
 def test_nothing_established_is_said_as_such():
     assert "Established on x: nothing" in conclusion([], "x")
 

@@ -75,20 +75,21 @@ class Plan:
 def plans(config: ModelConfig) -> list[Plan]:
     """One text at every layer; two texts, and a longer one without hooks, at three layers.
 
-    Where layers slide, also with a window of two tokens: a longer one may hide nothing.
+    Where layers slide, with a window of two tokens: a longer one may hide nothing, and is tried at
+    three layers.
     """
     every = tuple(range(config.num_hidden_layers))
     some = tuple(sorted({every[0], every[len(every) // 2], every[-1]}))
-    shapes = [config]
-    if config.slides:
-        shapes.append(replace(config, sliding_window=2))
+    twice = tuple(sorted((*some, *some)))
     found = []
-    for shape in shapes:
-        found.append(Plan(shape, ((3, 1, 1),), every))
-        found.append(Plan(shape, ((3, 1, 1), (1, 2)), some))
-        found.append(Plan(shape, ((9, 2, 1),), some, hooks=False))
-        twice = tuple(sorted((*some, *some)))
-        found.append(Plan(shape, ((2,),), twice))  # the same call again
+    if config.slides:
+        found.append(Plan(config, ((3, 1, 1),), some))
+        found.append(Plan(config, ((9, 2, 1),), some, hooks=False))
+        config = replace(config, sliding_window=2)
+    found.append(Plan(config, ((3, 1, 1),), every))
+    found.append(Plan(config, ((3, 1, 1), (1, 2)), some))
+    found.append(Plan(config, ((9, 2, 1),), some, hooks=False))
+    found.append(Plan(config, ((2,),), twice))  # the same call again
     return found
 
 

@@ -162,7 +162,8 @@ THEOREM = Theorem(
     unlabelled="about values",
     plot=Plot(
         caption="Each point is a head of layer 0 from which one key was dropped, at the last "
-        "position. T9 says that no point lies further up than across.",
+        "position. T9 says that no point lies further up than across. The bound allows 1e-12 "
+        "max‖<i>v</i>‖ for rounding: there the keys gather that weigh next to nothing.",
         across="log₁₀ of the bound",
         up="log₁₀ of the distance",
         points=losses,
