@@ -5,9 +5,10 @@
 The checks of all theorems run on the same random cases for each fault of ``mutants.toml``, and the
 table says which fail, and the seed of the first case on which they do. ``test_mutants.py`` runs the
 table again. A fault that no theorem refutes is put through the tests of single operations (T6, T7,
-digits), in a scratch copy. ``--write`` keeps the rows in ``mutants.md``. A fault is planted where it breaks an equality
-that a theorem claims: a change that every path shares, such as another norm weight, makes another
-decoder, for which the theorems hold; parity tests in ``tests/`` are there for those.
+digits), in a scratch copy. ``--write`` keeps the rows in ``mutants.md``. A fault is planted where
+it breaks an equality that a theorem claims: a change that every path shares, such as another norm
+weight, makes another decoder, for which the theorems hold; parity tests in ``tests/`` are there for
+those.
 """
 
 from __future__ import annotations
@@ -92,9 +93,9 @@ def failing_test(fault: Fault) -> str:
         environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         environment.pop("HYPOTHESIS_PROFILE", None)
         tests = ["test_t07_order.py", "test_t06_rows.py", "test_portability.py"]
+        options = ["-q", "-x", "-n0", "--no-header", "-p", "no:cacheprovider"]
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "--no-header"]
-            + ["-p", "no:cacheprovider", *(f"proofs/{name}" for name in tests)],
+            [sys.executable, "-m", "pytest", *options, *(f"proofs/{name}" for name in tests)],
             env=environment,
             cwd=copy,
             capture_output=True,
