@@ -70,7 +70,7 @@ def from_dict(contents: Contents) -> dict[str, Any]:
         raise ConfigError(f"model_type is {kind!r:.80}, which is not built; built: {built}")
     spelling = SPELLINGS[kind]
     _refuse_what_is_not_built(given, kind)
-    given = {**spelling.defaults, **given}
+    given = {**spelling.defaults, **given, "model_type": kind}
     for key in _REQUIRED:
         if key not in given:
             raise ConfigError(f"config.json has no {key!r}, which every model needs")

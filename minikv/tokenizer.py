@@ -350,7 +350,7 @@ class _BesideTokenizer:
     def _number(self, index: Any, token: Any) -> None:
         try:
             number = int(index)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = -1
         if number < 0 or not isinstance(token, Mapping) or not _content(token):
             raise TokenizerError(

@@ -18,14 +18,9 @@ def test_a_norm_that_the_family_does_not_have_changes_nothing():
     assert (LAYER.norm(ROWS, LAYER.input_layernorm) != ROWS).any()
 
 
-def test_a_bias_is_added_to_the_product_where_there_is_one():
-    product = LAYER.linear(ROWS, LAYER.q_proj)
+def test_heads_are_cut_out_of_a_row_with_its_bias_and_merged_again():
     bias = np.arange(24, dtype=np.float32)
-    assert_same_bits(LAYER.linear(ROWS, LAYER.q_proj, bias), product + bias)
-    assert_same_bits(LAYER.linear(ROWS, LAYER.q_proj, None), product)
-
-
-def test_heads_are_cut_out_of_a_row_and_merged_again():
+    assert_same_bits(LAYER.merged(LAYER.heads(ROWS, bias)), ROWS + bias)
     heads = LAYER.heads(ROWS)
     assert heads.shape == (5, 4, 6)
     assert_same_bits(heads[:, 1], ROWS[:, 6:12])

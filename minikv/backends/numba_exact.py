@@ -440,8 +440,10 @@ class NumbaExact(NumpyExact):
         bits = self.significand - self.weight_bits
         values = [np.ascontiguousarray(weight.values) for weight in weights]
         largest = max(weight.largest for weight in weights)
+        alike = len({matrix.dtype for matrix in values}) == 1
+        tied = any(isinstance(weight, TiedWeight) for weight in weights)
         with ONE_CALLER:
-            if len(weights) == 2 and values[0].dtype == values[1].dtype:
+            if len(weights) == 2 and alike and not tied:
                 return _linear_pair(x, *values, bits, largest, *outs)
             decided = True
             for weight, matrix, out in zip(weights, values, outs, strict=True):

@@ -51,7 +51,10 @@ class Example:
     parameters: Mapping[str, Any]
 
     def __str__(self) -> str:
-        shown = [f"{name}={value!r}" for name, value in self.parameters.items()]
+        shown = []
+        for name, value in self.parameters.items():
+            text = getattr(value, "__name__", None) or repr(value)  # a schedule by its name
+            shown.append(f"{name}={text}")
         return f"{self.policy.policy}({', '.join(shown)})"
 
     def new(self, weights: Weights) -> Cache:

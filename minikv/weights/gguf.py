@@ -41,7 +41,9 @@ _GEMMA_NAMES = {  # its two more norms move the meaning of one name
 }
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 _ROPE_FACTORS = "rope_freqs.weight"
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types
+_NORMAL = 1  # token types
+_CONTROL = 3
+_USER_DEFINED = 4
 
 # Keys of an architecture that are read here, or that change neither model nor tokens
 _READ = {

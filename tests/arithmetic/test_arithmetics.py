@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, ARITHMETICS, Sight, get_arithmetic
@@ -48,6 +49,14 @@ def test_each_part_of_a_block_keeps_its_shape_and_type(arithmetic):
     for shape, arrays in made.items():
         for array in arrays:
             assert (array.shape, array.dtype) == (shape, arithmetic.dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_several_products_of_the_same_rows_have_the_bits_of_each(arithmetic, rows):
+    x = drawn(arithmetic, rows, 10)
+    weights = [arithmetic.weight(drawn(arithmetic, n, 10), "w") for n in (7, 4)]
+    for product, weight in zip(arithmetic.linears(x, *weights), weights, strict=True):
+        assert_same_bits(product, arithmetic.linear(x, weight))
 
 
 @pytest.mark.parametrize("window", [None, 2])

