@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from minikv.verify import THEOREMS, Theorem
@@ -105,13 +106,13 @@ def control(theorem: Theorem) -> str:
 
 
 def mutants(theorem: Theorem) -> str:
-    """How many mutants it kills, where mutants.py --write has recorded that."""
-    record = PROOFS / "mutants.md"
-    if not record.exists():
-        return "not recorded yet"
-    rows = [line for line in record.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
-    killed = sum(bool(re.search(rf"\b{theorem.id}\b", line.split("|")[3])) for line in rows)
-    return f"[{killed} of {len(rows) - 1}](mutants.md)"
+    """How many faults it refutes, as mutants.py recorded; how many weaker checks are noticed."""
+    rows = (PROOFS / "mutants.md").read_text(encoding="utf-8").splitlines()
+    faults = [line.split("|")[3] for line in rows if line.startswith("| ")][1:]
+    killed = sum(bool(re.search(rf"\b{theorem.id}\b", killers)) for killers in faults)
+    weaker = tomllib.loads((PROOFS / "weakened.toml").read_text(encoding="utf-8"))
+    checks = f"[{len(weaker.get(theorem.id, ()))} weaker checks](weakened.toml)"
+    return f"[{killed} of {len(faults)}](mutants.md), {checks}"
 
 
 def section(theorem: Theorem) -> str:

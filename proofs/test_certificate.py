@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
+from planted import Fault, planted
 from strategies import configs
 
 import minikv
 from minikv import decoder
 from minikv.shapes import SHAPES, shape
 from minikv.verify.certificate import certify
-from minikv.verify.dataflow import LabelArithmetic, Namespace, UnknownOperation
+from minikv.verify.dataflow import LabelArithmetic, Labels, Namespace, UnknownOperation
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -27,7 +30,7 @@ def test_the_decoder_is_certified_at_its_true_depth(name):
 
 @given(config=configs())
 def test_the_decoder_is_certified_for_any_shape(config):
-    assert certify(config, chunks=(2, 2)).failures == ()
+    assert certify(config, texts=[(2, 2)]).failures == ()
 
 
 def test_an_operation_that_is_not_known_is_refused():
@@ -121,11 +124,57 @@ def test_a_mask_that_leaks_the_future_is_caught(monkeypatch):
     def leak(self, scores):  # forgets that a score of -inf weighs nothing
         return LabelArithmetic.mean_square(self, scores)
 
-    monkeypatch.setattr(
-        LabelArithmetic,
-        "softmax",
-        lambda self, s: s.__class__(
-            np.broadcast_to(leak(self, s).bits & ~np.uint64(1 << 63), s.shape)
-        ),
-    )
+    def leaking(self, scores):
+        return Labels(
+            leak(self, scores).bits.repeat(scores.shape[-1], axis=-1) & ~np.uint64(1 << 63)
+        )
+
+    monkeypatch.setattr(LabelArithmetic, "softmax", leaking)
     assert any("T8" in f for f in certify(minikv.tiny_config()).failures)
+
+
+# --- a smuggler for every edge of the flow --------------------------------------------------------
+
+FILE = Path(__file__).with_name("smugglers.toml")
+SMUGGLERS = tomllib.loads(FILE.read_text(encoding="utf-8"))
+TYPES = ("sliding_attention", "full_attention", "sliding_attention")
+
+
+def caught(entry: dict) -> list[str] | str:
+    """The claims that fail, or "refused", at a shape with a window of 9 unless said."""
+    layers = entry.get("layers", 3)
+    window = entry.get("window", 9)
+    config = minikv.tiny_config(num_hidden_layers=layers, model_type="qwen3")
+    if window:
+        types = TYPES[:layers]
+        config = dataclasses.replace(config, layer_types=types, sliding_window=window)
+    try:
+        failures = certify(config).failures
+    except UnknownOperation:
+        return "refused"
+    return sorted({failure.partition(":")[0] for failure in failures})
+
+
+def smuggler(entry: dict) -> Fault:
+    return Fault(entry["file"], entry["old"], entry["new"])
+
+
+@pytest.mark.parametrize("entry", [{}, {"layers": 1}, {"window": 20}, {"window": 0}])
+def test_without_a_smuggler_nothing_is_caught(entry):
+    assert caught(entry) == []
+
+
+@pytest.mark.parametrize("entry", SMUGGLERS.values(), ids=SMUGGLERS)
+def test_a_smuggler_is_caught(entry):
+    with planted(smuggler(entry)):
+        assert caught(entry) == entry["caught"]
+
+
+WEAKER = {name: entry for name, entry in SMUGGLERS.items() if "weaker" in entry}
+
+
+@pytest.mark.parametrize("entry", WEAKER.values(), ids=WEAKER)
+def test_it_would_get_past_a_weaker_certificate(entry):
+    file, old, new = entry["weaker"]
+    with planted(smuggler(entry), Fault(f"verify/{file}", old, new)):
+        assert caught(entry) != entry["caught"]

@@ -9,6 +9,8 @@ from strategies import cases
 
 from minikv.config import FAMILIES
 from minikv.verify import THEOREMS
+from minikv.verify.cases import differ
+from minikv.verify.theorems.t02_markov import continued
 
 IDS = list(THEOREMS)
 
@@ -30,3 +32,16 @@ def test_fails_when_its_hypothesis_is_dropped(theorem):
         settings=settings(settings.default, max_examples=500, phases=[Phase.generate]),
     )
     THEOREMS[theorem].check(found)  # with the hypothesis, the same case is fine
+
+
+def test_a_text_patched_at_one_layer_alone_does_not_continue_as_the_donor():
+    """T2's logits are of the tokens so far: below, keys and values are the recipient's."""
+
+    def differs(case) -> bool:
+        last = len(case.model.layers) - 1
+        return last > 0 and differ(continued(case, [last]), case.logits[-1:])
+
+    generated = settings(settings.default, max_examples=500, phases=[Phase.generate])
+    found = find(cases(min_tokens=4, scales=(1.0,)), differs, settings=generated)
+    upto = range(len(found.model.layers))
+    assert not differ(continued(found, upto), found.logits[-1:])

@@ -6,7 +6,7 @@ import json
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +190,14 @@ def _material(args: Namespace) -> Material:
 
 
 def _watched(cases: Sequence[Case], id: str, number: int, claims: int) -> Iterator[Case]:
-    """The cases, with a bar that says how far all claims are."""
+    """The cases, with a bar that says how far all claims are, also within a case."""
     for step, case in enumerate(cases):
-        show(id, number + step / len(cases), claims)
-        yield case
+
+        def tell(label: str, done: float, total: float = 1.0, before: int = step) -> None:
+            show(id, number + (before + done / total) / len(cases), claims)
+
+        tell("", 0)
+        yield replace(case, progress=tell)
 
 
 def _prove_shape(args: Namespace) -> int:

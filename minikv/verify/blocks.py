@@ -111,11 +111,7 @@ STATEMENTS = {claim.id: claim.statement for claim in (WHOLE, PROJECTION)}
 
 
 def prove_shape(config: ModelConfig, seed: int = 0, progress: Progress = silent) -> list[Result]:
-    """The dataflow certificate and T1 at a shape, each with its control.
-
-    Where there are sliding layers, the certificate is also made with a window of two tokens, since
-    the true one is longer than its texts.
-    """
+    """The dataflow certificate and T1 at a shape, each with its control."""
 
     def watched(label: str, cases: Sequence[Item]) -> Iterator[Item]:
         for number, case in enumerate(cases):
@@ -123,8 +119,6 @@ def prove_shape(config: ModelConfig, seed: int = 0, progress: Progress = silent)
             yield case
 
     shapes = [Shape(config)]
-    if config.slides:
-        shapes.append(Shape(replace(config, sliding_window=2)))
     blocks = [Block(config, index, seed) for index in range(config.num_hidden_layers)]
     results = [
         prove(WHOLE, watched(WHOLE.id, shapes), shapes),

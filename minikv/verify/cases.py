@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -14,9 +14,11 @@ from ..config import FAMILIES, FULL, SLIDING, ModelConfig, RopeScaling
 from ..layers import Hook, no_hook
 from ..memory import Memory
 from ..model import Model, load, random_model
+from ..progress import Progress, silent
 
 Item = TypeVar("Item")
 CONTEXT = 24  # tokens that a random model takes at most
+SCALES = (1.0, 0.0, 0.01, 3.0, 30.0)  # of random weights; with 0, zeros and their signs show
 
 
 class Refuted(AssertionError):
@@ -24,9 +26,10 @@ class Refuted(AssertionError):
 
 
 @functools.lru_cache(maxsize=4)
-def _model(
+def model_of(
     source: ModelConfig | str, seed: int, scale: float, arithmetic: str, backend: str
 ) -> Model:
+    """A fetched model, or one with random weights; the last few are kept."""
     if isinstance(source, str):
         return load(source, arithmetic, backend)
     return random_model(source, seed, arithmetic, scale, backend)
@@ -52,6 +55,8 @@ class Case:
         ``"exact"``; controls use ``"float32"``.
     backend : str
         See `minikv.backends`.
+    progress : callable
+        Told how many steps of a check are done.
     """
 
     source: ModelConfig | str
@@ -62,11 +67,12 @@ class Case:
     scale: float = 1.0
     arithmetic: str = "exact"
     backend: str = "numpy"
+    progress: Progress = field(default=silent, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
         """The model, built once and shared."""
-        return _model(self.source, self.seed, self.scale, self.arithmetic, self.backend)
+        return model_of(self.source, self.seed, self.scale, self.arithmetic, self.backend)
 
     @property
     def config(self) -> ModelConfig:
@@ -97,6 +103,12 @@ class Case:
     def logits(self) -> np.ndarray:
         """Logits of every position of the first text, from one pass; ``(T, V)``."""
         return to_numpy(self.model.logits(self.ids))
+
+    def steps(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items, one by one, and word of how many are done."""
+        for number, item in enumerate(items):
+            self.progress("", number, len(items))
+            yield item
 
     def decoded(self, memory: Memory, hook: Hook = no_hook) -> np.ndarray:
         """Logits of every position of the first text, call by call, through `memory`."""
@@ -210,7 +222,7 @@ def draw_case(
         other=other,
         chunks=_draw_chunks(draws, length),
         seed=draws.one_of(range(2**20)),
-        scale=draws.one_of(tuple(scales) or (0.01, 1.0, 3.0, 30.0)),
+        scale=draws.one_of(tuple(scales) or SCALES),
     )
 
 

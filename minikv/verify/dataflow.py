@@ -23,29 +23,60 @@ import numpy as np
 from ..arithmetic import Arithmetic
 from ..build import build
 from ..config import ModelConfig
-from ..decoder import Weights
+from ..decoder import Weights, block, embed, stack, unembed
 from ..errors import MinikvError
 from ..layers import Hook
 from ..model import Model
+from ..projection import kv_from_residual
 from ..weights import expected_shapes
 
-MOST_TOKENS = 30  # two labels a token fit beside the two marks
+MOST_TOKENS = 29  # two labels a token fit beside the marks
 _MASKED = np.uint64(1 << 63)  # a score of -inf, a weight of exactly 0
 _UNSET = np.uint64(1 << 62)  # memory that nobody wrote
+_RUNS = (1 << 60, 1 << 61)  # of one run and of the next, so that what is left of one shows
 _NOTHING = np.uint64(0)
 _OR = np.bitwise_or
+
+_refused: list[str] = []
 
 
 class UnknownOperation(MinikvError):
     """The decoder used an operation whose flow of data is not known here."""
 
 
+def refuse(what: str) -> UnknownOperation:
+    """The error to raise; it is remembered, should somebody catch it."""
+    _refused.append(what)
+    return UnknownOperation(what)
+
+
+def refusals() -> list[str]:
+    """What was refused since the last call."""
+    found = list(_refused)
+    _refused.clear()
+    return found
+
+
+class Opaque:
+    """A dtype or a name: handed on, but never compared, printed or looked into."""
+
+    __isabstractmethod__ = False  # asked where a class is made
+
+    def _asked(self, *other: Any) -> Any:
+        raise refuse("control flow depends on a dtype or a name")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _asked
+    __hash__ = __str__ = __repr__ = __format__ = __contains__ = _asked
+
+    def __getattr__(self, name: str) -> Any:
+        raise refuse(f"control flow depends on a dtype's or a name's {name!r}")
+
+
 class Labels:
     """An array without values: a set of sources for each element, 64 bits wide."""
 
     __array_ufunc__ = None  # NumPy must not take it apart
-    __hash__ = None  # type: ignore[assignment]  # like an array
-    dtype = "labels"
+    dtype = Opaque()
 
     def __init__(self, bits: np.ndarray) -> None:
         self.bits = bits
@@ -65,49 +96,71 @@ class Labels:
         return Labels(self.bits[index])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.bits[index] = _bits(value)
+        self._writable()[index] = _bits(value)
 
     def __neg__(self) -> Labels:
-        return self
+        return Labels(self.bits.copy())
 
     def _joined(self, other: Any) -> Labels:
         return Labels(_OR(self.bits, _bits(other)))
 
+    def _joined_in_place(self, other: Any) -> Labels:
+        """What every view of this memory then sees."""
+        bits = self._writable()
+        bits |= _bits(other)
+        return self
+
+    def _writable(self) -> np.ndarray:
+        if not self.bits.flags.writeable:
+            raise refuse("an array that is the model's own is written to")
+        return self.bits
+
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _joined
     __truediv__ = __rtruediv__ = _joined
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = _joined_in_place
 
     def _asked(self, *other: Any) -> Any:
-        raise UnknownOperation("control flow depends on a value")
+        raise refuse("control flow depends on a value")
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _asked
+    __float__ = __int__ = __complex__ = __index__ = __round__ = __array__ = _asked
+    __hash__ = __str__ = __repr__ = __format__ = __reduce_ex__ = __sizeof__ = _asked
+
+    @property  # type: ignore[misc]  # it is what isinstance asks
+    def __class__(self) -> Any:
+        raise refuse("control flow depends on the class of an array")
 
     def __getattr__(self, name: str) -> Any:
-        raise UnknownOperation(f"the array attribute {name!r} is not known to the certificate")
+        raise refuse(f"the array attribute {name!r} is not known to the certificate")
 
 
 def _bits(value: Any) -> np.ndarray:
-    if isinstance(value, Labels):
+    if type(value) is Labels:
         return value.bits
     if isinstance(value, (int, float, np.ndarray, np.generic)):
         return np.broadcast_to(_NOTHING, np.shape(value))
-    raise UnknownOperation(f"{type(value).__name__} is not known to the certificate")
+    raise refuse(f"{type(value).__name__} is not known to the certificate")
 
 
 class Namespace:
     """The part of the array API that the decoder uses, on `Labels`."""
 
     __name__ = "labels"  # as a module has one
-    float32 = float64 = "labels"
+    float32 = Opaque()
+    float64 = Opaque()
 
     def __getattr__(self, name: str) -> Any:
-        raise UnknownOperation(f"the operation {name!r} is not known to the certificate")
+        raise refuse(f"the operation {name!r} is not known to the certificate")
 
     def asarray(self, value: Any, dtype: Any = None) -> Any:
+        if type(value) is Labels:
+            return value
         if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
             return value  # positions, indices and masks: known numbers, the same for all inputs
         if isinstance(value, float) and value == float("-inf"):
             return Labels(np.asarray(_MASKED))
-        return value if isinstance(value, Labels) else Labels(_bits(value))
+        bits = _bits(value)
+        return Labels(bits.copy() if bits.ndim < 2 else bits)  # an embedding is too large to copy
 
     def empty(self, shape: Any, dtype: Any = None) -> Labels:
         return Labels(np.full(shape, _UNSET))
@@ -131,15 +184,16 @@ class Namespace:
         return Labels(np.where(condition, _bits(x), _bits(y)))
 
     def sqrt(self, x: Labels) -> Labels:
-        return x
+        return Labels(x.bits.copy())
 
 
 class LabelArithmetic(Arithmetic):
     """What each sum depends on: a product row on its row, attention on what it weighs."""
 
-    name = "labels"
-    dtype = "labels"
-    wide = "labels"
+    query_block = 2  # short texts take several
+    name: Any = Opaque()  # type: ignore[misc]
+    dtype = Opaque()
+    wide = Opaque()
 
     def __init__(self) -> None:
         self.xp: Any = Namespace()
@@ -158,13 +212,14 @@ class LabelArithmetic(Arithmetic):
 
     def linear(self, x: Labels, weight: np.ndarray) -> Labels:
         row = _OR.reduce(x.bits, axis=-1, keepdims=True)
-        return Labels(np.broadcast_to(row, (*x.shape[:-1], weight.shape[0])))
+        return Labels(row.repeat(weight.shape[0], axis=-1))
 
     def mean_square(self, x: Labels) -> Labels:
         return Labels(_OR.reduce(x.bits, axis=-1, keepdims=True))
 
     def settle(self, x: Labels) -> Labels:
-        return Labels(np.broadcast_to(_OR.reduce(x.bits, axis=-1, keepdims=True), x.shape))
+        row = _OR.reduce(x.bits, axis=-1, keepdims=True)
+        return Labels(row.repeat(x.shape[-1], axis=-1))
 
     def scores(self, q: Labels, k: Labels, scale: float) -> Labels:
         queries = _OR.reduce(q.bits, axis=-1).T  # (H, T)
@@ -180,16 +235,16 @@ class LabelArithmetic(Arithmetic):
         values = _OR.reduce(v.bits, axis=-1).T.repeat(pattern.shape[0] // v.shape[1], axis=0)
         masked = (pattern.bits & _MASKED) != 0
         heads = _OR.reduce(np.where(masked, _NOTHING, pattern.bits | values[:, None, :]), axis=-1)
-        return Labels(np.broadcast_to(heads.T[:, :, None], (*heads.T.shape, v.shape[2])))
+        return Labels(heads.T[:, :, None].repeat(v.shape[2], axis=-1))
 
     def exp(self, x: Labels) -> Labels:
-        return x
+        return Labels(x.bits.copy())
 
     def sin(self, x: Labels) -> Labels:
-        return x
+        return Labels(x.bits.copy())
 
     def cos(self, x: Labels) -> Labels:
-        return x
+        return Labels(x.bits.copy())
 
 
 def label_weights(config: ModelConfig) -> Weights:
@@ -219,6 +274,7 @@ class Kind(Enum):
     LOGITS = auto()
 
 
+ALL_KINDS = tuple(Kind)
 AT_OR_ABOVE = tuple(kind for kind in Kind if kind is not Kind.EMBEDDING)
 
 
@@ -239,8 +295,8 @@ class Row:
         The rows of the labelled stream that it depends on.
     tokens : set of (int, int)
         The tokens whose row of the embedding it depends on, past the labelled stream.
-    unset : bool
-        Whether it depends on memory that nobody wrote.
+    strays : set of str
+        What it depends on that nothing may depend on.
     visible : set of (int, int)
         The rows of the labelled stream within its reach, which T11 bounds.
     """
@@ -251,7 +307,7 @@ class Row:
     place: Place
     rows: frozenset[Place]
     tokens: frozenset[Place]
-    unset: bool
+    strays: frozenset[str]
     visible: frozenset[Place]
 
     def __str__(self) -> str:
@@ -285,9 +341,7 @@ def labelled_model(config: ModelConfig, tokens: int) -> Model:
     return Model(replace(weights, embed_tokens=embedding))
 
 
-def follow(
-    model: Model, texts: Sequence[Sequence[int]], labelled: int, smuggle: Hook
-) -> Iterator[Row]:
+def follow(model: Model, texts: Sequence[Sequence[int]], labelled: int, smuggle: Hook) -> list[Row]:
     """Run texts call by call, with fresh labels in the stream of one layer; read every row.
 
     Parameters
@@ -302,46 +356,99 @@ def follow(
     smuggle : callable
         A hook that may change the architecture.
     """
-    places = [
-        (text, position) for text, calls in enumerate(texts) for position in range(sum(calls))
-    ]
-    reader = _Reader(model.config, places, labelled)
+    reader = _Reader(model.config, texts, labelled)
     caches = [model.new_cache("full") for _ in texts]
-    started = [0] * len(texts)
-
-    for call in range(max(len(calls) for calls in texts)):
-        running = [text for text, calls in enumerate(texts) if call < len(calls)]
-        counts = [texts[text][call] for text in running]
-        now = [
-            places.index((text, started[text] + row))
-            for text, count in zip(running, counts, strict=True)
-            for row in range(count)
-        ]
+    for call in calls(texts):
+        ids, running, now = reader.ids(call)
 
         def hook(name: str, value: Any, now: list[int] = now) -> Any:
             value = smuggle(name, value)
             if name == f"blocks.{labelled}.hook_resid_pre":
-                marks = np.array([1 << label for label in now], dtype=np.uint64)
-                value = Labels(np.broadcast_to(marks[:, None], value.shape).copy())
+                value = reader.marks(now, value.shape)
+            elif name == "hook_embed":
+                value = reader.of_this_run(value)
             reader.note(name, value, now)
             return value
 
-        ids = [[index for index in now if places[index][0] == text] for text in running]
         logits = model.forward(ids, [caches[text] for text in running], "all", hook)
         reader.note("logits", logits, now)
-        for text, count in zip(running, counts, strict=True):
-            started[text] += count
-    yield from reader.found
+    return reader.found
+
+
+def follow_blocks(model: Model, texts: Sequence[Sequence[int]], labelled: int) -> list[Row]:
+    """The same without hooks: block by block, the stream of one layer replaced between two."""
+    reader = _Reader(model.config, texts, labelled)
+    caches = [model.new_cache("full") for _ in texts]
+    for call in calls(texts):
+        ids, running, now = reader.ids(call)
+        stacked, spans = stack(model.weights, ids, [caches[text] for text in running])
+        positions = np.concatenate([span.positions for span in spans])
+        stream = reader.of_this_run(embed(model.weights, stacked))
+        for layer in model.layers:
+            if layer.index == labelled:
+                stream = reader.marks(now, stream.shape)
+            k, v = kv_from_residual(stream, positions, layer)
+            reader.note(f"blocks.{layer.index}.attn.hook_rot_k", k, now)
+            reader.note(f"blocks.{layer.index}.attn.hook_v", v, now)
+            stream = block(layer, stream, positions, spans)
+            reader.note(f"blocks.{layer.index}.hook_resid_post", stream, now)
+        reader.note("logits", unembed(model.weights, stream), now)
+        for span, text in zip(spans, running, strict=True):
+            caches[text].advance(span.new)
+    return reader.found
+
+
+def follow_tokens(model: Model, texts: Sequence[Sequence[int]]) -> list[Row]:
+    """Logits of calls without hooks: the rows of the embedding stand for the stream at layer 0."""
+    reader = _Reader(model.config, texts, 0)
+    caches = [model.new_cache("full") for _ in texts]
+    for call in calls(texts):
+        ids, running, now = reader.ids(call)
+        logits = model.forward(ids, [caches[text] for text in running], "all")
+        reader.note("logits", logits, now)
+    return [replace(row, rows=row.tokens, tokens=frozenset()) for row in reader.found]
+
+
+def calls(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """For each call how many new tokens each text has; 0 where it has ended."""
+    for call in range(max(len(counts) for counts in texts)):
+        yield [counts[call] if call < len(counts) else 0 for counts in texts]
 
 
 class _Reader:
-    """Turns the labels of activations into rows."""
+    """Gives labels to tokens, and turns the labels of activations into rows."""
 
-    def __init__(self, config: ModelConfig, places: Sequence[Place], labelled: int) -> None:
+    _runs = 0
+
+    def __init__(self, config: ModelConfig, texts: Sequence[Sequence[int]], labelled: int) -> None:
         self._config = config
-        self._places = places
         self._labelled = labelled
+        self._places = [
+            (text, position) for text, counts in enumerate(texts) for position in range(sum(counts))
+        ]
+        self._started = [0] * len(texts)
+        _Reader._runs += 1
+        self._own, self._other = _RUNS if _Reader._runs % 2 else _RUNS[::-1]
         self.found: list[Row] = []
+
+    def ids(self, counts: Sequence[int]) -> tuple[list[list[int]], list[int], list[int]]:
+        """Token ids of a call by text, which texts these are, and all labels, row by row."""
+        running = [text for text, count in enumerate(counts) if count]
+        ids = []
+        for text in running:
+            first = self._places.index((text, self._started[text]))
+            ids.append(list(range(first, first + counts[text])))
+            self._started[text] += counts[text]
+        return ids, running, [label for text in ids for label in text]
+
+    def marks(self, labels: Sequence[int], shape: tuple[int, ...]) -> Labels:
+        """A stream with fresh labels, one a row."""
+        fresh = np.array([1 << label | self._own for label in labels], dtype=np.uint64)
+        return Labels(np.broadcast_to(fresh[:, None], shape).copy())
+
+    def of_this_run(self, embedding: Labels) -> Labels:
+        """An embedding that knows which run it is of."""
+        return Labels(embedding.bits | np.uint64(self._own))
 
     def note(self, name: str, value: Any, labels: Sequence[int]) -> None:
         """Keep the rows of an activation; `labels` says of which tokens they are."""
@@ -359,7 +466,7 @@ class _Reader:
                     place=place,
                     rows=self._named(bits),
                     tokens=self._named(bits >> len(self._places)),
-                    unset=bool(bits & int(_UNSET)),
+                    strays=self._strays(bits),
                     visible=self._visible(name, place),
                 )
             )
@@ -383,6 +490,14 @@ class _Reader:
 
     def _named(self, bits: int) -> frozenset[Place]:
         return frozenset(place for label, place in enumerate(self._places) if bits >> label & 1)
+
+    def _strays(self, bits: int) -> frozenset[str]:
+        found = set()
+        if bits & int(_UNSET):
+            found.add("memory that nobody wrote")
+        if bits & self._other:
+            found.add("an earlier run")
+        return frozenset(found)
 
     def _visible(self, name: str, place: Place) -> frozenset[Place]:
         """The positions up to its own, but those before the reach of the layers between."""

@@ -70,7 +70,7 @@ def _svg(plot: Plot, case: Case) -> str:
     points = plot.points(case)
     values = np.array(points or [(0.0, 0.0)])
     low = np.floor(values.min(axis=0))
-    high = np.floor(values.max(axis=0)) + 1
+    high = np.maximum(np.ceil(values.max(axis=0)), low + 1)
     places = ((values - low) / (high - low) * (400, -220) + (60, 240)).round(1)
     dots = [f'<circle cx="{across}" cy="{up}" r="4"/>' for across, up in places[: len(points)]]
     return "\n".join(

@@ -27,7 +27,7 @@ def check(case: Case) -> None:
     cached = cache.state()[0]
     rng = case.rng
     tokens = len(case.ids)
-    for layer in case.model.layers:
+    for layer in case.steps(case.model.layers):
         sizes = {1, tokens, int(rng.integers(1, tokens + 1))}
         check_rows(
             f"layer {layer.index}",

@@ -1,8 +1,12 @@
 r"""The whole stream at any layer determines the outputs.
 
 If $H_l(x) = H_l(y)$ for one layer $l$, then $z(x) = z(y)$. So if a text $y$ has its whole stream at
-layer $l$ replaced by that of $x$, it continues as $x$ does, and $D_{KL} = 0$ exactly. *Proof.*
-Induction on the layers above $l$: $H_{m+1} = B_m(H_m)$ has no other argument.
+layer $l$ replaced by that of $x$, its logits are those of $x$, and $D_{KL} = 0$ exactly.
+*Proof.* Induction on the layers above $l$: $H_{m+1} = B_m(H_m)$ has no other argument.
+These are the logits of the tokens so far. To continue as $x$ does it must also remember what $x$
+remembers, and below $l$ it still holds the keys and values of $y$. With the streams at all layers
+up to $l$ replaced, all keys and values are those of $x$ (T1, and T5 above $l$), and every later
+token gets the logits that it gets after $x$.
 *Control.* With the last position alone replaced, $D_{KL}$ is far from 0: attention still reads the
 recipient's past.
 """
@@ -10,8 +14,9 @@ recipient's past.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
-from ...arrays import Array
+from ...arrays import Array, Logits, Stream
 from ...patching import kl_divergence
 from ..cases import Case, Refuted, same_bits
 from ..dataflow import AT_OR_ABOVE, Flow, Row
@@ -19,19 +24,44 @@ from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem
 
 
 def check(case: Case) -> None:
-    """A text whose stream at layer l is replaced by a donor's has the donor's logits."""
-    donor = case.logits
-    for layer in case.model.layers:
+    """A text whose stream at layer l is replaced by a donor's has the donor's logits.
+
+    With the streams at all layers up to l replaced, so has the next token.
+    """
+    for layer in case.steps(case.model.layers):
         name = f"blocks.{layer.index}.hook_resid_pre"
-        stream = case.activations[name]
-
-        def patch(value: Array, _: str, stream: Array = stream) -> Array:
-            return stream
-
-        patched = case.model.run_with_hooks(case.other, {name: patch})
-        same_bits(patched, donor, f"logits after patching layer {layer.index}")
-        if kl_divergence(donor, patched).any():
+        patched = case.model.run_with_hooks(case.other, {name: put(case.activations[name])})
+        same_bits(patched, case.logits, f"logits after patching layer {layer.index}")
+        if kl_divergence(case.logits, patched).any():
             raise Refuted(f"D_KL is not 0 after patching layer {layer.index}")
+        if len(case.ids) > 1:
+            upto = range(layer.index + 1)
+            what = f"logits of the next token, layers up to {layer.index} patched"
+            same_bits(continued(case, upto), case.logits[-1:], what)
+
+
+def put(stream: Stream) -> Callable[[Array, str], Array]:
+    """A hook that replaces an activation."""
+    return lambda value, name: stream
+
+
+def continued(case: Case, layers: Sequence[int]) -> Logits:
+    """Logits of the first text's last token after the other text, with streams of the first.
+
+    The other text, but for its last token, is run with the streams at some layers replaced, and
+    remembered by a full cache.
+    """
+    streams = {
+        name: case.activations[name][:-1]
+        for name in (f"blocks.{layer}.hook_resid_pre" for layer in layers)
+    }
+    cache = case.model.new_cache("full")
+
+    def patch(name: str, value: Array) -> Array:
+        return streams.get(name, value)
+
+    case.model.forward([case.other[:-1]], [cache], "none", patch)
+    return case.model.forward([case.ids[-1:]], [cache], "all")
 
 
 def last_position_patch(case: Case, layer: int) -> float:
@@ -61,7 +91,7 @@ def losses(case: Case) -> list[tuple[float, float]]:
 
 def not_past_the_stream(row: Row) -> bool:
     """Whether nothing but the labelled stream leads to it."""
-    return not row.tokens and not row.unset
+    return not row.tokens and not row.strays
 
 
 THEOREM = Theorem(
@@ -78,7 +108,7 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="all positions but the last",
-    flows=(Flow(AT_OR_ABOVE, not_past_the_stream, "depends on the stream below"),),
+    flows=(Flow(AT_OR_ABOVE, not_past_the_stream, "depends on more than the stream"),),
     plot=Plot(
         caption="The control at each layer: D<sub>KL</sub> after patching the last position alone. "
         "(Patching the whole stream gives 0 at every layer. Layers at which the control gives 0 "

@@ -10,11 +10,12 @@ from the full cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
-from ...arrays import NewKeys, NewValues, Positions, Stream
+from ...arrays import NewKeys, NewValues, Positions, Stream, to_numpy
 from ...caches import Cache, Scheduled
 from ...layers import Layer
 from ...memory import Attended
@@ -28,27 +29,46 @@ def check(case: Case) -> None:
     """Whatever a schedule keeps as K/V and what as residuals, decoding is the same."""
     full = case.decoded(case.model.new_cache("full"))
     rng = case.rng
-    scheduled = Scheduled(case.model.weights, random_schedule(int(rng.integers(1, 2**31))))
-    same_bits(case.decoded(scheduled), full, "logits under a random schedule")
+    schedule = Schedule(int(rng.integers(1, 2**31)))
+    memory = Told(Scheduled(case.model.weights, schedule), schedule)
+    same_bits(case.decoded(memory), full, "logits under a random schedule")
     every = int(rng.integers(2, max(2, len(case.model.layers)) + 1))
-    for checkpoints in ("embedding", "tokens", "every", every):
+    for checkpoints in case.steps(("embedding", "tokens", "every", every)):
         budget = int(rng.integers(0, len(case.ids) + 2))
         forget = bool(rng.integers(2))
+        chunk = int(rng.integers(1, 9))
         cache = case.model.new_cache(
-            "residual", budget=budget, checkpoints=checkpoints, forget=forget
+            "residual", budget=budget, checkpoints=checkpoints, forget=forget, chunk=chunk
         )
-        what = f"checkpoints {checkpoints!r}, budget {budget}, forget {forget}"
+        what = f"checkpoints {checkpoints!r}, budget {budget}, forget {forget}, chunk {chunk}"
         same_bits(case.decoded(cache), full, f"logits of the residual cache, {what}")
 
 
-def random_schedule(salt: int) -> Callable[[int, int, int], str]:
-    """One that decides by a hash of step, layer and position."""
+@dataclass
+class Schedule:
+    """Decides by a hash of step, layer, position and all streams that went by."""
 
-    def schedule(step: int, layer: int, position: int) -> str:
-        mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791) * salt
+    salt: int
+    seen: int = 0
+
+    def __call__(self, step: int, layer: int, position: int) -> str:
+        mixed = (step * 73856093 ^ layer * 19349663 ^ position * 83492791 ^ self.seen) * self.salt
         return ("kv", "residual", "both")[(mixed >> 7) % 3]
 
-    return schedule
+
+class Told(Wrapped):
+    """Shows a schedule each stream, so that what it decides depends on the text."""
+
+    def __init__(self, inner: Cache, schedule: Schedule) -> None:
+        super().__init__(inner)
+        self._schedule = schedule
+
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        rows = np.ascontiguousarray(to_numpy(residual))
+        self._schedule.seen = zlib.crc32(rows.tobytes(), self._schedule.seen)
+        return super().update(layer, positions, residual, k, v)
 
 
 class Unplaced(Wrapped):
@@ -91,5 +111,6 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="the checkpoints' positions",
+    scope="one schedule by a hash, four residual caches",
     unlabelled="schedules read what is stored",
 )

@@ -20,7 +20,7 @@ def check(case: Case) -> None:
     """From the stream at layer c, all later streams, K/V and logits follow."""
     ids = np.array(case.ids)
     same_bits(embed(case.model.weights, ids), case.activations["hook_embed"], "layer 0 from ids")
-    for start in case.model.layers:
+    for start in case.steps(case.model.layers):
         check_from(case, start.index)
 
 
@@ -57,7 +57,7 @@ def control(case: Case) -> str:
 
 def of_all_that_it_sees(row: Row) -> bool:
     """Whether it depends on every row within its reach, and on nothing else."""
-    return row.rows == row.visible and not row.tokens and not row.unset
+    return row.rows == row.visible and not row.tokens and not row.strays
 
 
 THEOREM = Theorem(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ..cases import Case, same_bits
+from ..dataflow import ALL_KINDS, Flow, Row
 from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 
 
@@ -26,17 +27,25 @@ def check(case: Case) -> None:
         same_bits(batch, expected, f"logits of a ragged batch in the order {list(order)}")
 
 
+def of_its_own_text(row: Row) -> bool:
+    """Whether it depends on no other text of the call."""
+    text, _ = row.place
+    return all(other == text for other, _ in row.rows | row.tokens)
+
+
 THEOREM = Theorem(
     id="T6",
     name="row locality",
     text=__doc__,
     formula="<i>f</i>(<i>X</i>)[<i>i</i>] = <i>f</i>(<i>X</i>[<i>i</i>]) for every operation "
-    "<i>f</i>, in any batch, padding and order",
-    remark="On paper this is so by definition. In floating point it needs T7, since a larger "
-    "matrix product adds in another order.",
+    "<i>f</i>, in any batch and order",
+    remark="<code>prove</code> runs it on whole decoders, the logits of ragged batches; the tests "
+    "do so operation by operation. On paper this is so by definition. In floating point it needs "
+    "T7, since a larger matrix product adds in another order.",
     hypotheses=(EXACT_SUMS,),
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
-    unlabelled="the certificate assumes it",
+    scope="logits of ragged batches",
+    flows=(Flow(ALL_KINDS, of_its_own_text, "depends on another text of the call"),),
 )

@@ -14,21 +14,53 @@ from dataclasses import replace
 import numpy as np
 
 from ...arithmetic import Matrix
+from ...layers import Layer
 from ..cases import Case, same_bits
 from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
 
 
 def check(case: Case) -> None:
-    """The model's own sums do not depend on the order of their terms."""
-    arithmetic = case.model.arithmetic
-    weight = case.model.layers[0].k_proj
-    x = case.activations["blocks.0.ln1.hook_normalized"]
-    order = arithmetic.xp.asarray(case.rng.permutation(x.shape[1]))
-    permuted = permuted_columns(weight, order)
-    product = arithmetic.linear(x, weight)
-    square = arithmetic.mean_square(x)
-    same_bits(arithmetic.linear(x[:, order], permuted), product, "a product, columns permuted")
-    same_bits(arithmetic.mean_square(x[:, order]), square, "a mean of squares, permuted")
+    """The model's own sums, of every kind and layer, do not depend on the order of their terms."""
+    for layer in case.steps(case.model.layers):
+        check_features(case, layer)
+        check_attention(case, layer)
+
+
+def check_features(case: Case, layer: Layer) -> None:
+    """Sums over features: products of either width, and the mean of squares."""
+    arithmetic = layer.arithmetic
+    block = f"blocks.{layer.index}"
+    products = {"ln1.hook_normalized": layer.k_proj, "mlp.hook_post": layer.down_proj}
+    for name, weight in products.items():
+        x = case.activations[f"{block}.{name}"]
+        order = case.rng.permutation(x.shape[1])
+        product = arithmetic.linear(x[:, order], permuted_columns(weight, order))
+        same_bits(product, arithmetic.linear(x, weight), f"{block}: a product, columns permuted")
+    stream = case.activations[f"{block}.hook_resid_pre"]
+    order = case.rng.permutation(stream.shape[1])
+    square = arithmetic.mean_square(stream[:, order])
+    same_bits(square, arithmetic.mean_square(stream), f"{block}: a mean of squares, permuted")
+
+
+def check_attention(case: Case, layer: Layer) -> None:
+    """Sums over a head's numbers (scores), and over keys (softmax, weighted values)."""
+    arithmetic = layer.arithmetic
+    block = f"blocks.{layer.index}"
+    q, k, v, scores, pattern = (
+        case.activations[f"{block}.attn.hook_{name}"]
+        for name in ("rot_q", "rot_k", "v", "attn_scores", "pattern")
+    )
+    for name, rows in (("K", k), ("V", v)):
+        same_bits(arithmetic.settle(rows), rows, f"{block}: {name}, settled twice")
+    scale = case.config.attention_scale
+    order = case.rng.permutation(q.shape[2])
+    permuted = arithmetic.scores(q[:, :, order], k[:, :, order], scale)
+    same_bits(permuted, arithmetic.scores(q, k, scale), f"{block}: scores, heads permuted")
+    keys = case.rng.permutation(len(k))
+    weights = arithmetic.softmax(scores[:, :, keys])
+    same_bits(weights, pattern[:, :, keys], f"{block}: attention weights, keys permuted")
+    z = arithmetic.weighted_sum(pattern[:, :, keys], v[keys])
+    same_bits(z, arithmetic.weighted_sum(pattern, v), f"{block}: values, keys permuted")
 
 
 def permuted_columns(weight: Matrix, order: np.ndarray) -> Matrix:
@@ -45,11 +77,12 @@ THEOREM = Theorem(
     formula="Σ|<i>x<sub>i</sub>w<sub>i</sub></i>| ≤ 2<sup>53</sup><i>u</i> and "
     "<i>x<sub>i</sub>w<sub>i</sub></i> ∈ <i>u</i>ℤ ⟹ every order of binary64 additions gives "
     "Σ<i>x<sub>i</sub>w<sub>i</sub></i>",
-    remark="Every partial sum is a multiple of <i>u</i> of at most 2<sup>53</sup> steps, hence a "
-    "binary64 number, hence not rounded.",
+    remark="For −1074 ≤ log<sub>2</sub> <i>u</i> ≤ 970. Every partial sum is a multiple of "
+    "<i>u</i> of at most 2<sup>53</sup> steps, hence a binary64 number, hence not rounded.",
     hypotheses=(EXACT_SUMS,),
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
+    scope="sums permuted, each in one other order",
     unlabelled="about values",
 )

@@ -20,8 +20,10 @@ _SEEN_BY_LATER_TOKENS = ("resid_pre", "resid_mid", "resid_post", "rot_k", "hook_
 
 
 def check(case: Case) -> None:
-    """Later tokens change no earlier residual, K or V."""
-    for cut in {1, case.chunks[0], len(case.ids)}:
+    """Later tokens change no earlier residual, K or V, and no logits."""
+    for cut in case.steps(sorted({1, case.chunks[0], len(case.ids)})):
+        logits = case.model.logits(case.ids[:cut])  # without hooks: queries in blocks
+        same_bits(logits, case.logits[:cut], f"logits of the first {cut} tokens")
         prefix = case.model.run_with_cache(case.ids[:cut])[1]
         for name, value in prefix.items():
             if name.endswith(_SEEN_BY_LATER_TOKENS):

@@ -61,12 +61,12 @@ def of_its_own_row(row: Row) -> bool:
 
 def of_its_own_token(row: Row) -> bool:
     """Whether it depends on its own row of the embedding, and on nothing else."""
-    return row.tokens == {row.place} and not row.rows and not row.unset
+    return row.tokens == {row.place} and not row.rows and not row.strays
 
 
 def of_the_visible_prefix(row: Row) -> bool:
     """Whether it depends on every row within its reach, and on nothing else."""
-    return row.rows == row.visible and not row.tokens and not row.unset
+    return row.rows == row.visible and not row.tokens and not row.strays
 
 
 THEOREM = Theorem(

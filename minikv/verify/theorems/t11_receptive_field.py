@@ -33,7 +33,7 @@ def check(case: Case) -> None:
     From each layer on, rows before a cut are replaced by those of another text. Rows at least the
     reach behind the cut must stay as they were, in every stream up to a layer that sees everything.
     """
-    for start, cut in enumerate(cuts(case)):
+    for start, cut in case.steps(list(enumerate(cuts(case)))):
         for stop, stream in disturbed(case, start, cut):
             first = cut + (case.config.reach(start, stop) or 0)
             same_bits(

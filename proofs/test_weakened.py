@@ -1,0 +1,67 @@
+"""Checks of the checks: each is made weaker in turn, and a stored fault then gets past it.
+
+Every theorem refutes faults of the decoder (`test_mutants.py`), each on a case of its own. Were its
+check to look at less, one of these would no longer be noticed, and that test would fail: this is
+shown here for the ways of looking at less in ``weakened.toml``. Likewise for its control.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from mutants import MUTANTS, refutations, refuted
+from planted import Fault, planted
+
+from minikv.verify import CLAIMS, THEOREMS, random_case
+
+FILE = Path(__file__).with_name("weakened.toml")
+WEAKENED = [
+    (theorem, name, entry)
+    for theorem, entries in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
+    for name, entry in entries.items()
+]
+SEEDS = {(name, theorem): seed for name, theorem, seed in refutations()}
+
+
+def weakening(theorem: str, entry: dict[str, str]) -> Fault:
+    """The change of the theorem's own file, or of the one that is named."""
+    module = THEOREMS[theorem].check.__module__.rpartition(".")[2]
+    file = entry.get("file", f"theorems/{module}.py")
+    return Fault(f"verify/{file}", entry["old"], entry["new"])
+
+
+@pytest.mark.parametrize(("theorem", "name", "entry"), WEAKENED)
+def test_a_weaker_check_is_noticed(theorem, name, entry):
+    fault = MUTANTS[entry["noticed"]]
+    seed = entry.get("seed", SEEDS.get((entry["noticed"], theorem)))
+    with planted(fault):
+        assert refuted(theorem, seed)
+    with planted(fault, weakening(theorem, entry)):
+        assert not refuted(theorem, seed)
+
+
+@pytest.mark.parametrize("theorem", THEOREMS)
+def test_each_check_has_three_faults_and_three_weakenings(theorem):
+    assert len({name for name, by, _ in refutations() if by == theorem}) >= 3
+    assert len({name for by, name, _ in WEAKENED if by == theorem}) >= 3
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_control_finds_nothing_where_its_hypothesis_makes_no_difference(claim):
+    """Matrices of zeros: nothing reads, adds or remembers anything; one layer: nothing bypasses."""
+    cases = [random_case(seed, scale=0.0) for seed in range(40)]
+    cases = [case for case in cases if len(case.ids) > 1 and CLAIMS[claim].applies(case)]
+    if claim == "D":
+        cases = [case for case in cases if case.config.num_hidden_layers == 1]
+    if claim == "T11":  # a window of one token reaches nothing but the row itself
+        cases = [case for case in cases if case.config.sliding_window > 1]
+    assert cases
+    assert [CLAIMS[claim].control(case) for case in cases[:5]] == [""] * len(cases[:5])
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_control_of_one_token_is_answered(claim):
+    case = next(case for case in map(random_case, range(99)) if len(case.ids) == 1)
+    assert isinstance(CLAIMS[claim].control(case), str)
