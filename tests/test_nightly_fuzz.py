@@ -46,7 +46,7 @@ def dies(rng: random.Random, folder: Path) -> None:
 
 
 def swells(rng: random.Random, folder: Path) -> None:
-    assert len(bytearray(300 * 2**20)) > 0
+    assert len(b"x" * (200 * 2**20)) > 0
 
 
 def fine(rng: random.Random, folder: Path) -> None:
@@ -58,7 +58,7 @@ def fine(rng: random.Random, folder: Path) -> None:
     [
         (trips, "KeyError: 'model_type'"),
         (talks, "refused in 9 characters"),
-        (hangs, "more than 4"),
+        (hangs, "more than 6"),
         (dies, "its process died (3)"),
         (swells, "MB, expected at most"),
     ],
@@ -68,7 +68,7 @@ def test_what_must_not_happen_is_reported_with_its_case(kind, said):
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # of pytest, which is forked
     kinds = (fine, fine, kind, fine, fine)
     counts, failures, _ = fuzz.fuzz(
-        5, seed=0, processes=1, seconds=4.0, megabytes=held + 100, kinds=kinds
+        5, seed=0, processes=1, seconds=6.0, megabytes=held + 100, kinds=kinds
     )
     assert len(failures) == 1
     number, reason = failures[0]
