@@ -116,7 +116,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
     contents["eos_token_id"] = list(values["eos_token_id"])
     contents["layer_types"] = list(values["layer_types"])
     contents["sliding_window"] = values["sliding_window"] if slides else None
-    if not slides:
+    if not slides and not spelling.own_scale:
         contents.pop("rope_local_base_freq", None)
     mixed = slides and FULL in values["layer_types"]
     if not mixed and not (slides and spelling.writes_layer_types):
@@ -128,7 +128,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
         contents["rope_scaling"] = {"rope_type": RopeScaling(**numbers).kind} | numbers
     if spelling.own_scale:  # which has its own idea of what a missing key means
         contents.setdefault("query_pre_attn_scalar", float(values["head_dim"]))
-        if values["rope_scaling"] is None:  # else sliding layers are scaled as the others are
+        if not slides or values["rope_scaling"] is None:  # else they are scaled as the others are
             contents.setdefault("rope_local_base_freq", values["rope_theta"])
     scalar = contents.get("query_pre_attn_scalar")
     if scalar is not None and scalar.is_integer():

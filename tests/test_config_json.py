@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minikv import ModelConfig, RopeScaling, tiny_config
+from minikv import ModelConfig, RopeScaling, random_tensors, tiny_config
 from minikv.config import FAMILIES, FULL, SLIDING
 from minikv.errors import ConfigError
 from minikv.weights import save_folder
@@ -83,10 +83,25 @@ MIXED = {"layer_types": (SLIDING, FULL), "sliding_window": 2}
         ModelConfig.from_dict(SMOLLM),
         tiny_config(model_type="mistral", layer_types=(SLIDING,) * 2, sliding_window=2),
         tiny_config(model_type="qwen2", **MIXED),
+        tiny_config(
+            model_type="gemma3_text", rope_local_base_freq=7.0, query_pre_attn_scalar=9.0, **MIXED
+        ),
+        tiny_config(
+            model_type="gemma3_text",
+            rope_local_base_freq=7.0,
+            query_pre_attn_scalar=9.0,
+            rope_scaling=RopeScaling(8.0),
+        ),
     ],
 )
 def test_to_dict_reads_back(config):
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_scaled_gemma_without_sliding_layers_can_be_written(tmp_path):
+    config = tiny_config(model_type="gemma3_text", rope_scaling=RopeScaling(8.0))
+    folder = save_folder(tmp_path / "m", config, random_tensors(config, 0))
+    assert ModelConfig.from_folder(folder).rope_scaling == RopeScaling(8.0)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
