@@ -1,4 +1,4 @@
-"""Mutated configurations, tokenizer files and safetensors headers: loaded, or refused in one line.
+"""Mutated configurations, tokenizers, safetensors and GGUF files: loaded, or refused in one line.
 
     python -m tests.fuzz --count 100000        # for the night; prints what it counted
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -30,6 +31,8 @@ import minikv
 from minikv.config import FAMILIES, FULL, SLIDING, ModelConfig
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors
+from minikv.weights.gguf import convert
+from tests.gguf_writer import write_gguf
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
 TEXTS = ("", "the stream is é🙂", "<|im_start|>x  y\n123")
@@ -299,8 +302,31 @@ def _small_weights() -> tuple[dict[str, Any], bytes]:
     return header, data
 
 
+def gguf(rng: random.Random, folder: Path) -> None:
+    """A mutated GGUF file, mostly in its metadata."""
+    (folder / "a.gguf").write_bytes(mutated_bytes(rng, GGUF))
+    convert(folder / "a.gguf", folder / "out")
+
+
+def _small_gguf() -> bytes:
+    words = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": [*"abcdef", "ab"],
+        "tokenizer.ggml.token_type": [1] * 7,
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        tensors = minikv.random_tensors(SMALL, 0)
+        return write_gguf(Path(name) / "a.gguf", SMALL, tensors, words).read_bytes()
+
+
 WEIGHTS = _small_weights()
-KINDS: tuple[Callable[[random.Random, Path], None], ...] = (configuration, tokenizer, safetensors)
+KINDS: list[Callable[[random.Random, Path], None]] = [configuration, tokenizer, safetensors]
+if importlib.util.find_spec("gguf"):
+    GGUF = _small_gguf()
+    KINDS.append(gguf)
 
 
 def outcome(number: int, seed: int, kinds: Any = KINDS) -> tuple[str, str]:

@@ -16,7 +16,7 @@ fuzz = pytest.importorskip("fuzz")
 def test_a_few_hundred_cases_load_or_are_refused(capsys):
     assert fuzz.main(["--count", "300", "--seed", "7", "--processes", "1"]) == 0
     said = capsys.readouterr().out
-    for kind in ("configuration", "tokenizer", "safetensors"):
+    for kind in ("configuration", "tokenizer", "safetensors", "gguf"):
         for outcome in ("loaded", "refused"):
             assert f"{kind} {outcome}" in said
     assert "300  cases of seed 7" in said
