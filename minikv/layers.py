@@ -20,7 +20,10 @@ def no_hook(name: str, value: Array) -> Array:
 
 
 def within(prefix: str, hook: Hook) -> Hook:
-    """`hook` under longer names: ``attn.hook_q`` in here is ``blocks.3.attn.hook_q`` out there."""
+    """`hook` under longer names: ``attn.hook_q`` in here is ``blocks.3.attn.hook_q`` out there.
+
+    `no_hook` stays what it is: whoever asks whether anybody looks compares with it.
+    """
     if hook is no_hook:
         return no_hook
     return lambda name, value: hook(prefix + name, value)
@@ -31,7 +34,7 @@ class Layer:
     """The weights of one block, under Hugging Face's names, and what is needed to use them.
 
     Matrices are as `Arithmetic.weight` prepared them. A bias or norm that the family does not have
-    is None.
+    is None. Letters as in `minikv.config`; the methods take rows of any tokens.
     """
 
     index: int
@@ -81,7 +84,7 @@ class Layer:
         return self.arithmetic.xp.reshape(x, (x.shape[0], -1, self.config.head_dim))
 
     def merged(self, x: Heads) -> Outputs:
-        """``(T, heads, d) -> (T, heads * d)``"""
+        """Heads side by side again, ``(T, heads, d) -> (T, heads * d)``."""
         return self.arithmetic.xp.reshape(x, (x.shape[0], -1))
 
     def turned(self, x: Heads, positions: Array) -> Heads:
