@@ -66,8 +66,8 @@ def test_the_docstring_names_every_activation_in_its_order_and_shape():
 
     text = patching.__doc__
     assert written(text) == passed
-    left, right = "hook_rot_k             (T, G, d)", "hook_v                 (T, G, d)"
-    swapped = text.replace(left, "?").replace(right, left).replace("?", right)
+    swapped = text.replace("attn.hook_v ", "?").replace("attn.hook_rot_k", "attn.hook_v")
+    swapped = swapped.replace("?", "attn.hook_rot_k ")
     assert sorted(written(swapped)) == sorted(passed)
     assert written(swapped) != passed
 
