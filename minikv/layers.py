@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .arithmetic import Arithmetic, Matrix
-from .arrays import Array, Heads, Outputs, Rows
+from .arrays import Array, Heads, Inputs, Outputs
 from .config import ModelConfig
 from .rotary import Rotary
 
@@ -69,11 +69,11 @@ class Layer:
             return x
         return self.arithmetic.rms_norm(x, weight, self.config.rms_norm_eps)
 
-    def linear(self, x: Rows, weight: Matrix) -> Outputs:
+    def linear(self, x: Inputs, weight: Matrix) -> Outputs:
         """The product with one of the layer's matrices, ``(T, K) -> (T, N)``."""
         return self.arithmetic.linear(x, weight)
 
-    def linears(self, x: Rows, *weights: Matrix) -> tuple[Outputs, ...]:
+    def linears(self, x: Inputs, *weights: Matrix) -> tuple[Outputs, ...]:
         """The products of the same rows with some of the layer's matrices."""
         return self.arithmetic.linears(x, *weights)
 
