@@ -57,8 +57,8 @@ def power_below(y: Array) -> Array:
 def round_to(x: Array, grid: Array) -> Array:
     """x, in place, to the nearest multiple of its grid, a power of two; a zero becomes +0.0.
 
-    For |x| <= 2**51 * grid: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart, so
-    that the addition rounds, ties to even, and the subtraction is exact.
+    For ``|x| <= 2**51 * grid``: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart,
+    so that the addition rounds, ties to even, and the subtraction is exact.
     """
     shift = grid * ROUND
     x += shift
