@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+from byte_tokenizer import beside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -579,23 +580,6 @@ def test_a_text_is_its_parts_wherever_it_is_cut(llama, ids, cut):
 
 TOKEN = {"content": "<|im_start|>", "lstrip": False, "normalized": False, "special": True}
 TEMPLATE = "{{ bos_token }}{{ messages[0].content }}"
-
-
-def beside(folder: Path, settings: object = None, **files: object) -> Tokenizer:
-    """256 bytes, ``<|bos|>`` (256) and ``<|eos|>`` (257), and files beside them."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(
-        [AddedToken(text, special=True, normalized=False) for text in ("<|bos|>", "<|eos|>")]
-    )
-    backend.save(str(folder / "tokenizer.json"))
-    for name, content in {"tokenizer_config": settings or {}, **files}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return Tokenizer.from_folder(folder)
 
 
 NAMED = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
