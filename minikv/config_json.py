@@ -341,6 +341,12 @@ def _two_tables(given: Contents) -> dict[str, Any]:
         )
     full = _object_in(new, FULL)
     local = _object_in(new, SLIDING)
+    for place, part in (("rope_scaling", old), ("rope_parameters", full)):
+        if part.get("type", "default") != "default" and "rope_type" not in part:
+            raise ConfigError(
+                f"{place} has 'type' without 'rope_type', which transformers 4 obeys and 5 does "
+                "not: write 'rope_type'"
+            )
     theta = agreed(
         "RoPE's base",
         {
@@ -385,12 +391,13 @@ def _scaling(place: str, part: Contents, given: Contents) -> RopeScaling | None:
             "'llama3' are"
         )
     key = "original_max_position_embeddings"
-    length = agreed(key, {"config.json": given.get(key), place: part.get(key)})
+    length = _positive(key, part, kind)  # of the top level, transformers 4 and 5 make two things
+    agreed(key, {place: length, "config.json": given.get(key)})
     return RopeScaling(
         factor=_positive("factor", part, kind),
         low_freq_factor=_positive("low_freq_factor", part, kind),
         high_freq_factor=_positive("high_freq_factor", part, kind),
-        original_max_position_embeddings=int(_positive(key, {key: length}, kind)),
+        original_max_position_embeddings=int(length),
     )
 
 

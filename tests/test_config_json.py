@@ -222,24 +222,9 @@ def test_a_long_value_is_quoted_in_part(key):
 # Two places and two spellings
 
 
-def meaning(config: ModelConfig) -> dict:
-    """A configuration under the names that the recorded cases use."""
-    scaling = config.rope_scaling
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_local_base_freq": config.rope_local_base_freq,
-        "factor": scaling and scaling.factor,
-        "original": scaling and scaling.original_max_position_embeddings,
-        "windows": [config.window(layer) for layer in range(config.num_hidden_layers)],
-        "ends": config.eos_token_id,
-        "query_pre_attn_scalar": config.query_pre_attn_scalar,
-        "family": config.model_type,
-    }
-
-
 @pytest.mark.parametrize(("kind", "added", "expected"), config_cases.TAKEN)
 def test_a_setting_with_two_places_is_taken_as_transformers_takes_it(kind, added, expected):
-    got = meaning(ModelConfig.from_dict(config_cases.base(kind) | added))
+    got = config_cases.meaning(ModelConfig.from_dict(config_cases.base(kind) | added))
     assert {key: got[key] for key in expected} == expected
 
 
