@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .errors import InputError, TokenizerError
 from .model import Model
@@ -24,6 +25,8 @@ class Conversation:
         With a tokenizer that has a chat template.
     system : str, optional
         Instructions for the model.
+    variables : mapping of str to any, optional
+        Of the chat template, such as ``{"enable_thinking": False}``.
 
     Attributes
     ----------
@@ -40,7 +43,12 @@ class Conversation:
         If the model has no tokenizer, or that has no chat template.
     """
 
-    def __init__(self, model: Model, system: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        system: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         if model.tokenizer is None:
             raise TokenizerError("the model has no tokenizer.json, which text needs")
         self.model = model
@@ -48,6 +56,7 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
         if system:
             self.messages.append({"role": "system", "content": system})
+        self._variables = dict(variables or {})
         self.cache = model.new_cache()
         self.ids: list[int] = []
         self.restarts = 0
@@ -98,7 +107,7 @@ class Conversation:
 
     def _rendered(self, question: str) -> str:
         return self.tokenizer.apply_chat_template(
-            [*self.messages, {"role": "user", "content": question}]
+            [*self.messages, {"role": "user", "content": question}], **self._variables
         )
 
     def _read_all_again(self) -> None:

@@ -30,11 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Answer line by line."""
     speaker = load_speaker(args)
-    conversation = Conversation(speaker.model, args.system)
+    conversation = Conversation(speaker.model, args.system, dict(args.template))
     speaker.tokens([0], conversation.cache)  # refuses wrong parameters before anything is asked
     for line in _lines(asked=sys.stdin.isatty() and not args.json):
         if line.strip() == "/new":
-            conversation = Conversation(speaker.model, args.system)
+            conversation = Conversation(speaker.model, args.system, dict(args.template))
             continue
         if _is_command(line):
             print(f"minikv: {line.strip()} is no command; /new is, Ctrl-D leaves", file=sys.stderr)

@@ -45,7 +45,8 @@ def run(args: Namespace) -> int:
         prompt = sys.stdin.read()
     speaker = load_speaker(args)
     if args.chat:
-        text = speaker.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
+        asked = [{"role": "user", "content": prompt}]
+        text = speaker.tokenizer.apply_chat_template(asked, **dict(args.template))
         ids = speaker.tokenizer.encode(text, add_special=False)
         echo = ""
     else:
