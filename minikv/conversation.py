@@ -56,6 +56,7 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
         if system:
             self.messages.append({"role": "system", "content": system})
+        self._variables = dict(variables or {})
         self.cache = model.new_cache()
         self.ids: list[int] = []
         self.restarts = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from pathlib import Path
 
 import config_cases
 import pytest
@@ -297,3 +298,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="no plain file"):
         ModelConfig.from_file(tmp_path / "config.json")
+
+
+def test_readme_names_every_family_that_loads():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("## What loads") :]
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line[:1] == "|"}
+    assert all(f"`{kind}`" in rows["`config.json`"] for kind in FAMILIES)
+    gguf = pytest.importorskip("minikv.weights.gguf")
+    assert all(f"`{architecture}`" in rows["a GGUF file"] for architecture in gguf._MODEL_TYPES)

@@ -16,7 +16,7 @@ from ..model import Model, load
 from ..progress import status
 from ..tokenizer import StreamDecoder, Tokenizer
 from .fetch import fetch_missing
-from .options import add_arithmetic, add_backend, add_json, add_model
+from .options import add_arithmetic, add_backend, add_json, add_model, add_template
 from .output import peak_memory
 
 
@@ -48,6 +48,7 @@ def add_answering(parser: ArgumentParser) -> None:
         help="draw among the likeliest that reach P together (likewise)",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of the draws (likewise)")
+    add_template(parser)
     parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
     add_json(parser, "text and figures")
 

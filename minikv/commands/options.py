@@ -14,7 +14,8 @@ def add_model(parser: ArgumentParser) -> None:
         "--model",
         default=DEFAULT,
         metavar="NAME",
-        help="a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
+        help="a name that `minikv fetch --list` shows, a folder, or a GGUF file "
+        "(default: %(default)s)",
     )
 
 
@@ -46,26 +47,26 @@ def add_json(parser: ArgumentParser, what: str = "figures") -> None:
 
 
 def add_template(parser: ArgumentParser) -> None:
-    """Add ``--template``, which may be given several times."""
+    """Add ``--template``."""
     parser.add_argument(
         "--template",
-        type=variable,
         action="append",
         default=[],
+        type=variable,
         metavar="NAME=VALUE",
-        help="a variable of the chat template, its value as in JSON: enable_thinking=false",
+        help="a variable of the chat template, as enable_thinking=false; may be given again",
     )
 
 
 def variable(text: str) -> tuple[str, object]:
-    """A name and its value: what JSON reads, or else the text as it is."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise ArgumentTypeError(f"{text!r}, expected NAME=VALUE, as in enable_thinking=false")
+    """A name and its value: JSON, or else the text itself."""
+    name, _, told = text.partition("=")
+    if not name.isidentifier() or not told or name in ("self", "messages"):
+        raise ArgumentTypeError(f"{text!r:.80}, expected NAME=VALUE, as enable_thinking=false")
     try:
-        return name, json.loads(value)
+        return name, json.loads(told)
     except ValueError:
-        return name, value
+        return name, told
 
 
 def names(text: str) -> list[str]:

@@ -744,7 +744,7 @@ def hub(tmp_path, monkeypatch):
     """A server that plays the hub, and a known model on it."""
     client = pytest.importorskip("huggingface_hub", reason="needs the extra `fetch`")
     handler = type("ThisHub", (Hub,), {"served": []})
-    handler.files = {path.name: path.read_bytes() for path in TINY.iterdir()}
+    handler.files = {path.name: path.read_bytes() for path in TINY.iterdir() if path.name[0] != "."}
     handler.files |= {"README.md": b"# toy", "pytorch_model.bin": b"pickle", "onnx.json": b"{}"}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
