@@ -32,6 +32,7 @@ def weakening(theorem: str, entry: dict[str, str]) -> Fault:
     return Fault(f"verify/{file}", entry["old"], entry["new"])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("theorem", "name", "entry"), WEAKENED)
 def test_a_weaker_check_is_noticed(theorem, name, entry):
     fault = MUTANTS[entry["noticed"]]
