@@ -178,3 +178,16 @@ def test_it_would_get_past_a_weaker_certificate(entry):
     file, old, new = entry["weaker"]
     with planted(smuggler(entry), Fault(f"verify/{file}", old, new)):
         assert caught(entry) != entry["caught"]
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_leak_in_one_layer_alone_is_caught(layer):
+    """And named: its keys and values, and no other layer's, are not functions of their row."""
+    old = "k, v = layer.linears(x, layer.k_proj, layer.v_proj)"
+    rows = f"x + x[-1:] if layer.index == {layer} else x"
+    new = old.replace("linears(x", f"linears({rows}")
+    with planted(Fault("projection.py", old, new)):
+        failures = certify(minikv.tiny_config(num_hidden_layers=3)).failures
+    mixed = [failure for failure in failures if failure.startswith("T1: ")]
+    assert mixed
+    assert all(failure.startswith(f"T1: blocks.{layer}.attn") for failure in mixed)

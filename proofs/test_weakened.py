@@ -11,10 +11,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 from mutants import MUTANTS, refutations, refuted
 from planted import Fault, planted
+from strategies import cases
 
+from minikv import random_model, tiny_config
 from minikv.verify import CLAIMS, THEOREMS, random_case
+from minikv.verify.cases import differ
+from minikv.verify.theorems.t04_any_eviction import Unplaced
+from minikv.verify.theorems.t08_causality import Unmasked
 
 FILE = Path(__file__).with_name("weakened.toml")
 WEAKENED = [
@@ -32,6 +38,7 @@ def weakening(theorem: str, entry: dict[str, str]) -> Fault:
     return Fault(f"verify/{file}", entry["old"], entry["new"])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("theorem", "name", "entry"), WEAKENED)
 def test_a_weaker_check_is_noticed(theorem, name, entry):
     fault = MUTANTS[entry["noticed"]]
@@ -65,3 +72,22 @@ def test_a_control_finds_nothing_where_its_hypothesis_makes_no_difference(claim)
 def test_a_control_of_one_token_is_answered(claim):
     case = next(case for case in map(random_case, range(99)) if len(case.ids) == 1)
     assert isinstance(CLAIMS[claim].control(case), str)
+
+
+@given(case=cases(scales=(1.0,)))
+@settings(max_examples=15)
+def test_what_is_unplaced_has_lost_nothing_but_its_positions(case):
+    """The control of T4: with them, what it recomputes is the full cache's."""
+    placed = Unplaced(case.model.new_cache("full"), placed=True)
+    assert not differ(case.decoded(placed), case.logits)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_what_is_unmasked_has_lost_nothing_but_its_mask(layers):
+    """The control of T8: of one token there is nothing to mask."""
+    model = random_model(tiny_config(num_hidden_layers=layers), 0, "exact")
+    masked, unmasked = model.new_cache("full"), Unmasked(model.new_cache("full"))
+    assert not differ(*(model.forward([[5]], [memory], "all") for memory in (masked, unmasked)))
+    ids = [[5, 6, 7]]
+    masked, unmasked = model.new_cache("full"), Unmasked(model.new_cache("full"))
+    assert differ(*(model.forward(ids, [memory], "all") for memory in (masked, unmasked)))

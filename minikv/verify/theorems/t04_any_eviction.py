@@ -74,23 +74,30 @@ class Told(Wrapped):
 class Unplaced(Wrapped):
     """Keeps residuals of all tokens and recomputes all K and V, as if each stood at position 0.
 
-    A residual says what a token is, not where it is: rotary keys need both.
+    A residual says what a token is, not where it is: rotary keys need both. With `placed` nothing
+    is lost.
     """
 
-    def __init__(self, inner: Cache) -> None:
+    def __init__(self, inner: Cache, placed: bool = False) -> None:
         super().__init__(inner)
-        self._residuals: dict[int, list[Stream]] = {}  # of each layer, call by call
+        self._placed = placed
+        self._kept: dict[int, list[tuple[Stream, Positions]]] = {}  # of each layer, call by call
 
     def update(
         self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
-        kept = self._residuals.setdefault(layer.index, [])
-        past = [kv_from_residual(rows, np.zeros(len(rows), int), layer) for rows in kept]
-        kept.append(residual)
+        kept = self._kept.setdefault(layer.index, [])
+        keys = []
+        values = []
+        for rows, places in kept:
+            where = places if self._placed else 0 * places
+            past_k, past_v = kv_from_residual(rows, where, layer)
+            keys.append(past_k)
+            values.append(past_v)
+        kept.append((residual, positions))
         concat = layer.arithmetic.xp.concat
-        keys = concat([*(row[0] for row in past), k], axis=0)
-        values = concat([*(row[1] for row in past), v], axis=0)
-        return np.arange(len(keys)), keys, values
+        tokens = sum(len(places) for _, places in kept)
+        return np.arange(tokens), concat([*keys, k], axis=0), concat([*values, v], axis=0)
 
 
 def control(case: Case) -> str:
