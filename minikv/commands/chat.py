@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from ..conversation import ContextFull, Conversation
 from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
-from .options import add_template
 from .output import print_json
 
 SUMMARY = "talk with the model"
@@ -27,7 +26,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     add_answering(parser)
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
-    add_template(parser)
 
 
 def run(args: Namespace) -> None:

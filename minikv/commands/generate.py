@@ -8,7 +8,6 @@ from argparse import ArgumentParser, Namespace
 from ..errors import InputError
 from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
-from .options import add_template
 from .output import print_json
 
 SUMMARY = "continue a text"
@@ -39,7 +38,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "alone",
     )
     add_answering(parser)
-    add_template(parser)
 
 
 def run(args: Namespace) -> int:

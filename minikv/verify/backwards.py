@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from ..arithmetic import Float32, Matrix
-from ..arrays import Outputs, Rows
+from ..arrays import Inputs, Outputs
 
 KEPT_ROWS = "this BLAS gave a row the same bits in any call, so several rows were summed backwards"
 
@@ -15,7 +15,7 @@ KEPT_ROWS = "this BLAS gave a row the same bits in any call, so several rows wer
 class Backwards(Float32):
     """The sums of a lone row as BLAS takes them, those of several from the last term."""
 
-    def linear(self, x: Rows, weight: Matrix) -> Outputs:
+    def linear(self, x: Inputs, weight: Matrix) -> Outputs:
         if len(x) == 1:
             return super().linear(x, weight)
         return x[:, ::-1] @ weight[:, ::-1].T
