@@ -124,7 +124,7 @@ Proof.
   set (up := rows L (length hs) new (kvs L (hs ++ new))).
   set (carried := if carry_on stores then _ else _).
   assert (Lf : length (fwd L hs) = length hs) by apply fwd_length.
-  specialize (IH stores old ts (fwd L hs) up carried).
+  specialize (IH stores old ts (fwd L hs) up carried). rewrite Lf in IH.
   destruct stores as [|s' stores'].
   - destruct ls as [|L' ls]; [|now destruct H]. cbn [extend_residual extend caches fst].
     split; [reflexivity|]. split; [|constructor]. cbn [all_hold]. split; [|exact I].
@@ -132,11 +132,10 @@ Proof.
     + apply grown_keeps; auto. destruct T as [T | ->]; [right; exact T | left; reflexivity].
     + f_equal. unfold kvs. rewrite mapi_length. reflexivity.
   - inversion_clear F as [|? ? F1 F2].
-    destruct (extend_residual ls (s' :: stores') _ _ carried ts up) as [out stores2] eqn:X.
-    rewrite Lf, X in IH.
+    destruct (extend_residual ls (s' :: stores') (length hs) (length hs - budget) carried ts up)
+      as [out stores2] eqn:X.
     destruct (extend ls (caches ls (fwd L hs)) (length hs) up) as [out' cache'] eqn:Y.
     destruct IH as (I1 & I2 & I3); auto.
-    + congruence.
     + intros C. unfold carried, carry_on. rewrite C.
       change (rows L 0 (firstn (length hs - budget) hs)
         (kvs L (firstn (length hs - budget) hs))) with (fwd L (firstn (length hs - budget) hs)).
@@ -153,4 +152,108 @@ Proof.
         destruct (extend_residual ls stores' _ _ _ _ _) as [o3 s3]. injection X as _ <- _.
         unfold no_tokens in *. cbn [checkpoint]. now destruct (checkpoint s').
 Qed.
+
+(* What there is before the first token: something at layer 0, and tokens nowhere else. *)
+Definition startable (kinds : list kept) : Prop :=
+  match kinds with
+  | Nothing :: _ => False
+  | k :: kinds => (k = Tokens [] \/ k = Rows []) /\
+      Forall (fun k => k = Nothing \/ k = Rows []) kinds
+  | [] => True
+  end.
+Lemma start_holds ls : forall kinds, length kinds = length ls ->
+  Forall (fun k => k = Nothing \/ k = Tokens [] \/ k = Rows []) kinds ->
+  all_hold ls (map (fun k => {| checkpoint := k; recent := [] |}) kinds) [] [].
+Proof.
+  induction ls as [|L ls IH]; intros [|k kinds] N F; try easy.
+  inversion_clear F as [|? ? K F']. injection N as N.
+  split; [|exact (IH kinds N F')]. split; [|reflexivity].
+  destruct K as [-> | [-> | ->]]; simpl; auto.
+Qed.
+
+(* T4 and T5 for this program: whatever the budget and the checkpoints, in any chunks, it gives what
+   one pass over the whole text gives. *)
+Theorem residual_is_full ls kinds chunks : length kinds = length ls -> startable kinds ->
+  fst (residual ls kinds chunks) = outputs emb head ls (concat chunks).
+Proof.
+  intros N St.
+  assert (F : Forall (fun k => k = Nothing \/ k = Tokens [] \/ k = Rows []) kinds /\
+              Forall no_tokens (tl (map (fun k => {| checkpoint := k; recent := [] |}) kinds))).
+  { destruct kinds as [|k kinds]; [split; constructor|]. cbn [map tl].
+    assert (H : (k = Tokens [] \/ k = Rows []) /\
+                Forall (fun k => k = Nothing \/ k = Rows []) kinds) by now destruct k.
+    destruct H as [K H]. split.
+    - constructor; [tauto|]. eapply Forall_impl; [|exact H]. cbn. tauto.
+    - apply Forall_map. eapply Forall_impl; [|exact H]. cbn. now intros ? [-> | ->]. }
+  destruct F as [F F'].
+  enough (H : exists stores, residual ls kinds chunks = (outputs emb head ls (concat chunks), stores)
+    /\ all_hold ls stores (concat chunks) (mapi emb (concat chunks)) /\ Forall no_tokens (tl stores)
+    /\ match stores with s :: _ => checkpoint s <> Nothing | [] => True end).
+  { destruct H as (stores & -> & _). reflexivity. }
+  unfold residual. induction chunks as [|ts chunks IH] using rev_ind.
+  - eexists. split; [cbn [fold_left concat]|].
+    + f_equal. symmetry. apply length_zero_iff_nil, outputs_length.
+    + split; [now apply start_holds|]. split; [exact F'|].
+      destruct kinds as [|k kinds]; [exact I|]. cbn. now destruct k.
+  - rewrite fold_left_app, concat_app. destruct IH as (stores & E & H & T & K). rewrite E.
+    cbn [fold_left concat]. rewrite app_nil_r. set (old := concat chunks) in *.
+    unfold residual_chunk. rewrite outputs_length.
+    pose proof (extend_is_extend ls stores old ts (mapi emb old) (mapi_from (length old) emb ts) []) as X.
+    rewrite mapi_length in X. specialize (X eq_refl H).
+    destruct (extend_residual ls stores (length old) (length old - budget) [] ts _)
+      as [hs stores'] eqn:R.
+    destruct X as (X1 & X2 & X3); auto.
+    { destruct stores; [exact I|]. intros Q. now destruct K. }
+    { destruct stores; [exact I|]. now right. }
+    exists stores'. split; [|split; [|split; [exact X3|]]].
+    + f_equal. rewrite X1. unfold outputs. rewrite mapi_app.
+      destruct (extend_caches ls (mapi emb old) (mapi_from (0 + length old) emb ts)) as (new & E1 & E2).
+      rewrite mapi_length in E1. cbn [Nat.add] in *. rewrite E1, E2. cbn [fst]. now rewrite map_app.
+    + rewrite mapi_app. exact X2.
+    + destruct ls as [|L ls], stores as [|s stores]; try easy; cbn [extend_residual] in R.
+      * now injection R as _ <-.
+      * destruct (extend_residual ls stores _ _ _ _ _) as [o3 s3]. injection R as _ <-.
+        cbn [checkpoint]. now destruct (checkpoint s).
+Qed.
 End Residual.
+
+(** * For the decoder of Decoder.v *)
+Section Concrete.
+Variable M : machine.
+Variable m : model.
+
+(* Residual(budget, checkpoints): `tokens` stands for the first layer's, then whether to keep. *)
+Definition kinds (tokens : bool) (kept_at : list bool) : list (@kept nat row) :=
+  match map (fun k : bool => if k then Rows [] else Nothing) kept_at with
+  | _ :: above => (if tokens then Tokens [] else Rows []) :: above
+  | [] => []
+  end.
+Definition decode_residual (budget : nat) (tokens : bool) (kept_at : list bool)
+    (chunks : list (list nat)) : list row :=
+  fst (residual (embed m) (unembed M m) budget (layers M m) (kinds tokens kept_at) chunks).
+
+(* Scheduled(schedule): schedule step layer position. *)
+Definition decode_scheduled (schedule : nat -> nat -> nat -> want) (chunks : list (list nat)) :=
+  snd (fst (decode_ev (embed m) (unembed M m) (layers M m)
+    (fun calls => schedule (length calls - 1)) chunks)).
+
+Theorem concrete_residual budget tokens kept_at chunks : length kept_at = length (blocks m) ->
+  decode_residual budget tokens kept_at chunks = logits M m (concat chunks).
+Proof.
+  intros N. apply residual_is_full.
+  - unfold kinds, layers. rewrite map_length, <- N. destruct kept_at; [reflexivity|].
+    cbn. now rewrite map_length.
+  - unfold kinds. destruct kept_at as [|k kept_at]; [exact I|]. cbn.
+    assert (F : Forall (fun k : @kept nat row => k = Nothing \/ k = Rows [])
+      (map (fun k : bool => if k then Rows [] else Nothing) kept_at)).
+    { apply Forall_map, Forall_forall. intros [] _; auto. }
+    destruct tokens; (split; [auto | exact F]).
+Qed.
+Theorem concrete_scheduled schedule chunks :
+  decode_scheduled schedule chunks = logits M m (concat chunks).
+Proof. apply any_eviction_is_exact. Qed.
+End Concrete.
+
+Print Assumptions residual_is_full.
+Print Assumptions concrete_residual.
+Print Assumptions concrete_scheduled.
