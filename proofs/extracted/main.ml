@@ -5,6 +5,9 @@
    scheduled=A:B:C:1,2,1, trace, functions=FILE. *)
 open Decoder
 
+(* Lists of weights stay: a collector that waits for little garbage keeps memory near their size. *)
+let () = Gc.set { (Gc.get ()) with Gc.space_overhead = 15 }
+
 let magic = "minikv dump 1\n"
 let fail message = prerr_endline message; exit 2
 
@@ -168,6 +171,7 @@ let run mode = match String.split_on_char '=' mode with
   | _ -> fail ("unknown mode " ^ mode)
 
 let () =
+  Gc.compact ();
   for i = 3 to Array.length Sys.argv - 1 do
     let start = Sys.time () in
     run Sys.argv.(i);

@@ -39,7 +39,12 @@ HERE = Path(__file__).resolve().parent
 ROCQ = HERE.parent / "rocq"
 FIXTURE = HERE.parents[1] / "tests" / "fixtures" / "tiny"
 PROGRAMS = {"coqc": "coq", "ocamlopt": "ocaml"}  # and the Debian package of each
-THEORIES = ("Markov.v", "Decoder.v", "Caches.v", "Extracted.v")
+THEORIES = (
+    ROCQ / "Markov.v",
+    ROCQ / "Decoder.v",
+    ROCQ / "Caches.v",
+    HERE / "Extracted.v",
+)
 SOURCES = ("float64.ml", "decoder.mli", "decoder.ml", "main.ml")
 SCHEDULE = (1, 2, 3)  # of a Scheduled cache: what is kept follows step + 2 layer + 3 position
 KEPT = ("kv", "residual", "both")
@@ -96,9 +101,9 @@ def build(into: Path, decoder: Path | None = None) -> Path:
         if shutil.which(program) is None:
             raise CannotRun(f"no {program} on the PATH; install it (Debian: apt install {package})")
     if decoder is None:
-        for name in THEORIES:
-            shutil.copy(ROCQ / name, into)
-            _call(["coqc", "-q", "-Q", ".", "Minikv", name], into)
+        for path in THEORIES:
+            shutil.copy(path, into)
+            _call(["coqc", "-q", "-Q", ".", "Minikv", path.name], into)
     else:
         for name in ("decoder.ml", "decoder.mli"):
             shutil.copy(decoder / name, into)
@@ -117,7 +122,7 @@ def program() -> Path:
         See `build`.
     """
     digest = hashlib.sha256()
-    for path in (*(ROCQ / name for name in THEORIES), HERE / "float64.ml", HERE / "main.ml"):
+    for path in (*THEORIES, HERE / "float64.ml", HERE / "main.ml"):
         digest.update(path.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minikv"
     built = home / f"extracted-{digest.hexdigest()[:16]}"

@@ -99,7 +99,10 @@ Theorem trace_is_run M m tokens :
   map fst (trace M m tokens) = snd (full (embed m) (unembed M m) (layers M m) tokens) /\
   map (fun t => map resid_post (snd t)) (trace M m tokens)
   = mapi (fun l _ => stream (embed m) (layers M m) (S l) tokens) (blocks m).
-Proof. apply trace_from_run. Qed.
+Proof.
+  destruct (trace_from_run M m (blocks m) (mapi (embed m) tokens)) as [A B].
+  unfold trace, full, stream. cbn [snd]. fold (layers M m) in A, B. rewrite A, B. now split.
+Qed.
 
 Print Assumptions concrete_projection.
 Print Assumptions concrete_markov.
