@@ -2,5 +2,5 @@
 From Coq Require Import Extraction ExtrOcamlBasic ExtrOCamlFloats.
 From Minikv Require Import Markov Decoder Caches.
 Extraction Language OCaml.
-Extraction "decoder.ml" loops logits decode_cached trace build prepare_block prepare norm_weight
-  narrow exp sin cos stream embed layers decode_residual decode_scheduled.
+Extraction "decoder.ml" loops logits decode_cached trace build weight norm_weight narrow exp sin cos
+  decode_residual decode_scheduled.

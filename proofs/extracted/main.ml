@@ -1,12 +1,12 @@
 (* main DUMP OUT MODE...: the extracted decoder on a dump of dump.py.
 
    Writes, mode after mode, what it computes, as little-endian binary64: nothing is rounded here.
-   Modes: forward, chunks=1,2,1, other=1,2,1, residual=BUDGET:tokens|rows:101:1,2,1,
-   scheduled=A:B:C:1,2,1, trace, functions=FILE. *)
+   Modes: forward, trace, chunks=1,2,1, other=1,2,1, residual=BUDGET:tokens|rows:101:1,2,1,
+   scheduled=A:B:C:1,2,1, narrow=FILE, exp=FILE, sin=FILE, cos=FILE. *)
 open Decoder
 
 (* Lists of weights stay: a collector that waits for little garbage keeps memory near their size. *)
-let () = Gc.set { (Gc.get ()) with Gc.space_overhead = 15 }
+let () = Gc.set { (Gc.get ()) with Gc.space_overhead = 40 }
 
 let magic = "minikv dump 1\n"
 let fail message = prerr_endline message; exit 2
@@ -39,8 +39,6 @@ let shared = List.map (fun x -> let y = box (Int32.bits_of_float x) in if same x
 let list n read =
   let rec go acc n = if n = 0 then List.rev acc else go (read () :: acc) (n - 1) in go [] n
 let row n = list n (fun () -> box (int32 ()))
-let matrix rows width = list rows (fun () -> row width)
-let optional there n = if there then Some (row n) else None
 
 let model, tokens =
   let start =
@@ -65,38 +63,38 @@ let model, tokens =
   (* Of the embedding only the rows that the text names are kept: `embed` reads no others. *)
   let used = Hashtbl.create 64 in
   List.iter (fun id -> Hashtbl.replace used id ()) ids;
-  let head_row x = match prepare [x] with [y] -> shared y | _ -> assert false in
+  let weights x = shared (weight x) in
   let next = ref (-1) in
   let embedding = list vocabulary (fun () ->
     let x = row width in
     incr next;
-    (if Hashtbl.mem used !next then x else []), (if tied then head_row x else [])) in
+    (if Hashtbl.mem used !next then x else []), (if tied then weights x else [])) in
   let embed_tokens = List.map fst embedding in
   let tied_head = if tied then List.map snd embedding else [] in
+  (* `build`, a row at a time, so that no matrix is in memory twice. *)
+  let matrix rows width = list rows (fun () -> weights (row width)) in
+  let norm n = norm_weight norm_offset (row n) in
+  let optional there read n = if there then Some (read n) else None in
   let block () =
     let w = int () in let window = if w = 0 then None else Some (nat w) in
     let frequencies = row (head_dim / 2) in
-    let input_layernorm = row width in
+    let input_layernorm = norm width in
     let q_proj = matrix queries width in let k_proj = matrix keys width in
     let v_proj = matrix keys width in let o_proj = matrix width queries in
-    let q_bias = optional bias queries in let k_bias = optional bias keys in
-    let v_bias = optional bias keys in
-    let q_norm = optional qk_norm head_dim in let k_norm = optional qk_norm head_dim in
-    let post_attention_layernorm = optional sandwich width in
-    let pre_mlp_layernorm = row width in
+    let q_bias = optional bias row queries in let k_bias = optional bias row keys in
+    let v_bias = optional bias row keys in
+    let q_norm = optional qk_norm norm head_dim in let k_norm = optional qk_norm norm head_dim in
+    let post_attention_layernorm = optional sandwich norm width in
+    let pre_mlp_layernorm = norm width in
     let gate_proj = matrix inner width in let up_proj = matrix inner width in
     let down_proj = matrix width inner in
-    let post_feedforward_layernorm = optional sandwich width in
-    let b = prepare_block conf { window; frequencies; input_layernorm; q_proj; k_proj; v_proj;
-      o_proj; q_bias; k_bias; v_bias; q_norm; k_norm; post_attention_layernorm; pre_mlp_layernorm;
-      gate_proj; up_proj; down_proj; post_feedforward_layernorm } in
-    let boxed = List.map shared in
-    { b with q_proj = boxed b.q_proj; k_proj = boxed b.k_proj; v_proj = boxed b.v_proj;
-      o_proj = boxed b.o_proj; gate_proj = boxed b.gate_proj; up_proj = boxed b.up_proj;
-      down_proj = boxed b.down_proj } in
+    let post_feedforward_layernorm = optional sandwich norm width in
+    { window; frequencies; input_layernorm; q_proj; k_proj; v_proj; o_proj; q_bias; k_bias; v_bias;
+      q_norm; k_norm; post_attention_layernorm; pre_mlp_layernorm; gate_proj; up_proj; down_proj;
+      post_feedforward_layernorm } in
   let blocks = list layers block in
-  let norm = norm_weight norm_offset (row width) in
-  let lm_head = if tied then tied_head else list vocabulary (fun () -> head_row (row width)) in
+  let norm = norm width in
+  let lm_head = if tied then tied_head else matrix vocabulary width in
   if in_channel_length input <> pos_in input then fail (Sys.argv.(1) ^ " holds more than a model");
   { conf; embed_tokens; blocks; norm; lm_head }, List.map nat ids
 
@@ -141,19 +139,22 @@ let put_trace () =
        (fun a -> a.ln2_normalized); (fun a -> a.mlp_pre); (fun a -> a.mlp_pre_linear);
        (fun a -> a.mlp_post); (fun a -> a.mlp_out); (fun a -> a.resid_post)])
     (trace loops model tokens)
-let functions path =
+let apply f path =
   let file = open_in_bin path in
   let arguments = List.init (in_channel_length file / 8) (fun _ ->
     really_input file buffer 0 8; Int64.float_of_bits (Bytes.get_int64_le buffer 0)) in
-  List.iter (fun f -> List.iter (fun x -> put (f x)) arguments)
-    [narrow; exp model.conf.exp_table; sin; cos]
+  close_in file;
+  List.iter (fun x -> put (f x)) arguments
 
 let run mode = match String.split_on_char '=' mode with
   | ["forward"] -> List.iter put_row (logits loops model tokens)
   | ["trace"] -> put_trace ()
   | ["chunks"; sizes] -> cached loops sizes
   | ["other"; sizes] -> cached other sizes
-  | ["functions"; path] -> functions path
+  | ["narrow"; path] -> apply narrow path
+  | ["exp"; path] -> apply (exp model.conf.exp_table) path
+  | ["sin"; path] -> apply sin path
+  | ["cos"; path] -> apply cos path
   | ["residual"; what] -> (match String.split_on_char ':' what with
     | [budget; kind; kept; sizes] ->
       let kept_at = List.init (String.length kept) (fun i -> kept.[i] = '1') in

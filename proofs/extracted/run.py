@@ -32,6 +32,7 @@ from dump import dump
 from models import Case, folder_case, random_case
 
 from minikv import MinikvError, kv_from_residual
+from minikv.arithmetic import elementary
 from minikv.caches import Scheduled
 from minikv.fingerprint import hash_logits, split
 
@@ -48,6 +49,12 @@ THEORIES = (
 SOURCES = ("float64.ml", "decoder.mli", "decoder.ml", "main.ml")
 SCHEDULE = (1, 2, 3)  # of a Scheduled cache: what is kept follows step + 2 layer + 3 position
 KEPT = ("kv", "residual", "both")
+FUNCTIONS = {
+    "narrow": lambda x: x.astype(np.float32),
+    "exp": elementary.exp,
+    "sin": elementary.sin,
+    "cos": elementary.cos,
+}
 ACTIVATIONS = (
     "ln1.hook_normalized",
     "attn.hook_q",
@@ -103,7 +110,7 @@ def build(into: Path, decoder: Path | None = None) -> Path:
     if decoder is None:
         for path in THEORIES:
             shutil.copy(path, into)
-            _call(["coqc", "-q", "-Q", ".", "Minikv", path.name], into)
+        compile_theories(into, [path.name for path in THEORIES])
     else:
         for name in ("decoder.ml", "decoder.mli"):
             shutil.copy(decoder / name, into)
@@ -134,6 +141,12 @@ def program() -> Path:
             shutil.copy(made, partial)
             partial.replace(built)
     return built
+
+
+def compile_theories(folder: Path, names: Sequence[str]) -> None:
+    """Compile theories that are in a folder, which leaves ``decoder.ml`` there."""
+    for name in names:
+        _call(["coqc", "-q", "-Q", ".", "Minikv", name], folder)
 
 
 def _call(command: list[str], folder: Path) -> None:
@@ -173,6 +186,10 @@ def expected(case: Case, mode: str) -> Iterator[tuple[str, np.ndarray]]:
     kind, _, what = mode.partition("=")
     if kind == "trace":
         yield from _activations(case)
+        return
+    if kind in FUNCTIONS:
+        with np.errstate(over="ignore"):
+            yield kind, FUNCTIONS[kind](np.fromfile(what, dtype="<f8"))
         return
     sizes = [int(size) for size in what.split(":")[-1].split(",")] if what else None
     yield "logits", python_logits(case, kind, what, sizes)
@@ -259,10 +276,10 @@ def _compare(
         unequal = np.flatnonzero(theirs.view("<i8") != ours.view("<i8"))
         differ += unequal.size
         if unequal.size and not first:
-            where = unequal[0]
-            row, column = divmod(int(where), python.size // len(case.ids))
+            where = int(unequal[0])
+            width = python.size // len(python)
             first = (
-                f"{name}, position {row}, number {column}: "
+                f"{name}, row {where // width}, number {where % width}: "
                 f"{theirs[where].hex()}, Python has {ours[where].hex()}"
             )
         if name == "logits":
