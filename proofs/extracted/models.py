@@ -60,7 +60,7 @@ def random_config(seed: int) -> ModelConfig:
 
 
 def random_case(seed: int, special: bool = False) -> Case:
-    """A random model and text; if `special`, with zeros of both signs, subnormals, great numbers."""
+    """A random model and text; if `special`, with zeros of both signs, subnormals and the like."""
     config = random_config(seed)
     choose = random.Random(seed)
     scale = choose.choice([1e-12, 0.1, 1.0, 1.0, 3.0, 100.0])
@@ -82,6 +82,10 @@ def _special(name: str, tensor: np.ndarray, seed: int) -> np.ndarray:
     changed[uniform(changed.shape) < 0.05] *= np.float32(1e-41)
     changed[uniform(len(changed)) < 0.1] = 0.0
     changed[uniform(len(changed)) < 0.1] *= np.float32(1e6)
+    # rows whose largest number is a power of two
+    _, exponents = np.frexp(np.abs(changed).max(axis=1))
+    chosen = uniform(len(changed)) < 0.3
+    changed[chosen, 0] = np.ldexp(np.float32(1.0), exponents[chosen])
     return changed
 
 

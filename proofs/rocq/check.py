@@ -55,8 +55,34 @@ SPECIFIED = {
     *("abs_spec", "opp_spec", "add_spec", "sub_spec", "mul_spec", "div_spec", "sqrt_spec"),
     *("eqb_spec", "ltb_spec", "leb_spec"),
 }
+# Elementary.v alone, by way of coq-interval: machine integers, whose operations the kernel runs ...
+INTEGERS = {
+    f"PrimInt63.{name}"
+    for name in (
+        *("add", "addc", "addcarryc", "addmuldiv", "compare", "div", "diveucl", "diveucl_21"),
+        *("head0", "leb", "ltb", "lxor", "mod", "mul", "mulc", "subc", "subcarryc", "tail0"),
+    )
+}
+# ... and their specification (Uint63): each is arithmetic modulo 2^63.
+INTEGERS_SPECIFIED = {
+    f"Uint63.{name}"
+    for name in (
+        *("of_to_Z", "eqb_correct", "eqb_refl", "add_spec", "addc_def_spec"),
+        *("addcarryc_def_spec", "addmuldiv_def_spec", "compare_def_spec", "div_spec"),
+        *("diveucl_21_spec", "diveucl_def_spec", "head0_spec", "land_spec", "leb_spec", "lor_spec"),
+        *("lsl_spec", "lsr_spec", "ltb_spec", "lxor_spec", "mod_spec", "mul_spec", "mulc_spec"),
+        *("sub_spec", "subc_def_spec", "subcarryc_def_spec", "tail0_spec"),
+    )
+}
 # Coq names the primitives with or without their module, as the file has it imported or not.
-ACCEPTED = REALS | OPERATIONS | SPECIFIED | {f"PrimFloat.{name}" for name in OPERATIONS}
+ACCEPTED = (
+    REALS
+    | OPERATIONS
+    | {f"PrimFloat.{name}" for name in OPERATIONS}
+    | SPECIFIED
+    | INTEGERS
+    | INTEGERS_SPECIFIED
+)
 # Words that assume instead of prove, or switch a check of the kernel off.
 FORBIDDEN = re.compile(
     r"\b(Admitted|admit|give_up|Abort|Axioms?|Parameters?|Conjectures?|bypass_check"
@@ -65,7 +91,10 @@ FORBIDDEN = re.compile(
 STATED = re.compile(r"\b(?:Theorem|Corollary|Example)\s+([\w']+)")
 REQUIRED = re.compile(r"\bFrom\s+Minikv\s+Require\s+(?:Import\s+)?([^.]+)\.")
 PRINTED = re.compile(r"\bPrint\s+Assumptions\s+([\w']+)\s*\.")
-INSTALL = "no coqc or rocq on the PATH; install both Rocq and Flocq (Debian: coq, libcoq-flocq)"
+INSTALL = (
+    "no coqc or rocq on the PATH; install Rocq, Flocq and coq-interval "
+    "(Debian: coq, libcoq-flocq, libcoq-interval)"
+)
 
 
 def compiler() -> list[str] | None:
