@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-EXTRACTED = ROOT / "proofs" / "extracted"
-sys.path.insert(0, str(EXTRACTED))
-import models
-import mutants
+sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "extracted"))
+import decoder_cases as models
+import decoder_mutants as mutants
 import run
 
+from minikv.arithmetic import elementary
 from minikv.config import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+EXTRACTED = ROOT / "proofs" / "extracted"
+PROOF = (ROOT / "proofs" / "rocq" / "NoRaise.v").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +93,16 @@ def test_activations_and_elementary_functions_have_the_same_bits(
     for outcome in run.run(executable, case, wanted, dumped(case, tmp_path)):
         assert outcome.compared > 1000
         assert not outcome.differ, outcome.first
+
+
+def test_the_table_of_exp_is_as_the_proof_of_its_range_asks() -> None:
+    table = elementary._exp_table()
+    stated = re.search(r"below_one : float := (\S+)%float", PROOF).group(1)
+    below, zero = table[: 746 * 256], table[746 * 256]
+    assert (below >= 0.0).all()
+    assert (below <= float.fromhex(stated)).all()
+    assert zero == 1.0
+    assert below[-1] > float.fromhex(stated) - 2.0**-20, "control: hardly more would be too much"
 
 
 def test_control_a_changed_weight_is_named_by_activation_and_layer(executable: Path) -> None:

@@ -1,4 +1,4 @@
-(* main DUMP OUT MODE...: the extracted decoder on a dump of dump.py.
+(* main DUMP OUT MODE...: the extracted decoder on a dump of decoder_dump.py.
 
    Writes, mode after mode, what it computes, as little-endian binary64: nothing is rounded here.
    Modes: forward, trace, chunks=1,2,1, other=1,2,1, residual=BUDGET:tokens|rows:101:1,2,1,

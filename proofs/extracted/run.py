@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dump import dump
-from models import Case, folder_case, random_case
+from decoder_cases import Case, folder_case, random_case
+from decoder_dump import dump
 
 from minikv import MinikvError, kv_from_residual
 from minikv.arithmetic import elementary

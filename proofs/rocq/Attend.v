@@ -1,6 +1,6 @@
 (* Attend.v -- attention of one query, which is Exact.scores, softmax and weighted_sum: on any two
    machines, in whatever order they add, the same bits.  Where the decoder's checks fail, both
-   answer nan. *)
+   answer nan; Settle.v and NoRaise.v show that settled rows and exponentials pass them. *)
 From Coq Require Import ZArith Reals List Permutation Lia Lra Bool Floats.
 From Flocq Require Import Core BinarySingleNaN PrimFloat.
 From Minikv Require Import Exactness Grids Binary64 Values Machine Total GridOrder Narrow Rows

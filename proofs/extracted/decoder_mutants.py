@@ -2,9 +2,9 @@
 
 ::
 
-    python proofs/extracted/mutants.py             # all; about ten minutes
-    python proofs/extracted/mutants.py --some 5    # every fifth
-    python proofs/extracted/mutants.py --write     # all, recorded in mutants.md
+    python proofs/extracted/decoder_mutants.py             # all; about ten minutes
+    python proofs/extracted/decoder_mutants.py --some 5    # every fifth
+    python proofs/extracted/decoder_mutants.py --write     # all, recorded in mutants.md
 
 Each change is made in ``proofs/rocq/Decoder.v``, extracted and compiled, and run on random models
 of all families, some with zeros of both signs, subnormals and great numbers, and on arguments of
@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import run
-from models import random_case
+from decoder_cases import random_case
 
 SEEDS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 14, 24)  # two models and more of each family
 SPECIAL = (3, 5, 9, 12, 17)
@@ -245,7 +245,7 @@ def mutated(mutant: Mutant) -> str:
     text = (run.ROCQ / "Decoder.v").read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise run.CannotRun(f"{mutant.name}: Decoder.v has {mutant.old!r} {text.count(mutant.old)} "
-                            "times, expected once; change mutants.py with it")  # fmt: skip
+                            "times, expected once; change decoder_mutants.py with it")  # fmt: skip
     return text.replace(mutant.old, mutant.new)
 
 
@@ -300,7 +300,9 @@ def main(arguments: list[str] | None = None) -> int:
     total = len(MUTANTS[:: args.some])
     print(f"{noticed} of {total} noticed, {total - noticed} equal, {wrong} not as expected")
     if args.write:
-        head = "# The concrete decoder, one change at a time\n\nMade by `mutants.py --write`. "
+        head = (
+            "# The concrete decoder, one change at a time\n\nMade by `decoder_mutants.py --write`. "
+        )
         table = "\n| changed | numbers that differ | why none does |\n|---|---|---|\n"
         text = head + rows[0] + table + "\n".join(rows[1:])
         text += f"\n\n{noticed} of {total} noticed; the others are equal for the reasons given.\n"
