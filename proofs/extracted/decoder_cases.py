@@ -82,6 +82,8 @@ def _special(name: str, tensor: np.ndarray, seed: int) -> np.ndarray:
     changed[uniform(changed.shape) < 0.05] *= np.float32(1e-41)
     changed[uniform(len(changed)) < 0.1] = 0.0
     changed[uniform(len(changed)) < 0.1] *= np.float32(1e6)
+    # a row's outputs underflow, where activations are small
+    changed[uniform(len(changed)) < 0.2] *= np.float32(1e-23)
     # rows whose largest number is a power of two
     _, exponents = np.frexp(np.abs(changed).max(axis=1))
     chosen = uniform(len(changed)) < 0.3

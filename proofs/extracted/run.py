@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -244,7 +245,8 @@ def run(executable: Path, case: Case, wanted: Sequence[str], dumped: Path) -> li
     """Run the extracted decoder on a dump of a case; compare each mode with Python."""
     with tempfile.TemporaryDirectory(prefix="extracted-") as scratch:
         out = Path(scratch) / "out"
-        done = subprocess.run([executable, dumped, out, *wanted], capture_output=True, text=True)
+        command = [executable, dumped, out, *wanted]
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_deepen)
         if done.returncode:
             raise CannotRun(done.stderr.strip() or f"the extracted decoder: {done.returncode}")
         seconds = [float(line.split()[-1]) for line in done.stdout.splitlines()]
@@ -257,6 +259,12 @@ def run(executable: Path, case: Case, wanted: Sequence[str], dumped: Path) -> li
     if start != numbers.size:
         raise CannotRun(f"the extracted decoder wrote {numbers.size} numbers, expected {start}")
     return outcomes
+
+
+def _deepen() -> None:
+    """Allow as deep a stack as there may be: functions on lists recurse over a vocabulary."""
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (most, most))
 
 
 def _compare(
