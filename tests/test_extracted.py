@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "extracted"))
 import decoder_cases as models
 import decoder_mutants as mutants
+import make_micro
 import run
 
 from minikv.arithmetic import elementary
@@ -103,6 +104,10 @@ def test_the_table_of_exp_is_as_the_proof_of_its_range_asks() -> None:
     assert (below <= float.fromhex(stated)).all()
     assert zero == 1.0
     assert below[-1] > float.fromhex(stated) - 2.0**-20, "control: hardly more would be too much"
+
+
+def test_the_micro_model_that_rocq_computes_is_what_python_computes() -> None:
+    assert make_micro.MICRO.read_text(encoding="utf-8") == make_micro.text()
 
 
 def test_control_a_changed_weight_is_named_by_activation_and_layer(executable: Path) -> None:

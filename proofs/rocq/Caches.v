@@ -117,7 +117,8 @@ Proof.
   { destruct (checkpoint s) as [|o|o]; simpl in *; [now apply R | | now rewrite K].
     destruct K as [-> ->]. now rewrite mapi_firstn. }
   rewrite Old.
-  assert (Ks : kvs L (firstn (length hs - budget) hs) ++ recent s ++ mapi_from (length hs) (kv L) new
+  assert (Ks : kvs L (firstn (length hs - budget) hs) ++ recent s ++
+    mapi_from (length hs) (kv L) new
                = kvs L (hs ++ new)).
   { rewrite E, kvs_firstn, app_assoc, firstn_skipn. now rewrite kvs_app. }
   rewrite Ks, <- kvs_app.
@@ -186,7 +187,8 @@ Proof.
     - constructor; [tauto|]. eapply Forall_impl; [|exact H]. cbn. tauto.
     - apply Forall_map. eapply Forall_impl; [|exact H]. cbn. now intros ? [-> | ->]. }
   destruct F as [F F'].
-  enough (H : exists stores, residual ls kinds chunks = (outputs emb head ls (concat chunks), stores)
+  enough (H : exists stores, residual ls kinds chunks = (outputs emb head ls (concat chunks),
+    stores)
     /\ all_hold ls stores (concat chunks) (mapi emb (concat chunks)) /\ Forall no_tokens (tl stores)
     /\ match stores with s :: _ => checkpoint s <> Nothing | [] => True end).
   { destruct H as (stores & -> & _). reflexivity. }
@@ -198,7 +200,8 @@ Proof.
   - rewrite fold_left_app, concat_app. destruct IH as (stores & E & H & T & K). rewrite E.
     cbn [fold_left concat]. rewrite app_nil_r. set (old := concat chunks) in *.
     unfold residual_chunk. rewrite outputs_length.
-    pose proof (extend_is_extend ls stores old ts (mapi emb old) (mapi_from (length old) emb ts) []) as X.
+    pose proof (extend_is_extend ls stores old ts (mapi emb old) (mapi_from (length old) emb ts) [])
+      as X.
     rewrite mapi_length in X. specialize (X eq_refl H).
     destruct (extend_residual ls stores (length old) (length old - budget) [] ts _)
       as [hs stores'] eqn:R.
@@ -207,7 +210,8 @@ Proof.
     { destruct stores; [exact I|]. now right. }
     exists stores'. split; [|split; [|split; [exact X3|]]].
     + f_equal. rewrite X1. unfold outputs. rewrite mapi_app.
-      destruct (extend_caches ls (mapi emb old) (mapi_from (0 + length old) emb ts)) as (new & E1 & E2).
+      destruct (extend_caches ls (mapi emb old) (mapi_from (0 +
+        length old) emb ts)) as (new & E1 & E2).
       rewrite mapi_length in E1. cbn [Nat.add] in *. rewrite E1, E2. cbn [fst]. now rewrite map_app.
     + rewrite mapi_app. exact X2.
     + destruct ls as [|L ls], stores as [|s stores]; try easy; cbn [extend_residual] in R.
