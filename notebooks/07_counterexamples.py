@@ -293,12 +293,12 @@ def largest_error(rows):
 
 
 own, quantised = examples["own_output"], examples["quantised_cache"]
-feedback = own.Feedback(case.model.weights)
+feedback = own.Feedback(case.model.new_cache())
 errors = {
     "full cache": call_by_call(case, case.model.new_cache()),
     "reads the output": call_by_call(case, feedback, feedback.hook),
-    "halved values": call_by_call(case, examples["rewritten_kv"].Fading(case.model.weights)),
-    "rounded cache": call_by_call(case, quantised.Quantised(case.model.weights)),
+    "halved values": call_by_call(case, examples["rewritten_kv"].Fading(case.model.new_cache())),
+    "rounded cache": call_by_call(case, quantised.Quantised(case.model.new_cache())),
 }
 errors = {label: largest_error(rows) for label, rows in errors.items()}
 for label, error in errors.items():
