@@ -17,9 +17,13 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Array = Any
 """An array of the library that computes; `numpy.ndarray` by default."""
+
+DType = Any
+"""The type of an array's numbers, as the library that computes names it."""
 
 Positions = Annotated[np.ndarray, "T"]  # whole numbers, always NumPy's
 TokenIds = Annotated[np.ndarray, "T"]
@@ -29,13 +33,13 @@ NewKeys = Annotated[Array, "T G d"]  # of the tokens of a call
 NewValues = Annotated[Array, "T G d"]
 Keys = Annotated[Array, "S G d"]  # of all tokens that those attend to
 Values = Annotated[Array, "S G d"]
-Scores = Annotated[Array, "H T S"]
+Scores = Annotated[Array, "H T S"]  # scale * q . k
 Pattern = Annotated[Array, "H T S"]  # attention's weights; a row adds up to 1
 HeadOutputs = Annotated[Array, "T H d"]
 Features = Annotated[Array, "T F"]
 Heads = Annotated[Array, "T heads d"]
 Turns = Annotated[Array, "T 1 d"]  # cosines or signed sines
-Rows = Annotated[Array, "T K"]  # any rows that a matrix is multiplied by
+Inputs = Annotated[Array, "T K"]  # any rows that a matrix is multiplied by
 Outputs = Annotated[Array, "T N"]
 Logits = Annotated[Array, "rows V"]
 
@@ -142,7 +146,7 @@ def _check(what: str, kind: str, array: Any, letters: dict[str, int]) -> None:
         raise ShapeError(f"{what} has shape {shape}, expected {kind} = {known}")
 
 
-def to_numpy(array: Array, dtype: Any = None) -> np.ndarray:
+def to_numpy(array: Array, dtype: DTypeLike | None = None) -> np.ndarray:
     """An array of any library in NumPy; the one place where numbers leave a device."""
     for leave in ("get", "cpu"):  # CuPy's name for it, and PyTorch's
         if hasattr(array, leave):

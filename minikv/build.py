@@ -45,9 +45,8 @@ def build(
     if missing:
         raise WeightsError(f"the tensor {missing[0]} is missing")
     keep_large_blocks()
-    prepare = Preparation(
-        config, tensors, get_backend(backend, arithmetic, config.max_position_embeddings)
-    )
+    chosen = get_backend(backend, arithmetic, config.max_position_embeddings)
+    prepare = Preparation(config, tensors, chosen)
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
     return Weights(
         config,
@@ -170,6 +169,6 @@ def random_tensors(config: ModelConfig, seed: int, scale: float = 1.0) -> dict[s
             values = 1.0 - config.family.norm_offset + 0.1 * unit
         else:
             fan_in = 1 if name == "model.embed_tokens.weight" else shape[1]
-            values = unit * (scale * math.sqrt(3.0 / fan_in))
+            values = unit * (scale * math.sqrt(3.0 / fan_in))  # the variance of `unit` is 1/3
         tensors[name] = values.reshape(shape).astype(np.float32)
     return tensors

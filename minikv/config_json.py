@@ -33,7 +33,10 @@ _NOT_BUILT: dict[str, tuple[Any, ...]] = {
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_pytorch_tanh": ("gelu_pytorch_tanh",)}
 _UNSET = (False, None)
 
-Contents = Mapping[str, Any]
+JSON = Any
+"""What a JSON file may hold: null, a number, a text, a list, an object."""
+
+Contents = Mapping[str, JSON]
 
 
 def read(path: Path) -> Contents:
@@ -116,7 +119,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
     contents["eos_token_id"] = list(values["eos_token_id"])
     contents["layer_types"] = list(values["layer_types"])
     contents["sliding_window"] = values["sliding_window"] if slides else None
-    if not slides:
+    if not slides and not spelling.own_scale:
         contents.pop("rope_local_base_freq", None)
     mixed = slides and FULL in values["layer_types"]
     if not mixed and not (slides and spelling.writes_layer_types):
@@ -128,7 +131,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
         contents["rope_scaling"] = {"rope_type": RopeScaling(**numbers).kind} | numbers
     if spelling.own_scale:  # which has its own idea of what a missing key means
         contents.setdefault("query_pre_attn_scalar", float(values["head_dim"]))
-        if values["rope_scaling"] is None:  # else sliding layers are scaled as the others are
+        if not slides or values["rope_scaling"] is None:  # else they are scaled as the others are
             contents.setdefault("rope_local_base_freq", values["rope_theta"])
     scalar = contents.get("query_pre_attn_scalar")
     if scalar is not None and scalar.is_integer():
@@ -136,7 +139,7 @@ def to_dict(values: Mapping[str, Any]) -> dict[str, Any]:
     return contents
 
 
-def agreed(setting: str, places: Mapping[str, Any]) -> Any:
+def agreed(setting: str, places: Mapping[str, Any]) -> JSON:
     """The value of a setting that may stand in several places; None where it stands in none.
 
     Parameters
@@ -338,6 +341,12 @@ def _two_tables(given: Contents) -> dict[str, Any]:
         )
     full = _object_in(new, FULL)
     local = _object_in(new, SLIDING)
+    for place, part in (("rope_scaling", old), ("rope_parameters", full)):
+        if part.get("type", "default") != "default" and "rope_type" not in part:
+            raise ConfigError(
+                f"{place} has 'type' without 'rope_type', which transformers 4 obeys and 5 does "
+                "not: write 'rope_type'"
+            )
     theta = agreed(
         "RoPE's base",
         {
@@ -382,12 +391,13 @@ def _scaling(place: str, part: Contents, given: Contents) -> RopeScaling | None:
             "'llama3' are"
         )
     key = "original_max_position_embeddings"
-    length = agreed(key, {"config.json": given.get(key), place: part.get(key)})
+    length = _positive(key, part, kind)  # of the top level, transformers 4 and 5 make two things
+    agreed(key, {place: length, "config.json": given.get(key)})
     return RopeScaling(
         factor=_positive("factor", part, kind),
         low_freq_factor=_positive("low_freq_factor", part, kind),
         high_freq_factor=_positive("high_freq_factor", part, kind),
-        original_max_position_embeddings=int(_positive(key, {key: length}, kind)),
+        original_max_position_embeddings=int(length),
     )
 
 

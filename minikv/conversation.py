@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .errors import InputError, TokenizerError
 from .model import Model
@@ -24,6 +24,8 @@ class Conversation:
         With a tokenizer that has a chat template.
     system : str, optional
         Instructions for the model.
+    variables : mapping, optional
+        Of the chat template, such as ``{"enable_thinking": False}``.
 
     Attributes
     ----------
@@ -40,14 +42,21 @@ class Conversation:
         If the model has no tokenizer, or that has no chat template.
     """
 
-    def __init__(self, model: Model, system: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        system: str | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> None:
         if model.tokenizer is None:
             raise TokenizerError("the model has no tokenizer.json, which text needs")
         self.model = model
         self.tokenizer = model.tokenizer
+        self._variables = dict(variables or {})
         self.messages: list[dict[str, str]] = []
         if system:
             self.messages.append({"role": "system", "content": system})
+        self._variables = dict(variables or {})
         self.cache = model.new_cache()
         self.ids: list[int] = []
         self.restarts = 0
@@ -97,9 +106,8 @@ class Conversation:
         return content
 
     def _rendered(self, question: str) -> str:
-        return self.tokenizer.apply_chat_template(
-            [*self.messages, {"role": "user", "content": question}]
-        )
+        messages = [*self.messages, {"role": "user", "content": question}]
+        return self.tokenizer.apply_chat_template(messages, True, **self._variables)
 
     def _read_all_again(self) -> None:
         self.cache = self.model.new_cache()

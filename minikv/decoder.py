@@ -6,8 +6,10 @@
 
 Read `forward` first, then `block`, `attend` and `mlp`. Every activation passes through
 ``hook(name, value)`` under the name that TransformerLens gives it; a hook may look, or return a
-replacement. ``ln1.hook_normalized`` passes twice, since queries read the stream, and so do keys and
-values.
+replacement. ``ln1.hook_normalized`` passes twice: queries are made from the stream, and so, apart
+from them, are keys and values.
+
+What a sequence remembers is a `minikv.memory.Memory`; the caches of `minikv.caches` are such.
 """
 
 from __future__ import annotations
@@ -16,11 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
-from .arithmetic import UNWATCHED, Arithmetic, Matrix, Sight, Watch
+from .arithmetic import Arithmetic, Matrix, Sight, Watch
 from .arrays import (
     Array,
     HeadOutputs,
@@ -74,7 +75,7 @@ class Weights:
 class Span:
     """The rows of one sequence among the rows of a call."""
 
-    rows: slice
+    rows: slice  # where they stand among those of the call
     positions: np.ndarray  # (T,) int
     cache: Memory | None = None
     new: int = 0  # how many of the rows, at their end, are new tokens
@@ -107,13 +108,15 @@ def forward(
     weights : Weights
     sequences : sequence of token ids
         New tokens of each sequence; lengths may differ.
-    caches : sequence of Cache or None, optional
-        The memory of each sequence. Without one, the tokens are a whole text of their own.
+    caches : sequence of Memory or None, optional
+        The memory of each sequence, as `minikv.caches` makes them. Without one, the tokens are a
+        whole text of their own.
     logits : {"last", "all", "none"}
         For which rows to compute logits: each sequence's last, every one, or none at all.
     hook : callable
-        ``hook(name, value) -> value`` for every activation. What a residual cache recomputes
-        passes none: with a hook that changes values, it is not the full cache.
+        ``hook(name, value) -> value`` for every activation. K and V that a residual cache makes
+        again do not pass through it: under a hook that changes values, such a cache and the full
+        one differ.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def forward(
         raise InputError(f"logits is {logits!r}; choose 'last', 'all' or 'none'")
     ids, spans = stack(weights, sequences, caches)
     positions = np.concatenate([span.positions for span in spans])  # (T,)
-    x = hook("hook_embed", embed(weights, ids))  # (T, D)
+    x = hook("hook_embed", embed(weights, ids))  # (T, D), the rows of all sequences
     for layer in weights.layers:
         x = block(layer, x, positions, spans, hook)  # (T, D)
     out = None
@@ -180,9 +183,9 @@ def attend(
     k, v = kv_from_residual(resid_pre, positions, layer, hook)  # (T, G, d)
     outputs = []
     for span in spans:
-        rows = (span.rows, ...)
+        rows = (span.rows, ...)  # the array API wants something said of every axis
         attended = span.recall(layer, resid_pre[rows], k[rows], v[rows])  # (S, G, d)
-        outputs.append(attend_one(layer, span, q[rows], attended, hook))
+        outputs.append(attend_one(layer, span, q[rows], attended, hook))  # (T, H, d)
     z = outputs[0] if len(outputs) == 1 else layer.arithmetic.xp.concat(outputs, axis=0)
     z = layer.merged(hook("attn.hook_z", z))  # (T, H*d)
     return layer.norm(layer.linear(z, layer.o_proj), layer.post_attention_layernorm)
@@ -202,17 +205,13 @@ def attend_one(layer: Layer, span: Span, q: Queries, attended: Attended, hook: H
 
 def watching(layer: Layer, span: Span, hook: Hook) -> Watch:
     """Who looks at the attention of one sequence: the hooks, and a cache that scores its keys."""
-    cache_watches = span.cache is not None and span.cache.watches
-    if hook is no_hook and not cache_watches:
-        return UNWATCHED
-    scores = None
-    pattern = None
     observe = None
-    if hook is not no_hook:
-        scores = partial(hook, "attn.hook_attn_scores")
-        pattern = partial(hook, "attn.hook_pattern")
-    if span.cache is not None and cache_watches:
+    if span.cache is not None and span.cache.watches:
         observe = partial(span.cache.observe, layer)
+    if hook is no_hook:
+        return Watch(observe=observe)
+    scores = partial(hook, "attn.hook_attn_scores")
+    pattern = partial(hook, "attn.hook_pattern")
     return Watch(scores, pattern, observe)
 
 
@@ -237,7 +236,10 @@ def unembed(weights: Weights, x: Stream, hook: Hook = no_hook) -> Logits:
 
 
 def wanted_rows(weights: Weights, x: Stream, spans: Sequence[Span], logits: str) -> Stream:
-    """The rows whose logits are asked for: each sequence's last, or all that are new."""
+    """The rows whose logits are asked for: each sequence's last, or all that are new.
+
+    A memory may have had old tokens run again before the new ones; these are not asked for.
+    """
     counts = [1 if logits == "last" else span.new for span in spans]
     rows = [span.last_rows(count) for span, count in zip(spans, counts, strict=True)]
     xp = weights.arithmetic.xp
@@ -260,14 +262,14 @@ def stack(
     if not hasattr(sequences, "__len__") or not len(sequences):
         raise InputError("no sequences given, expected a list of one or more")
     caches = checked_caches(weights, len(sequences), caches)
-    new = [check_ids(sequence, weights.config) for sequence in sequences]
+    checked = [check_ids(sequence, weights.config) for sequence in sequences]
     stacked = []
     spans = []
     start = 0
-    for ids, cache in zip(new, caches, strict=True):
+    for ids, cache in zip(checked, caches, strict=True):
         run = ids
         positions = np.arange(len(ids))
-        if cache is not None:  # which may want the whole text to be run, and counts positions
+        if cache is not None:  # it knows the positions, and may want old tokens to be run again
             run, positions = cache.begin(ids)
         check_length(int(positions[-1]) + 1, weights.config)
         stacked.append(run)
@@ -294,7 +296,7 @@ def checked_caches(
     return caches
 
 
-def check_cache(cache: Any, weights: Weights) -> None:
+def check_cache(cache: object, weights: Weights) -> None:
     """Raise `InputError` for what is no cache, or one of another model."""
     if getattr(cache, "weights", None) is not weights:
         raise InputError("a cache is not of this model; make one with model.new_cache()")
@@ -304,7 +306,7 @@ def check_ids(ids: Ids, config: ModelConfig) -> TokenIds:
     """Token ids as an int64 array, or an `InputError` that says what is wrong with them."""
     try:
         array = np.asarray(ids)
-    except ValueError:  # ragged lists
+    except ValueError:  # ragged lists, which are refused as any other of two dimensions
         array = np.empty((0, 0))
     if array.ndim != 1:
         raise InputError("token ids are not one flat sequence of whole numbers")

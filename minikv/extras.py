@@ -6,12 +6,12 @@ import importlib
 import importlib.util
 import re
 import sys
-from typing import Any
+from types import ModuleType
 
 from .errors import MissingExtraError
 
 
-def require(module: str, purpose: str) -> Any:
+def require(module: str, purpose: str) -> ModuleType:
     """Import a package that not all of minikv needs, or say what needs it.
 
     Parameters
@@ -29,7 +29,7 @@ def require(module: str, purpose: str) -> Any:
     return _imported(module, purpose, "")
 
 
-def require_extra(module: str, extra: str, purpose: str) -> Any:
+def require_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional module, or say which extra brings it.
 
     Parameters
@@ -49,7 +49,7 @@ def require_extra(module: str, extra: str, purpose: str) -> Any:
     return _imported(module, purpose, extra)
 
 
-def _imported(module: str, purpose: str, extra: str) -> Any:
+def _imported(module: str, purpose: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from .arrays import to_numpy
+from .arrays import Logits, to_numpy
 from .errors import InputError
 from .model import Model
 
@@ -54,7 +53,7 @@ def fingerprint(model: Model, ids: Sequence[int], chunks: int | Sequence[int] | 
     )
 
 
-def hash_logits(*parts: Any) -> str:
+def hash_logits(*parts: Logits) -> str:
     """SHA-256 of ``(rows, V)`` logits, one part after the other, as little-endian float32."""
     digest = hashlib.sha256()
     for part in parts:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .arithmetic import Arithmetic, Matrix
-from .arrays import Array, Heads, Outputs, Rows
+from .arrays import Array, Heads, Inputs, Outputs
 from .config import ModelConfig
 from .rotary import Rotary
 
@@ -20,7 +20,10 @@ def no_hook(name: str, value: Array) -> Array:
 
 
 def within(prefix: str, hook: Hook) -> Hook:
-    """`hook` under longer names: ``attn.hook_q`` in here is ``blocks.3.attn.hook_q`` out there."""
+    """`hook` under longer names: ``attn.hook_q`` in here is ``blocks.3.attn.hook_q`` out there.
+
+    `no_hook` stays what it is: whoever asks whether anybody looks compares with it.
+    """
     if hook is no_hook:
         return no_hook
     return lambda name, value: hook(prefix + name, value)
@@ -31,7 +34,7 @@ class Layer:
     """The weights of one block, under Hugging Face's names, and what is needed to use them.
 
     Matrices are as `Arithmetic.weight` prepared them. A bias or norm that the family does not have
-    is None.
+    is None. Letters as in `minikv.config`; the methods take rows of any tokens.
     """
 
     index: int
@@ -66,11 +69,11 @@ class Layer:
             return x
         return self.arithmetic.rms_norm(x, weight, self.config.rms_norm_eps)
 
-    def linear(self, x: Rows, weight: Matrix) -> Outputs:
+    def linear(self, x: Inputs, weight: Matrix) -> Outputs:
         """The product with one of the layer's matrices, ``(T, K) -> (T, N)``."""
         return self.arithmetic.linear(x, weight)
 
-    def linears(self, x: Rows, *weights: Matrix) -> tuple[Outputs, ...]:
+    def linears(self, x: Inputs, *weights: Matrix) -> tuple[Outputs, ...]:
         """The products of the same rows with some of the layer's matrices."""
         return self.arithmetic.linears(x, *weights)
 
@@ -81,7 +84,7 @@ class Layer:
         return self.arithmetic.xp.reshape(x, (x.shape[0], -1, self.config.head_dim))
 
     def merged(self, x: Heads) -> Outputs:
-        """``(T, heads, d) -> (T, heads * d)``"""
+        """Heads side by side again, ``(T, heads, d) -> (T, heads * d)``."""
         return self.arithmetic.xp.reshape(x, (x.shape[0], -1))
 
     def turned(self, x: Heads, positions: Array) -> Heads:

@@ -19,9 +19,12 @@ Attended = tuple[np.ndarray, Keys, Values]
 class Memory(Protocol):
     """One sequence's memory, between the calls of the decoder and within one.
 
-    A call goes through ``begin``, then for each layer ``update``, ``observe`` (once a block of
-    queries, where ``watches``) and ``evict``, then ``advance``. Only ``advance`` makes the call's
-    tokens part of the sequence.
+    A call goes through ``begin``, then for each layer ``update``, ``observe`` (once for each run of
+    queries that attention takes together, where ``watches``) and ``evict``, then ``advance``. Only
+    ``advance`` makes the call's tokens part of the sequence.
+
+    `minikv.decoder.forward` wants one more thing, to see that a memory is of its model: the
+    attribute ``weights``. `minikv.decoder.block` alone does without.
     """
 
     @property
@@ -34,10 +37,14 @@ class Memory(Protocol):
     def update(
         self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
     ) -> Attended:
-        """Take the rows of a call's tokens at one layer, and say what they attend to."""
+        """Take the rows of a call's tokens at one layer, and say what they attend to.
+
+        `residual` is the stream before the layer, ``(T, D)``; `k` and `v` are made from it,
+        ``(T, G, d)``.
+        """
 
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
-        """See the attention weights of the queries at `positions`."""
+        """See the ``(H, T, S)`` attention weights of the queries at `positions`."""
 
     def evict(self, layer: Layer) -> None:
         """Attention at this layer is done; drop what is to be dropped."""

@@ -39,7 +39,10 @@ class Model:
     folder: Path | None = None
 
     def __repr__(self) -> str:
-        config, name = self.config, self.folder.resolve().name if self.folder else "made here"
+        config = self.config
+        name = "made here"
+        if self.folder is not None:
+            name = self.folder.resolve().name
         return (
             f"<Model: {name}, {config.model_type}, {config.num_hidden_layers} layers, "
             f"{config.num_parameters:,} parameters, {self.arithmetic.name}>"
@@ -116,7 +119,11 @@ class Model:
         )
 
     def run_with_cache(self, ids: Sequence[int] | np.ndarray) -> tuple[Array, dict[str, Array]]:
-        """Logits of every position, and every activation by its TransformerLens name."""
+        """Logits of every position, and every activation by its TransformerLens name.
+
+        The "cache" of the name is TransformerLens's word for the activations; KV caches are made
+        by `new_cache`.
+        """
         return patching.run_with_cache(self.weights, ids)
 
     def run_with_hooks(

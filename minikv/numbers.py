@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
 from .errors import InputError, MinikvError
 
 
-def is_whole(value: Any, least: int | None = None, most: int | None = None) -> bool:
+def is_whole(value: object, least: int | None = None, most: int | None = None) -> TypeGuard[int]:
     """Whether it is a whole number from `least` to `most`; True and False are not.
 
     Examples
@@ -25,7 +25,7 @@ def is_whole(value: Any, least: int | None = None, most: int | None = None) -> b
     return most is None or bool(value <= most)
 
 
-def is_positive(value: Any) -> bool:
+def is_positive(value: object) -> bool:
     """Whether it is a number above 0 that a float can hold.
 
     Examples
@@ -40,7 +40,7 @@ def is_positive(value: Any) -> bool:
 
 def whole(
     name: str,
-    value: Any,
+    value: object,
     least: int = 1,
     most: int | None = None,
     error: type[MinikvError] = InputError,

@@ -1,20 +1,29 @@
 """Looking at activations and replacing them, in TransformerLens's names.
 
-``hook_normalized`` is what the block reads, after the norm's weight; TransformerLens's is before.
+The names, in the order in which their activations are made, down the left column of block l and
+then down the right one::
 
-The names of block l, in the order in which they are computed::
+    hook_embed                       (T, D)
 
-    hook_embed                          blocks.l.attn.hook_pattern       (H, T, S)
-    blocks.l.hook_resid_pre    (T, D)   blocks.l.attn.hook_z             (T, H, d)
-    blocks.l.ln1.hook_normalized        blocks.l.hook_attn_out           (T, D)
-    blocks.l.attn.hook_q    (T, H, d)   blocks.l.hook_resid_mid          (T, D)
-    blocks.l.attn.hook_rot_q            blocks.l.ln2.hook_normalized
-    blocks.l.attn.hook_k    (T, G, d)   blocks.l.mlp.hook_pre            (T, F)
-    blocks.l.attn.hook_v    (T, G, d)   blocks.l.mlp.hook_pre_linear     (T, F)
-    blocks.l.attn.hook_rot_k            blocks.l.mlp.hook_post           (T, F)
-    blocks.l.attn.hook_attn_scores      blocks.l.hook_mlp_out            (T, D)
-                            (H, T, S)   blocks.l.hook_resid_post         (T, D)
-    ln_final.hook_normalized   (T, D)
+    blocks.l.hook_resid_pre          (T, D)      blocks.l.attn.hook_attn_scores   (H, T, S)
+    blocks.l.ln1.hook_normalized     (T, D)      blocks.l.attn.hook_pattern       (H, T, S)
+    blocks.l.attn.hook_q             (T, H, d)   blocks.l.attn.hook_z             (T, H, d)
+    blocks.l.attn.hook_rot_q         (T, H, d)   blocks.l.hook_attn_out           (T, D)
+    blocks.l.ln1.hook_normalized     (T, D)      blocks.l.hook_resid_mid          (T, D)
+    blocks.l.attn.hook_k             (T, G, d)   blocks.l.ln2.hook_normalized     (T, D)
+    blocks.l.attn.hook_rot_k         (T, G, d)   blocks.l.mlp.hook_pre            (T, F)
+    blocks.l.attn.hook_v             (T, G, d)   blocks.l.mlp.hook_pre_linear     (T, F)
+                                                 blocks.l.mlp.hook_post           (T, F)
+                                                 blocks.l.hook_mlp_out            (T, D)
+                                                 blocks.l.hook_resid_post         (T, D)
+
+    ln_final.hook_normalized         (T, D)
+
+``ln1.hook_normalized`` passes twice, with the same bits: queries are made from the stream, and so,
+apart from them, are keys and values. A hook of that name is called both times, and counts or
+changes both. ``hook_normalized`` is what the block reads, after the norm's weight;
+TransformerLens's is before. ``hook_rot_k`` and ``hook_v`` are K and V as attention reads them and a
+KV cache keeps them: under `Exact` they are on its grid, and what a hook returns is moved there.
 """
 
 from __future__ import annotations
@@ -31,12 +40,16 @@ from .errors import InputError
 def run_with_cache(
     weights: decoder.Weights, ids: Sequence[int] | np.ndarray
 ) -> tuple[Array, dict[str, Array]]:
-    """One pass that keeps every activation.
+    """One pass over a whole text that keeps every activation.
+
+    The name is TransformerLens's, whose "cache" is the dict of activations. A KV cache
+    (`minikv.caches`) is neither used nor made.
 
     Returns
     -------
     logits : (T, V)
     activations : dict of str to array
+        By the names above; of ``ln1.hook_normalized`` the second.
     """
     activations: dict[str, Array] = {}
 
@@ -100,7 +113,8 @@ def kl_divergence(p_logits: Array, q_logits: Array) -> np.ndarray:
 
     Taken in float64. Equal logits give exactly 0.0, since every term is then ``p * 0``.
     """
-    p, q = _log_softmax(p_logits), _log_softmax(q_logits)
+    p = _log_softmax(p_logits)
+    q = _log_softmax(q_logits)
     return np.sum(np.exp(p) * (p - q), axis=-1)
 
 

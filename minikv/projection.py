@@ -43,7 +43,10 @@ def kv_from_residual(
 
 @shaped
 def queries(residuals: Stream, positions: Positions, layer: Layer, hook: Hook = no_hook) -> Queries:
-    """What each token asks with, ``(T, D) -> (T, H, d)``."""
+    """What each token asks with, ``(T, D) -> (T, H, d)``.
+
+    Queries are on no grid yet, unlike keys: nobody keeps them, and `Arithmetic.scores` rounds them.
+    """
     x = normalized(residuals, layer, hook)  # (T, D)
     q = layer.linear(x, layer.q_proj)  # (T, H*d)
     q = hook("attn.hook_q", layer.heads(q, layer.q_bias))  # (T, H, d)
@@ -52,12 +55,20 @@ def queries(residuals: Stream, positions: Positions, layer: Layer, hook: Hook = 
 
 
 def normalized(residuals: Stream, layer: Layer, hook: Hook) -> Stream:
-    """The rows as attention reads them: once for queries, once for keys and values."""
+    """The rows as attention reads them, ``(T, D)``.
+
+    It is done for the queries, and again for keys and values, so that these two are a function of
+    the stream and of nothing that was made on the way to the queries.
+    """
     return hook("ln1.hook_normalized", layer.norm(residuals, layer.input_layernorm))
 
 
 def settled(x: NewKeys, name: str, layer: Layer, hook: Hook) -> NewKeys:
-    """K or V on the grid that attention sums on, as the hook `name` sees it, or replaced by it."""
+    """K or V on the grid that attention sums on, after the hook of that name.
+
+    The hook sees what attention would read. What it returns instead need not be on the grid, so
+    that it is moved there too.
+    """
     x = layer.arithmetic.settle(x)
     seen: Array = hook(name, x)
     return x if seen is x else layer.arithmetic.settle(seen)

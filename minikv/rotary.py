@@ -25,7 +25,7 @@ def rope_frequencies(config: ModelConfig, local: bool = False) -> np.ndarray:
     library.
     """
     base = config.rope_local_base_freq if local else None
-    theta = Decimal(base or config.rope_theta)
+    theta = Decimal(base or config.rope_theta)  # a base of their own also means no scaling, below
     width = Decimal(config.head_dim)
     context = Context(prec=40)
     exponents = [context.divide(Decimal(-i), width) for i in range(0, config.head_dim, 2)]
@@ -33,10 +33,10 @@ def rope_frequencies(config: ModelConfig, local: bool = False) -> np.ndarray:
     scaling = config.rope_scaling
     if scaling is None or base:
         return frequencies.astype(np.float32)
-    kept = np.zeros(1)  # which share of a frequency is not stretched
-    if scaling.low_freq_factor and scaling.high_freq_factor:
+    kept = np.zeros(1)  # which share of a frequency is not stretched: none of a linear scaling
+    if scaling.low_freq_factor and scaling.high_freq_factor:  # Llama 3's
         length = scaling.original_max_position_embeddings or 0
-        turns = length * frequencies / (2 * math.pi)
+        turns = length * frequencies / (2 * math.pi)  # full ones, over the original context
         span = scaling.high_freq_factor - scaling.low_freq_factor
         kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
     return (frequencies * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
@@ -59,7 +59,8 @@ class Rotary:
         """``(T,)`` positions -> cosines and signed sines, each ``(T, 1, d)``."""
         single = len(positions) == 1
         last = int(positions[0]) if single else int(positions.max(initial=0))
-        cos, sin = self._table  # one attribute: another thread may replace it meanwhile
+        # Both are read at once, from one attribute: another thread may replace it meanwhile.
+        cos, sin = self._table
         if last >= cos.shape[0]:
             self._table = self._made(1 << last.bit_length())
             cos, sin = self._table
@@ -70,6 +71,7 @@ class Rotary:
         return xp.take(cos, rows, axis=0), xp.take(sin, rows, axis=0)
 
     def _made(self, length: int) -> tuple[Turns, Turns]:
+        """The table of the first `length` positions, twice ``(length, 1, d)``."""
         angle = np.arange(length, dtype=np.float32)[:, None, None] * self._frequencies
         largest = angle.max()
         if not largest <= MOST_RADIANS:

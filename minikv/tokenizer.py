@@ -17,6 +17,7 @@ from .extras import require, require_extra
 if TYPE_CHECKING:
     import tokenizers
 
+_STANDARD = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # Classes of transformers 4 that put a bos_token before every text because their settings say so,
 # whatever tokenizer.json says.
 _ADD_BY_SETTING = ("Llama", "CodeLlama", "Gemma", "Cohere")
@@ -303,9 +304,8 @@ class _BesideTokenizer:
             named |= older
             extra += _as_list(older.get("additional_special_tokens"))
             extra += _as_list(older.get("extra_special_tokens"))
-        self._named = {
-            key: value for key, value in named.items() if key.endswith("_token") and _content(value)
-        }
+        names = [key for key in named if key.endswith("_token") and _content(named[key])]
+        self._named = {key: named[key] for key in sorted(names, key=_rank)}
         self._extra = [value for value in extra if _content(value)]
         special = {_content(value) for value in (*self._named.values(), *self._extra)}
         self._numbered: dict[int, Mapping[str, Any]] = {}
@@ -358,6 +358,11 @@ class _BesideTokenizer:
                 "and the token's content"
             )
         self._numbered[number] = token
+
+
+def _rank(name: str) -> int:
+    """Where a special token stands in the order in which transformers adds those that are new."""
+    return _STANDARD.index(name) if name in _STANDARD else len(_STANDARD)
 
 
 def _added_token(value: Any, special: bool = False) -> Any:

@@ -355,8 +355,8 @@ print("as written:   ", numba.njit(to_grid)(math.pi, shift))
 print("with fastmath:", numba.njit(fastmath=True)(to_grid)(math.pi, shift))
 
 # %% [markdown]
-# That is why [`minikv/backends/numba.py`](../minikv/backends/numba.py) gives the permission
-# function by function, to four that only add numbers on a grid.
+# That is why [`minikv/backends/numba_exact.py`](../minikv/backends/numba_exact.py) gives the
+# permission function by function, to four that only add numbers on a grid.
 #
 # ## The same bits from fewer bytes
 #

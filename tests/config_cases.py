@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minikv import ModelConfig
+
 FULL = "full_attention"
 SLIDING = "sliding_attention"
 LINEAR = {"rope_type": "linear", "factor": 4.0}
@@ -17,6 +19,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+
+NO_LENGTH = {key: value for key, value in LLAMA3.items() if not key.startswith("original")}
 
 
 def base(kind: str) -> dict[str, Any]:
@@ -31,6 +35,21 @@ def base(kind: str) -> dict[str, Any]:
         "num_key_value_heads": 2,
         "head_dim": 6,
         "max_position_embeddings": 128,
+    }
+
+
+def meaning(config: ModelConfig) -> dict[str, Any]:
+    """A configuration under the names that the recorded cases use."""
+    scaling = config.rope_scaling
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_local_base_freq": config.rope_local_base_freq,
+        "factor": scaling and scaling.factor,
+        "original": scaling and scaling.original_max_position_embeddings,
+        "windows": [config.window(layer) for layer in range(config.num_hidden_layers)],
+        "ends": config.eos_token_id,
+        "query_pre_attn_scalar": config.query_pre_attn_scalar,
+        "family": config.model_type,
     }
 
 
@@ -179,6 +198,21 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         "llama",
         {"rope_scaling": LLAMA3, "original_max_position_embeddings": 32},
         ("original_max_position_embeddings", "rope_scaling"),
+    ),
+    (
+        "llama",
+        {"rope_scaling": NO_LENGTH, "original_max_position_embeddings": 64},
+        ("original_max_position_embeddings",),
+    ),
+    (
+        "gemma3_text",
+        {"rope_scaling": {"type": "linear", "factor": 4.0}},
+        ("rope_scaling", "rope_type"),
+    ),
+    (
+        "gemma3_text",
+        {"rope_parameters": {FULL: {"type": "linear", "factor": 4.0}}},
+        ("rope_parameters", "rope_type"),
     ),
     (
         "gemma3_text",

@@ -1,4 +1,4 @@
-"""Mutated configurations, tokenizer files and safetensors headers: loaded, or refused in one line.
+"""Mutated configurations, tokenizers, safetensors and GGUF files: loaded, or refused in one line.
 
     python -m tests.fuzz --count 100000        # for the night; prints what it counted
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -30,6 +31,8 @@ import minikv
 from minikv.config import FAMILIES, FULL, SLIDING, ModelConfig
 from minikv.tokenizer import Tokenizer
 from minikv.weights import load_tensors
+from minikv.weights.gguf import convert
+from tests.gguf_writer import write_gguf
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
 TEXTS = ("", "the stream is é🙂", "<|im_start|>x  y\n123")
@@ -63,6 +66,9 @@ ODD = (
     {"a": {}},
     {"content": "<x>", "special": True},
 )
+
+
+_CHUNK = 500  # cases a process
 
 
 class Failed(Exception):
@@ -299,8 +305,31 @@ def _small_weights() -> tuple[dict[str, Any], bytes]:
     return header, data
 
 
+def gguf(rng: random.Random, folder: Path) -> None:
+    """A mutated GGUF file, mostly in its metadata."""
+    (folder / "a.gguf").write_bytes(mutated_bytes(rng, GGUF))
+    convert(folder / "a.gguf", folder / "out")
+
+
+def _small_gguf() -> bytes:
+    words = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": [*"abcdef", "ab"],
+        "tokenizer.ggml.token_type": [1] * 7,
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        tensors = minikv.random_tensors(SMALL, 0)
+        return write_gguf(Path(name) / "a.gguf", SMALL, tensors, words).read_bytes()
+
+
 WEIGHTS = _small_weights()
-KINDS: tuple[Callable[[random.Random, Path], None], ...] = (configuration, tokenizer, safetensors)
+KINDS: list[Callable[[random.Random, Path], None]] = [configuration, tokenizer, safetensors]
+if importlib.util.find_spec("gguf"):
+    GGUF = _small_gguf()
+    KINDS.append(gguf)
 
 
 def outcome(number: int, seed: int, kinds: Any = KINDS) -> tuple[str, str]:
@@ -355,27 +384,26 @@ def fuzz(
         How many of each kind and outcome; number and reason of each failure; and the most
         megabytes that a process held.
     """
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")  # of a process without threads
     counts: Counter[str] = Counter()
     failures: list[tuple[int, str]] = []
     peak = 0.0
-    waiting = [range(first, count, processes) for first in range(processes)]
+    waiting = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
     running: list[_Run] = []
     while waiting or running:
-        while waiting:
-            running.append(_Run(context, waiting.pop(), seed, megabytes, kinds))
-        time.sleep(0.05)
+        while waiting and len(running) < processes:
+            running.append(_Run(context, waiting.pop(0), seed, megabytes, kinds))
+        time.sleep(0.02)
         for run in list(running):
             ended = run.ended(seconds)
             if ended is None:
                 continue
             running.remove(run)
-            told, failed, held, rest = ended
+            told, failed, held, again = ended
             counts += told
             failures += failed
             peak = max(peak, held)
-            if len(rest):
-                waiting.append(rest)
+            waiting += [part for part in again if len(part)]
     if peak > megabytes:
         failures.append((-1, f"a process held {peak:.0f} MB, expected at most {megabytes}"))
     return counts, failures, peak
@@ -390,31 +418,33 @@ class _Run:
         self._results = context.Queue()
         arguments = (numbers, seed, self._now, self._results, megabytes, kinds)
         self._process = context.Process(target=worker, args=arguments)
-        self._seen = (numbers.start, time.monotonic())
+        self._seen = numbers.start
+        self._since = time.monotonic()
         self._process.start()
 
     def ended(self, seconds: float) -> Any:
-        """None while it works; else counts, failures, peak, and the cases that are left.
+        """None while it works; else counts, failures, peak, and ranges of cases to be run again.
 
-        A process that died or hung loses the counts of what it did before: they are run again.
+        Of a process that died or hung the cases before that one are run again, for their counts.
         """
         if not self._results.empty():
             told = self._results.get()
             self._process.join()
-            return (*told, range(0))
+            return (*told, [])
         number = self._now.value
-        if number != self._seen[0]:
-            self._seen = (number, time.monotonic())
+        if number != self._seen:
+            self._seen = number
+            self._since = time.monotonic()
         died = not self._process.is_alive()
         if died and not self._results.empty():
             return None  # it ended between the two looks
-        if not died and time.monotonic() - self._seen[1] < seconds:
+        if not died and time.monotonic() - self._since < seconds:
             return None
         why = f"its process died ({self._process.exitcode})" if died else f"more than {seconds} s"
         self._process.kill()
         self._process.join()
-        rest = range(number + self._numbers.step, self._numbers.stop, self._numbers.step)
-        return Counter({"failed": 1}), [(number, why)], 0.0, rest
+        again = [range(self._numbers.start, number), range(number + 1, self._numbers.stop)]
+        return Counter(), [(number, why)], 0.0, again
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from pathlib import Path
 
 import config_cases
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minikv import ModelConfig, RopeScaling, tiny_config
+from minikv import ModelConfig, RopeScaling, random_tensors, tiny_config
 from minikv.config import FAMILIES, FULL, SLIDING
 from minikv.errors import ConfigError
 from minikv.weights import save_folder
@@ -83,10 +84,25 @@ MIXED = {"layer_types": (SLIDING, FULL), "sliding_window": 2}
         ModelConfig.from_dict(SMOLLM),
         tiny_config(model_type="mistral", layer_types=(SLIDING,) * 2, sliding_window=2),
         tiny_config(model_type="qwen2", **MIXED),
+        tiny_config(
+            model_type="gemma3_text", rope_local_base_freq=7.0, query_pre_attn_scalar=9.0, **MIXED
+        ),
+        tiny_config(
+            model_type="gemma3_text",
+            rope_local_base_freq=7.0,
+            query_pre_attn_scalar=9.0,
+            rope_scaling=RopeScaling(8.0),
+        ),
     ],
 )
 def test_to_dict_reads_back(config):
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_scaled_gemma_without_sliding_layers_can_be_written(tmp_path):
+    config = tiny_config(model_type="gemma3_text", rope_scaling=RopeScaling(8.0))
+    folder = save_folder(tmp_path / "m", config, random_tensors(config, 0))
+    assert ModelConfig.from_folder(folder).rope_scaling == RopeScaling(8.0)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -207,24 +223,9 @@ def test_a_long_value_is_quoted_in_part(key):
 # Two places and two spellings
 
 
-def meaning(config: ModelConfig) -> dict:
-    """A configuration under the names that the recorded cases use."""
-    scaling = config.rope_scaling
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_local_base_freq": config.rope_local_base_freq,
-        "factor": scaling and scaling.factor,
-        "original": scaling and scaling.original_max_position_embeddings,
-        "windows": [config.window(layer) for layer in range(config.num_hidden_layers)],
-        "ends": config.eos_token_id,
-        "query_pre_attn_scalar": config.query_pre_attn_scalar,
-        "family": config.model_type,
-    }
-
-
 @pytest.mark.parametrize(("kind", "added", "expected"), config_cases.TAKEN)
 def test_a_setting_with_two_places_is_taken_as_transformers_takes_it(kind, added, expected):
-    got = meaning(ModelConfig.from_dict(config_cases.base(kind) | added))
+    got = config_cases.meaning(ModelConfig.from_dict(config_cases.base(kind) | added))
     assert {key: got[key] for key in expected} == expected
 
 
@@ -297,3 +298,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="no plain file"):
         ModelConfig.from_file(tmp_path / "config.json")
+
+
+def test_readme_names_every_family_that_loads():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("## What loads") :]
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line[:1] == "|"}
+    assert all(f"`{kind}`" in rows["`config.json`"] for kind in FAMILIES)
+    gguf = pytest.importorskip("minikv.weights.gguf")
+    assert all(f"`{architecture}`" in rows["a GGUF file"] for architecture in gguf._MODEL_TYPES)

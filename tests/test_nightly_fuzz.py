@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-resource = pytest.importorskip("resource", reason="limits processes, as Unix can")
+pytest.importorskip("resource", reason="limits processes, as Unix can")
 fuzz = pytest.importorskip("fuzz")
 
 
 def test_a_few_hundred_cases_load_or_are_refused(capsys):
     assert fuzz.main(["--count", "300", "--seed", "7", "--processes", "1"]) == 0
     said = capsys.readouterr().out
-    for kind in ("configuration", "tokenizer", "safetensors"):
+    for kind in ("configuration", "tokenizer", "safetensors", "gguf"):
         for outcome in ("loaded", "refused"):
             assert f"{kind} {outcome}" in said
     assert "300  cases of seed 7" in said
@@ -46,7 +46,7 @@ def dies(rng: random.Random, folder: Path) -> None:
 
 
 def swells(rng: random.Random, folder: Path) -> None:
-    assert len(bytearray(300 * 2**20)) > 0
+    assert len(b"x" * (300 * 2**20)) > 0
 
 
 def fine(rng: random.Random, folder: Path) -> None:
@@ -58,20 +58,17 @@ def fine(rng: random.Random, folder: Path) -> None:
     [
         (trips, "KeyError: 'model_type'"),
         (talks, "refused in 9 characters"),
-        (hangs, "more than 4"),
+        (hangs, "more than 6"),
         (dies, "its process died (3)"),
         (swells, "MB, expected at most"),
     ],
 )
 def test_what_must_not_happen_is_reported_with_its_case(kind, said):
     # The controls; the cases around it run all the same.
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # of pytest, which is forked
     kinds = (fine, fine, kind, fine, fine)
-    counts, failures, _ = fuzz.fuzz(
-        5, seed=0, processes=1, seconds=4.0, megabytes=held + 100, kinds=kinds
-    )
+    counts, failures, _ = fuzz.fuzz(5, seed=0, processes=1, seconds=6.0, megabytes=250, kinds=kinds)
     assert len(failures) == 1
     number, reason = failures[0]
     assert said in reason
     assert number == (-1 if kind is swells else 2)
-    assert counts["fine loaded"] >= 2
+    assert counts["fine loaded"] == 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from bits import assert_same_bits, same_bits
 
 import minikv
+from minikv import decoder, patching
 from minikv.errors import InputError
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
@@ -22,6 +24,52 @@ def test_looking_changes_nothing():
     )
     text = np.random.default_rng(1).integers(0, 97, 300).tolist()
     assert_same_bits(model.run_with_cache(text)[0], model.logits(text))
+
+
+def written_order(text: str) -> list[tuple[str, str]]:
+    """Names and shapes in the docstring's columns: what comes before block l, it, what follows."""
+    table = text.partition("::\n")[2].partition("\n``")[0]
+    left = []
+    right = []
+    for line in table.splitlines():
+        for found in re.finditer(r"(\S*hook\w*)\s+\((.*?)\)", line):
+            column = right if found.start() > 45 else left
+            column.append((found[1].replace("blocks.l.", "blocks.0."), found[2]))
+    return [*left[:-1], *right, left[-1]]
+
+
+def test_the_docstring_names_every_activation_in_its_order_and_shape():
+    passed = []
+
+    def note(name, value):
+        if not name.startswith("blocks.1."):
+            passed.append((name, value.shape))
+        return value
+
+    config = EXACT.config
+    decoder.forward(EXACT.weights, [TEXT[:5]], logits="all", hook=note)
+    letters = {
+        "T": 5,
+        "S": 5,
+        "D": config.hidden_size,
+        "F": config.intermediate_size,
+        "H": config.num_attention_heads,
+        "G": config.num_key_value_heads,
+        "d": config.head_dim,
+    }
+
+    def written(text):
+        return [
+            (name, tuple(letters[letter] for letter in shape.split(", ")))
+            for name, shape in written_order(text)
+        ]
+
+    text = patching.__doc__
+    assert written(text) == passed
+    swapped = text.replace("attn.hook_v ", "?").replace("attn.hook_rot_k", "attn.hook_v")
+    swapped = swapped.replace("?", "attn.hook_rot_k ")
+    assert sorted(written(swapped)) == sorted(passed)
+    assert written(swapped) != passed
 
 
 @pytest.mark.parametrize("name", list(EXACT.run_with_cache([1])[1]))

@@ -37,6 +37,26 @@ def test_layout_lists_every_folder_of_the_library_and_nothing_that_is_not_there(
     assert missing == set(), "add a line for each to the section Layout of README.md"
 
 
+# What users do not call from Python.
+UNLISTED = {"__init__", "__main__", "commands", "experiments", "numbers", "progress"}
+
+
+def missing_from(reference: str) -> set[str]:
+    """Modules and packages, right below minikv, that a reference has no section of."""
+    listed = set(re.findall(r"automodule:: minikv\.(\w+)", reference))
+    library = ROOT / "minikv"
+    modules = {path.stem for path in library.glob("*.py")}
+    packages = {path.parent.name for path in library.glob("*/__init__.py")}
+    return (modules | packages) - UNLISTED - listed
+
+
+def test_the_reference_has_a_section_of_every_part_that_users_call():
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    missing = missing_from(reference)
+    assert missing == set(), "add a section for each to docs/reference.md, or to UNLISTED"
+    assert "decoder" in missing_from(reference.replace("automodule:: minikv.decoder", ""))
+
+
 @pytest.mark.weights
 def test_code_blocks_print_what_readme_shows():
     code = "\n".join(blocks("python"))

@@ -33,6 +33,12 @@ CORE = (
     "caches",
 )
 
+# All but the labels, which stand in for arrays of any library and for whatever is done to these.
+LABELS = PACKAGE / "verify" / "dataflow.py"
+WITHOUT_LABELS = tuple(
+    str(path.relative_to(PACKAGE)) for path in sorted(PACKAGE.rglob("*.py")) if path != LABELS
+)
+
 # From the ground up: a module or package imports only from floors below its own.
 FLOORS = (
     ("errors",),
@@ -118,6 +124,45 @@ def names_of_many_meanings(source: str) -> Iterator[Fault]:
             yield line, "at"
 
 
+def is_bare_any(annotation: ast.expr | None) -> bool:
+    """Whether an annotation is ``Any``, alone or as one of several."""
+    if isinstance(annotation, ast.BinOp):
+        return is_bare_any(annotation.left) or is_bare_any(annotation.right)
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return is_bare_any(ast.parse(annotation.value, mode="eval").body)
+    return annotation is not None and ast.unparse(annotation) in ("Any", "typing.Any")
+
+
+def public_definitions(body: Sequence[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AnnAssign]:
+    """The public functions of a module, and the methods and fields of its public classes."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_definitions(node.body)
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target)[0] != "_":
+                    yield field
+        elif isinstance(node, ast.If):
+            yield from public_definitions([*node.body, *node.orelse])
+
+
+def bare_any(source: str) -> Iterator[Fault]:
+    """No public signature says Any: what is unknown is an `object`, an array has an alias.
+
+    What is passed through, ``*args`` and ``**kwargs``, may be anything.
+    """
+    for node in public_definitions(ast.parse(source).body):
+        if isinstance(node, ast.AnnAssign):
+            annotations = [node.annotation]
+        else:
+            given = node.args
+            arguments = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+            annotations = [*(argument.annotation for argument in arguments), node.returns]
+        if any(map(is_bare_any, annotations)):
+            yield node.lineno, ast.unparse(node).splitlines()[0]
+
+
 def exemptions_from_ruff(source: str) -> Iterator[Fault]:
     """No line is exempt from ruff's rules of complexity."""
     for number, line in enumerate(source.splitlines(), start=1):
@@ -160,6 +205,26 @@ RULES = [
         names_of_many_meanings,
         ["def f(at): ...", "for k, (at, _) in x: ...", "x.at = 1", "import a as at"],
         ["def f(attended): ...", "f(at=1)", "print(x.at)"],
+    ),
+    Rule(
+        bare_any,
+        [
+            "def f(x: Any): ...",
+            "def f(*, x: int | Any = 0): ...",
+            "def f() -> 'Any': ...",
+            "class A:\n    def f(self) -> typing.Any: ...",
+            "class A:\n    x: Any = 0",
+            "if numba:\n    def f(x: Any): ...",
+        ],
+        [
+            "def f(*x: Any, **y: Any) -> dict[str, Any]: ...",
+            "def _f(x: Any): ...",
+            "class _A:\n    x: Any\n    def f(self, x: Any): ...",
+            "class A:\n    _x: Any\n    def __getattr__(self, name: str) -> Any: ...",
+            "def f():\n    def g(x: Any): ...",
+            "Array = Any\nx: Any = 0\ndef f(x: Array): ...",
+        ],
+        WITHOUT_LABELS,
     ),
     Rule(exemptions_from_ruff, ["f()  # noqa: B007, C901", "f()  # noqa"], ["x  # noqa: B018"]),
 ]

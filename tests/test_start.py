@@ -7,6 +7,7 @@ of the path wins, since a package beats a folder without ``__init__.py``.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -19,8 +20,14 @@ PRINT_FILE = "import minikv; print(minikv.__file__)"
 
 
 def run(*command: str | Path, folder: Path) -> str:
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=120
+        [str(part) for part in command],
+        cwd=folder,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

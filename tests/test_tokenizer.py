@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+from byte_tokenizer import beside
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_tokenizer import PIECES, llama_tokenizer
 
 from minikv.errors import TokenizerError
 from minikv.tokenizer import StreamDecoder, Tokenizer
@@ -509,36 +511,10 @@ def test_a_missing_tokenizer_is_named(tmp_path):
 
 # A part of a text is not a text of its own
 
-PIECES = ["<unk>", "<s>", "</s>", "▁", *"ThecapitlofrnsPb.", *(f"<0x{i:02X}>" for i in range(256))]
-PARTS = ["▁The", "▁is", "▁Paris"]
-
 
 @pytest.fixture(scope="module")
 def llama() -> Tokenizer:
-    """A SentencePiece tokenizer that drops the first space of a text, as Llama 2 and Mistral do."""
-    from tokenizers import AddedToken, decoders, models, normalizers
-
-    vocabulary: dict[str, int] = {}
-    merges = []
-    for piece in PIECES:
-        vocabulary.setdefault(piece, len(vocabulary))
-    for word in PARTS:
-        for end in range(2, len(word) + 1):
-            if word[:end] not in vocabulary:
-                vocabulary[word[:end]] = len(vocabulary)
-                merges.append((word[: end - 1], word[end - 1]))
-    backend = tokenizers.Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
-    backend.add_special_tokens(
-        [AddedToken(text, normalized=False, special=True) for text in ("<unk>", "<s>", "</s>")]
-    )
-    return Tokenizer(backend, {"bos_token": "<s>"}, (2,), None)
+    return llama_tokenizer()
 
 
 def test_a_continuation_keeps_its_first_space(llama):
@@ -579,23 +555,6 @@ def test_a_text_is_its_parts_wherever_it_is_cut(llama, ids, cut):
 
 TOKEN = {"content": "<|im_start|>", "lstrip": False, "normalized": False, "special": True}
 TEMPLATE = "{{ bos_token }}{{ messages[0].content }}"
-
-
-def beside(folder: Path, settings: object = None, **files: object) -> Tokenizer:
-    """256 bytes, ``<|bos|>`` (256) and ``<|eos|>`` (257), and files beside them."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(
-        [AddedToken(text, special=True, normalized=False) for text in ("<|bos|>", "<|eos|>")]
-    )
-    backend.save(str(folder / "tokenizer.json"))
-    for name, content in {"tokenizer_config": settings or {}, **files}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return Tokenizer.from_folder(folder)
 
 
 NAMED = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}

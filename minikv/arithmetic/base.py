@@ -18,15 +18,16 @@ import numpy as np
 
 from ..arrays import (
     Array,
+    DType,
     Features,
     HeadOutputs,
     Heads,
+    Inputs,
     Keys,
     NewKeys,
     Outputs,
     Pattern,
     Queries,
-    Rows,
     Scores,
     Turns,
     Values,
@@ -38,7 +39,7 @@ Matrix = Any
 """A ``(N, K)`` matrix as an arithmetic prepared it, once, at load."""
 
 Prepared = Any
-"""Values ``(S, G, d)`` as an arithmetic prepared them for many blocks of queries."""
+"""Values ``(S, G, d)`` as `Arithmetic.values` prepared them, for all queries."""
 
 
 def silu_argument(x: Array) -> Array:
@@ -74,8 +75,8 @@ class Arithmetic(ABC):
     weights_in_float32 : bool
         Whether tensors are rounded to float32 before `weight` and the others prepare them.
     query_block : int
-        Queries that attention takes at a time: memory then does not grow with T * S, and the
-        scores of a block fit in the processor's cache.
+        Queries that attention takes at a time: memory then does not grow with T * S, and their
+        scores fit in the processor's cache.
     """
 
     name: ClassVar[str]
@@ -83,8 +84,8 @@ class Arithmetic(ABC):
     weights_in_float32: ClassVar[bool] = True
     query_block: int = 32
     xp: ModuleType
-    dtype: Any
-    wide: Any
+    dtype: DType
+    wide: DType
 
     # Sums
 
@@ -104,10 +105,10 @@ class Arithmetic(ABC):
         """
 
     @abstractmethod
-    def linear(self, x: Rows, weight: Matrix) -> Outputs:
+    def linear(self, x: Inputs, weight: Matrix) -> Outputs:
         """x @ matrix.T, ``(T, K) -> (T, N)``, in `dtype`."""
 
-    def linears(self, x: Rows, *weights: Matrix) -> tuple[Outputs, ...]:
+    def linears(self, x: Inputs, *weights: Matrix) -> tuple[Outputs, ...]:
         """`linear` with each of several matrices, for which the rows may be prepared once."""
         return tuple(self.linear(x, weight) for weight in weights)
 
@@ -132,7 +133,7 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def values(self, v: Values) -> Prepared:
-        """V as `weighted_sum` reads it: prepared once for many blocks of queries.
+        """V as `weighted_sum` reads it: prepared once, for all runs of `query_block` queries.
 
         ``values[i:j, ...]`` of the result is tokens i to j. Preparing twice changes nothing.
         """
@@ -214,7 +215,7 @@ class Arithmetic(ABC):
         scale : float
             Of the scores; usually ``1 / sqrt(d)``.
         watch : Watch
-            Who looks at scores and weights. With hooks all queries are one block.
+            Who looks at scores and weights. Hooks see all queries at once, whatever `query_block`.
 
         Returns
         -------
@@ -226,22 +227,26 @@ class Arithmetic(ABC):
         step = tokens if watch.hooked else self.query_block
         outputs = []
         for start in range(0, tokens, step):
-            block = slice(start, min(start + step, tokens))
-            seen = sight.keys_for(block, watch)
-            scores = self.scores(q[block, ...], keys[seen, ...], scale)  # (H, T, S)
-            scores = self.masked(scores, sight.hidden(block, seen))
+            queries = slice(start, min(start + step, tokens))
+            seen = sight.keys_for(queries, watch)
+            scores = self.scores(q[queries, ...], keys[seen, ...], scale)  # (H, T, S)
+            scores = self.masked(scores, sight.hidden(queries, seen))
             if watch.scores is not None:
                 scores = watch.scores(scores)
             pattern = self.softmax(scores)  # (H, T, S)
             if watch.pattern is not None:
                 pattern = watch.pattern(pattern)
             if watch.observe is not None:
-                watch.observe(sight.query_positions[block], pattern)
+                watch.observe(sight.query_positions[queries], pattern)
             outputs.append(self.weighted_sum(pattern, values[seen, ...]))  # (T, H, d)
         return outputs[0] if len(outputs) == 1 else self.xp.concat(outputs, axis=0)
 
     def masked(self, scores: Scores, hidden: np.ndarray | None) -> Scores:
-        """Scores of -inf where keys are hidden, ``(T, S)`` or, by K/V head, ``(G, T, S)``."""
+        """Scores ``(H, T, S)``, of -inf where `hidden` is true.
+
+        `hidden` is ``(T, S)``, or ``(G, T, S)`` where each K/V head holds tokens of its own: it is
+        then repeated for the R query heads of each.
+        """
         if hidden is None:
             return scores
         if hidden.ndim == 3:

@@ -21,9 +21,10 @@ import math
 from decimal import Decimal, localcontext
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
+
+from ..arrays import Array
 
 BLOCK = 2**14  # elements; exp's scratch memory stays in the level-2 cache
 SHIFT = 1.5 * 2.0**52
@@ -76,18 +77,18 @@ def exp_table() -> np.ndarray:
     return table[: round(HIGHEST * STEPS) - LOWEST * STEPS + 1]
 
 
-def clip(x: Any, low: float, high: float, xp: ModuleType) -> Any:
+def clip(x: Array, low: float, high: float, xp: ModuleType) -> Array:
     """x between two bounds. A library's own `clip` may ask a device where x is NaN, and wait."""
     x = xp.where(x < low, low, x)
     return xp.where(x > high, high, x)
 
 
 @cache
-def _table_in(xp: ModuleType) -> Any:
+def _table_in(xp: ModuleType) -> Array:
     return xp.asarray(exp_table())
 
 
-def exp(x: Any, xp: ModuleType = np) -> Any:
+def exp(x: Array, xp: ModuleType = np) -> Array:
     """e**x, float64, any shape. Silent: inf above 709.78, 0 below -745.13, NaN for NaN.
 
     Examples
@@ -99,7 +100,7 @@ def exp(x: Any, xp: ModuleType = np) -> Any:
         return _exp_numpy(x) if xp is np else _exp(x, xp)
 
 
-def _exp(x: Any, xp: ModuleType) -> Any:
+def _exp(x: Array, xp: ModuleType) -> Array:
     f = xp.astype(x, xp.float64, copy=False) * float(STEPS)
     f = clip(f, float(LOWEST * STEPS), HIGHEST * STEPS, xp)
     n = xp.round(f)
@@ -165,7 +166,7 @@ def _half_pi() -> tuple[float, ...]:
         return (*parts, float(rest))
 
 
-def _quarter_turns(x: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
+def _quarter_turns(x: Array, xp: ModuleType) -> tuple[Array, Array, Array]:
     """n mod 4, sin(r) and cos(r) where x = n pi/2 + r, |r| <= pi/4 (Cody and Waite)."""
     n = xp.round(x * (2 / math.pi))
     r = x
@@ -183,14 +184,14 @@ def _quarter_turns(x: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
     return n - 4.0 * xp.floor(n * 0.25), sin, cos
 
 
-def sin(x: Any, xp: ModuleType = np) -> Any:
+def sin(x: Array, xp: ModuleType = np) -> Array:
     """Sine, float64, any shape, for x from -2**20 to 2**20."""
     turn, sine, cosine = _quarter_turns(x, xp)
     value = xp.where((turn == 1) | (turn == 3), cosine, sine)
     return xp.where(turn >= 2, -value, value)
 
 
-def cos(x: Any, xp: ModuleType = np) -> Any:
+def cos(x: Array, xp: ModuleType = np) -> Array:
     """Cosine, float64, any shape, for x from -2**20 to 2**20."""
     turn, sine, cosine = _quarter_turns(x, xp)
     value = xp.where((turn == 1) | (turn == 3), sine, cosine)

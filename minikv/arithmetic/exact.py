@@ -5,7 +5,8 @@ most that, then every partial sum, in any order, blocking or thread count, with 
 multiply-add, is exactly representable: nothing is ever rounded, and all orders agree to the bit
 (``proofs/rocq/Exactness.v``). The same holds for multiples of one power of two, the *grid*. So
 numbers are rounded to a grid before they are added, one as fine as the sum of their absolute
-values allows. In the comments, x_int is x / grid(x), and what makes a sum of x * w exact is ::
+values allows. In the code, `size` is ``|x|`` and `row_sum` the sum of each of its rows. In the
+comments, x_int is x / grid(x), and what makes a sum of x * w exact is ::
 
     sum |x_int| * max |w_int| <= 2**53
 """
@@ -18,8 +19,18 @@ from types import ModuleType
 
 import numpy as np
 
-from ..arrays import Array, HeadOutputs, Keys, NewKeys, Outputs, Pattern, Queries, Rows, Scores
-from ..arrays import Values as GivenValues
+from ..arrays import (
+    Array,
+    HeadOutputs,
+    Inputs,
+    Keys,
+    NewKeys,
+    Outputs,
+    Pattern,
+    Queries,
+    Scores,
+    Values,
+)
 from ..errors import ArithmeticRangeError
 from . import elementary
 from .base import Arithmetic
@@ -28,7 +39,7 @@ LONGEST = 2**20  # terms of a sum, over features or over tokens
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 HUGE = 2.0**128 - 2.0**106  # what 21 bits round to 2**128, too large for float32
 TINY = 2.0**-149  # the smallest positive float32
-ROUND = 1.5 * 2.0**52
+ROUND = 1.5 * 2.0**52  # see `round_to`
 MOST_ROWS = 512  # of a product at a time, which bounds the memory that float64 operands take
 WEIGHT_ROWS = 256  # of a matrix that are prepared at a time, which bounds the temporaries
 
@@ -46,8 +57,8 @@ def power_below(y: Array) -> Array:
 def round_to(x: Array, grid: Array) -> Array:
     """x, in place, to the nearest multiple of its grid, a power of two; a zero becomes +0.0.
 
-    For |x| <= 2**51 * grid: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart, so
-    that the addition rounds, ties to even, and the subtraction is exact.
+    For ``|x| <= 2**51 * grid``: x + 1.5 * 2**52 * grid lies where float64 numbers are `grid` apart,
+    so that the addition rounds, ties to even, and the subtraction is exact.
     """
     shift = grid * ROUND
     x += shift
@@ -91,14 +102,14 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Values:
+class PreparedValues:
     """V, and each row's power of two: v = v_int * power * 2**-23, ``|v_int| < 2**kv_bits``."""
 
     rows: Array  # (S, G, d) float64
     powers: Array  # (S, G, 1)
 
-    def __getitem__(self, tokens: tuple[slice, ...]) -> Values:
-        return Values(self.rows[tokens], self.powers[tokens])
+    def __getitem__(self, tokens: tuple[slice, ...]) -> PreparedValues:
+        return PreparedValues(self.rows[tokens], self.powers[tokens])
 
 
 class Exact(Arithmetic):
@@ -168,6 +179,7 @@ class Exact(Arithmetic):
         bits = 51 - (LONGEST - 1).bit_length()
         # no number is twice the row's power, so both are integers up to 2**bits, times their grid
         power = power_below(self.xp.max(size, axis=-1, keepdims=True))
+        # as `round_to` does, but `size` is still needed
         shift = power * (2.0 ** (1 - bits) * ROUND)
         high = size + shift - shift
         low = round_to(size - high, power * (2.0 ** (1 - bits) * 2.0**-bits))
@@ -183,7 +195,7 @@ class Exact(Arithmetic):
         Parameters
         ----------
         size : (..., K)
-            The rows.
+            The rows, absolute values.
         row_sum : (..., 1)
             Their sums by `row_sum`.
         bits : int
@@ -219,10 +231,10 @@ class Exact(Arithmetic):
         """The grid of each row of a matrix: ``|w| <= top < 2 * power``, ``|w_int| <= 2**21``."""
         return power_below(top) * 2.0 ** (1 - self.weight_bits)
 
-    def linear(self, x: Rows, weight: Weight) -> Outputs:
+    def linear(self, x: Inputs, weight: Weight) -> Outputs:
         return self.linears(x, weight)[0]
 
-    def linears(self, x: Rows, *weights: Weight) -> tuple[Outputs, ...]:
+    def linears(self, x: Inputs, *weights: Weight) -> tuple[Outputs, ...]:
         if x.shape[0] > MOST_ROWS:
             starts = range(0, x.shape[0], MOST_ROWS)
             blocks = [self.linears(x[start : start + MOST_ROWS, :], *weights) for start in starts]
@@ -236,7 +248,7 @@ class Exact(Arithmetic):
         rows = round_to(wide, grid)
         return tuple(self.rounded_product(rows, weight, row_sum) for weight in weights)
 
-    def rounded_product(self, rows: Rows, weight: Weight, row_sum: Array) -> Outputs:
+    def rounded_product(self, rows: Inputs, weight: Weight, row_sum: Array) -> Outputs:
         """The product of rows on their grid, in float32."""
         out = self.product(rows, weight)
         self.expect_float32(out, row_sum, weight)
@@ -245,20 +257,21 @@ class Exact(Arithmetic):
         out += 0.0
         return out
 
-    def product(self, x: Rows, weight: Weight) -> Outputs:
+    def product(self, x: Inputs, weight: Weight) -> Outputs:
         """The sums, exact in any order, of rows on a grid: ``(T, K) -> (T, N)``, float64."""
         return x @ weight.values.T
 
     def expect_finite(self, row_sum: Array, weights: Sequence[Weight]) -> None:
-        """Where numbers can be looked at: refuse rows that hold NaN or infinity."""
+        """Refuse rows that hold NaN or infinity, where numbers can be looked at: not here."""
 
     def expect_float32(self, out: Outputs, row_sum: Array, weight: Weight) -> None:
-        """Where numbers can be looked at: refuse products that float32 cannot hold."""
+        """Refuse products that float32 cannot hold, where numbers can be looked at: not here."""
 
     def mean_square(self, x: Array) -> Array:
         square = self.widen(x)
         square = square * square  # exact: 24 + 24 bits
-        # square < 2 * power, so 2**20 integers of at most 2**33 add up to at most 2**53
+        # The grid is power * 2**-32 (with the 53 bits of `significand`), and square < 2 * power: so
+        # 2**20 integers of at most 2**33 add up to at most 2**53.
         grid = power_below(self.largest(square)) * 2.0 ** (self.significand - 85)
         square = round_to(square, grid)
         return self.xp.sum(square, axis=-1, keepdims=True) / float(x.shape[-1])
@@ -296,14 +309,14 @@ class Exact(Arithmetic):
         pattern /= self.xp.sum(pattern, axis=-1, keepdims=True)
         return pattern
 
-    def values(self, v: GivenValues | Values) -> Values:
-        if isinstance(v, Values):
+    def values(self, v: Values | PreparedValues) -> PreparedValues:
+        if isinstance(v, PreparedValues):
             return v
         top = self.widen(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
         top = elementary.clip(top, TINY, FLOAT32_MAX, self.xp)
-        return Values(self.widen(v), power_below(top))
+        return PreparedValues(self.widen(v), power_below(top))
 
-    def weighted_sum(self, pattern: Pattern, v: GivenValues | Values) -> HeadOutputs:
+    def weighted_sum(self, pattern: Pattern, v: Values | PreparedValues) -> HeadOutputs:
         xp = self.xp
         v = self.values(v)
         heads, tokens, length = pattern.shape
@@ -319,7 +332,7 @@ class Exact(Arithmetic):
         pattern *= 1.0 / powers
         z = pattern @ xp.permute_dims(v.rows, (1, 0, 2))  # (G, R*T, d)
         z = xp.permute_dims(xp.reshape(z, (heads, tokens, head_dim)), (1, 0, 2))
-        return self.narrow(z) + 0.0
+        return self.narrow(z) + 0.0  # and -0.0, of a product of its own, becomes +0.0
 
     # Elementary functions
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..arrays import Array, HeadOutputs, Keys, NewKeys, Outputs, Pattern, Queries, Rows, Scores
+from ..arrays import Array, HeadOutputs, Inputs, Keys, NewKeys, Outputs, Pattern, Queries, Scores
 from .base import Arithmetic, Matrix, Prepared
 
 
@@ -37,7 +37,7 @@ class Float32(Arithmetic):
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Matrix:
         return self.xp.asarray(matrix, dtype=self.dtype)
 
-    def linear(self, x: Rows, weight: Matrix) -> Outputs:
+    def linear(self, x: Inputs, weight: Matrix) -> Outputs:
         return x @ weight.T
 
     def mean_square(self, x: Array) -> Array:

@@ -20,8 +20,8 @@ class Watch:
         See the ``(H, T, S)`` scores and weights of all queries at once, and return them or what
         takes their place.
     observe : callable, optional
-        ``observe(query_positions, pattern)``, once for each block of queries; column s of the
-        pattern is key s.
+        ``observe(query_positions, pattern)``, once for each run of queries that attention takes
+        together; column s of the pattern is key s.
     """
 
     scores: Callable[[Array], Array] | None = None
@@ -64,23 +64,30 @@ class Sight:
         return self.key_positions.ndim == 2
 
     def keys_for(self, queries: slice, watch: Watch = UNWATCHED) -> slice:
-        """The keys that a block of queries needs: the others would weigh nothing."""
-        first = 0
-        last = len(self.key_positions)
+        """The keys that some queries need: the others would weigh nothing.
+
+        Hooks see all keys. Whoever observes sees them from the first on, since to it column s is
+        key s.
+        """
         if self.per_head or watch.hooked:
-            return slice(first, last)
+            return slice(0, len(self.key_positions))
         positions = self.query_positions[queries]
-        last = int(self.key_positions.searchsorted(positions[-1], "right"))
+        first = 0
+        end = int(self.key_positions.searchsorted(positions[-1], "right"))
         if self.window is not None and watch.observe is None:
             first = int(self.key_positions.searchsorted(positions[0] - self.window, "right"))
-        return slice(first, last)
+        return slice(first, end)
 
     def hidden(self, queries: slice, keys: slice) -> np.ndarray | None:
-        """Which keys a query must not see, ``(T, S)``, or ``(G, T, S)`` by head; None for none."""
-        ours = self.query_positions[queries]
+        """Which keys a query must not see, ``(T, S)``, or ``(G, T, S)`` by head; None for none.
+
+        Positions ascend, so that none is hidden where the first query sees the newest key, and the
+        last query the oldest.
+        """
+        ours = self.query_positions[queries]  # (T,)
         theirs = self.key_positions[keys].T[..., None, :]  # (1, S) or (G, 1, S)
-        oldest_seen = -1 if self.window is None else ours[-1] - self.window
-        if theirs[..., -1].max() <= ours[0] and theirs[..., 0].min() > oldest_seen:
+        too_old = -1 if self.window is None else ours[-1] - self.window  # for the last query
+        if theirs[..., -1].max() <= ours[0] and theirs[..., 0].min() > too_old:
             return None
         hidden = theirs > ours[:, None]
         if self.window is not None:

@@ -1,9 +1,8 @@
-"""Saying that kernels are compiled, which takes a minute, rather than read from disk."""
+"""Saying that kernels are compiled, which takes a while, rather than read from disk."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from numba.core import event
 
@@ -21,12 +20,13 @@ class Announced(event.Listener):
         """Listen no more."""
         event.unregister("numba:compile", self)
 
-    def on_start(self, event: Any) -> None:
+    def on_start(self, compiling: event.Event) -> None:
+        """Say it, if it has not been said."""
         if not self.said:
             print("minikv: compiling Numba's kernels, once: they are kept on disk", file=sys.stderr)
         self.said = True
 
-    def on_end(self, event: Any) -> None:
+    def on_end(self, compiling: event.Event) -> None:
         """Nothing to say."""
 
 

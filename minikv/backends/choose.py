@@ -54,9 +54,10 @@ def keep_large_blocks() -> None:
     """Keep glibc from giving memory back between layers.
 
     It gives a large block back to the system when it is freed, to fault it in anew page by page at
-    the next layer, until one of its size has been freed once (mallopt(3)).
+    the next layer, until one of its size has been freed once (mallopt(3), M_MMAP_THRESHOLD: blocks
+    of up to 32 MiB). So one of nearly that size is made, and freed. Elsewhere this does nothing.
     """
-    np.empty(31 << 20, dtype=np.uint8)
+    np.empty(31 << 20, dtype=np.uint8)  # bytes
 
 
 def _numpy(arithmetic: str, context: int) -> Arithmetic:
@@ -152,12 +153,14 @@ def _find_gpu(xp: ModuleType) -> None:
 
 def _start_jax(xp: ModuleType, exact: bool) -> None:
     """With 64 bits, and without the pass that turns ``x / 3.0`` into ``x * (1 / 3.0)``."""
-    require_extra("jax", "jax", "").config.update("jax_enable_x64", True)
+    jax = require_extra("jax", "jax", "backend 'jax'")
+    jax.config.update("jax_enable_x64", True)
     given = os.environ.get("XLA_FLAGS", "")
     flag = "--xla_disable_hlo_passes=algsimp"
     os.environ["XLA_FLAGS"] = f"{given} {flag}"
     x = np.arange(1.0, 100.0)
-    divides = np.array_equal(xp.asarray(x) / 3.0, x / 3.0)  # and XLA has read its flags
+    # XLA reads its flags when it first compiles, which is here, unless JAX was in use before.
+    divides = np.array_equal(xp.asarray(x) / 3.0, x / 3.0)
     os.environ["XLA_FLAGS"] = given
     if exact and not divides:
         raise InputError(

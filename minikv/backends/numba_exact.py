@@ -29,7 +29,7 @@ from ..arithmetic.exact import (
     ROUND,
     TINY,
     WEIGHT_ROWS,
-    Values,
+    PreparedValues,
     Weight,
     round_to,
 )
@@ -39,16 +39,16 @@ from ..arrays import (
     Features,
     HeadOutputs,
     Heads,
+    Inputs,
     Keys,
     NewKeys,
     Outputs,
     Pattern,
     Queries,
-    Rows,
     Scores,
     Turns,
+    Values,
 )
-from ..arrays import Values as GivenValues
 from .announce import announced
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
@@ -74,6 +74,7 @@ def _power_below(y):
 
 @njit(fastmath=_SUMS)
 def _norm(x):
+    """The sum of absolute values, `NumpyExact.row_sum`."""
     total = 0.0
     for j in range(x.shape[0]):
         total += abs(x[j])
@@ -125,7 +126,7 @@ def _largest(x):
 
 @njit
 def _round_row(x, bits):
-    """Round a row, in place, to the grid of `Exact._grid`; False where that is in doubt."""
+    """Round a row, in place, to the grid of `NumpyExact.grid`; False where that is in doubt."""
     target = _norm(x) * ((1 + 2.0**-9) * 2.0**-bits)
     power = _power_below(target)
     shift = 2.0 * power * ROUND
@@ -136,7 +137,7 @@ def _round_row(x, bits):
 
 @njit("b1(f4[:,::1], i8, f8, f8[:,::1])", cache=True)
 def _round_rows(x, bits, largest, out):
-    """Widen rows and round them; False where `Exact.linear` must look at them."""
+    """Widen rows and round them; False where `NumpyExact.linears` must look at them."""
     for t in range(x.shape[0]):
         row = out[t]
         for j in range(x.shape[1]):
@@ -151,7 +152,7 @@ _LINEAR = [f"b1(f4[:,::1], {stored}[:,::1], i8, f8, f4[:,::1])" for stored in ("
 
 @njit(_LINEAR, parallel=True, cache=True)
 def _linear(x, weight, bits, largest, out):
-    """A few rows by all weights; False where `Exact.linear` must look at the rows."""
+    """A few rows by all weights; False where `NumpyExact.linears` must look at the rows."""
     rows = np.empty(x.shape)
     if not _round_rows(x, bits, largest, rows):
         return False
@@ -268,7 +269,7 @@ _ATTEND = "b1(f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1]
 
 @njit(_ATTEND, parallel=True, cache=True)
 def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
-    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where `Exact` must look."""
+    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where a grid is in doubt."""
     tokens, heads, width = q.shape
     share = heads // k.shape[1]
     powers = np.empty((k.shape[1], k.shape[0]))
@@ -394,7 +395,12 @@ class TiedWeight(Weight):
 
 
 class NumbaExact(NumpyExact):
-    """`Exact` on NumPy arrays with compiled kernels; every method has the bits of `Exact`."""
+    """`Exact` on NumPy arrays with compiled kernels; every method has the bits of `Exact`.
+
+    A kernel that rounds rows to grids returns False where two orders of addition might disagree on
+    a grid, or a number is not finite. The same method of `NumpyExact` or `Arithmetic` then decides,
+    or refuses the number in words.
+    """
 
     # Sums
 
@@ -426,25 +432,26 @@ class NumbaExact(NumpyExact):
             largest = max(largest, 2.0 * float(top.max()))
         return TiedWeight(matrix, largest, name, shifts)
 
-    def linears(self, x: Rows, *weights: Weight) -> tuple[Outputs, ...]:
+    def linears(self, x: Inputs, *weights: Weight) -> tuple[Outputs, ...]:
         if len(x) > MOST_ROWS or x.dtype != np.float32:
             return super().linears(x, *weights)
         x = _rows(x)
         outs = tuple(np.empty((len(x), len(w.values)), dtype=np.float32) for w in weights)
-        kernels = self._few_rows if len(x) <= _FEW else self._many_rows
-        decided = kernels(x, weights, outs)
+        products = self._few_rows if len(x) <= _FEW else self._many_rows
+        decided = products(x, weights, outs)
         return outs if decided else super().linears(x, *weights)
 
-    def _few_rows(self, x: Rows, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
+    def _few_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products in kernels, which read each weight once; False where one is in doubt."""
         bits = self.significand - self.weight_bits
         values = [np.ascontiguousarray(weight.values) for weight in weights]
-        largest = max(weight.largest for weight in weights)
+        largest = max(weight.largest for weight in weights)  # a bound for each
         alike = len({matrix.dtype for matrix in values}) == 1
         tied = any(isinstance(weight, TiedWeight) for weight in weights)
         with ONE_CALLER:
             if len(weights) == 2 and alike and not tied:
-                return _linear_pair(x, *values, bits, largest, *outs)
+                first, second = values
+                return _linear_pair(x, first, second, bits, largest, outs[0], outs[1])
             decided = True
             for weight, matrix, out in zip(weights, values, outs, strict=True):
                 if isinstance(weight, TiedWeight):
@@ -453,7 +460,7 @@ class NumbaExact(NumpyExact):
                     decided &= _linear(x, matrix, bits, largest, out)
             return decided
 
-    def _many_rows(self, x: Rows, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
+    def _many_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products by BLAS, between kernels; False where a row's grid is in doubt."""
         rows = np.empty(x.shape)
         largest = max(weight.largest for weight in weights)
@@ -463,7 +470,7 @@ class NumbaExact(NumpyExact):
             _narrow(self.product(rows, weight), out)
         return True
 
-    def product(self, x: Rows, weight: Weight) -> Outputs:
+    def product(self, x: Inputs, weight: Weight) -> Outputs:
         out = np.empty((len(x), len(weight.values)))
         for start in range(0, len(weight.values), _BLOCK):
             block = slice(start, start + _BLOCK)
@@ -485,11 +492,11 @@ class NumbaExact(NumpyExact):
         if scores.shape[-1] > self.context or scores.dtype != np.float64:
             return super().softmax(scores)  # which may refuse
         pattern = np.array(scores, order="C")
-        rows = pattern.reshape(-1, scores.shape[-1])
+        rows = pattern.reshape(-1, scores.shape[-1])  # a view
         _softmax(rows, 2.0**-self.denominator_bits * ROUND, EXP_TABLE)
         return pattern
 
-    def weighted_sum(self, pattern: Pattern, v: GivenValues | Values) -> HeadOutputs:
+    def weighted_sum(self, pattern: Pattern, v: Values | PreparedValues) -> HeadOutputs:
         v = self.values(v)
         heads, tokens, length = pattern.shape
         groups, head_dim = v.rows.shape[1:]
@@ -526,7 +533,7 @@ class NumbaExact(NumpyExact):
         self,
         q: Queries,
         k: Keys,
-        v: GivenValues,
+        v: Values,
         sight: Sight,
         scale: float,
         watch: Watch = UNWATCHED,
@@ -539,9 +546,10 @@ class NumbaExact(NumpyExact):
         return super().attention(q, k, v, sight, scale, watch)
 
     def _attend_few(
-        self, q: Queries, k: Keys, v: GivenValues, sight: Sight, scale: float, out: HeadOutputs
+        self, q: Queries, k: Keys, v: Values, sight: Sight, scale: float, out: HeadOutputs
     ) -> bool:
         """Attention into `out`; False where it is in doubt, or the arrays are not as compiled."""
+        # of each query, the first key that it sees and the one behind the last, both (T,)
         last = sight.key_positions.searchsorted(sight.query_positions, "right")
         first = np.zeros_like(last)
         if sight.window is not None:
@@ -563,7 +571,7 @@ class NumbaExact(NumpyExact):
 _GELU_BY_NAME = {"silu": False, "gelu_pytorch_tanh": True}
 
 
-def _as_compiled(q: Queries, k: Keys, v: GivenValues) -> bool:
+def _as_compiled(q: Queries, k: Keys, v: Values) -> bool:
     """Whether a row's numbers lie side by side, rows do not overlap, and all can be written to."""
     side_by_side = k.strides[2] == v.strides[2] == 4
     apart = min(k.strides[0], v.strides[0]) >= 4 * q.shape[2]

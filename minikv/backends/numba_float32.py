@@ -23,7 +23,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from ..arithmetic import Float32, elementary
-from ..arrays import Array, HeadOutputs, Keys, Outputs, Pattern, Queries, Rows, Scores, Values
+from ..arrays import Array, HeadOutputs, Inputs, Keys, Outputs, Pattern, Queries, Scores, Values
 from .announce import announced
 from .numba_exact import EXP_TABLE, ONE_CALLER, exp_in_place
 
@@ -196,7 +196,7 @@ class NumbaFloat32(Float32):
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Packed:
         return Packed(pack(np.asarray(matrix)[None])[0], len(matrix))
 
-    def linear(self, x: Rows, weight: Packed) -> Outputs:
+    def linear(self, x: Inputs, weight: Packed) -> Outputs:
         packed = np.ascontiguousarray(weight.values)
         return product(x[None], packed[None])[0, :, : weight.outputs]
 

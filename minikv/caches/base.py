@@ -23,10 +23,12 @@ class Cache(Savable):
     """The memory of one sequence. A policy overrides what it does differently.
 
     A call of the decoder goes through ``begin``, then for each layer ``update``, ``observe`` (once
-    a block of queries, where ``watches``) and ``evict``, then ``advance``: the protocol
-    `minikv.memory.Memory`. Only ``advance`` makes the call's tokens part of the sequence.
+    for each run of queries that attention takes together, where ``watches``) and ``evict``, then
+    ``advance``: the protocol `minikv.memory.Memory`. Only ``advance`` makes the call's tokens part
+    of the sequence.
 
     Positions live here, not in the model: `seen` tokens have gone by, and fewer may be stored.
+    Every policy writes `reset`, `update`, `nbytes`, `_tensors` and `_restore`; the rest may stay.
 
     A policy is a dataclass. Its parameters are its fields, written once, in the order in which the
     constructor takes them.
@@ -54,7 +56,7 @@ class Cache(Savable):
     def __post_init__(self) -> None:
         config = self.weights.config
         self._xp = self.weights.arithmetic.xp
-        self._row = (config.num_key_value_heads, config.head_dim)
+        self._row = (config.num_key_value_heads, config.head_dim)  # shape of a token's K, or V
         self.check()
         self.reset()
 
@@ -185,6 +187,7 @@ class Cache(Savable):
         return ids
 
     def _empty(self, *shape: int) -> Array:
+        """An array to be written to, in the model's dtype."""
         if self._xp.__name__.startswith("jax"):
             raise CacheError(
                 f"the cache {self.policy!r} assigns in place, which JAX's arrays "

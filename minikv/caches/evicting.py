@@ -153,6 +153,7 @@ class Evicting(Cache):
     ) -> Attended:
         self._open = True  # until `advance`
         rows = self.rows[layer.index]
+        # Rows are known by their places in the text: a policy may count `positions` otherwise.
         rows.append(np.arange(self.seen, self.seen + len(positions)), k, v)
         if self.per_head:
             return rows.positions, rows.keys, rows.values
@@ -180,6 +181,7 @@ class Evicting(Cache):
         return sum(self._kv_bytes(len(rows)) for rows in self.rows)
 
     def _checked_priority(self, rows: Rows) -> np.ndarray:
+        """What `priority` says, float64 in NumPy, or a `CacheError` that says what is wrong."""
         name = f"the priority of {type(self).__name__}"
         shape = rows.positions.shape
         given = self.priority(rows)
@@ -198,6 +200,7 @@ class Evicting(Cache):
         return priority
 
     def _check_intact(self) -> None:
+        """Raise `CacheError` if the call before was interrupted."""
         if self._open:
             raise CacheError(
                 f"a call on this {self.policy} cache was interrupted and may have dropped rows; "

@@ -41,14 +41,18 @@ class Full(Cache):
         return np.arange(self.seen + k.shape[0]), keys, values
 
     def _appended(self, buffers: list[Array], layer: Layer, rows: NewKeys) -> Keys:
-        """All rows of a layer's buffer with these behind those of the tokens seen; a view."""
+        """All rows of a layer's buffer with these behind those of the tokens seen; a view.
+
+        What lies behind the tokens seen is of an interrupted or truncated call, and overwritten.
+        """
         buffer = buffers[layer.index]
         end = self.seen + rows.shape[0]
         if end > buffer.shape[1]:
             capacity = max(FIRST_CAPACITY, 1 << (end - 1).bit_length())
             grown = self._empty(buffer.shape[0], capacity, buffer.shape[2])
             grown[:, : self.seen, :] = buffer[:, : self.seen, :]
-            buffers[layer.index] = buffer = grown
+            buffers[layer.index] = grown
+            buffer = grown
         buffer[:, self.seen : end, :] = self._swapped(rows)
         return self._swapped(buffer[:, :end, :])
 

@@ -74,8 +74,8 @@ class Savable:
             arrays = all(isinstance(array, np.ndarray) for array in tensors.values())
             expect(arrays, "it holds something else than NumPy arrays")
             seen = self._checked_seen(metadata.get("seen", ""))
-            whole = metadata.get("sha256") == checksum(metadata["seen"], tensors)
-            expect(whole, "it does not have the SHA-256 that was saved with it")
+            intact = metadata.get("sha256") == checksum(metadata["seen"], tensors)
+            expect(intact, "it does not have the SHA-256 that was saved with it")
             twin = self._twin(tensors, seen)
         except CacheError as error:
             raise CacheError(f"the saved cache is damaged, save it anew: {error}") from None

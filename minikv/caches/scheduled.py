@@ -17,6 +17,7 @@ from .base import Cache
 from .saving import expect
 
 Schedule = Callable[[int, int, int], str]
+"""``schedule(step, layer, position)`` is what to keep: ``"kv"``, ``"residual"`` or ``"both"``."""
 
 
 def in_turns(step: int, layer: int, position: int) -> str:
@@ -103,13 +104,14 @@ class Scheduled(Cache):
         old = self._slots[layer.index]
         seen = (slice(0, self.seen), ...)
         new = np.ones(len(positions), dtype=bool)
-        self._slots[layer.index] = slots = Slots(
+        slots = Slots(
             xp.concat([old.k[seen], k], axis=0),
             xp.concat([old.v[seen], v], axis=0),
             xp.concat([old.residual[seen], residual], axis=0),
             np.append(old.has_kv[: self.seen], new),
             np.append(old.has_residual[: self.seen], new),
         )
+        self._slots[layer.index] = slots
         all_k = xp.asarray(slots.k, copy=True)
         all_v = xp.asarray(slots.v, copy=True)
         for position in np.flatnonzero(~slots.has_kv).tolist():
@@ -133,6 +135,7 @@ class Scheduled(Cache):
                 slots.drop_kv(position)
 
     def _recomputed(self, layer: Layer, position: int) -> tuple[NewKeys, NewValues]:
+        """K and V of one position from its residual, twice ``(1, G, d)``."""
         row = self._slots[layer.index].residual[position : position + 1, ...]
         return kv_from_residual(row, np.array([position]), layer)
 

@@ -73,7 +73,7 @@ class SnapKV(Evicting):
         if self.seen:
             return
         scores = self.rows[layer.index].scores
-        voters = positions >= len(scores) - self.window
+        voters = positions >= len(scores) - self.window  # (T,) bool: queries in the window
         votes = to_numpy(pattern, dtype=np.float64)[:, voters].sum(axis=1)  # (H, S)
         groups = layer.config.num_key_value_heads
         keys = votes.shape[-1]

@@ -92,7 +92,7 @@ class StreamingLLM(Evicting):
         if not self.reposition:
             return text_positions, keys, values
         places = np.arange(len(made))
-        moved = made[:, 0] - places
+        moved = made[:, 0] - places  # heads are alike
         if moved.any():
             cos, sin = layer.rotary(moved)
             keys = layer.arithmetic.settle(layer.arithmetic.rope(keys, cos, -sin))

@@ -16,7 +16,7 @@ from ..model import Model, load
 from ..progress import status
 from ..tokenizer import StreamDecoder, Tokenizer
 from .fetch import fetch_missing
-from .options import add_arithmetic, add_backend, add_json, add_model
+from .options import add_arithmetic, add_backend, add_json, add_model, add_template
 from .output import peak_memory
 
 
@@ -48,6 +48,7 @@ def add_answering(parser: ArgumentParser) -> None:
         help="draw among the likeliest that reach P together (likewise)",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of the draws (likewise)")
+    add_template(parser)
     parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
     add_json(parser, "text and figures")
 
@@ -116,7 +117,12 @@ class Answer:
 
 
 def answer(
-    speaker: Speaker, ids: list[int], cache: Cache, quiet: bool = False, echo: str = ""
+    speaker: Speaker,
+    ids: list[int],
+    cache: Cache,
+    decoder: StreamDecoder,
+    quiet: bool = False,
+    echo: str = "",
 ) -> Answer:
     """Continue `ids` and print the text as it comes, and a line of figures on standard error.
 
@@ -126,6 +132,8 @@ def answer(
     ids : list of int
         What the cache does not hold yet.
     cache : Cache
+    decoder : StreamDecoder
+        Spells what is generated.
     quiet : bool
         Print nothing.
     echo : str
@@ -136,7 +144,6 @@ def answer(
         if not quiet:
             print(text, end="", flush=True)
 
-    decoder = StreamDecoder(speaker.tokenizer, after=ids)
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from ..conversation import ContextFull, Conversation
+from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
 from .output import print_json
 
@@ -30,11 +31,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Answer line by line."""
     speaker = load_speaker(args)
-    conversation = Conversation(speaker.model, args.system)
+    variables = dict(args.template)
+    conversation = Conversation(speaker.model, args.system, variables)
     speaker.tokens([0], conversation.cache)  # refuses wrong parameters before anything is asked
     for line in _lines(asked=sys.stdin.isatty() and not args.json):
         if line.strip() == "/new":
-            conversation = Conversation(speaker.model, args.system)
+            conversation = Conversation(speaker.model, args.system, variables)
             continue
         if _is_command(line):
             print(f"minikv: {line.strip()} is no command; /new is, Ctrl-D leaves", file=sys.stderr)
@@ -44,7 +46,8 @@ def run(args: Namespace) -> None:
         except ContextFull as error:
             print(f"minikv: {error} with /new", file=sys.stderr)
             continue
-        said = answer(speaker, unread, conversation.cache, args.json)
+        decoder = StreamDecoder(speaker.tokenizer)
+        said = answer(speaker, unread, conversation.cache, decoder, args.json)
         text = conversation.answer(said.ids, said.ended)
         if args.json:
             print_json({"prompt": line, "text": text, "ids": said.ids, **said.figures}, True)

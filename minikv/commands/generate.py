@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from ..errors import InputError
+from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
 from .output import print_json
 
@@ -43,15 +45,21 @@ def run(args: Namespace) -> int:
     prompt = args.prompt
     if prompt == "-":
         prompt = sys.stdin.read()
+    if args.template and not args.chat:
+        raise InputError("--template sets variables of the chat template: it goes with --chat")
     speaker = load_speaker(args)
-    if args.chat:
-        text = speaker.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
+    if args.chat:  # the answer is a text of its own
+        messages = [{"role": "user", "content": prompt}]
+        text = speaker.tokenizer.apply_chat_template(messages, **dict(args.template))
         ids = speaker.tokenizer.encode(text, add_special=False)
+        before: list[int] = []
         echo = ""
-    else:
+    else:  # the text goes on
         ids = speaker.tokenizer.encode(prompt)
+        before = ids
         echo = prompt
-    said = answer(speaker, ids, speaker.model.new_cache(), args.json, echo)
+    decoder = StreamDecoder(speaker.tokenizer, after=before)
+    said = answer(speaker, ids, speaker.model.new_cache(), decoder, args.json, echo)
     if args.json:
         print_json(
             {
@@ -59,7 +67,7 @@ def run(args: Namespace) -> int:
                 "arithmetic": args.arithmetic,
                 "chat": args.chat,
                 "prompt": prompt,
-                "text": speaker.tokenizer.decode(said.ids, after=ids),
+                "text": speaker.tokenizer.decode(said.ids, after=before),
                 "ids": said.ids,
                 **said.figures,
             }

@@ -99,7 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    try:
+    """Run a command, and let its errors through."""
+    try:  # what is unknown is told below, in words that know the command
         args, unknown = make_parser().parse_known_args(argv)
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
@@ -127,7 +128,7 @@ def _reason(error: Exception) -> str:
 
 
 def _show_any_character() -> None:
-    """Text that a terminal cannot show must not end the command."""
+    """Neither text that a terminal cannot show nor bytes that are no text end the command."""
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, ArgumentTypeError
 
 from ..weights.fetch import DEFAULT
@@ -13,7 +14,8 @@ def add_model(parser: ArgumentParser) -> None:
         "--model",
         default=DEFAULT,
         metavar="NAME",
-        help="a name that `minikv fetch --list` shows, or a folder (default: %(default)s)",
+        help="a name that `minikv fetch --list` shows, a folder, or a GGUF file "
+        "(default: %(default)s)",
     )
 
 
@@ -42,6 +44,29 @@ def add_backend(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser, what: str = "figures") -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def add_template(parser: ArgumentParser) -> None:
+    """Add ``--template``."""
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        type=variable,
+        metavar="NAME=VALUE",
+        help="a variable of the chat template, as enable_thinking=false; may be given again",
+    )
+
+
+def variable(text: str) -> tuple[str, object]:
+    """A name and its value: JSON, or else the text itself."""
+    name, _, told = text.partition("=")
+    if not name.isidentifier() or not told or name in ("self", "messages"):
+        raise ArgumentTypeError(f"{text!r:.80}, expected NAME=VALUE, as enable_thinking=false")
+    try:
+        return name, json.loads(told)
+    except ValueError:
+        return name, told
 
 
 def names(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ..arithmetic import Arithmetic
 from ..arrays import Array, Positions, to_numpy
 from ..config import FAMILIES, FULL, SLIDING, ModelConfig, RopeScaling
 from ..layers import Hook, no_hook
@@ -27,7 +28,11 @@ class Refuted(AssertionError):
 
 @functools.lru_cache(maxsize=4)
 def model_of(
-    source: ModelConfig | str, seed: int, scale: float, arithmetic: str, backend: str
+    source: ModelConfig | str,
+    seed: int,
+    scale: float,
+    arithmetic: str | Arithmetic,
+    backend: str,
 ) -> Model:
     """A fetched model, or one with random weights; the last few are kept."""
     if isinstance(source, str):
@@ -51,7 +56,7 @@ class Case:
         Of permutations, schedules, droppings, and the random weights.
     scale : float
         Of the random weights.
-    arithmetic : str
+    arithmetic : str or Arithmetic
         ``"exact"``; controls use ``"float32"``.
     backend : str
         See `minikv.backends`.
@@ -65,7 +70,7 @@ class Case:
     chunks: tuple[int, ...]
     seed: int = 0
     scale: float = 1.0
-    arithmetic: str = "exact"
+    arithmetic: str | Arithmetic = "exact"
     backend: str = "numpy"
     progress: Progress = field(default=silent, repr=False, compare=False)
 

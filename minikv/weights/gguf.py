@@ -18,6 +18,7 @@ from ..families import RopeScaling
 from ..progress import Progress, silent
 from ..rotary import rope_frequencies
 from .folder import save_folder
+from .gguf_header import check_header
 
 # llama.cpp's names and Hugging Face's
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -154,6 +155,7 @@ def convert(path: str | Path, folder: str | Path, progress: Progress = silent) -
     path = Path(path)
     progress(f"reading {path.name}", 0, 1)
     try:
+        check_header(path)
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         progress(f"reading {path.name}", 1, 1)

@@ -61,6 +61,7 @@ def test_a_fetch_onto_a_full_disk_is_one_line(run, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "mkdir", full)
     code, out, err = run("fetch")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith("minikv: error: smollm2-135m-instruct cannot be fetched")
+    expected = f"minikv: error: smollm2-135m-instruct cannot be written into {tmp_path}"
+    assert err.splitlines()[-1].startswith(expected)
     assert err.endswith("No space left on device\n")
     assert contents(tmp_path) == {}

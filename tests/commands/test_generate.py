@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+
+import pytest
 
 import minikv
 
@@ -74,3 +77,66 @@ def test_generate_ends_where_the_context_is_full(run, tiny):
     figures = json.loads(run(*argv)[1])
     assert figures["ended_by"] == "context full"
     assert figures["prompt_tokens"] + figures["new_tokens"] == 256
+
+
+@pytest.fixture
+def thinking(tiny, tmp_path):
+    """The toy model with a template that thinks unless it is told not to."""
+    folder = tmp_path / "thinking"
+    shutil.copytree(tiny, folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["chat_template"] = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if enable_thinking is not defined or enable_thinking %} hmm {{ mood }}{% endif %}"
+    )
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def test_template_variables_reach_the_template(run, thinking):
+    tokenizer = minikv.load(thinking).tokenizer
+    argv = ["generate", "Hello", "--chat", "--json", "--max-new-tokens", 1, "--model", thinking]
+    for flags, spelled in (
+        ([], "Hello hmm "),
+        (["--template", "enable_thinking=false"], "Hello"),
+        (["--template", "enable_thinking=true", "--template", "mood=well"], "Hello hmm well"),
+    ):
+        figures = json.loads(run(*argv, *flags)[1])
+        assert figures["prompt_tokens"] == len(tokenizer.encode(spelled, add_special=False)), flags
+    out = run("chat", "--help")[1]
+    assert "--template NAME=VALUE" in out
+
+
+def test_template_variables_that_cannot_be_meant_are_refused(refused, thinking):
+    argv = ["generate", "Hello", "--model", thinking]
+    assert "it goes with --chat" in refused(*argv, "--template", "enable_thinking=false")
+    assert "expected NAME=VALUE" in refused(*argv, "--chat", "--template", "enable_thinking")
+
+
+def test_the_first_space_of_a_continuation_is_kept(run, tiny, tmp_path):
+    """A tokenizer like Llama's puts a space before a text's first word and drops it in decoding."""
+    folder = tmp_path / "llama"
+    shutil.copytree(tiny, folder)
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = {"<unk>": 0} | {f"▁w{number}": number for number in range(1, 97)}
+    settings["model"] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+    settings["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": "always",
+    }
+    settings["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+    settings["normalizer"] = None
+    settings["post_processor"] = None
+    settings["added_tokens"] = []
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    _, out, _ = run("generate", "w3", "--model", folder, "--max-new-tokens", 3)
+    assert out.startswith("w3 ")
+    figures = json.loads(
+        run("generate", "w3", "--model", folder, "--max-new-tokens", 3, "--json")[1]
+    )
+    assert figures["text"].startswith(" ")
+    assert out == "w3" + figures["text"] + "\n"

@@ -47,9 +47,10 @@ def test_the_committed_fixture_is_what_its_script_makes(tmp_path, tiny):
         make_fixtures.tensors(),
         make_fixtures.tokenizer_files(),
     )
-    for path in tiny.iterdir():
+    committed = [path for path in tiny.iterdir() if path.name != ".minikv-weights.json"]
+    for path in committed:
         assert (made / path.name).read_bytes() == path.read_bytes(), path.name
-    assert sum(path.stat().st_size for path in tiny.iterdir()) < 300_000
+    assert sum(path.stat().st_size for path in committed) < 300_000
 
 
 def test_the_loader_agrees_with_the_safetensors_package(tiny):

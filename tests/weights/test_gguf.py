@@ -286,3 +286,44 @@ def test_damage_in_a_chat_template_is_kept_as_text(tmp_path):
     folder = converted(tmp_path, **{"tokenizer.chat_template": "{{ é }}"})
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert settings["chat_template"] == "{{ é }}"
+
+
+def place_of(data: bytes, key: str) -> int:
+    """Where the value of a key begins: its type, and what follows."""
+    name = key.encode()
+    return data.index(len(name).to_bytes(8, "little") + name) + 8 + len(name)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("key", "offset", "value", "said"),
+    [
+        ("tokenizer.ggml.tokens", 8, 2**60, "expected at most 4194304"),
+        ("tokenizer.ggml.tokens", 8, 2**22, "beyond its end"),
+        ("tokenizer.ggml.token_type", 8, 2**40, "expected at most 4194304"),
+        ("tokenizer.ggml.model", 4, 2**60, "beyond its end"),
+        ("llama.block_count", 0, 9 + (4 << 32), "no usable GGUF file"),
+        ("llama.block_count", 0, 77, "type 77"),
+    ],
+)
+def test_a_length_beyond_the_file_is_refused_and_not_counted_to(tmp_path, key, offset, value, said):
+    config = CONFIGS["llama"]
+    path = write_gguf(tmp_path / "a.gguf", config, small_tensors(config), WORDS)
+    data = bytearray(path.read_bytes())
+    place = place_of(data, key) + offset
+    data[place : place + 8] = value.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=said):
+        gguf.convert(path, tmp_path / "out")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("offset", "what"), [(8, "tensors"), (16, "keys")])
+def test_a_count_beyond_the_file_is_refused(tmp_path, offset, what):
+    config = CONFIGS["llama"]
+    path = write_gguf(tmp_path / "a.gguf", config, small_tensors(config), WORDS)
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 8] = (2**62).to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="no usable GGUF file"):
+        gguf.convert(path, tmp_path / "out")

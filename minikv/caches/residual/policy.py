@@ -90,17 +90,20 @@ class Residual(Cache):
         self._holds_ids = isinstance(self.checkpoints, str) and self.checkpoints == "tokens"
         if not self._holds_ids:
             self.checkpoints = self.layers_kept  # two ways of writing the same are the same
-        self._capacity = min(self.budget, self.weights.config.max_position_embeddings)
+        self._capacity = min(self.budget, self.longest)  # of a ring
         self._needed = self.rows_needed() if self.forget else {}
 
     def rows_needed(self) -> dict[int, int]:
-        """For each checkpoint that need not hold all tokens, how many of the newest it needs."""
+        """For each checkpoint that need not hold all tokens, how many of the newest it needs.
+
+        By the index of its layer. What is recomputed from it ends where the next checkpoint begins.
+        """
         ends = (*self.layers_kept[1:], len(self.weights.layers))
         needed = {}
-        for layer, end in zip(self.layers_kept, ends, strict=True):
-            reach = self.weights.config.reach(layer, end)
+        for index, end in zip(self.layers_kept, ends, strict=True):
+            reach = self.weights.config.reach(index, end)
             if reach is not None:
-                needed[layer] = reach
+                needed[index] = reach
         return needed
 
     def reset(self) -> None:
@@ -116,7 +119,7 @@ class Residual(Cache):
         else:
             no_rows = self._empty(0, self.weights.config.hidden_size)
         self._held = {
-            layer: Checkpoint(self._xp, no_rows, self.chunk) for layer in self.layers_kept
+            index: Checkpoint(self._xp, no_rows, self.chunk) for index in self.layers_kept
         }
         self._replay = Replay(self.weights, self._held, self._holds_ids, self.chunk)
 
@@ -138,11 +141,11 @@ class Residual(Cache):
             self._held[layer.index].append(residual)
         ring = self._rings[layer.index]
         end = self.seen + k.shape[0]
-        everything_fits = self._evicted == 0 and end <= self._capacity
+        everything_fits = self._evicted == 0 and end <= self._capacity  # nothing to make again
         if everything_fits:
             ring.write(self.seen, k, v)
             return np.arange(end), *ring.from_the_start(end)
-        all_k = self._empty(end, *self._row)
+        all_k = self._empty(end, *self._row)  # (S, G, d), as all_v
         all_v = self._empty(end, *self._row)
         self._replay.fill(layer, self._evicted, all_k, all_v)
         for rows, recent_k, recent_v in ring.read(self._evicted, self.seen):
@@ -166,8 +169,8 @@ class Residual(Cache):
         super().advance(tokens)
         self._evicted = max(0, self.seen - self._capacity)
         self._open = False
-        for layer, needed in self._needed.items():
-            self._held[layer].forget(self.seen - needed)
+        for index, needed in self._needed.items():
+            self._held[index].forget(self.seen - needed)
 
     @property
     def stored(self) -> int:
@@ -182,8 +185,8 @@ class Residual(Cache):
         return self._kv_bytes(self.stored) * len(self._rings) + checkpoints
 
     def _truncate(self, length: int) -> None:
-        for layer, needed in self._needed.items():
-            first = self._held[layer].first
+        for index, needed in self._needed.items():
+            first = self._held[index].first
             least = first + needed
             if first and length < least:
                 raise CacheError(
@@ -200,8 +203,8 @@ class Residual(Cache):
             pieces = list(ring.read(start, self.seen))
             tensors[f"k.{index}"] = np.concatenate([no_rows, *(to_numpy(k) for _, k, _ in pieces)])
             tensors[f"v.{index}"] = np.concatenate([no_rows, *(to_numpy(v) for _, _, v in pieces)])
-        for layer, checkpoint in self._held.items():
-            tensors[f"checkpoint.{layer}"] = checkpoint.joined(self.seen)
+        for index, checkpoint in self._held.items():
+            tensors[f"checkpoint.{index}"] = checkpoint.joined(self.seen)
         return tensors
 
     def _restore(self, tensors: dict[str, np.ndarray]) -> None:
@@ -213,14 +216,14 @@ class Residual(Cache):
             k = self._checked(tensors[f"k.{index}"], held, *self._row)
             v = self._checked(tensors[f"v.{index}"], held, *self._row)
             ring.write(self._evicted, self._xp.asarray(k), self._xp.asarray(v))
-        for layer, checkpoint in self._held.items():
-            saved = tensors[f"checkpoint.{layer}"]
+        for index, checkpoint in self._held.items():
+            saved = tensors[f"checkpoint.{index}"]
             first = self.seen - len(np.atleast_1d(saved))
-            expect(first >= 0, f"checkpoint {layer} has more rows than tokens were seen")
+            expect(first >= 0, f"checkpoint {index} has more rows than tokens were seen")
             if first:
-                enough = layer in self._needed and self.seen - first >= self._needed[layer]
+                enough = index in self._needed and self.seen - first >= self._needed[index]
                 possible = enough and first % self.chunk == 0
-                expect(possible, f"it has {self.seen - first} rows of checkpoint {layer}, too few")
+                expect(possible, f"it has {self.seen - first} rows of checkpoint {index}, too few")
             if self._holds_ids:
                 rows = self._checked_ids(saved, self.seen - first)
             else:

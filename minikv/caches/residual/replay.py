@@ -15,7 +15,8 @@ from .checkpoints import Checkpoint
 class Prefix:
     """The memory of a replayed chunk: it writes the chunk's K and V behind those of earlier rows.
 
-    The chunk's tokens so attend to all tokens before them, as they did when they were new.
+    The chunk's tokens so attend to all tokens before them, as they did when they were new. It is
+    given to `minikv.decoder.block` alone, which calls nothing but `update` and `evict`.
 
     Parameters
     ----------
@@ -92,8 +93,8 @@ class Replay:
                 span = Span(slice(0, len(positions)), positions, Prefix(k, v))
                 self._stream[start] = block(layer, rows, positions, [span])
             else:
-                new = (slice(start, start + len(positions)), ...)
-                k[new], v[new] = kv_from_residual(rows, positions, layer)
+                written = (slice(start, start + len(positions)), ...)
+                k[written], v[written] = kv_from_residual(rows, positions, layer)
         if not self._carries_on(layer):
             self._stream = {}
 

@@ -46,6 +46,6 @@ class Ring:
         """Positions ``start..stop`` and their rows, cut where the ring wraps."""
         while start < stop:
             row = start % self.capacity
-            end = min(stop, start - row + self.capacity)
+            end = min(stop, start + self.capacity - row)  # which lies in row 0 of the next turn
             yield slice(start, end), slice(row, row + end - start)
             start = end
