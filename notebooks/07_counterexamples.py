@@ -121,10 +121,10 @@ def value_residual(memory):
 # %%
 def transplant(architecture, patch_stream, patch_memory):
     """D_KL (nats) at the last position for each layer l >= 1 at which the donor's is patched in."""
-    donor, projected = {}, {}
+    donor = {}
     expected = one_pass(case, case.ids, architecture({}), record(donor))[-1]
     h0, positions = donor["blocks.0.hook_resid_pre"], np.arange(len(case.ids))
-    minikv.kv_from_residual(h0, positions, case.model.layers[0], hook=record(projected))
+    _, projected = minikv.kv_from_residual(h0, positions, case.model.layers[0])
     divergences = []
     for layer in range(1, len(case.model.layers)):
         memory = {}
@@ -133,7 +133,7 @@ def transplant(architecture, patch_stream, patch_memory):
             if name != at:
                 return value
             if patch_memory:
-                memory["v"] = projected["blocks.0.attn.hook_v"]
+                memory["v"] = projected
             return donor[name] if patch_stream else value
 
         got = one_pass(case, case.other, swap, architecture(memory))[-1]

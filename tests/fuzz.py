@@ -68,7 +68,7 @@ ODD = (
 )
 
 
-_CHUNK = 500  # cases a process
+_CHUNK = 2000  # cases a process
 
 
 class Failed(Exception):
@@ -358,6 +358,7 @@ def worker(
     numbers: range, seed: int, now: Any, results: Any, megabytes: int, kinds: Any = KINDS
 ) -> None:
     """Run cases one after the other; `now` says which, `results` gets counts and failures."""
+    tempfile.tempdir = "/dev/shm" if os.path.isdir("/dev/shm") else None
     limit = 4 * megabytes * 2**20  # of address space, which mapped libraries count in
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # panics of the tokenizers package print there
@@ -476,5 +477,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    tempfile.tempdir = "/dev/shm" if os.path.isdir("/dev/shm") else None
     sys.exit(main())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.verify import CLAIMS, THEOREMS, Case, Refuted, dataflow, random_case
 from minikv.verify.certificate import certify
 from minikv.verify.run import conclusion, prove

@@ -59,6 +59,7 @@ FLOORS = (
     ("verify",),
     ("experiments",),
     ("commands",),
+    ("cli",),
     ("__main__",),
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minikv
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.config import FULL, SLIDING
 from minikv.errors import InputError
 from minikv.shapes import PER_TOKEN, SHAPES, per_token, shape

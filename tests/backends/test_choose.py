@@ -19,7 +19,7 @@ import minikv
 from minikv.arrays import to_numpy
 from minikv.backends import BACKENDS, get_backend
 from minikv.caches import POLICIES, Cache, Scheduled
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.errors import ArithmeticRangeError, CacheError, InputError, MissingExtraError
 from minikv.fingerprint import fingerprint
 from minikv.model import Model
@@ -418,7 +418,7 @@ def test_a_jax_that_divides_inexactly_is_refused_by_exact_alone():
 
 def test_the_library_loads_no_backend_before_it_is_asked_for():
     code = (
-        "import sys, minikv, minikv.commands.main as m; m.make_parser(); minikv.random_model"
+        "import sys, minikv, minikv.cli as m; m.make_parser(); minikv.random_model"
         "(minikv.tiny_config()).logits([1]); print([name for name in ('numba', 'torch', 'jax', "
         "'cupy', 'array_api_compat', 'llvmlite') if name in sys.modules])"
     )

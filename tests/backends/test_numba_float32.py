@@ -24,7 +24,7 @@ from minikv.arithmetic import Float32, Sight
 from minikv.backends import get_backend
 from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted
 
 pytestmark = pytest.mark.backends

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minikv.commands.main import main
+from minikv.cli import main
 
 
 @pytest.fixture

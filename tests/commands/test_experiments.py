@@ -11,7 +11,7 @@ from experiments.toys import FAMILIES
 
 import minikv
 from minikv.build import random_tensors
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.experiments import accounting
 from minikv.shapes import SHAPES
 from minikv.weights import save_folder

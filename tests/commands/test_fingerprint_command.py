@@ -9,7 +9,7 @@ import pytest
 from test_fingerprint import GOLDEN, TEXT, TINY, flip, largest_of_a_row
 
 import minikv
-from minikv.commands.main import main
+from minikv.cli import main
 from minikv.weights import load_tensors, save_folder
 
 

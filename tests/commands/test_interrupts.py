@@ -13,7 +13,7 @@ import pytest
 SLOW = """
 import sys, time
 import minikv.generation as generation
-from minikv.commands.main import main
+from minikv.cli import main
 fast = generation.sampler
 def slow(*args):
     choose = fast(*args)
@@ -25,7 +25,7 @@ sys.exit(main(sys.argv[1:]))
 
 def spawn(
     *argv: object,
-    program: str = "from minikv.commands.main import main; import sys; sys.exit(main())",
+    program: str = "from minikv.cli import main; import sys; sys.exit(main())",
 ):
     # A shell starts background jobs with SIGINT ignored, which children inherit; undo that.
     restore = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -34,7 +34,7 @@ def test_help_of_every_command_has_an_example_and_json(name, run):
 
 def test_the_command_starts_without_the_slow_libraries():
     program = (
-        "import sys, minikv.commands.main as m; m.make_parser();"
+        "import sys, minikv.cli as m; m.make_parser();"
         "print([m for m in ('gguf', 'huggingface_hub', 'jinja2', 'matplotlib', 'torch')"
         " if m in sys.modules])"
     )

@@ -532,7 +532,7 @@ def test_folders_resolve_to_themselves(tmp_path, monkeypatch):
 
 
 def test_the_list_has_every_model_of_the_families_with_its_facts(capsys):
-    from minikv.commands.main import main
+    from minikv.cli import main
 
     wanted = {
         "smollm-135m",

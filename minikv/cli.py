@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from .. import __version__
-from ..errors import InputError, MinikvError
-from . import find_commands
+from . import __version__
+from .commands import find_commands
+from .errors import InputError, MinikvError
 
 DESCRIPTION = """\
 minikv runs a small language model in plain NumPy. Its decoder is written so that one claim can be

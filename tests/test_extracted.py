@@ -1,0 +1,191 @@
+"""The decoder extracted from Rocq has the Python's bits; what differs, or is missing, is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "extracted"))
+import decoder_cases as models
+import decoder_mutants as mutants
+import make_micro
+import run
+
+from minikv.arithmetic import elementary
+from minikv.config import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+EXTRACTED = ROOT / "proofs" / "extracted"
+PROOF = (ROOT / "proofs" / "rocq" / "NoRaise.v").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def executable() -> Path:
+    for name, package in run.PROGRAMS.items():
+        if shutil.which(name) is None:
+            missing = f"no {name} on the PATH: apt install {package}"
+            if os.environ.get("CI"):
+                pytest.fail(missing, pytrace=False)
+            pytest.skip(missing)
+    return run.program()
+
+
+def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, EXTRACTED / "run.py", *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(line, capture_output=True, text=True, env=env)
+
+
+def dumped(case: models.Case, folder: Path) -> Path:
+    path = folder / "dump"
+    run.dump(path, case.config, case.tensors, case.ids, case.model.arithmetic.denominator_bits)
+    return path
+
+
+@pytest.mark.usefixtures("executable")
+def test_the_tiny_model_has_one_fingerprint_from_rocq_and_from_python() -> None:
+    done = command()
+    assert done.returncode == 0, done.stderr
+    rocq, python = (
+        line.split()[1]
+        for line in done.stdout.splitlines()
+        if line.split()[0] in ("Rocq", "Python")
+    )
+    assert rocq == python
+    assert len(rocq) == 64
+    assert done.stdout.count(" 0 differ,") == 6
+
+
+def test_twenty_random_models_of_all_families_have_the_same_bits(executable: Path) -> None:
+    families = set()
+    for seed in range(20):
+        case = models.random_case(seed)
+        families.add(case.config.model_type)
+        for outcome in run.check(executable, case):
+            assert outcome.compared
+            assert not outcome.differ, f"{case.name}, {outcome.mode}: {outcome.first}"
+    assert families == {*FAMILIES}
+
+
+@pytest.mark.parametrize("seed", mutants.SPECIAL)
+def test_zeros_of_both_signs_subnormals_and_great_numbers_have_the_same_bits(
+    executable: Path, seed: int
+) -> None:
+    case = models.random_case(seed, special=True)
+    for outcome in run.check(executable, case):
+        assert not outcome.differ, f"{outcome.mode}: {outcome.first}"
+
+
+def test_activations_and_elementary_functions_have_the_same_bits(
+    executable: Path, tmp_path: Path
+) -> None:
+    wanted = ["trace"]
+    for name, values in mutants.arguments().items():
+        path = tmp_path / name
+        values[::10].astype("<f8").tofile(path)
+        wanted.append(f"{name}={path}")
+    case = models.random_case(4)
+    for outcome in run.run(executable, case, wanted, dumped(case, tmp_path)):
+        assert outcome.compared > 1000
+        assert not outcome.differ, outcome.first
+
+
+def test_the_table_of_exp_is_as_the_proof_of_its_range_asks() -> None:
+    table = elementary._exp_table()
+    stated = re.search(r"below_one : float := (\S+)%float", PROOF).group(1)
+    below, zero = table[: 746 * 256], table[746 * 256]
+    assert (below >= 0.0).all()
+    assert (below <= float.fromhex(stated)).all()
+    assert zero == 1.0
+    assert below[-1] > float.fromhex(stated) - 2.0**-20, "control: hardly more would be too much"
+
+
+def test_the_micro_model_that_rocq_computes_is_what_python_computes() -> None:
+    assert make_micro.MICRO.read_text(encoding="utf-8") == make_micro.text()
+
+
+def test_control_a_changed_weight_is_named_by_activation_and_layer(executable: Path) -> None:
+    case = models.random_case(9)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors = dict(case.tensors)
+    tensors[name] = tensors[name].copy()
+    tensors[name][0, 0] += 1.0
+    changed = models.Case(case.name, case.config, tensors, case.ids, case.model)
+    outcomes = run.check(executable, changed)
+    assert outcomes[0].differ
+    assert outcomes[-1].mode == "trace"
+    assert outcomes[-1].first.startswith("blocks.1.mlp.hook_pre_linear, row 0, number 0: ")
+
+
+@pytest.mark.usefixtures("executable")
+@pytest.mark.slow
+def test_control_a_changed_constant_of_the_decoder_is_noticed() -> None:
+    chosen = tuple(m for m in mutants.MUTANTS if m.name in ("exp, f", "window", "attend, order"))
+    assert len(chosen) == 3
+    found = {mutant.name: differ for mutant, differ, _ in mutants.outcomes(chosen)}
+    assert not found["none"]
+    assert found["exp, f"]
+    assert found["window"]
+    assert not found["attend, order"]
+
+
+def test_every_mutant_changes_one_place_of_the_decoder() -> None:
+    assert len(mutants.MUTANTS) >= 40
+    names = [mutant.name for mutant in mutants.MUTANTS]
+    assert len({*names}) == len(names)
+    for mutant in mutants.MUTANTS:
+        assert mutants.mutated(mutant)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: raw.replace(b"minikv dump 1", b"minikv dump 2"), 'starts with "minikv dump 2'),
+        (lambda raw: raw[:-4], "is cut short"),
+        (lambda raw: raw[:3], "write it anew"),
+        (lambda raw: raw + b"\0", "holds more than a model"),
+    ],
+)
+def test_a_dump_that_is_not_one_is_refused_in_one_line(
+    executable: Path, tmp_path: Path, damage, message: str
+) -> None:
+    case = models.random_case(5)
+    path = dumped(case, tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(run.CannotRun) as caught:
+        run.run(executable, case, ["forward"], path)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_a_compiler_run_says_what_to_install(tmp_path: Path) -> None:
+    done = command(PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert "apt install coq" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("executable")
+def test_bad_input_is_refused_in_one_line() -> None:
+    done = command("--model", "no-such-model")
+    assert done.returncode == 2
+    assert "no-such-model" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = command("--tokens", "3", "99999")
+    assert done.returncode == 2
+    assert "99999" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.weights
+def test_smollm2_has_the_same_bits(executable: Path) -> None:
+    case = models.folder_case("smollm2-135m-instruct", [504, 13487, 6942, 314, 511])
+    (outcome,) = run.check(executable, case, ["forward"])
+    assert outcome.compared == 5 * case.config.vocab_size
+    assert not outcome.differ, outcome.first
