@@ -83,10 +83,10 @@ def plans(config: ModelConfig) -> list[Plan]:
     twice = tuple(sorted((*some, *some)))
     found = []
     if config.slides:
-        found.append(Plan(config, ((3, 1, 1),), some))
+        found.append(Plan(config, ((3, 1),), some))
         found.append(Plan(config, ((9, 2, 1),), some, hooks=False))
         config = replace(config, sliding_window=2)
-    found.append(Plan(config, ((3, 1, 1),), every))
+    found.append(Plan(config, ((3, 1),), every))
     found.append(Plan(config, ((3, 1, 1), (1, 2)), some))
     found.append(Plan(config, ((9, 2, 1),), some, hooks=False))
     found.append(Plan(config, ((2,),), twice))  # the same call again
