@@ -18,6 +18,7 @@ import make_micro
 import run
 
 from minikv.arithmetic import elementary
+from minikv.cli import main
 from minikv.config import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +170,16 @@ def test_without_a_compiler_run_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "apt install coq" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("executable")
+def test_the_commands_run_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "--quick", "--only", "T1,T9", "--extracted"]) == 0
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line[0:1] == "T")
+    assert first.endswith("same bits")
+    assert second.endswith("-")
+    assert main(["fingerprint", "--model", str(run.FIXTURE), "--extracted", "--ids", "3", "1"]) == 0
+    assert capsys.readouterr().out.endswith(" numbers compared, 0 differ in a bit\n")
 
 
 @pytest.mark.usefixtures("executable")
