@@ -6,7 +6,8 @@
     python proofs/make_table.py --check  # exit code 1 if one is stale
 
 The sections are the docstrings of ``minikv/verify/theorems``. A column of the table is filled only
-with what is found: a check, a Rocq theorem, a claim about labels, a test, a counter-example, a
+with what is found: a check, a Rocq theorem, a run of what Rocq
+extracted, a claim about labels, a test, a counter-example, a
 mutant that the theorem kills.
 """
 
@@ -22,6 +23,7 @@ from minikv.verify import THEOREMS, Theorem
 
 PROOFS = Path(__file__).resolve().parent
 README = PROOFS / "README.md"
+CONCRETE = ("Concrete", "Caches", "Machines")  # the Rocq files about the decoder that is extracted
 
 
 def marks(part: str) -> tuple[str, str]:
@@ -40,7 +42,7 @@ def link(text: str, path: str, pattern: str) -> str:
 
 def row(theorem: Theorem) -> str:
     """One line of the table."""
-    columns = (statement, rocq, dataflow, properties, weights, control, mutants)
+    columns = (statement, rocq, extracted, dataflow, properties, weights, control, mutants)
     return f"| {theorem.id} {theorem.name} | " + " | ".join(f(theorem) for f in columns) + " |"
 
 
@@ -61,15 +63,30 @@ def statement(theorem: Theorem) -> str:
 
 
 def rocq(theorem: Theorem) -> str:
-    """The Rocq theorems that rocq/README.md lists for it."""
+    """The Rocq theorems that rocq/README.md lists for it, but for those of the concrete decoder."""
     text = (PROOFS / "rocq" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(rf"^\| {theorem.id} \|([^|]*)\|", text, re.MULTILINE)
     lemmas = [lemma for cell in listed for lemma in re.findall(r"`(\w+)\.([\w']+)`", cell)]
-    stated = r"^\s*(Theorem|Corollary|Lemma|Example) {}\b"
-    return (
-        ", ".join(link(name, f"rocq/{file}.v", stated.format(name)) for file, name in lemmas)
-        or "n/a: a hypothesis there"
-    )
+    concrete = {name for other in THEOREMS.values() for name in other.concrete}
+    links = [
+        stated(file, name)
+        for file, name in lemmas
+        if f"{file}.{name}" not in concrete and file not in CONCRETE
+    ]
+    return ", ".join(links) or "n/a: a hypothesis there"
+
+
+def stated(file: str, name: str) -> str:
+    """A link to where a Rocq theorem is stated."""
+    return link(name, f"rocq/{file}.v", rf"^\s*(Theorem|Corollary|Lemma|Example) {name}\b")
+
+
+def extracted(theorem: Theorem) -> str:
+    """The theorems about the decoder that is extracted and run, and the run."""
+    if not theorem.concrete:
+        return "n/a: about any attention"
+    run = link("run", "../tests/test_extracted.py", r"^def test_twenty_random_models")
+    return ", ".join([run, *(stated(*name.split(".")) for name in theorem.concrete)])
 
 
 def dataflow(theorem: Theorem) -> str:
@@ -133,7 +150,7 @@ def lecture() -> str:
 
 def table() -> str:
     """A row for each theorem."""
-    head = "| theorem | S | R | D | P | W | N | M |\n|---|---|---|---|---|---|---|---|\n"
+    head = "| theorem | S | R | E | D | P | W | N | M |\n|---|---|---|---|---|---|---|---|---|\n"
     return head + "\n".join(map(row, THEOREMS.values()))
 
 

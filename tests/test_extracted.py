@@ -18,6 +18,7 @@ import make_micro
 import run
 
 from minikv.arithmetic import elementary
+from minikv.cli import main
 from minikv.config import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +27,11 @@ PROOF = (ROOT / "proofs" / "rocq" / "NoRaise.v").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def executable() -> Path:
+def executable(request: pytest.FixtureRequest) -> Path:
     for name, package in run.PROGRAMS.items():
         if shutil.which(name) is None:
             missing = f"no {name} on the PATH: apt install {package}"
-            if os.environ.get("CI"):
+            if os.environ.get("CI") or request.config.getoption("--require-weights"):
                 pytest.fail(missing, pytrace=False)
             pytest.skip(missing)
     return run.program()
@@ -97,7 +98,7 @@ def test_activations_and_elementary_functions_have_the_same_bits(
 
 
 def test_the_table_of_exp_is_as_the_proof_of_its_range_asks() -> None:
-    table = elementary._exp_table()
+    table = elementary.exp_table()
     stated = re.search(r"below_one : float := (\S+)%float", PROOF).group(1)
     below, zero = table[: 746 * 256], table[746 * 256]
     assert (below >= 0.0).all()
@@ -169,6 +170,16 @@ def test_without_a_compiler_run_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "apt install coq" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("executable")
+def test_the_commands_run_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "--quick", "--only", "T1,T9", "--extracted"]) == 0
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line[0:1] == "T")
+    assert first.endswith("same bits")
+    assert second.endswith("-")
+    assert main(["fingerprint", "--model", str(run.FIXTURE), "--extracted", "--ids", "3", "1"]) == 0
+    assert capsys.readouterr().out.endswith(" numbers compared, 0 differ in a bit\n")
 
 
 @pytest.mark.usefixtures("executable")

@@ -51,8 +51,13 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
     told, page = tmp_path / "r.json", tmp_path / "r.html"
     assert main(["prove", "--quick", "--json", str(told), "--html", str(page)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line for line in lines if line.endswith("holds    found")]
+    rows = [line for line in lines if "  holds    found    " in line]
     assert [line.split()[0] for line in rows] == list(CLAIMS)
+    assert lines[0].endswith("verdict  control  R       E")
+    assert [line.endswith("  not run") for line in rows] == [
+        bool(c.concrete) for c in CLAIMS.values()
+    ]
+    assert ["  proved  " in line for line in rows] == [bool(c.abstract) for c in CLAIMS.values()]
     assert lines[-1].startswith("Established on 8 random models and texts (seed 0): T1, T2,")
     assert re.search(
         r"T9 \(an inequality\), T10, T11 \(on \d\), D \(all inputs of the shapes; on trust: ",
@@ -64,6 +69,7 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
     assert [result["id"] for result in written["results"]] == list(CLAIMS)
     assert {result["verdict"] for result in written["results"]} == {"holds"}
     assert written["conclusion"] == lines[-1]
+    assert written["extracted"] == "not run"
 
     text = page.read_text(encoding="utf-8")
     parser = Balanced()
@@ -75,6 +81,32 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
     assert written["facts"]["fingerprint"] in text
     losses = re.findall(r"D_KL = (\S+) nats", text)
     assert float(losses[0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("differ", "code", "said"), [(0, 0, ["same bits", "-"]), (3, 1, ["DIFFERS", "-"])]
+)
+def test_column_e_says_what_the_extracted_decoder_gave(differ, code, said, capsys, monkeypatch):
+    monkeypatch.setattr("minikv.commands.prove.run_extracted", lambda *_: ("first: here", differ))
+    assert main(["prove", "--quick", "--only", "T8,T9", "--extracted"]) == code
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if line.startswith("T")]
+    assert [line.rpartition("  ")[2] for line in rows] == said
+    assert ("first: here" in out) == bool(differ)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--model", "gemma-3-270m"], "minikv fingerprint --extracted --model gemma-3-270m"),
+        (["--shape", "gemma-3-4b"], "only --seed and --json go with it"),
+    ],
+)
+def test_extracted_with_what_contradicts_it_is_refused(argv, said, capsys):
+    assert main(["prove", "--extracted", *argv]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
 
 
 def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
@@ -201,7 +233,7 @@ def test_a_folder_is_proved_whole_and_t11_where_it_has_windows(window, tiny, tmp
         save_folder(folder, config, tensors, make_fixtures.tokenizer_files())
     assert main(["prove", "--quick", "--model", str(folder)]) == 0
     out = capsys.readouterr().out
-    rows = [line.split()[0] for line in out.splitlines() if line.endswith("holds    found")]
+    rows = [line.split()[0] for line in out.splitlines() if "  holds    found    " in line]
     assert rows == held
     assert ("it is about sliding windows" in out) == (window is None)
 

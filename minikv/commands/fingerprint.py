@@ -6,11 +6,13 @@ from argparse import ArgumentParser, Namespace
 
 from .. import __version__
 from ..environment import environment
+from ..errors import InputError
 from ..fingerprint import PROMPT, fingerprint
 from ..model import load
 from ..progress import status
 from ..tokenizer import Tokenizer
 from ..weights import load_tensors, resolve, weights_hash
+from .extracted import run_extracted
 from .options import add_arithmetic, add_backend, add_json, add_model
 from .output import print_json, print_table
 
@@ -23,7 +25,8 @@ repository can try everything that one machine can vary: python proofs/portabili
 EXAMPLES = """\
   minikv fingerprint
   minikv fingerprint --prompt "Once upon a time" --json
-  minikv fingerprint --arithmetic float32 --chunk 7"""
+  minikv fingerprint --arithmetic float32 --chunk 7
+  minikv fingerprint --extracted --ids 504 13487 6942 314 511"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,14 +40,26 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--chunk", type=int, metavar="N", help="feed N tokens a call (default: all in one)"
     )
+    parser.add_argument(
+        "--extracted",
+        action="store_true",
+        help="run the decoder that was proved in Rocq beside the Python, and compare all bits "
+        "(in a checkout, with coq and ocaml)",
+    )
     add_json(parser)
 
 
-def run(args: Namespace) -> None:
-    """Read the text, and print both numbers."""
+def run(args: Namespace) -> int:
+    """Read the text, and print both numbers; 1 if the extracted decoder has other bits."""
+    if args.extracted:
+        _expect_alone(args)
     ids = args.ids
     if ids is None:
         ids = Tokenizer.from_folder(resolve(args.model)).encode(args.prompt)
+    if args.extracted:
+        report, differ = run_extracted("--model", args.model, "--tokens", *ids)
+        print(report, end="")
+        return int(differ > 0)
     with status(f"loading {args.model}"):
         model = load(args.model, args.arithmetic, args.backend)
         assert model.folder is not None
@@ -62,7 +77,7 @@ def run(args: Namespace) -> None:
     where = {"minikv": __version__, "backend": args.backend, **environment()}
     if args.json:
         print_json({**figures, "ids": list(ids), "environment": where})
-        return
+        return 0
     figures["chunk"] = args.chunk or "all in one"
     where["simd"] = " ".join(where["simd"])
     holds = "of this machine"
@@ -71,3 +86,20 @@ def run(args: Namespace) -> None:
     print_table([holds, ""], ([key, str(value)] for key, value in figures.items()))
     print()
     print_table(["computed by", ""], ([key, str(value)] for key, value in where.items()))
+    return 0
+
+
+def _expect_alone(args: Namespace) -> None:
+    """Refuse what does not go with ``--extracted``."""
+    contradictions = {
+        f"--arithmetic {args.arithmetic}": args.arithmetic != "exact",
+        f"--backend {args.backend}": args.backend != "numpy",
+        f"--chunk {args.chunk}": args.chunk is not None,
+        "--json": args.json,
+    }
+    for option, given in contradictions.items():
+        if given:
+            raise InputError(
+                f"--extracted does not go with {option}: it compares the exact arithmetic on "
+                "NumPy, in one pass and in chunks, and prints a report"
+            )

@@ -22,6 +22,7 @@ from ..verify.blocks import NOTE, STATEMENTS, prove_shape
 from ..verify.page import page
 from ..verify.run import Result, conclusion, prove
 from ..verify.texts import long_cases, real_cases
+from .extracted import run_extracted
 from .inspect import print_bytes
 from .output import check_folder, peak_memory, print_table
 
@@ -29,12 +30,26 @@ SUMMARY = "check the theorems, and that each can fail"
 DESCRIPTION = """\
 Check the theorems, bit for bit, on random models (the default, without weights) or on a fetched
 one; drop each theorem's hypothesis and see it fail; certify the flow of data for all inputs of the
-shapes (D). Exit code 1 if anything fails."""
+shapes (D). R: the theorem is proved in proofs/rocq. E: it is proved of the decoder written there,
+which --extracted runs beside the Python. Exit code 1 if anything fails."""
 EXAMPLES = """\
   minikv prove --quick
-  minikv prove --only T2,T4 --html report.html"""
+  minikv prove --only T2,T4 --html report.html
+  minikv prove --quick --extracted"""
 
 CASES = 40  # of random models, without --quick or --thorough
+EXTRACTED_CASES = 10  # random models for the extracted decoder, two of each family
+SAME_BITS = "same bits"
+DIFFERS = "DIFFERS"
+NOT_RUN = "not run"
+HOW_TO_RUN = (
+    "R and E are not checked here: python proofs/rocq/check.py builds R, --extracted runs E, "
+    "in a checkout."
+)
+RAN = (
+    f"E: the decoder extracted from Rocq, on {EXTRACTED_CASES} random models beside the Python; "
+    "R is not checked here: python proofs/rocq/check.py."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,6 +67,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of the random models (default: 0)"
+    )
+    parser.add_argument(
+        "--extracted",
+        action="store_true",
+        help="run the decoder that was proved in Rocq beside the Python, on random models "
+        "(in a checkout, with coq and ocaml)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument(
@@ -97,8 +118,11 @@ def run(args: Namespace) -> int:
     _check(args)
     if args.shape:
         return _prove_shape(args)
+    extracted = NOT_RUN
+    if args.extracted:
+        extracted = _extracted(args.seed)
     material = _material(args)
-    table = Table()
+    table = Table(extracted)
     results = []
     for number, id in enumerate(ids):
         claim = CLAIMS[id]
@@ -114,30 +138,49 @@ def run(args: Namespace) -> int:
     digest = fingerprint(example.model, example.ids)
     facts = {"fingerprint": digest, "minikv": __version__, **environment()}
     said = conclusion(results, material.said)
-    print(f"\nfingerprint of one text: {digest}\n{said}")
+    of_columns = HOW_TO_RUN if extracted == NOT_RUN else RAN
+    print(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}")
     if args.json:
         told = [asdict(result) for result in results]
-        _write_json(args.json, {"results": told, "facts": facts, "conclusion": said})
+        written = {"results": told, "extracted": extracted, "facts": facts, "conclusion": said}
+        _write_json(args.json, written)
     if args.html:
-        written = page(results, example, material.said, facts)
-        args.html.write_text(written, encoding="utf-8")
-    return _exit_code(results)
+        made = page(results, example, material.said, facts)
+        args.html.write_text(made, encoding="utf-8")
+    return max(_exit_code(results), int(extracted == DIFFERS))
+
+
+def _extracted(seed: int) -> str:
+    """What came of running the extracted decoder; where bits differ, its report is printed."""
+    report, differ = run_extracted("--random", EXTRACTED_CASES, "--seed", seed)
+    if differ:
+        print(report)
+        return DIFFERS
+    return SAME_BITS
 
 
 class Table:
-    """The results, each printed as soon as it is there, as wide as the terminal."""
+    """The results, each printed as soon as it is there, as wide as the terminal.
 
-    def __init__(self) -> None:
-        self.width = max(20, shutil.get_terminal_size((110, 24)).columns - 42)
-        print(f"    {self._cell('statement')} {'cases':>5} {'time':>8}  verdict  control")
+    Parameters
+    ----------
+    extracted : str
+        What the column E says of a theorem about the decoder that is extracted.
+    """
+
+    def __init__(self, extracted: str = NOT_RUN) -> None:
+        self.extracted = extracted
+        self.width = max(20, shutil.get_terminal_size((110, 24)).columns - 60)
+        columns = f"{'cases':>5} {'time':>8}  verdict  control  R       E"
+        print(f"    {self._cell('statement')} {columns}")
 
     def row(self, claim: Theorem, result: Result) -> None:
         """Print a result, and below it why it does not hold."""
         figures = f"{result.examples:>5} {result.seconds:>6.2f} s  {result.verdict:<7}"
         line = f"{claim.id:<3} {self._cell(claim.statement)} {figures}"
-        if result.control:
-            line += "  found"
-        print(line, flush=True)
+        in_rocq = "proved" if claim.abstract else "-"
+        extracted = self.extracted if claim.concrete else "-"
+        print(f"{line}  {_found(result):<7}  {in_rocq:<6}  {extracted}", flush=True)
         if result.failure:
             print(result.failure, flush=True)
 
@@ -168,7 +211,12 @@ def _check(args: Namespace) -> None:
     for option, path in (("--json", args.json), ("--html", args.html)):
         if path:
             check_folder(option, path)
-    if args.shape and (args.only or args.html or args.count != CASES):
+    if args.extracted and args.model:
+        raise InputError(
+            "--extracted runs random models: for a fetched one, "
+            f"minikv fingerprint --extracted --model {args.model}"
+        )
+    if args.shape and (args.only or args.html or args.extracted or args.count != CASES):
         raise InputError("--shape runs D and T1: only --seed and --json go with it")
 
 

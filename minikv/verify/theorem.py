@@ -52,6 +52,10 @@ class Theorem(Generic[Subject]):
         Drops a hypothesis and says what that changed; an empty text where it changed nothing.
     dropped : str
         What the control drops.
+    abstract : str
+        The theorem of ``proofs/rocq`` that states it of any decoder; empty where none does.
+    concrete : tuple of str
+        Those of the decoder in ``Decoder.v``, which is extracted and run beside the Python.
     scope : str
         What the check runs, where that is less than the statement, or another kind of claim.
     flows : tuple of Flow
@@ -72,6 +76,8 @@ class Theorem(Generic[Subject]):
     check: Callable[[Subject], None] = field(repr=False)
     control: Callable[[Subject], str] = field(repr=False)
     dropped: str
+    abstract: str = ""
+    concrete: tuple[str, ...] = ()
     scope: str = ""
     flows: tuple[Flow, ...] = ()
     unlabelled: str = ""

@@ -14,11 +14,7 @@ import numpy as np
 
 from minikv import ModelConfig
 from minikv.arithmetic import elementary
-
-try:
-    from minikv.rotary import rope_frequencies
-except ImportError:
-    from minikv.layers import rope_frequencies
+from minikv.rotary import rope_frequencies
 
 MAGIC = b"minikv dump 1\n"
 _ROW = 256  # entries of exp's table in one of the decoder's rows
@@ -101,7 +97,7 @@ def _numbers(writer: Writer, config: ModelConfig, ids: Sequence[int], bits: int)
         ]
     )
     writer.ints(*ids)
-    table = elementary._exp_table()
+    table = elementary.exp_table()
     rows = -(-table.size // _ROW)
     writer.ints(rows)
     writer.doubles(table)

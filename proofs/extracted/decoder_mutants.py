@@ -30,7 +30,7 @@ from decoder_cases import random_case
 
 SEEDS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 14, 24)  # two models and more of each family
 SPECIAL = (3, 5, 9, 12, 17, 14, 31, 43, 57)
-DOUBTED = "GridOrder.grid_is_total: a machine may ask `_total` as often as it likes"
+DOUBTED = "GridOrder.grid_is_total: a machine may ask `total` as often as it likes"
 SCALED = "a power of two scales without rounding, before a division or after"
 ZERO = "exp takes a score of -0.0 as it takes +0.0"
 

@@ -142,7 +142,7 @@ def asked(model: Model) -> dict[int, set[int]]:
 
 def table(model: Model) -> str:
     """The table of exp, sparse."""
-    entries = elementary._exp_table()
+    entries = elementary.exp_table()
     size = -(-entries.size // 256)
     kept = []
     for row, columns in sorted(asked(model).items()):

@@ -52,8 +52,8 @@ Definition narrow (x : float) : float :=
 (** * Sums *)
 Record machine := {
   sum : row -> float; dot : row -> row -> float;    (* of terms on a grid: exact in any order *)
-  estimate : row -> float;                          (* Exact._estimate: a sum that rounds *)
-  doubts : row -> bool }.                           (* does another row of the call ask _total? *)
+  estimate : row -> float;                          (* NumpyExact.row_sum: it may round *)
+  doubts : row -> bool }.                           (* does another row ask `total`? *)
 Fixpoint dot_from (acc : float) (xs ws : row) : float :=
   match xs, ws with x :: xs, w :: ws => dot_from (acc + x * w) xs ws | _, _ => acc end.
 Definition loop_sum (xs : row) : float := fold_left add xs 0.
@@ -124,7 +124,7 @@ Record config := {
   rms_norm_eps : float; query_pre_attn_scalar : float; hidden_act : activation;
   norm_offset : float; embedding_scale : option float;
   context : float; pattern_grid : float;            (* 2^-denominator_bits *)
-  exp_table : matrix }.                             (* _exp_table(), 256 a row *)
+  exp_table : matrix }.                             (* exp_table(), 256 a row *)
 
 (* Under Hugging Face's names; None for what a family lacks, or a layer that sees everything. *)
 Record block := {
@@ -159,13 +159,13 @@ Fixpoint columns (n : nat) (rows : matrix) : matrix :=
 Section Layers.
 Variable M : machine.
 
-(** * arithmetic/exact.py: the operations *)
-Definition total (size : row) : float :=                              (* Exact._total *)
+(** * arithmetic/exact.py and base.py: the operations *)
+Definition total (size : row) : float :=                              (* Exact.total *)
   let shift := power_below (largest size) * (0x1p-30 * ROUND) in
   let high := map (fun x => round x shift) size in
   let low := map2 (fun x h => round (x - h) (shift * 0x1p-31)) size high in
   sum M high + sum M low.
-Definition grid (scale : float) (xs : row) : float :=                 (* Exact._grid *)
+Definition grid (scale : float) (xs : row) : float :=                 (* Exact.grid *)
   let size := map abs xs in
   let target := estimate M size * scale in
   let power := power_below target in
@@ -265,7 +265,7 @@ Definition layer_of (b : block) : @layer row kv_entry :=
   {| kv := kv_from_residual b; g := block_rest b |}.
 End Layers.
 
-(** * model.py: `build`, and the whole decoder *)
+(** * build.py: `build`, and the whole decoder *)
 Record model := {
   conf : config; embed_tokens : matrix; blocks : list block; norm : row; lm_head : matrix }.
 

@@ -26,7 +26,7 @@ Lemma exp_values : map V exp_coefficients =
    9007199254740651 / 2 ^ 61].
 Proof. literals. Qed.
 Theorem exp_method f : -1 / 2 <= f <= 1 / 2 ->
-  Rabs (series (map V exp_coefficients) f - (exp (f / 256) - 1)) <= 1 / 2 ^ 55.
+  Rabs (series (map V exp_coefficients) f - (exp (f / 256) - 1)) <= 9 / 16 / 2 ^ 55.
 Proof.
   intros H. rewrite exp_values. unfold series, fold_left.
   interval with (i_bisect f, i_taylor f, i_degree 8, i_prec 90).

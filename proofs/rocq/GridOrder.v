@@ -1,4 +1,4 @@
-(* GridOrder.v -- `grid`, which is Exact._grid: whatever order an estimate is added in, whether or
+(* GridOrder.v -- `grid`, which is Exact.grid: whatever order an estimate is added in, whether or
    not a machine doubts, the grid is the one that `total` gives.  Nothing is assumed of bounds. *)
 From Coq Require Import ZArith Reals List Permutation Lia Lra Bool Floats.
 From Flocq Require Import Core BinarySingleNaN PrimFloat.
@@ -183,7 +183,7 @@ Proof.
   eapply Rle_trans; [exact Tb | apply up; lia].
 Qed.
 
-(* The comparison in `_grid` is exact. *)
+(* The comparison in `grid` is exact. *)
 Lemma close_val t p k : fin t -> fin p -> V p = pow2 k -> (-461 <= k <= 431)%Z ->
   pow2 k <= V t < pow2 (k + 1) ->
   (0x1.fffffff0p-2 * p <? abs (t - 1.5 * p))%float
@@ -226,7 +226,7 @@ Proof.
   now rewrite V1, V4, V3.
 Qed.
 
-(* Every machine finds the grid of `_total`, whatever it estimates and whether or not it doubts. *)
+(* Every machine finds the grid of `total`, whatever it estimates and whether or not it doubts. *)
 Theorem grid_is_total M bits scale xs : orderly M -> (29 <= bits <= 50)%Z -> fin scale ->
   V scale = Grids.scale bits ->
   Forall moderate xs -> (exists x, In x xs /\ V x <> 0) -> short xs ->

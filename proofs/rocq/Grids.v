@@ -4,9 +4,9 @@
    at most 2^53 * 2^u.  Three helpers of minikv/arithmetic/exact.py see to it, with a handful of
    binary64 operations and no look at the bits:
 
-     _power_below(y)   the largest power of two <= y, so that every grid is a power of two
-     _round(x, shift)  the nearest multiple of the grid
-     Exact._grid       the grid of a row, so fine that sum |x| is at most 2^bits steps, and the
+     power_below(y)    the largest power of two <= y, so that every grid is a power of two
+     round_to(x, grid) the nearest multiple of the grid
+     Exact.grid        the grid of a row, so fine that sum |x| is at most 2^bits steps, and the
                        same in whatever order the row was added up to find it
 
    The proofs are over the reals, with one `rnd` for each operation of the Python line. *)
@@ -58,7 +58,7 @@ Proof.
   - apply round_ge_generic; [exact _ | apply valid_rnd_N | exact Fp | lra].
 Qed.
 
-(** * T7: `_power_below` *)
+(** * T7: `power_below` *)
 Definition power_below (y : R) : R :=
   let q := rnd (y * IZR (2^52 + 1)) in rnd (q - rnd (q * (1 - pow2 (-53)))).
 
@@ -109,7 +109,7 @@ Proof.
   apply round_generic; [apply valid_rnd_N|]. apply generic_format_bpow. unfold FLT_exp. lia.
 Qed.
 
-(** * T7: `_round` *)
+(** * T7: `round_to` *)
 Definition round_to (g x : R) : R :=
   let shift := rnd (g * (3 / 2 * pow2 52)) in rnd (rnd (x + shift) - shift).
 Definition near (u : Z) (r x : R) : Prop := on_grid u r /\ Rabs (r - x) <= pow2 u / 2.
@@ -167,7 +167,7 @@ Proof.
   apply lt_IZR in L. apply Rmult_le_compat_r; [lra|]. apply IZR_le. lia.
 Qed.
 
-(** * T7: `Exact._grid`
+(** * T7: `Exact.grid`
    The grid of a row follows from its L1 norm, which is itself a sum, of numbers on no grid.  So
    it is taken in any order, with its rounding errors, and only decides where these cannot matter:
    away from the powers of two.  Elsewhere the correctly rounded sum decides. *)
@@ -267,7 +267,7 @@ Proof.
   eapply Rle_trans; [|exact N]. apply le_INR. lia.
 Qed.
 
-(* `norm` is the L1 norm S of a row as some order of additions gives it, `true` as Exact._total
+(* `norm` is the L1 norm S of a row as some order of additions gives it, `true` as Exact.total
    does, of which only that it is `approx` is used here.
    (The comparison is exact: its operands have at most 53 bits.) *)
 Definition scale (bits : Z) : R := (1 + pow2 (-9)) * pow2 (- bits).

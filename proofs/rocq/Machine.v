@@ -140,7 +140,7 @@ Proof.
   rewrite Vs. unfold bdot. now rewrite singles_real, dot_singles.
 Qed.
 
-(** * Another machine: from right to left, and it always asks `_total` *)
+(** * Another machine: from right to left, and it always asks `total` *)
 Definition right_sum (xs : list float) : float := fold_right Coq.Floats.PrimFloat.add 0%float xs.
 Fixpoint right_dot (xs ws : list float) : float :=
   match xs, ws with x :: xs, w :: ws => (x * w + right_dot xs ws)%float | _, _ => 0%float end.

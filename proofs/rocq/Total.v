@@ -1,4 +1,4 @@
-(* Total.v -- `total`, which is Exact._total: in any order the same, and approximately the sum.  So
+(* Total.v -- `total`, which is Exact.total: in any order the same, and approximately the sum.  So
    is the grid that follows from it. *)
 From Coq Require Import ZArith Reals List Permutation Lia Lra Bool Floats.
 From Flocq Require Import Core BinarySingleNaN PrimFloat.
@@ -15,7 +15,7 @@ Definition moderate (x : float) : Prop :=
   fin x /\ (V x = 0 \/ pow2 (-400) <= Rabs (V x) <= pow2 400).
 Definition short {A} (xs : list A) : Prop := INR (length xs) <= pow2 20.
 
-(** * Exact._total *)
+(** * Exact.total *)
 Lemma rnd_error z e : (-1022 <= e)%Z -> Rabs z <= pow2 e -> Rabs (rnd z - z) <= pow2 (e - 53).
 Proof.
   intros He H. eapply Rle_trans; [apply error_le_half_ulp; exact _|].
@@ -191,8 +191,8 @@ Proof.
   simpl (bpow radix2 (-33)). apply Rabs_le. lra.
 Qed.
 
-(** * Exact._grid *)
-(* The grid as `_total` alone gives it. *)
+(** * Exact.grid *)
+(* The grid as `total` alone gives it. *)
 Definition grid_total (M : D.machine) (s : float) (xs : list float) : float :=
   (D.power_below (D.total M (map abs xs) * s) * 2)%float.
 

@@ -51,9 +51,40 @@ def test_command_sees_a_damaged_file(run, tmp_path, capsys):
     assert found["fingerprint"] != sound["fingerprint"]
 
 
+@pytest.mark.parametrize(("differ", "code"), [(0, 0), (2, 1)])
+def test_extracted_prints_the_report_and_fails_where_a_bit_differs(run, monkeypatch, differ, code):
+    asked = []
+
+    def extracted(*arguments):
+        asked.extend(arguments)
+        return "the report\n", differ
+
+    monkeypatch.setattr("minikv.commands.fingerprint.run_extracted", extracted)
+    assert run("--extracted", "--ids", "3", "1") == (code, "the report\n", "")
+    assert asked == ["--model", str(TINY), "--tokens", 3, 1]
+
+
+def test_extracted_says_what_is_missing_in_one_line(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, out, err = run("--extracted", "--ids", "3")
+    assert (code, out) == (2, "")
+    assert "apt install coq" in err
+    assert len(err.splitlines()) == 1
+    monkeypatch.setattr("minikv.commands.extracted.SCRIPT", tmp_path / "run.py")
+    code, _, err = run("--extracted", "--ids", "3")
+    assert code == 2
+    assert "in a checkout of the repository" in err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        (["--extracted", "--arithmetic", "float32"], "does not go with --arithmetic float32"),
+        (["--extracted", "--backend", "numba"], "does not go with --backend numba"),
+        (["--extracted", "--chunk", "3"], "does not go with --chunk 3"),
+        (["--extracted", "--json"], "does not go with --json"),
         (["--chunk", "0"], "0 tokens"),
         (["--ids", "320"], "outside the vocabulary"),
         (["--ids", "x"], "invalid int"),

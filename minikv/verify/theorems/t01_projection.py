@@ -73,5 +73,7 @@ THEOREM = Theorem(
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
+    abstract="Markov.projection",
+    concrete=("Concrete.concrete_projection",),
     flows=(Flow((Kind.FIRST_KV, Kind.OWN_KV), of_its_own_row, "is not a function of its own row"),),
 )

@@ -36,5 +36,10 @@ THEOREM = Theorem(
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
+    abstract="Markov.decode_is_forward",
+    concrete=(
+        "Concrete.concrete_decode_is_forward",
+        "Machines.any_machines_any_chunks",
+    ),
     unlabelled="two runs are compared",
 )

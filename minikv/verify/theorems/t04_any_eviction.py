@@ -118,6 +118,12 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="the checkpoints' positions",
+    abstract="Markov.any_eviction_is_exact",
+    concrete=(
+        "Concrete.concrete_any_eviction",
+        "Caches.concrete_scheduled",
+        "Caches.concrete_residual",
+    ),
     scope="one schedule by a hash, four residual caches",
     unlabelled="schedules read what is stored",
 )

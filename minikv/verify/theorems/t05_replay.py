@@ -72,6 +72,8 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="one position of the checkpoint",
+    abstract="Markov.replay",
+    concrete=("Concrete.concrete_replay",),
     flows=(
         Flow(
             (Kind.STREAM_AFTER, Kind.LOGITS),

@@ -3,8 +3,8 @@ r"""A row does not depend on which rows share the call.
 For every operation $f$ of a block and every row $i$, $f(X)_i = f(X_i)$, whatever rows share the
 call.
 *Proof.* For real numbers this is the definition of the operations. For floating point the number of
-rows may change the order of a sum, and by T7 the order does not matter. In Rocq it is an
-assumption.
+rows may change the order of a sum, and by T7 the order does not matter. In Rocq, `Markov.v` assumes
+it; of the concrete decoder it is a theorem (`Concrete.concrete_rows`, `Machines.rest_same`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ THEOREM = Theorem(
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
+    concrete=(
+        "Concrete.concrete_rows",
+        "Machines.kv_same",
+        "Machines.activations_same",
+        "Machines.rest_same",
+    ),
     scope="logits of ragged batches",
     flows=(Flow(ALL_KINDS, of_its_own_text, "depends on another text of the call"),),
 )

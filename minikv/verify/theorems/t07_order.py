@@ -83,6 +83,13 @@ THEOREM = Theorem(
     check=check,
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
+    abstract="Exactness.order_independent",
+    concrete=(
+        "Linear.linear_same",
+        "Linear.rms_norm_same",
+        "Attend.attend_same",
+        "Machines.logits_same",
+    ),
     scope="sums permuted, each in one other order",
     unlabelled="about values",
 )

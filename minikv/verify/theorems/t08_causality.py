@@ -75,5 +75,7 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="the causal mask",
+    abstract="Markov.causal",
+    concrete=("Concrete.concrete_causal",),
     flows=(Flow(AT_OR_ABOVE, sees_no_future, "sees the future"),),
 )

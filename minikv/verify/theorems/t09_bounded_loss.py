@@ -158,6 +158,7 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="half of the budget",
+    abstract="Bounded.bounded_loss",
     scope="an inequality",
     unlabelled="about values",
     plot=Plot(

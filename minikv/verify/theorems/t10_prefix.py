@@ -81,6 +81,8 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="layer 0 (taking layer 1 instead)",
+    abstract="Markov.layer0_kv",
+    concrete=("Concrete.concrete_layer0",),
     flows=(
         Flow((Kind.EMBEDDING,), of_its_own_token, "is not its token's alone"),
         Flow((Kind.FIRST_KV,), of_its_own_row, "is not a function of token and position"),

@@ -97,6 +97,8 @@ THEOREM = Theorem(
     check=check,
     control=control,
     dropped="one position of the reach",
+    abstract="Markov.receptive_field",
+    concrete=("Concrete.concrete_receptive_field",),
     windowed=True,
     flows=(Flow((Kind.STREAM_AFTER, Kind.LOGITS), within_reach, "sees too far back"),),
 )
