@@ -70,12 +70,12 @@ def vector(operation: str, says: str, given: Given) -> Vector:
 
 def elementwise() -> Iterator[Vector]:
     draw = Draw(1)
-    edges = {
-        "exp": [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 709.78, 709.7827, 709.79, 1e300, -1e300]
-        + [-708.4, -744.0, -745.13, -745.14, -746.0, 1 / 512, -1 / 512, 3 / 512, 2.0**-60, 1e-320],
-        "sin": [0.0, 1.0, 2.0**20, -(2.0**20), np.pi / 4, np.pi / 2, np.pi, 3 * np.pi / 2, 355.0],
-    }
-    edges["cos"] = edges["sin"]
+    large = [np.inf, -np.inf, 709.78, 709.7827, 709.79, 1e300, -1e300]
+    small = [0.0, -0.0, 1.0, -1.0, 1 / 512, -1 / 512, 3 / 512, 2.0**-60, 1e-320]
+    underflowing = [-708.4, -744.0, -745.13, -745.14, -746.0]
+    quarters = [np.pi / 4, np.pi / 2, np.pi, 3 * np.pi / 2]
+    angles = [0.0, 1.0, 2.0**20, -(2.0**20), 355.0, *quarters]
+    edges = {"exp": [*small, *large, *underflowing], "sin": angles, "cos": angles}
     spread = {"exp": 40.0, "sin": 1000.0, "cos": 1000.0}
     for name, values in edges.items():
         x = np.array([*values, *draw.unit(120) * spread[name], *draw.unit(60)])
@@ -90,7 +90,9 @@ def grids() -> Iterator[Vector]:
     yield vector("power_below", "edges and 240 binades", [("N", str(y.size)), ("y", f64(y))])
     ties = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -0.0, 0.25, 0.75, 2.0**50 + 0.5])
     x = np.array([*ties, *(draw.unit(40) * 1000)])
-    grid = np.array([*np.ones(ties.size), *np.ldexp(1.0, np.rint(draw.unit(40) * 20 - 10).astype(int))])
+    grid = np.array(
+        [*np.ones(ties.size), *np.ldexp(1.0, np.rint(draw.unit(40) * 20 - 10).astype(int))]
+    )
     given = [("N", str(x.size)), ("x", f64(x)), ("grid", f64(grid))]
     yield vector("round_to", "ties go to even, -0 becomes +0", given)
     rows = {
@@ -128,7 +130,6 @@ def sums() -> Iterator[Vector]:
     x[2] = 0.0
     shape = [("T", "4"), ("K", "24")]
     yield vector("mean_square", "a row of zeros", [*shape, ("x", f32(x))])
-    # float32 hides a last place of float64 but once in 2**29: this one does not
     weight = (1 + draw.unit(24) / 10).astype(np.float32)
     given = [*shape, ("eps", f64(1e-5)), ("weight", f64(weight)), ("x", f32(x))]
     yield vector("rms_norm", "a row of zeros", given)
@@ -162,6 +163,13 @@ def rotary() -> Iterator[Vector]:
         given = [("heads", "3"), ("d", "8"), ("position", str(position))]
         given += [("frequencies", f32(frequency)), ("x", f32(draw.wide(3, 8)))]
         yield vector("rope", f"position {position}", given)
+    # x = t sin a, y = t cos a: x cos a - y sin a cancels, and what a product lost shows in float32.
+    angle = np.float32(5) * frequency[1]
+    size = 1 + abs(draw.unit(120))
+    pairs = np.stack([size * np.sin(angle), size * np.cos(angle)], axis=-1)
+    given = [("heads", "120"), ("d", "2"), ("position", "5")]
+    given += [("frequencies", f32(frequency[1])), ("x", f32(pairs))]
+    yield vector("rope", "pairs that cancel: no product is fused with a sum", given)
 
 
 def gates() -> Iterator[Vector]:
@@ -183,6 +191,12 @@ def attention() -> Iterator[Vector]:
         given = [("S", str(S)), ("d", str(d)), ("scale", f64(scale))]
         given += [("q", f32(draw.wide(d, powers=3))), ("k", f32(k))]
         yield vector("scores", "settled keys, one of zeros", given)
+    for number in (2**29 + 12345, 2**29 + 777777, 2**30 - 99999999):
+        # q * scale rounds to number / 2, half-way between two multiples of its grid, 1
+        q = np.array([12345677.0, 0.0])
+        given = [("S", "1"), ("d", "2"), ("scale", f64(number / 2 / q[0]))]
+        given += [("q", f32(q)), ("k", f32([1.0, 1.0]))]
+        yield vector("scores", "a tie, after the product is rounded", given)
     for context in (1, 256, 2**13, 2**14, 2**17, 2**20):
         row = draw.unit(min(40, context)) * 20
         row[30:33] = -np.inf

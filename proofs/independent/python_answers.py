@@ -198,9 +198,7 @@ def read_model(line: Line) -> tuple[ModelConfig, list[int]]:
         family[name] = bool(line.whole())
     family["hidden_act"] = "gelu_pytorch_tanh" if line.whole() else "silu"
     window = line.whole()
-    kinds = tuple(
-        SLIDING if line.whole() else FULL for _ in range(numbers["num_hidden_layers"])
-    )
+    kinds = tuple(SLIDING if line.whole() else FULL for _ in range(numbers["num_hidden_layers"]))
     ids = [int(word) for word in line.next(line.whole())]
     kind = next(name for name, known in FAMILIES.items() if vars(known) == family)
     config = ModelConfig(
