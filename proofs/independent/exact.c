@@ -522,7 +522,7 @@ static void scores(double *out, const float *q, const float *k, size_t S, size_t
     round_row(query, d, grid_of(query, d, 29));
     for (size_t s = 0; s < S; s++) {
         widen(key, k + s * stride, d);
-        out[s] = dot(query, key, d);
+        out[s] = dot(query, key, d) + 0.0;
     }
     free(query);
     free(key);

@@ -10,14 +10,16 @@ Inputs come from raw bits of PCG64 and from lists of edge cases; answers from `m
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import python_answers
 
 import minikv
+from minikv.arithmetic import elementary
 from minikv.config import FULL, SLIDING, ModelConfig, RopeScaling
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -68,6 +70,73 @@ def vector(operation: str, says: str, given: Given) -> Vector:
     }
 
 
+def exp_with(x: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
+    """exp of x with other coefficients."""
+    f = x * elementary.STEPS
+    n = np.rint(f)
+    f = f - n
+    power = elementary.exp_table()[n.astype(int) - elementary.LOWEST * elementary.STEPS]
+    q = 0.0
+    for coefficient in reversed(coefficients):
+        q = (q + coefficient) * f
+    return q * power + power
+
+
+def sin_with(x: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
+    """The sine of x below pi / 4 with other coefficients."""
+    square = x * x
+    s = 0.0
+    for coefficient in coefficients:
+        s = (s + coefficient) * square
+    return s * x + x
+
+
+def cos_with(x: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
+    """The cosine of x below pi / 4 with other coefficients."""
+    square = x * x
+    c = 0.0
+    for coefficient in coefficients:
+        c = (c + coefficient) * square
+    return (c - 0.5) * square + 1.0
+
+
+def taylor(first: int) -> list[float]:
+    """Coefficients of the sine from r**17 down, or of the cosine from r**18."""
+    powers = range(first, 2, -2)
+    return [(-1) ** (power // 2) / math.factorial(power) for power in powers]
+
+
+def sensitive(
+    function: Callable[[np.ndarray, Sequence[float]], np.ndarray],
+    known: Callable[[np.ndarray], np.ndarray],
+    coefficients: Sequence[float],
+    x: np.ndarray,
+) -> np.ndarray:
+    """Arguments whose result a coefficient's neighbour would change: two for each, if x has any."""
+    sound = function(x, coefficients)
+    python_answers.expect_same(sound, known(x))
+    found = []
+    for index, coefficient in enumerate(coefficients):
+        for direction in (-np.inf, np.inf):
+            changed = [*coefficients]
+            changed[index] = float(np.nextafter(coefficient, direction))
+            found += [*x[function(x, changed) != sound][:2]]
+    return np.array(found)
+
+
+def last_places() -> Iterator[Vector]:
+    draw = Draw(7)
+    x = draw.unit(2**17) * (np.pi / 4)
+    says = "arguments whose result the last place of a coefficient changes"
+    for name, function, known, coefficients in (
+        ("exp", exp_with, elementary.exp, elementary.EXP),
+        ("sin", sin_with, elementary.sin, taylor(17)),
+        ("cos", cos_with, elementary.cos, taylor(18)),
+    ):
+        found = sensitive(function, known, coefficients, x)
+        yield vector(name, says, [("N", str(found.size)), ("x", f64(found))])
+
+
 def elementwise() -> Iterator[Vector]:
     draw = Draw(1)
     large = [np.inf, -np.inf, 709.78, 709.7827, 709.79, 1e300, -1e300]
@@ -80,6 +149,7 @@ def elementwise() -> Iterator[Vector]:
     for name, values in edges.items():
         x = np.array([*values, *draw.unit(120) * spread[name], *draw.unit(60)])
         yield vector(name, "edges and uniform arguments", [("N", str(x.size)), ("x", f64(x))])
+    yield from last_places()
     yield vector("exp_table", "SHA-256 of the table as little-endian binary64", [])
 
 
@@ -101,7 +171,7 @@ def grids() -> Iterator[Vector]:
         "zeros": np.zeros(5),
         "one number": np.array([3.0]),
         # target is near a power of two: the sum decides, and must know no order
-        "sum next to a power of two": np.array([2.0**9 / (2.0**9 + 1)] + [2.0**-60] * 40),
+        "sum next to a power of two": np.array([2.0**9 / (2.0**9 + 1)] + [2.0**-56] * 40),
         "sum on a power of two": np.array([511 / 512, 1 / 513, 1 / 512 - 1 / 513]),
     }
     for says, row in rows.items():

@@ -155,7 +155,7 @@ def scores(line: Line) -> np.ndarray:
     scale = line.number()
     q = line.f32(1, 1, d)
     k = line.f32(S, 1, d)
-    return both(lambda arithmetic: arithmetic.scores(q, k, scale))
+    return both(lambda arithmetic: arithmetic.scores(q, k, scale) + 0.0)  # the order's -0 is +0
 
 
 def softmax(line: Line) -> np.ndarray:
