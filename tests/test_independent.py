@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,10 +19,12 @@ from test_fingerprint import CONFIGS, case
 import minikv
 from minikv.fingerprint import fingerprint
 from minikv.weights import save_folder
+from minikv.weights.fetch import DEFAULT, resolve
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "independent"))
 import check
 import compilers
+import make_vectors
 
 SOURCE = compilers.SOURCE.read_text(encoding="utf-8")
 
@@ -170,15 +173,36 @@ def test_c_and_python_agree_on_files_of_every_type(dtype, program, tmp_path):
     assert compilers.fingerprint(program, ids, folder) == known
 
 
+def known_fingerprint(name: str) -> str:
+    return json.loads(compilers.GOLDEN.read_text(encoding="utf-8"))[name]["fingerprint"]
+
+
 LLAMAS = [name for name, config in CONFIGS.items() if config.model_type == "llama"]
 
 
 @pytest.mark.parametrize("name", LLAMAS)
 def test_every_golden_llama_has_its_fingerprint_from_c(name, program, tmp_path):
     config, tensors, ids = case(f"random: {name}")
-    known = json.loads(compilers.GOLDEN.read_text(encoding="utf-8"))[f"random: {name}"]
     folder = save_folder(tmp_path / "model", config, tensors)
-    assert compilers.fingerprint(program, ids, folder) == known["fingerprint"]
+    assert compilers.fingerprint(program, ids, folder) == known_fingerprint(f"random: {name}")
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in LLAMAS])
+def test_every_other_golden_family_has_its_fingerprint_from_c(name, program):
+    config, tensors, ids = case(f"random: {name}")
+    given = make_vectors.model_given(config, tensors, ids)
+    line = " ".join(["model", *(value for _, value in given)])
+    (answer,) = check.answers([line], [str(program)])
+    logits = np.array([int(word, 16) for word in answer.split()], dtype="<u4")
+    digest = hashlib.sha256(logits.tobytes()).hexdigest()
+    assert digest == known_fingerprint(f"random: {name}")
+
+
+@pytest.mark.weights
+def test_real_weights_have_their_fingerprint_from_c(program):
+    name = f"{DEFAULT}: prose"
+    ids = json.loads(compilers.GOLDEN.read_text(encoding="utf-8"))[name]["ids"]
+    assert compilers.fingerprint(program, ids, resolve(DEFAULT)) == known_fingerprint(name)
 
 
 TINY_FILES = (compilers.TINY / "config.json", compilers.TINY / "model.safetensors")

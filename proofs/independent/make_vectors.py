@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -320,13 +320,16 @@ MODELS = {
 
 def models() -> Iterator[Vector]:
     for seed, (says, config) in enumerate(MODELS.items()):
-        yield vector("model", says, model_given(config, seed))
+        tensors = minikv.random_tensors(config, seed, scale=1.5)
+        ids = [(i * i * 31 + 7 * i) % config.vocab_size for i in range(13)]
+        yield vector("model", says, model_given(config, tensors, ids))
 
 
-def model_given(config: ModelConfig, seed: int) -> Given:
+def model_given(
+    config: ModelConfig, tensors: Mapping[str, np.ndarray], ids: Sequence[int]
+) -> Given:
+    """What a vector of a whole model gives, in section 8's order."""
     family = config.family
-    tensors = minikv.random_tensors(config, seed, scale=1.5)
-    ids = [(i * i * 31 + 7 * i) % config.vocab_size for i in range(13)]
     shape = [
         ("V", config.vocab_size),
         ("D", config.hidden_size),
