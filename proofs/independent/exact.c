@@ -1,4 +1,4 @@
-/* Exact arithmetic, version 1, from docs/exact.md alone: a second implementation, in C99.
+/* Exact arithmetic, version 1, as docs/exact.md has it: a second implementation, in C99.
 
    cc -O2 -o exact exact.c -lm
    ./exact config.json model.safetensors ID...     the fingerprint of a Llama model and a text
@@ -426,7 +426,8 @@ static double mean_square(const float *x, size_t K)
     return sum / (double)K;
 }
 
-static void rms_norm(float *out, const float *x, const double *weight, double eps, size_t T, size_t K)
+static void rms_norm(float *out, const float *x, const double *weight, double eps, size_t T,
+                     size_t K)
 {
     for (size_t t = 0; t < T; t++) {
         double root = sqrt(mean_square(x + t * K, K) + eps);
@@ -513,7 +514,8 @@ static void gated(float *out, const float *gate, const float *up, size_t count, 
 }
 
 /* The scores of one query and head with S keys that lie `stride` numbers apart. */
-static void scores(double *out, const float *q, const float *k, size_t S, size_t stride, size_t d, double scale)
+static void scores(double *out, const float *q, const float *k, size_t S, size_t stride, size_t d,
+                   double scale)
 {
     double *query = reserve(d, sizeof *query);
     double *key = reserve(d, sizeof *key);
@@ -548,7 +550,8 @@ static void softmax(double *row, size_t S, long context)
 }
 
 /* One query and head; `pattern` is used up. */
-static void weighted_sum(float *out, double *pattern, const float *v, size_t S, size_t stride, size_t d)
+static void weighted_sum(float *out, double *pattern, const float *v, size_t S, size_t stride,
+                         size_t d)
 {
     double *power = reserve(S, sizeof *power);
     double *sum = reserve(d, sizeof *sum);
@@ -682,7 +685,8 @@ static float *projected(const Model *m, const float *x, size_t T, size_t heads, 
     return out;
 }
 
-static void attend(const Model *m, const Layer *layer, float *out, const float *x, size_t T, const float *frequency)
+static void attend(const Model *m, const Layer *layer, float *out, const float *x, size_t T,
+                   const float *frequency)
 {
     size_t d = m->d;
     float *q = projected(m, x, T, m->H, layer->q, layer->q_bias, layer->q_norm, frequency);
@@ -729,7 +733,10 @@ static float *forward(const Model *m, const long *ids, size_t T)
     float *local = reserve(m->d / 2, sizeof *local);
     Scaling unscaled = {0, 0, 0, 0, 0};
     frequencies(frequency, m->d, m->theta, m->scaling);
-    frequencies(local, m->d, m->local_theta ? m->local_theta : m->theta, m->local_theta ? unscaled : m->scaling);
+    if (m->local_theta)
+        frequencies(local, m->d, m->local_theta, unscaled);
+    else
+        frequencies(local, m->d, m->theta, m->scaling);
     for (size_t t = 0; t < T; t++) {
         if (ids[t] < 0 || (size_t)ids[t] >= m->V)
             fail("a token id is outside the vocabulary", "");
