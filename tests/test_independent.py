@@ -22,7 +22,7 @@ from minikv.weights import save_folder
 from minikv.weights.fetch import DEFAULT, resolve
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "independent"))
-import check
+import check_vectors
 import compilers
 import make_vectors
 
@@ -99,7 +99,7 @@ def test_another_text_has_another_fingerprint_from_c(program):
 
 
 def test_c_answers_every_vector(program):
-    counts, wrong = check.compare([str(program)])
+    counts, wrong = check_vectors.compare([str(program)])
     assert wrong == []
     assert len(counts) == 18
 
@@ -107,14 +107,14 @@ def test_c_answers_every_vector(program):
 @pytest.mark.parametrize("flags", [("-O0",), ("-O3", *compilers.fused())])
 def test_optimising_and_fusing_change_no_answer(compiler, flags, tmp_path):
     program = compilers.compiled(compiler, flags, tmp_path)
-    assert check.compare([str(program)])[1] == []
+    assert check_vectors.compare([str(program)])[1] == []
 
 
 def test_without_the_calls_a_fused_multiply_add_is_noticed(compiler, tmp_path):
     if not compilers.fused():
         pytest.skip("no fused multiply-add here, or no flag for it")
     flags = ("-O3", *compilers.fused(), compilers.BARE)
-    wrong = check.compare([str(compilers.compiled(compiler, flags, tmp_path))])[1]
+    wrong = check_vectors.compare([str(compilers.compiled(compiler, flags, tmp_path))])[1]
     changed = {line.split()[0] for line in wrong}
     assert "rope" in changed
 
@@ -126,7 +126,7 @@ def test_a_changed_constant_is_noticed(name, compiler, tmp_path):
     source = tmp_path / "mutant.c"
     source.write_text(SOURCE.replace(sound, changed), encoding="utf-8")
     program = compilers.compiled(compiler, ["-O0"], tmp_path, source)
-    assert check.compare([str(program)])[1]
+    assert check_vectors.compare([str(program)])[1]
 
 
 def test_the_spec_and_the_c_have_the_same_constants():
@@ -192,7 +192,7 @@ def test_every_other_golden_family_has_its_fingerprint_from_c(name, program):
     config, tensors, ids = case(f"random: {name}")
     given = make_vectors.model_given(config, tensors, ids)
     line = " ".join(["model", *(value for _, value in given)])
-    (answer,) = check.answers([line], [str(program)])
+    (answer,) = check_vectors.answers([line], [str(program)])
     logits = np.array([int(word, 16) for word in answer.split()], dtype="<u4")
     digest = hashlib.sha256(logits.tobytes()).hexdigest()
     assert digest == known_fingerprint(f"random: {name}")

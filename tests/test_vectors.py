@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "independent"))
-import check
+import check_vectors
 import make_vectors
 import python_answers
 
 ROOT = Path(__file__).parents[1]
-VECTORS = check.vectors()
+VECTORS = check_vectors.vectors()
 LARGEST = 300_000  # bytes of all vectors: a repository is no place for more
 
 
 def test_the_library_has_every_known_answer():
-    assert check.compare([])[1] == []
+    assert check_vectors.compare([])[1] == []
 
 
 def test_the_vectors_are_what_the_script_makes():
@@ -42,7 +42,7 @@ def test_the_specification_counts_the_vectors():
 
 
 def test_the_vectors_are_small():
-    assert sum(path.stat().st_size for path in check.FOLDER.glob("*.json")) < LARGEST
+    assert sum(path.stat().st_size for path in check_vectors.FOLDER.glob("*.json")) < LARGEST
 
 
 @pytest.mark.parametrize("index", range(len(VECTORS)))
@@ -50,8 +50,8 @@ def test_a_wrong_last_bit_is_noticed(index, monkeypatch):
     given = [vector.expected for vector in VECTORS]
     right = given[index]
     given[index] = right[:-1] + f"{int(right[-1], 16) ^ 1:x}"
-    monkeypatch.setattr(check, "answers", lambda lines, command: given)
-    counts, wrong = check.compare(["program"])
+    monkeypatch.setattr(check_vectors, "answers", lambda lines, command: given)
+    counts, wrong = check_vectors.compare(["program"])
     assert len(wrong) == 1
     assert wrong[0].startswith(VECTORS[index].operation)
     assert sum(asked - found for found, asked in counts.values()) == 1
@@ -73,7 +73,7 @@ def program(folder: Path, body: str) -> list[str]:
     ],
 )
 def test_a_program_without_the_answers_is_told_so(body, said, tmp_path):
-    line = [sys.executable, check.__file__, *program(tmp_path, body)]
+    line = [sys.executable, check_vectors.__file__, *program(tmp_path, body)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 1
     assert said in done.stdout
@@ -83,7 +83,7 @@ def test_a_program_without_the_answers_is_told_so(body, said, tmp_path):
 def test_a_program_that_answers_from_the_files_passes(tmp_path):
     answers = [vector.expected for vector in VECTORS]
     body = f"import json\nfor line in json.loads({json.dumps(answers)!r}): print(line)"
-    line = [sys.executable, check.__file__, *program(tmp_path, body)]
+    line = [sys.executable, check_vectors.__file__, *program(tmp_path, body)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert f"{len(VECTORS)} of {len(VECTORS)}" in done.stdout

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import check
+import check_vectors
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -79,7 +79,7 @@ def row(compiler: str, flags: Sequence[str]) -> tuple[str, bool]:
     """A line of the table, and whether every answer is the known one."""
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(compiler, flags, Path(folder))
-        counts, wrong = check.compare([str(program)])
+        counts, wrong = check_vectors.compare([str(program)])
         ids, known = golden()
         same = fingerprint(program, ids) == known
     right = sum(count[0] for count in counts.values())

@@ -1,4 +1,4 @@
-"""The library's own answers to vectors: what `make_vectors` writes and `check` compares by default.
+"""The library's own answers to vectors: `make_vectors` writes them, `check_vectors` compares them.
 
 Each answer is taken from `NumpyExact` and from `Exact`, whose bits must agree.
 """

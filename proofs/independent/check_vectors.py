@@ -1,7 +1,7 @@
 """Compare an implementation of exact arithmetic with the known answers.
 
-    python proofs/independent/check.py               # the library
-    python proofs/independent/check.py ./exact       # any program, with its arguments
+    python proofs/independent/check_vectors.py               # the library
+    python proofs/independent/check_vectors.py ./exact       # any program, with its arguments
 
 The program is started once. It reads vectors on standard input, one a line, as section 8 of
 docs/exact.md says, and prints the answer to each on a line of its own, in hexadecimal bits.
