@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "extracted"))
 import decoder_cases as models
 import decoder_mutants as mutants
+import decoder_nightly as nightly
 import make_micro
 import run
 
@@ -180,6 +181,17 @@ def test_the_commands_run_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert second.endswith("-")
     assert main(["fingerprint", "--model", str(run.FIXTURE), "--extracted", "--ids", "3", "1"]) == 0
     assert capsys.readouterr().out.endswith(" numbers compared, 0 differ in a bit\n")
+
+
+@pytest.mark.usefixtures("executable")
+def test_the_nightly_run_says_time_and_memory() -> None:
+    printed, code = nightly.measured(["--forward"])
+    assert code == 0
+    assert re.search(
+        r", 0 differ in a bit\n\d+ s of CPU, \d+ s of wall time, 0.\d\d GiB\n$", printed
+    )
+    _, code = nightly.measured(["--model", "no-such-model"])
+    assert code == 2
 
 
 @pytest.mark.usefixtures("executable")

@@ -14,6 +14,7 @@ the elementary functions. Exit code 1 if one is noticed or not against what is s
 from __future__ import annotations
 
 import argparse
+import datetime
 import shutil
 import subprocess
 import sys
@@ -239,8 +240,10 @@ def mutated(mutant: Mutant) -> str:
     """
     text = (run.ROCQ / "Decoder.v").read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
-        raise run.CannotRun(f"{mutant.name}: Decoder.v has {mutant.old!r} {text.count(mutant.old)} "
-                            "times, expected once; change decoder_mutants.py with it")  # fmt: skip
+        raise run.CannotRun(
+            f"{mutant.name}: Decoder.v has {mutant.old!r} {text.count(mutant.old)} times, "
+            "expected once; change decoder_mutants.py with it"
+        )
     return text.replace(mutant.old, mutant.new)
 
 
@@ -296,7 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{noticed} of {total} noticed, {total - noticed} equal, {wrong} not as expected")
     if args.write:
         head = (
-            "# The concrete decoder, one change at a time\n\nMade by `decoder_mutants.py --write`. "
+            "# The concrete decoder, one change at a time\n\n"
+            f"Made by `decoder_mutants.py --write` on {datetime.date.today()}. "
         )
         table = "\n| changed | numbers that differ | why none does |\n|---|---|---|\n"
         text = head + rows[0] + table + "\n".join(rows[1:])
