@@ -256,7 +256,7 @@ def outcomes(mutants: tuple[Mutant, ...]) -> Iterator[tuple[Mutant, int, int]]:
         theories.mkdir()
         for path in run.THEORIES:
             shutil.copy(path, theories)
-        run.compile_theories(theories, ["Markov.v"])
+        run.compile_theories(theories, ["Lists.v", "Markov.v"])
         for mutant in (
             Mutant("none", "Open Scope float_scope", "Open Scope float_scope"),
             *mutants,

@@ -42,6 +42,7 @@ ROCQ = HERE.parent / "rocq"
 FIXTURE = HERE.parents[1] / "tests" / "fixtures" / "tiny"
 PROGRAMS = {"coqc": "coq", "ocamlopt": "ocaml"}  # and the Debian package of each
 THEORIES = (
+    ROCQ / "Lists.v",
     ROCQ / "Markov.v",
     ROCQ / "Decoder.v",
     ROCQ / "Caches.v",
