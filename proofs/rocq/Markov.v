@@ -1,5 +1,5 @@
 (* Markov.v -- T1 to T5, T8, T10 and T11 for an arbitrary causal decoder: arbitrary types, and of a
-   layer nothing but two functions, `kv` (minikv's `kv_from_residual`) and `g` (the rest of `block`).
+   layer nothing but two functions, `kv` (`kv_from_residual`) and `g` (the rest of `block`).
    No arithmetic is assumed, so "equal" means equal: bit for bit.  Assumed are row locality, since
    `kv` and `g` get one row, and no path past the stream: the former Machines.v proves of the
    concrete decoder, the latter the dataflow certificate shows for the real code. *)

@@ -1,5 +1,5 @@
-(* Needed.v -- what Markov.v assumes is needed: small decoders over the integers on which T2, T10 and
-   T11 fail once a hypothesis is dropped, and an architecture, value residual, that breaks T1 and
+(* Needed.v -- what Markov.v assumes is needed: small decoders over the integers on which T2, T10
+   and T11 fail once a hypothesis is dropped, and value residual, an architecture that breaks T1 and
    T2, with its cure.  Rests on nothing. *)
 From Coq Require Import List Lia ZArith.
 Import ListNotations.
