@@ -229,13 +229,6 @@ RULES = [
     ),
     Rule(exemptions_from_ruff, ["f()  # noqa: B007, C901", "f()  # noqa"], ["x  # noqa: B018"]),
 ]
-# To be emptied when the notebooks have been run anew (notebooks/build.py).
-WAITING: set[str] = set()
-
-
-def skip_if_waiting(rule: str) -> None:
-    if rule in WAITING:
-        pytest.skip(f"{rule}: not switched on yet")
 
 
 def files(parts: tuple[str, ...]) -> Iterator[Path]:
@@ -247,7 +240,6 @@ def files(parts: tuple[str, ...]) -> Iterator[Path]:
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_rule_holds_in_the_library(rule):
-    skip_if_waiting(str(rule))
     faults = [
         f"{path.relative_to(ROOT)}:{line}: {text}"
         for path in files(rule.where)
@@ -277,7 +269,6 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_the_formatter_is_never_switched_off():
-    skip_if_waiting("opt_outs in notebooks")
     seen = list(texts())
     assert len({name.split("/")[0] for name, _ in seen if "/" in name}) >= 5
     assert sum("cell" in name for name, _ in seen) > 50
@@ -413,17 +404,14 @@ def private(sources: Mapping[str, str]) -> list[str]:
 
 
 def test_no_module_imports_from_a_floor_above_or_beside():
-    skip_if_waiting("upward")
     assert upward(library()) == []
 
 
 def test_imports_run_in_no_circle():
-    skip_if_waiting("circles")
     assert circles(library()) == []
 
 
 def test_no_private_name_crosses_files():
-    skip_if_waiting("private")
     assert private(library()) == []
 
 

@@ -118,9 +118,13 @@ def rows(values: Iterable[Iterable[float]]) -> str:
 def definition(name: str, kind: str, value: str) -> str:
     """A Definition, its lines filled to 100 columns."""
     filled = textwrap.fill(
-        value, 98, initial_indent="  ", subsequent_indent="  ", break_long_words=False,
+        value,
+        98,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
     return f"Definition {name} : {kind} :=\n{filled}.\n"
 
 
