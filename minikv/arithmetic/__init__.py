@@ -22,7 +22,12 @@ from .base import ACTIVATIONS, Arithmetic, Matrix
 from .exact import Exact
 from .float32 import Float32, Float64
 from .numpy_exact import NumpyExact
+from .numpy_float32 import NumpyFloat32
 from .sight import UNWATCHED, Sight, Watch
+
+
+def _float32(xp: ModuleType, context: int) -> Arithmetic:
+    return NumpyFloat32() if xp is np else Float32(xp)
 
 
 def _exact(xp: ModuleType, context: int) -> Arithmetic:
@@ -30,7 +35,7 @@ def _exact(xp: ModuleType, context: int) -> Arithmetic:
 
 
 ARITHMETICS: dict[str, Callable[[ModuleType, int], Arithmetic]] = {
-    Float32.name: lambda xp, context: Float32(xp),
+    Float32.name: _float32,
     Float64.name: lambda xp, context: Float64(xp),
     Exact.name: _exact,
 }
@@ -73,6 +78,7 @@ __all__ = [
     "Float64",
     "Matrix",
     "NumpyExact",
+    "NumpyFloat32",
     "Sight",
     "Watch",
     "get_arithmetic",

@@ -210,7 +210,7 @@ class Exact(Arithmetic):
             raise ArithmeticRangeError(
                 f"{name} sums over {matrix.shape[1]} numbers, expected 1 to {LONGEST}"
             )
-        values = np.empty(matrix.shape)
+        values = self.room_for(matrix)
         largest = 0.0
         for start in range(0, len(matrix), WEIGHT_ROWS):
             block = slice(start, start + WEIGHT_ROWS)
@@ -219,6 +219,10 @@ class Exact(Arithmetic):
             values[block] = round_to(rows, self.weight_grid(top))
             largest = max(largest, 2.0 * float(top.max()))
         return Weight(self.xp.asarray(values), largest, name)
+
+    def room_for(self, matrix: np.ndarray) -> np.ndarray:
+        """Where the prepared numbers of a matrix go, float64."""
+        return np.empty(matrix.shape)
 
     def row_tops(self, rows: np.ndarray, name: str) -> np.ndarray:
         """The largest absolute value of each row of a matrix, ``(N, K) -> (N, 1)``."""

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import Array, Outputs
 from ..errors import ArithmeticRangeError
 from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
+from .room import Room
 
 SUBNORMALS = (
     "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
@@ -49,8 +50,12 @@ class NumpyExact(Exact):
 
     def __init__(self, context: int = 2**17) -> None:
         super().__init__(context, np)
+        self._room = Room()
         if not keeps_subnormals(np):
             warnings.warn(SUBNORMALS, stacklevel=2)
+
+    def room_for(self, matrix: np.ndarray) -> np.ndarray:
+        return self._room.empty(matrix.shape, np.float64)
 
     def widen(self, x: np.ndarray) -> np.ndarray:
         return x.astype(np.float64, copy=False)

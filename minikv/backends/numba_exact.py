@@ -49,7 +49,7 @@ from ..arrays import (
     Turns,
     Values,
 )
-from .announce import announced
+from .numba_announce import announced
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
@@ -418,8 +418,13 @@ class NumbaExact(NumpyExact):
             values[block] = part.values
             largest = max(largest, part.largest)
         if _is_bfloat16(values):
-            values = np.ascontiguousarray(values.view("<u2")[:, 1::2])
-        return Weight(values, largest, name)
+            values = values.view("<u2")[:, 1::2]
+        kept = self._room.empty(values.shape, values.dtype)
+        kept[:] = values
+        return Weight(kept, largest, name)
+
+    def room_for(self, matrix: np.ndarray) -> np.ndarray:
+        return np.empty(matrix.shape)  # a few rows at a time, which are not kept
 
     def _tied(self, matrix: np.ndarray, name: str) -> TiedWeight:
         """The matrix as it is, and how its rows are rounded when they are used."""

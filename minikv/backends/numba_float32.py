@@ -23,8 +23,9 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from ..arithmetic import Float32, elementary
+from ..arithmetic.room import Room
 from ..arrays import Array, HeadOutputs, Inputs, Keys, Outputs, Pattern, Queries, Scores, Values
-from .announce import announced
+from .numba_announce import announced
 from .numba_exact import EXP_TABLE, ONE_CALLER, exp_in_place
 
 LANES = 16  # outputs in a vector
@@ -193,8 +194,15 @@ class NumbaFloat32(Float32):
     Another machine, or another Numba, may give others: see `docs/backends.md`.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = Room()
+
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Packed:
-        return Packed(pack(np.asarray(matrix)[None])[0], len(matrix))
+        packed = pack(np.asarray(matrix)[None])[0]
+        values = self._room.empty(packed.shape, np.float32)
+        values[:] = packed
+        return Packed(values, len(matrix))
 
     def linear(self, x: Inputs, weight: Packed) -> Outputs:
         packed = np.ascontiguousarray(weight.values)

@@ -20,7 +20,7 @@ import numba
 from strategies import cases
 
 import minikv
-from minikv.arithmetic import Float32, Sight
+from minikv.arithmetic import Float32, NumpyFloat32, Sight
 from minikv.backends import get_backend
 from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
 from minikv.caches import POLICIES
@@ -255,7 +255,7 @@ def test_the_command_line_uses_it(capsys):
 
 def test_a_failed_import_falls_back_to_plain_float32_and_says_what_is_lost(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert type(get_backend("numba", "float32", 64)) is Float32
+    assert type(get_backend("numba", "float32", 64)) is NumpyFloat32
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "(the extra minikv[numba])" in err

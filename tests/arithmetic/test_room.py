@@ -1,0 +1,62 @@
+"""Matrices in large blocks of memory: none touches another."""
+
+from __future__ import annotations
+
+import numpy as np
+from bits import assert_same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minikv.arithmetic import Float32, NumpyFloat32
+from minikv.arithmetic.room import ALIGNED_BYTES, BLOCK_BYTES, Room
+
+SHAPES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12)
+TYPES = st.sampled_from([np.float32, np.float64, np.uint16])
+
+
+@given(shapes=SHAPES, dtype=TYPES)
+def test_what_is_written_into_one_array_is_in_no_other(shapes, dtype):
+    room = Room()
+    arrays = [room.empty(shape, dtype) for shape in shapes]
+    for number, array in enumerate(arrays):
+        array[:] = number
+    for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert (array == number).all()
+        assert array.ctypes.data % dtype().itemsize == 0
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+    block = arrays[0].base
+    assert all(array.base is block for array in arrays)
+    starts = [array.ctypes.data - arrays[0].ctypes.data for array in arrays]
+    assert all(start % ALIGNED_BYTES == 0 for start in starts)
+
+
+def test_what_does_not_fit_opens_a_new_block_and_the_old_one_stays():
+    room = Room()
+    first = room.empty((1000,), np.float32)
+    first[:] = 1
+    large = room.empty((BLOCK_BYTES + 1,), np.uint8)
+    large[:] = 2
+    after = room.empty((10,), np.float32)
+    after[:] = 3
+    assert large.base is not first.base
+    assert (first == 1).all()
+    assert (large == 2).all()
+
+
+def test_the_sums_are_those_of_float32():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 48), dtype=np.float32)
+    matrix = rng.standard_normal((33, 48), dtype=np.float32)
+    ours, plain = NumpyFloat32(), Float32()
+    kept = ours.weight(matrix, "w")
+    assert_same_bits(kept, matrix)
+    assert not np.shares_memory(kept, matrix)
+    assert_same_bits(ours.linear(x, kept), plain.linear(x, plain.weight(matrix, "w")))
+
+
+def test_a_tied_matrix_is_held_once():
+    matrix = np.ones((4, 3), np.float32)
+    assert np.shares_memory(NumpyFloat32().weight(matrix, "w", tied=True), matrix)
