@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -109,7 +110,7 @@ def random_peer(family: str, seed: int) -> Any:
 
 
 def ours(peer: Any, arithmetic: str, **changes: Any) -> Any:
-    config = minikv.ModelConfig.from_dict(peer.config.to_dict() | changes)
+    config = replace(minikv.ModelConfig.from_dict(peer.config.to_dict()), **changes)
     tensors = {name: value.numpy().copy() for name, value in peer.state_dict().items()}
     if config.tie_word_embeddings:
         del tensors["lm_head.weight"]
