@@ -399,11 +399,14 @@ print("last row only, refuted by:", smallest(sizes, lambda drawn: not donor_wins
 # of the $z_p$.
 
 # %%
-source = Path("../proofs/rocq/Markov.v").read_text(encoding="utf-8")
+rocq = Path("../proofs/rocq")
+theorems, controls = (
+    (rocq / name).read_text(encoding="utf-8") for name in ("Markov.v", "Needed.v")
+)
 
 
-def show(name):
-    """Print a statement of Markov.v, with its proof."""
+def show(name, source=theorems):
+    """Print a statement, with its proof."""
     pattern = rf"^(Theorem|Lemma|Example) {name}\b.*?Qed\."
     print(re.search(pattern, source, re.DOTALL | re.MULTILINE)[0], end="\n\n")
 
@@ -418,10 +421,10 @@ show("patched_is_donor")
 # `patched_is_donor` is the transplant: a run with the donor's stream patched in at layer `l` gives
 # the donor's outputs, whoever the recipient is.
 #
-# The control is proved too. Tokens are integers and each of two layers adds up the past:
+# The control is proved too, in `Needed.v`. Tokens are integers, and two layers add up the past:
 
 # %%
-show("last_row_is_not_enough")
+show("last_row_is_not_enough", controls)
 
 
 def adds_up(rows):

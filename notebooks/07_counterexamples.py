@@ -187,7 +187,7 @@ plt.show()
 # refutation for a small integer model and the cure for every model of this form:
 
 # %%
-source = Path("../proofs/rocq/Markov.v").read_text(encoding="utf-8")
+source = Path("../proofs/rocq/Needed.v").read_text(encoding="utf-8")
 for lemma in ("vr_equal_streams", "vr_different_outputs", "vr_not_markov", "vr_is_paired"):
     print(re.search(rf"^(Theorem|Example) {lemma}\b.*?\.$", source, re.DOTALL | re.MULTILINE)[0])
 
