@@ -89,7 +89,7 @@ FORBIDDEN = re.compile(
     r"|Unset\s+(?:Guard|Positivity|Universe)\s+Checking)\b"
 )
 STATED = re.compile(r"\b(?:Theorem|Corollary|Example)\s+([\w']+)")
-REQUIRED = re.compile(r"\bFrom\s+Minikv\s+Require\s+(?:Import\s+)?([^.]+)\.")
+REQUIRED = re.compile(r"\bFrom\s+Minikv\s+Require\s+(?:(?:Import|Export)\s+)?([^.]+)\.")
 PRINTED = re.compile(r"\bPrint\s+Assumptions\s+([\w']+)\s*\.")
 INSTALL = (
     "no coqc or rocq on the PATH; install Rocq, Flocq and coq-interval "
