@@ -119,6 +119,7 @@ class Savable:
                 raise ValueError("there is no such file")
             with safe_open(str(path), framework="numpy") as file:
                 metadata = file.metadata() or {}
+                # the file is no mapping, and cannot be iterated over itself
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
             raise CacheError(f"{path} is not a saved cache: {error}") from None

@@ -191,6 +191,7 @@ class LabelArithmetic(Arithmetic):
     """What each sum depends on: a product row on its row, attention on what it weighs."""
 
     query_block = 2  # short texts take several
+    # An instance may differ from the class here: nothing may ask for a name.
     name: Any = Opaque()  # type: ignore[misc]
     dtype = Opaque()
     wide = Opaque()

@@ -111,7 +111,7 @@ def refuted_in_float32(check: Callable[[Subject], None]) -> Callable[[Subject], 
     """
 
     def refutation(case: Subject, arithmetic: str | Arithmetic) -> str:
-        try:
+        try:  # every subject is a dataclass with an arithmetic, which the type does not say
             check(replace(case, arithmetic=arithmetic))  # type: ignore[type-var]
         except Refuted as error:
             return str(error)

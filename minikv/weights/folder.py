@@ -28,7 +28,7 @@ from ..extras import require
 
 try:
     import mmap
-except ImportError:  # WebAssembly
+except ImportError:  # WebAssembly; files are read whole where there is no module
     mmap = None  # type: ignore[assignment]
 
 MEMORY_MULTIPLE = 64
