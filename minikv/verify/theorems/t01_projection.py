@@ -17,7 +17,7 @@ from ...layers import Layer
 from ...projection import kv_from_residual
 from ..cases import Case, same_bits
 from ..dataflow import Flow, Kind, Row
-from ..theorem import EXACT_SUMS, NO_BYPASS, ROW_LOCALITY, Theorem, refuted_in_float32
+from ..theorem import EXACT_SUMS, NO_BYPASS, ROW_LOCALITY, Theorem, Weaker, refuted_in_float32
 
 
 def check(case: Case) -> None:
@@ -76,4 +76,31 @@ THEOREM = Theorem(
     abstract="Markov.projection",
     concrete=("Concrete.concrete_projection",),
     flows=(Flow((Kind.FIRST_KV, Kind.OWN_KV), of_its_own_row, "is not a function of its own row"),),
+    weaker=(
+        Weaker(
+            "rows-in-order",
+            old="[rng.permutation(tokens)[:size] for size in sizes]",
+            new="[np.arange(tokens)[:size] for size in sizes]",
+            noticed="k-of-sorted-positions",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[:1])",
+            noticed="k-of-one-row-above-layer-0",
+        ),
+        Weaker(
+            "keys-alone",
+            old='zip("KV", projected, made, strict=True)',
+            new='zip("K", projected[:1], made[:1], strict=True)',
+            noticed="v-of-the-calls-first-row-too",
+        ),
+        Weaker(
+            "bits-as-values",
+            old="a.view(bits) != b.view(bits)",
+            new="a != b",
+            noticed="zeros-stored-negative",
+            file="cases.py",
+        ),
+    ),
 )

@@ -20,7 +20,7 @@ from ...arrays import Array, Logits, Stream
 from ...patching import kl_divergence
 from ..cases import Case, Refuted, same_bits
 from ..dataflow import AT_OR_ABOVE, Flow, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -118,5 +118,44 @@ THEOREM = Theorem(
         across="layer",
         up="log₁₀ of D(KL), nats",
         points=losses,
+    ),
+    weaker=(
+        Weaker(
+            "last-layer-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[-1:])",
+            noticed="embedding-after-block-0",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[:1])",
+            noticed="values-of-layer-0-in-layer-1",
+        ),
+        Weaker(
+            "next-token-unseen",
+            old="if len(case.ids) > 1:",
+            new="if False:",
+            noticed="q-at-position-of-the-call",
+        ),
+        Weaker(
+            "patched-into-itself",
+            old="patched = case.model.run_with_hooks(case.other, {name: put",
+            new="patched = case.model.run_with_hooks(case.ids, {name: put",
+            noticed="embedding-added-in-each-block",
+            seed=3,
+        ),
+        Weaker(
+            "bits-unseen",
+            old='same_bits(patched, case.logits, f"logits after patching layer {layer.index}")',
+            new="None",
+            noticed="patched-zeros-negative",
+        ),
+        Weaker(
+            "divergence-unseen",
+            old="if kl_divergence(case.logits, patched).any():",
+            new="if False:",
+            noticed="divergence-of-equals-is-not-0",
+        ),
     ),
 )

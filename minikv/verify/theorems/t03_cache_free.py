@@ -14,6 +14,7 @@ from ..theorem import (
     NO_BYPASS,
     ROW_LOCALITY,
     Theorem,
+    Weaker,
     refuted_in_float32,
 )
 
@@ -42,4 +43,25 @@ THEOREM = Theorem(
         "Machines.any_machines_any_chunks",
     ),
     unlabelled="two runs are compared",
+    weaker=(
+        Weaker(
+            "no-cache-unseen",
+            old='same_bits(case.decoded(case.model.new_cache("none")), full,',
+            new="same_bits(full, full,",
+            noticed="none-forgets-the-oldest",
+        ),
+        Weaker(
+            "one-pass-unseen",
+            old='same_bits(case.logits, full, "logits of one pass")',
+            new="None",
+            noticed="first-position-is-one",
+        ),
+        Weaker(
+            "one-call",
+            old="for count in self.chunks:",
+            new="for count in (len(self.ids),):",
+            noticed="q-at-position-of-the-call",
+            file="cases.py",
+        ),
+    ),
 )

@@ -13,7 +13,7 @@ from ...decoder import Span, block, embed, unembed
 from ...projection import kv_from_residual
 from ..cases import Case, differ, same_bits
 from ..dataflow import Flow, Kind, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -79,6 +79,39 @@ THEOREM = Theorem(
             (Kind.STREAM_AFTER, Kind.LOGITS),
             of_all_that_it_sees,
             "is not the replay of what it sees",
+        ),
+    ),
+    weaker=(
+        Weaker(
+            "keys-unseen",
+            old='same_bits(k, case.activations[name + "attn.hook_rot_k"], f"K {replayed}")',
+            new="None",
+            noticed="hook-sees-k-before-it-is-settled",
+        ),
+        Weaker(
+            "values-unseen",
+            old='same_bits(v, case.activations[name + "attn.hook_v"], f"V {replayed}")',
+            new="None",
+            noticed="hook-sees-v-before-it-is-settled",
+        ),
+        Weaker(
+            "streams-unseen",
+            old='same_bits(stream, case.activations[name + "hook_resid_pre"],',
+            new="same_bits(stream, stream,",
+            noticed="hook-sees-odd-layers-streams-negated",
+            seed=10,
+        ),
+        Weaker(
+            "logits-unseen",
+            old="same_bits(unembed(case.model.weights, stream), case.logits,",
+            new="same_bits(case.logits, case.logits,",
+            noticed="logits-in-reverse",
+        ),
+        Weaker(
+            "embedding-unseen",
+            old='same_bits(embed(case.model.weights, ids), case.activations["hook_embed"],',
+            new="same_bits(ids, ids,",
+            noticed="embedding-doubled-in-forward",
         ),
     ),
 )

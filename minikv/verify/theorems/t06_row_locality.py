@@ -14,7 +14,7 @@ import numpy as np
 from ...arrays import to_numpy
 from ..cases import Case, same_bits
 from ..dataflow import ALL_KINDS, Flow, Row
-from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
+from ..theorem import EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
 
 def check(case: Case) -> None:
@@ -54,4 +54,24 @@ THEOREM = Theorem(
     ),
     scope="logits of ragged batches",
     flows=(Flow(ALL_KINDS, of_its_own_text, "depends on another text of the call"),),
+    weaker=(
+        Weaker(
+            "in-the-given-order",
+            old="(range(len(texts)), case.rng.permutation(len(texts)).tolist())",
+            new="(range(len(texts)),)",
+            noticed="values-of-the-first-if-longer-than-it",
+        ),
+        Weaker(
+            "one-text",
+            old="texts = [case.ids, case.other[: case.chunks[0]], case.other, case.ids",
+            new="texts = [case.ids] or [case.ids",
+            noticed="queries-of-the-first-sequence",
+        ),
+        Weaker(
+            "the-same-text-over-and-over",
+            old="texts = [case.ids, case.other[: case.chunks[0]], case.other, case.ids",
+            new="texts = [case.ids] * 4 or [case.ids",
+            noticed="keys-of-the-first-sequence",
+        ),
+    ),
 )

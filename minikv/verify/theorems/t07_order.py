@@ -16,7 +16,7 @@ import numpy as np
 from ...arithmetic import Matrix
 from ...layers import Layer
 from ..cases import Case, same_bits
-from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
+from ..theorem import EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
 
 def check(case: Case) -> None:
@@ -92,4 +92,42 @@ THEOREM = Theorem(
     ),
     scope="sums permuted, each in one other order",
     unlabelled="about values",
+    weaker=(
+        Weaker(
+            "products-in-order",
+            old="order = case.rng.permutation(x.shape[1])",
+            new="order = np.arange(x.shape[1])",
+            noticed="product-in-float32",
+        ),
+        Weaker(
+            "mlp-unseen",
+            old=', "mlp.hook_post": layer.down_proj}',
+            new="}",
+            noticed="product-in-float32-of-the-mlp",
+        ),
+        Weaker(
+            "squares-in-order",
+            old="order = case.rng.permutation(stream.shape[1])",
+            new="order = np.arange(stream.shape[1])",
+            noticed="mean-of-squares-left-to-sum",
+        ),
+        Weaker(
+            "scores-in-order",
+            old="order = case.rng.permutation(q.shape[2])",
+            new="order = np.arange(q.shape[2])",
+            noticed="scores-left-to-blas",
+        ),
+        Weaker(
+            "keys-in-order",
+            old="keys = case.rng.permutation(len(k))",
+            new="keys = np.arange(len(k))",
+            noticed="denominator-in-float32",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[:1])",
+            noticed="k-not-settled-above-layer-0",
+        ),
+    ),
 )

@@ -14,7 +14,7 @@ from ...memory import Attended
 from ..cases import Case, differ, same_bits
 from ..dataflow import AT_OR_ABOVE, Flow, Row
 from ..memories import Wrapped
-from ..theorem import CAUSALITY, ROW_LOCALITY, Theorem
+from ..theorem import CAUSALITY, ROW_LOCALITY, Theorem, Weaker
 
 _SEEN_BY_LATER_TOKENS = ("resid_pre", "resid_mid", "resid_post", "rot_k", "hook_v")
 
@@ -78,4 +78,25 @@ THEOREM = Theorem(
     abstract="Markov.causal",
     concrete=("Concrete.concrete_causal",),
     flows=(Flow(AT_OR_ABOVE, sees_no_future, "sees the future"),),
+    weaker=(
+        Weaker(
+            "the-whole-text-alone",
+            old="sorted({1, case.chunks[0], len(case.ids)})",
+            new="[len(case.ids)]",
+            noticed="mask-leaks-one-key",
+        ),
+        Weaker(
+            "logits-unseen",
+            old='same_bits(logits, case.logits[:cut], f"logits of the first {cut} tokens")',
+            new="None",
+            noticed="mask-by-the-blocks-last-query",
+            seed=3,
+        ),
+        Weaker(
+            "one-token-alone",
+            old="sorted({1, case.chunks[0], len(case.ids)})",
+            new="[1]",
+            noticed="mask-right-for-row-0-alone",
+        ),
+    ),
 )

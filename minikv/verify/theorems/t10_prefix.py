@@ -17,7 +17,7 @@ from ...decoder import embed
 from ...projection import kv_from_residual
 from ..cases import Case, differ, same_bits
 from ..dataflow import Flow, Kind, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -87,5 +87,35 @@ THEOREM = Theorem(
         Flow((Kind.EMBEDDING,), of_its_own_token, "is not its token's alone"),
         Flow((Kind.FIRST_KV,), of_its_own_row, "is not a function of token and position"),
         Flow((Kind.LATER_KV,), of_the_visible_prefix, "is not the whole visible prefix's"),
+    ),
+    weaker=(
+        Weaker(
+            "token-alone-unseen",
+            old="""    same_bits(alone_k[0], k[-1], "K of layer 0 from the token alone")
+    same_bits(alone_v[0], v[-1], "V of layer 0 from the token alone")
+""",
+            new="""
+""",
+            noticed="k-position-within-the-call",
+        ),
+        Weaker(
+            "keys-alone",
+            old="same_bits(alone_v[0], v[-1],",
+            new="same_bits(v[-1], v[-1],",
+            noticed="v-of-one-row-alone",
+        ),
+        Weaker(
+            "values-alone",
+            old="same_bits(alone_k[0], k[-1],",
+            new="same_bits(k[-1], k[-1],",
+            noticed="k-position-within-the-call",
+        ),
+        Weaker(
+            "values-after-another-prefix-unseen",
+            old="same_bits(other_v[-1], v[-1],",
+            new="same_bits(v[-1], v[-1],",
+            noticed="v-of-the-first-row-where-positive",
+            seed=2,
+        ),
     ),
 )
