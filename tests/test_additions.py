@@ -44,8 +44,8 @@ class Addition:
         How many of those there are at least.
     forgotten : str
         What is left out for the control: a file, of those above or one that the script makes.
-    made : str
-        A script that makes files from the addition.
+    made : tuple of tuple
+        Scripts, with their options, that make files from the addition.
     needs : str
         A package without which the tests cannot run.
     """
@@ -58,7 +58,7 @@ class Addition:
     named: str
     passed: int
     forgotten: str
-    made: str = ""
+    made: tuple[tuple[str, ...], ...] = ()
     needs: str = ""
 
 
@@ -136,7 +136,7 @@ stream does not depend on later tokens.
 from __future__ import annotations
 
 from ..cases import Case, same_bits
-from ..theorem import CAUSALITY, EXACT_SUMS, Theorem, refuted_in_float32
+from ..theorem import CAUSALITY, EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
 
 def check(case: Case) -> None:
@@ -160,15 +160,52 @@ THEOREM = Theorem(
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
     unlabelled="it is about calls of a cache",
+    weaker=(
+        Weaker(
+            "nothing-kept",
+            old="middle = len(case.ids) // 2",
+            new="middle = 0",
+            noticed="q-at-position-of-the-call",
+        ),
+        Weaker(
+            "one-token-cut",
+            old="middle = len(case.ids) // 2",
+            new="middle = len(case.ids) - 1",
+            noticed="mask-leaks-one-key",
+        ),
+        Weaker(
+            "last-row-alone",
+            old="same_bits(again, case.logits[middle:],",
+            new="same_bits(again[-1:], case.logits[-1:],",
+            noticed="mask-forgotten-in-short-calls",
+        ),
+    ),
 )
 '''
     },
     edited={},
-    tests=("proofs/test_theorems.py", "proofs/test_lecture.py", "-k", "T12 or lecture or section"),
+    tests=(
+        "proofs/test_theorems.py",
+        "proofs/test_lecture.py",
+        "proofs/test_weakened.py",
+        "proofs/test_mutants.py",
+        "-k",
+        "T12 or lecture or section",
+    ),
     named="T12",
-    passed=3,
+    passed=9,
     forgotten="proofs/README.md",
-    made="proofs/make_table.py",
+    made=(
+        (
+            "proofs/mutants.py",
+            "--write",
+            "--only",
+            "q-at-position-of-the-call",
+            "mask-leaks-one-key",
+            "mask-forgotten-in-short-calls",
+        ),
+        ("proofs/make_table.py",),
+    ),
 )
 
 COMMAND = Addition(
@@ -380,8 +417,8 @@ def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
     assert len(addition.written.keys() | addition.edited.keys()) <= addition.most
     assert addition.says in " ".join(CONTRIBUTING.read_text(encoding="utf-8").split())
     add(addition, copy)
-    if addition.made:
-        made = python(copy, addition.made)
+    for command in addition.made:
+        made = python(copy, *command)
         assert made.returncode == 0, made.stderr
     code, passed, said = run_tests(addition, copy)
     assert code == 0, said
