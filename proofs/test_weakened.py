@@ -15,7 +15,7 @@ from strategies import cases
 
 from minikv import random_model, tiny_config
 from minikv.verify import CLAIMS, THEOREMS, random_case
-from minikv.verify.cases import differ
+from minikv.verify.bits import differ
 from minikv.verify.theorem import Theorem, Weaker
 from minikv.verify.theorems.t04_any_eviction import Unplaced
 from minikv.verify.theorems.t08_causality import Unmasked

@@ -135,7 +135,8 @@ stream does not depend on later tokens.
 
 from __future__ import annotations
 
-from ..cases import Case, same_bits
+from ..bits import assert_same_bits
+from ..cases import Case
 from ..theorem import CAUSALITY, EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
 
@@ -146,7 +147,7 @@ def check(case: Case) -> None:
     middle = len(case.ids) // 2
     cache.truncate(middle)
     again = case.model.forward([case.ids[middle:]], [cache], "all")
-    same_bits(again, case.logits[middle:], f"logits after cutting to {middle} tokens")
+    assert_same_bits(again, case.logits[middle:], f"logits after cutting to {middle} tokens")
 
 
 THEOREM = Theorem(
@@ -175,8 +176,8 @@ THEOREM = Theorem(
         ),
         Weaker(
             "last-row-alone",
-            old="same_bits(again, case.logits[middle:],",
-            new="same_bits(again[-1:], case.logits[-1:],",
+            old="assert_same_bits(again, case.logits[middle:],",
+            new="assert_same_bits(again[-1:], case.logits[-1:],",
             noticed="mask-forgotten-in-short-calls",
         ),
     ),

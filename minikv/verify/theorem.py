@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from ..arithmetic import Arithmetic
 from .backwards import BACKWARDS, KEPT_ROWS, blas_keeps_rows
-from .cases import Case, Refuted
+from .bits import Refuted
+from .cases import Case
 from .dataflow import Flow
 
 NO_BYPASS = "no bypass"

@@ -15,7 +15,8 @@ import numpy as np
 from ...arrays import Array, Positions, Stream
 from ...layers import Layer
 from ...projection import kv_from_residual
-from ..cases import Case, same_bits
+from ..bits import assert_same_bits
+from ..cases import Case
 from ..dataflow import Flow, Kind, Row
 from ..theorem import EXACT_SUMS, NO_BYPASS, ROW_LOCALITY, Theorem, Weaker, refuted_in_float32
 
@@ -51,7 +52,7 @@ def check_rows(
     for rows in choices:
         projected = kv_from_residual(stream[rows], positions[rows], layer)
         for name, got, expected in zip("KV", projected, made, strict=True):
-            same_bits(got, expected[rows], f"{name} of {where}, rows {rows}")
+            assert_same_bits(got, expected[rows], f"{name} of {where}, rows {rows}")
 
 
 def of_its_own_row(row: Row) -> bool:
@@ -100,7 +101,7 @@ THEOREM = Theorem(
             old="a.view(bits) != b.view(bits)",
             new="a != b",
             noticed="zeros-stored-negative",
-            file="cases.py",
+            file="bits.py",
         ),
     ),
 )

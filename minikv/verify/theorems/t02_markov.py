@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 
 from ...arrays import Array, Logits, Stream
 from ...patching import kl_divergence
-from ..cases import Case, Refuted, same_bits
+from ..bits import Refuted, assert_same_bits
+from ..cases import Case
 from ..dataflow import AT_OR_ABOVE, Flow, Row
 from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem, Weaker
 
@@ -31,13 +32,13 @@ def check(case: Case) -> None:
     for layer in case.steps(case.model.layers):
         name = f"blocks.{layer.index}.hook_resid_pre"
         patched = case.model.run_with_hooks(case.other, {name: put(case.activations[name])})
-        same_bits(patched, case.logits, f"logits after patching layer {layer.index}")
+        assert_same_bits(patched, case.logits, f"logits after patching layer {layer.index}")
         if kl_divergence(case.logits, patched).any():
             raise Refuted(f"D_KL is not 0 after patching layer {layer.index}")
         if len(case.ids) > 1:
             upto = range(layer.index + 1)
             what = f"logits of the next token, layers up to {layer.index} patched"
-            same_bits(continued(case, upto), case.logits[-1:], what)
+            assert_same_bits(continued(case, upto), case.logits[-1:], what)
 
 
 def put(stream: Stream) -> Callable[[Array, str], Array]:
@@ -147,8 +148,8 @@ THEOREM = Theorem(
         ),
         Weaker(
             "bits-unseen",
-            old='same_bits(patched, case.logits, f"logits after patching layer {layer.index}")',
-            new="None",
+            old="assert_same_bits(patched, case.logits,",
+            new="assert_same_bits(patched, patched,",
             noticed="patched-zeros-negative",
         ),
         Weaker(

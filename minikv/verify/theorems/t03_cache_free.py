@@ -7,7 +7,8 @@ be computed now, by T1 from the same rows.
 
 from __future__ import annotations
 
-from ..cases import Case, same_bits
+from ..bits import assert_same_bits
+from ..cases import Case
 from ..theorem import (
     CAUSALITY,
     EXACT_SUMS,
@@ -22,8 +23,8 @@ from ..theorem import (
 def check(case: Case) -> None:
     """With no cache at all, each call gives the logits that the full cache gives."""
     full = case.decoded(case.model.new_cache("full"))
-    same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
-    same_bits(case.logits, full, "logits of one pass")
+    assert_same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
+    assert_same_bits(case.logits, full, "logits of one pass")
 
 
 THEOREM = Theorem(
@@ -46,13 +47,13 @@ THEOREM = Theorem(
     weaker=(
         Weaker(
             "no-cache-unseen",
-            old='same_bits(case.decoded(case.model.new_cache("none")), full,',
-            new="same_bits(full, full,",
+            old='assert_same_bits(case.decoded(case.model.new_cache("none")), full,',
+            new="assert_same_bits(full, full,",
             noticed="none-forgets-the-oldest",
         ),
         Weaker(
             "one-pass-unseen",
-            old='same_bits(case.logits, full, "logits of one pass")',
+            old='assert_same_bits(case.logits, full, "logits of one pass")',
             new="None",
             noticed="first-position-is-one",
         ),

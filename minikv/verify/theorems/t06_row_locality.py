@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...arrays import to_numpy
-from ..cases import Case, same_bits
+from ..bits import assert_same_bits
+from ..cases import Case
 from ..dataflow import ALL_KINDS, Flow, Row
 from ..theorem import EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
@@ -24,7 +25,7 @@ def check(case: Case) -> None:
     for order in (range(len(texts)), case.rng.permutation(len(texts)).tolist()):
         batch = case.model.forward([texts[number] for number in order], logits="all")
         expected = np.concatenate([alone[number] for number in order])
-        same_bits(batch, expected, f"logits of a ragged batch in the order {list(order)}")
+        assert_same_bits(batch, expected, f"logits of a ragged batch in the order {list(order)}")
 
 
 def of_its_own_text(row: Row) -> bool:

@@ -23,7 +23,8 @@ import numpy as np
 
 from ...arrays import Array, to_numpy
 from ...caches import POLICIES, Cache, Evicting
-from ..cases import Case, Refuted, differ
+from ..bits import Refuted, differ
+from ..cases import Case
 from ..memories import Watching
 from ..theorem import Plot, Theorem, Weaker
 

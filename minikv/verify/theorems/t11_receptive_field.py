@@ -22,7 +22,8 @@ from collections.abc import Iterator
 
 from ...arrays import Stream
 from ...decoder import Span, block
-from ..cases import Case, differ, same_bits
+from ..bits import assert_same_bits, differ
+from ..cases import Case
 from ..dataflow import Flow, Kind, Row
 from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem, Weaker
 
@@ -36,7 +37,7 @@ def check(case: Case) -> None:
     for start, cut in case.steps(list(enumerate(cuts(case)))):
         for stop, stream in disturbed(case, start, cut):
             first = cut + (case.config.reach(start, stop) or 0)
-            same_bits(
+            assert_same_bits(
                 stream[first:],
                 stream_after(case, stop - 1)[first:],
                 f"stream after layer {stop - 1} from {first} on, rows of layer {start} "
