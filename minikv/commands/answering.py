@@ -9,15 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..caches import Cache
 from ..errors import TokenizerError
 from ..generation import sampler
 from ..model import Model, load
 from ..progress import status
 from ..tokenizer import StreamDecoder, Tokenizer
+from .caching import add_cache, check_cache
 from .fetch import fetch_missing
 from .options import add_arithmetic, add_backend, add_json, add_model, add_template
-from .output import peak_memory
+from .output import peak_memory, readable
 
 
 def add_answering(parser: ArgumentParser) -> None:
@@ -51,6 +54,7 @@ def add_answering(parser: ArgumentParser) -> None:
     add_template(parser)
     parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
     add_json(parser, "text and figures")
+    add_cache(parser)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class Speaker:
     max_new_tokens: int
     drawing: dict[str, Any]
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What the full cache holds of a token."""
+        return self.model.config.kv_bytes_per_token(np.dtype(self.model.arithmetic.dtype).name)
+
     def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
         return self.model.generate(ids, self.max_new_tokens, cache, stop=self.stop, **self.drawing)
@@ -82,6 +91,7 @@ class Speaker:
 def load_speaker(args: Namespace) -> Speaker:
     """Load the model that the options name."""
     sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    check_cache(args)
     if args.fetch:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
@@ -173,6 +183,7 @@ def answer(
         "peak_memory_bytes": peak_memory(),
         "cache_tokens": cache.seen,
         "cache_bytes": cache.nbytes,
+        "full_cache_bytes": cache.seen * speaker.bytes_per_token,
     }
     if not quiet:
         print(_sentence(figures), file=sys.stderr)
@@ -201,7 +212,10 @@ def _sentence(figures: dict[str, Any]) -> str:
     new = f"{figures['new_tokens']} new"
     if figures["seconds_per_token"] is not None:
         new += f" at {figures['seconds_per_token']:.3f} s each"
-    memory = f"cache {figures['cache_bytes'] / 1e6:.1f} MB ({figures['cache_tokens']} tokens)"
+    tokens = f"{figures['cache_tokens']} tokens"
+    if figures["cache_bytes"] != figures["full_cache_bytes"]:
+        tokens += f"; the full cache: {readable(figures['full_cache_bytes'])}"
+    memory = f"cache {readable(figures['cache_bytes'])} ({tokens})"
     if figures["peak_memory_bytes"] is not None:
         memory = f"peak {figures['peak_memory_bytes'] / 1e6:.0f} MB, {memory}"
     return (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from ..conversation import ContextFull, Conversation
+from ..errors import InputError
 from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
+from .caching import chosen_cache
 from .output import print_json
 
 SUMMARY = "talk with the model"
@@ -19,6 +22,7 @@ Ctrl-C stops an answer, or leaves at the prompt; Ctrl-D leaves; /new starts agai
 Needs a model with a chat template, and the extra `chat`."""
 EXAMPLES = """\
   minikv chat --temperature 0.5
+  minikv chat --cache residual:every --budget 64
   echo 'Why is the sky blue?' | minikv chat --json"""
 
 
@@ -32,11 +36,20 @@ def run(args: Namespace) -> None:
     """Answer line by line."""
     speaker = load_speaker(args)
     variables = dict(args.template)
-    conversation = Conversation(speaker.model, args.system, variables)
+    if args.load_cache and args.system:
+        raise InputError("--load-cache goes on with a conversation that has its --system already")
+
+    def begin() -> Conversation:
+        new_cache = functools.partial(chosen_cache, args, speaker.model)
+        return Conversation(speaker.model, args.system, variables, new_cache)
+
+    conversation = begin()
+    if args.load_cache:
+        conversation.load(args.load_cache)
     speaker.tokens([0], conversation.cache)  # refuses wrong parameters before anything is asked
     for line in _lines(asked=sys.stdin.isatty() and not args.json):
         if line.strip() == "/new":
-            conversation = Conversation(speaker.model, args.system, variables)
+            conversation = begin()
             continue
         if _is_command(line):
             print(f"minikv: {line.strip()} is no command; /new is, Ctrl-D leaves", file=sys.stderr)
@@ -51,6 +64,8 @@ def run(args: Namespace) -> None:
         text = conversation.answer(said.ids, said.ended)
         if args.json:
             print_json({"prompt": line, "text": text, "ids": said.ids, **said.figures}, True)
+    if args.save_cache:
+        conversation.save(args.save_cache)
 
 
 def _lines(asked: bool) -> Iterator[str]:

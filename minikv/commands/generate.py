@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from ..caches import Cache
 from ..errors import InputError
 from ..tokenizer import StreamDecoder
-from .answering import add_answering, answer, load_speaker
+from .answering import Answer, Speaker, add_answering, answer, load_speaker
+from .caching import chosen_cache
 from .output import print_json
 
 SUMMARY = "continue a text"
@@ -17,7 +19,10 @@ standard error. Without --chat the prompt is continued exactly as it is."""
 EXAMPLES = """\
   minikv generate "The capital of France is" --max-new-tokens 20
   minikv generate --chat "Why is the sky blue?" --temperature 0.7 --seed 1
-  minikv generate - --json < essay.txt"""
+  minikv generate - --json < essay.txt
+  minikv generate "Once upon a time" --cache residual --budget 16
+  minikv generate "Once upon" --save-cache tale.cache
+  minikv generate " In the end" --load-cache tale.cache"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,7 +52,12 @@ def run(args: Namespace) -> int:
         prompt = sys.stdin.read()
     if args.template and not args.chat:
         raise InputError("--template sets variables of the chat template: it goes with --chat")
+    if args.load_cache and args.chat:
+        raise InputError("--load-cache goes on with a text, and --chat begins one: give one")
     speaker = load_speaker(args)
+    cache = chosen_cache(args, speaker.model)
+    if args.load_cache:
+        cache.load(args.load_cache)
     if args.chat:  # the answer is a text of its own
         messages = [{"role": "user", "content": prompt}]
         text = speaker.tokenizer.apply_chat_template(messages, **dict(args.template))
@@ -55,11 +65,14 @@ def run(args: Namespace) -> int:
         before: list[int] = []
         echo = ""
     else:  # the text goes on
-        ids = speaker.tokenizer.encode(prompt)
+        ids = speaker.tokenizer.encode(prompt, add_special=not cache.seen)
         before = ids
         echo = prompt
     decoder = StreamDecoder(speaker.tokenizer, after=before)
-    said = answer(speaker, ids, speaker.model.new_cache(), decoder, args.json, echo)
+    said = answer(speaker, ids, cache, decoder, args.json, echo)
+    if args.save_cache:
+        read_last(speaker, said, cache)
+        cache.save(args.save_cache)
     if args.json:
         print_json(
             {
@@ -75,3 +88,9 @@ def run(args: Namespace) -> int:
     if said.interrupted:
         return 130
     return 0
+
+
+def read_last(speaker: Speaker, said: Answer, cache: Cache) -> None:
+    """Let the cache see the last token too, which nothing was asked after; not one that ends."""
+    if said.ids and not said.ended:
+        speaker.model.forward([[said.ids[-1]]], [cache], "none")

@@ -7,11 +7,12 @@ from ..decoder import Weights
 from ..errors import InputError
 
 
-def policy_cache(name: str, weights: Weights, budget: int = 128) -> Cache:
+def policy_cache(name: str, weights: Weights, budget: int = 128, **parameters: object) -> Cache:
     """An empty cache from a policy's name; ``residual`` may name its checkpoints.
 
     ``residual:every``, ``residual:embedding``, ``residual:tokens``, ``residual:5`` (every fifth
     layer), ``residual:0+10+20`` (a set). Any of them may end in a budget of its own: ``window@64``.
+    Other parameters of the policy come by their names.
     """
     policy, _, own_budget = name.partition("@")
     policy, _, checkpoints = policy.partition(":")
@@ -19,12 +20,12 @@ def policy_cache(name: str, weights: Weights, budget: int = 128) -> Cache:
         raise InputError(f"policy {name!r}, expected POLICY@BUDGET, as in residual:every@128")
     if checkpoints and policy != "residual":
         raise InputError(f"policy {name!r}: only residual takes checkpoints, as in residual:every")
-    parameters: dict[str, object] = {}
+    given = dict(parameters)
     if policy not in ("full", "none"):
-        parameters["budget"] = int(own_budget or budget)
+        given["budget"] = int(own_budget or budget)
     if checkpoints:
-        parameters["checkpoints"] = _checkpoints(checkpoints)
-    return make_cache(policy, weights, **parameters)
+        given["checkpoints"] = _checkpoints(checkpoints)
+    return make_cache(policy, weights, **given)
 
 
 def _checkpoints(text: str) -> str | int | list[int]:
