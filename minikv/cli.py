@@ -22,6 +22,7 @@ a first session:
   minikv fetch                                        the default model, once (540 MB on disk)
   minikv generate "The capital of France is"          continue a text
   minikv generate --chat "Name three colours."        answer a question
+  minikv demo                                         the claim on one screen
   minikv chat                                         talk; Ctrl-D leaves
   minikv inspect                                      what the model holds, and bytes per token
   minikv fingerprint                                  the same digits on every machine
