@@ -31,7 +31,9 @@ EXAMPLES = """\
 GOLDEN = "2d6582066fd41e111d4e08334de186184c9f528db8bdd95951417830e0af1419"
 """The fingerprint of the model below, on every machine."""
 
-OK, MISSING, BROKEN = "ok", "missing", "broken"
+OK = "ok"
+MISSING = "missing"
+BROKEN = "broken"
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,8 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
-        print_table(
-            ["looked at", "state", "found"],
-            ([each.what, each.state, each.found] for each in findings),
-        )
+        rows = ([each.what, each.state, each.found] for each in findings)
+        print_table(["looked at", "state", "found"], rows)
     return int(any(finding.state == BROKEN for finding in findings))
 
 
