@@ -49,6 +49,7 @@ FLOORS = (
     ("decoder",),
     ("build", "caches", "patching"),
     ("generation",),
+    ("completion",),
     ("model",),
     ("conversation", "fingerprint"),
     ("__init__",),
