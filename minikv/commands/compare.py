@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..progress import show
 from .options import count, counts, names
-from .reporting import add_reporting, draw, load_model, measured_by, publish
+from .reporting import add_reporting, draw, load_model, measured_by, measured_on, publish
 
 SUMMARY = "cache policies against the full cache"
 DESCRIPTION = """\
@@ -75,5 +75,6 @@ def run(args: Namespace) -> None:
         "logits of all steps. bytes: held at the end, mean.\n"
         f"{measured_by(args)}"
     )
-    publish(args, {"new_tokens": new_tokens, "rows": table, "prompts": rows}, table, note)
+    figures = {**measured_on(args), "new_tokens": new_tokens, "rows": table, "prompts": rows}
+    publish(args, figures, table, note)
     draw(args, plots.compare, table, f"Greedy tokens kept, {args.model}")
