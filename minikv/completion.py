@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +52,70 @@ class _Row:
     ended_by: str = ""
 
 
+class StopStrings:
+    """Text that comes in pieces, up to the first stop string in it.
+
+    What may be the beginning of a stop string is held back until more has come.
+
+    Parameters
+    ----------
+    stop : sequence of str
+        None of them empty.
+
+    Attributes
+    ----------
+    found : bool
+        Whether a stop string has come; from then on there is no more text.
+
+    Examples
+    --------
+    >>> stops = StopStrings(["END"])
+    >>> [stops.put(piece) for piece in ("the E", "ast. E", "ND of it")], stops.found
+    (['the ', 'East. ', ''], True)
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+            raise InputError(f"stop is {stop!r:.80}, expected a list of texts that are not empty")
+        self.stop = tuple(stop)
+        self.found = False
+        self._held = ""
+
+    def put(self, piece: str) -> str:
+        """What can be shown now."""
+        if self.found:
+            return ""
+        text = self._held + piece
+        places = [text.index(each) for each in self.stop if each in text]
+        if places:
+            self.found = True
+            self._held = ""
+            return text[: min(places)]
+        length = self._begun(text)
+        self._held = text[len(text) - length :]
+        return text[: len(text) - length]
+
+    def rest(self) -> str:
+        """What was held back; nothing more will come."""
+        held = self._held
+        self._held = ""
+        return held
+
+    def _begun(self, text: str) -> int:
+        """How many characters at the end are the beginning of a stop string, at most."""
+        longest = max((len(each) - 1 for each in self.stop), default=0)
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(each.startswith(text[-length:]) for each in self.stop):
+                return length
+        return 0
+
+
 def complete(
     weights: decoder.Weights,
     tokenizer: Tokenizer | None,
     texts: Sequence[str],
     max_new_tokens: int = 128,
-    policy: str = "full",
+    cache: str | Callable[[], Cache] = "full",
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -75,8 +133,8 @@ def complete(
     tokenizer : Tokenizer
     texts : sequence of str
     max_new_tokens : int
-    policy : str
-        Of the caches, see `minikv.caches.make_cache`.
+    cache : str or callable
+        The policy of the caches, or what makes an empty one.
     temperature, top_k, top_p, seed
         As in `minikv.generation.generate`.
     stop : sequence of str
@@ -91,15 +149,20 @@ def complete(
     """
     if tokenizer is None:
         raise TokenizerError("the model has no tokenizer.json, which text needs: give ids")
-    if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
-        raise InputError(f"stop is {stop!r:.80}, expected a list of texts that are not empty")
+    StopStrings(stop)  # refuses what is none
+
+    def new_cache() -> Cache:
+        if callable(cache):
+            return cache()
+        return make_cache(cache, weights)
+
     count = whole("max_new_tokens", max_new_tokens)
     rows = []
     for text in texts:
         prompt = tokenizer.encode(text)
         check_room(len(decoder.check_ids(prompt, weights.config)), weights.config)
         choose = sampler(temperature, top_k, top_p, seed)
-        rows.append(_Row(prompt, make_cache(policy, weights), choose, list(prompt)))
+        rows.append(_Row(prompt, new_cache(), choose, list(prompt)))
     stop_ids = {*weights.config.eos_token_id, *tokenizer.eos_ids}
     for _ in range(count):
         growing = [row for row in rows if not row.ended_by]
@@ -130,9 +193,10 @@ def _look(
         row.ended_by = "stop token"
         return
     row.text = tokenizer.decode(row.ids, after=row.prompt)
-    found = [row.text.index(each) for each in stop if each in row.text]
-    if found:
-        row.text = row.text[: min(found)]
+    stops = StopStrings(stop)
+    shown = stops.put(row.text)
+    if stops.found:
+        row.text = shown
         row.ended_by = "stop string"
     elif len(row.prompt) + len(row.ids) >= context:
         row.ended_by = "context"

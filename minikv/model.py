@@ -123,7 +123,7 @@ class Model:
         self,
         text: str | Sequence[str],
         max_new_tokens: int = 128,
-        cache: str = "full",
+        cache: str | Callable[[], Cache] = "full",
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
