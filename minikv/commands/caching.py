@@ -19,8 +19,8 @@ def add_cache(parser: ArgumentParser) -> None:
         "--cache",
         default="full",
         metavar="POLICY",
-        help=f"{', '.join(POLICIES)} (default: %(default)s); only full, none and residual lose "
-        "nothing, under --arithmetic exact",
+        help=f"{', '.join(POLICIES)} (default: %(default)s), or module:Class of your own; full, "
+        "none and residual alone lose nothing, under --arithmetic exact",
     )
     group.add_argument(
         "--budget",
@@ -48,8 +48,8 @@ def add_cache(parser: ArgumentParser) -> None:
 
 def check_cache(args: Namespace) -> None:
     """Refuse what contradicts itself, before a model is loaded."""
-    policy = args.cache.partition("@")[0].partition(":")[0]
-    if policy not in POLICIES:
+    policy, _, detail = args.cache.partition("@")[0].partition(":")
+    if policy not in POLICIES and not detail:
         raise InputError(f"--cache {args.cache}: unknown, choose from {', '.join(POLICIES)}")
     if args.budget is not None and policy in ("full", "none"):
         raise InputError(f"--budget {args.budget}: the policy {policy!r} has no budget")
