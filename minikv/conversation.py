@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .caches import Cache
+from .caches import Cache, Evicting
 from .caches.saving import read_notes
 from .errors import CacheError, InputError, TokenizerError
 from .model import Model
@@ -68,6 +68,7 @@ class Conversation:
         self.ids: list[int] = []
         self.restarts = 0
         self._text = ""  # what `ids` spell
+        self._before: list[tuple[int, int]] = []  # how long both were, before each question
         self._rendered("")  # a template that is missing is missed now
 
     def ask(self, question: str) -> list[int]:
@@ -90,6 +91,7 @@ class Conversation:
                 f"with this the conversation has {length} tokens, the context is {context}: "
                 "ask less, or start a new one"
             )
+        self._before.append((len(self.ids), len(self._text)))
         self.messages.append({"role": "user", "content": question})
         self.ids += new
         self._text = text
@@ -112,6 +114,30 @@ class Conversation:
         self.ids += ids
         return content
 
+    def undo(self) -> str:
+        """Forget the last question and its answer, and return the question.
+
+        Where the cache can be cut back, nothing is read again; one that evicts cannot.
+
+        Raises
+        ------
+        InputError
+            If nothing was asked yet.
+        """
+        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
+        if not asked:
+            raise InputError("nothing was asked yet")
+        question = self.messages[asked[-1]]["content"]
+        del self.messages[asked[-1] :]
+        if not self._before or isinstance(self.cache, Evicting):
+            self._forget()
+            return question
+        tokens, characters = self._before.pop()
+        self.cache.truncate(min(self.cache.seen, tokens))
+        del self.ids[tokens:]
+        self._text = self._text[:characters]
+        return question
+
     def save(self, path: str | Path) -> None:
         """Keep the cache in a file, and what was said; raises `CacheError` if it cannot."""
         said = {"messages": self.messages, "ids": self.ids, "text": self._text}
@@ -132,16 +158,22 @@ class Conversation:
         self.messages = messages
         self.ids = ids
         self._text = text
+        self._before = []
 
     def _rendered(self, question: str) -> str:
         messages = [*self.messages, {"role": "user", "content": question}]
         return self.tokenizer.apply_chat_template(messages, True, **self._variables)
 
     def _read_all_again(self) -> None:
+        self._forget()
+        self.restarts += 1
+
+    def _forget(self) -> None:
+        """Keep the messages alone."""
         self.cache = self._new_cache()
         self.ids = []
-        self.restarts += 1
         self._text = ""
+        self._before = []
 
 
 def _said(path: str | Path) -> tuple[list[dict[str, str]], list[int], str]:
