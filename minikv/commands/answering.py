@@ -21,7 +21,7 @@ from ..tokenizer import StreamDecoder, Tokenizer
 from .caching import add_cache, check_cache
 from .fetch import fetch_missing
 from .options import add_arithmetic, add_backend, add_json, add_model, add_template
-from .output import peak_memory, readable
+from .output import peak_memory, readable, wrapping
 
 
 def add_answering(parser: ArgumentParser) -> None:
@@ -165,11 +165,12 @@ def answer(
     """
 
     written: list[str] = []
+    wrapped = wrapping(echo)
 
     def write(text: str) -> None:
         written.append(text)
         if not quiet:
-            print(text, end="", flush=True)
+            print(wrapped.put(text), end="", flush=True)
 
     stops = StopStrings(speaker.stop_strings)
     new: list[int] = []
@@ -194,7 +195,7 @@ def answer(
         first = times[0]
     write(stops.put(decoder.flush()) + stops.rest())
     if not quiet:
-        print()
+        print(wrapped.rest())
     figures = {
         "prompt_tokens": len(ids),
         "new_tokens": len(new),
