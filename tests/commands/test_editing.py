@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import itertools
 import os
 import stat
 import sys
@@ -97,7 +98,7 @@ words = st.text(st.sampled_from("ab \n"), max_size=40)
 def test_wrapping_changes_blanks_alone_and_no_line_is_too_wide(text, width, cuts):
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     wrap = WordWrap(width)
-    pieces = [text[i:j] for i, j in zip(edges, edges[1:], strict=False)]
+    pieces = [text[i:j] for i, j in itertools.pairwise(edges)]
     shown = "".join(map(wrap.put, pieces)) + wrap.rest()
     assert shown.split() == text.split()
     assert [
