@@ -67,6 +67,8 @@ def generate(
     ArithmeticRangeError
         If a logit is NaN or infinite, when its token is asked for.
     """
+    if isinstance(ids, str):
+        raise InputError("a text is no sequence of token ids: encode it, or use model.complete")
     prompt = decoder.check_ids(ids, weights.config)
     decoder.check_cache(cache, weights)
     choose = sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
