@@ -38,7 +38,7 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
     """Descriptions and examples as written, and room for the commands' names."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog)
+        super().__init__(prog, max_help_position=18)
         self._action_max_length = 16  # argparse forgets that commands are indented twice
 
 
@@ -108,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--completion",
         action=_Completion,
         choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
         help='for a shell, as in  eval "$(minikv --completion bash)"  (extra `shell`)',
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
