@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,25 +22,33 @@ proved and attacked: the residual stream is all the state there is, and the KV c
 bit for bit."""
 FIRST_SESSION = """\
 a first session:
-  minikv doctor                                       is everything here?
-  minikv fetch                                        the default model, once (540 MB on disk)
-  minikv generate "The capital of France is"          continue a text
-  minikv generate --chat "Name three colours."        answer a question
-  minikv demo                                         the claim on one screen
-  minikv chat                                         talk; Ctrl-D leaves
-  minikv inspect                                      what the model holds, and bytes per token
-  minikv fingerprint                                  the same digits on every machine
-  minikv prove                                        the theorems, on random models
+  minikv doctor                         is everything here?
+  minikv fetch                          the default model, once (540 MB)
+  minikv generate "Once upon a time"    continue a text
+  minikv generate --chat "Say hello."   answer a question
+  minikv demo                           the claim on one screen
+  minikv chat                           talk; Ctrl-D leaves
+  minikv inspect                        what the model holds, bytes per token
+  minikv fingerprint                    the same digits on every machine
+  minikv prove                          the theorems, on random models
 
 Every command has --help with examples, and --json where it prints figures."""
 
 
-class _Layout(argparse.RawDescriptionHelpFormatter):
-    """Descriptions and examples as written, and room for the commands' names."""
+class _Layout(argparse.HelpFormatter):
+    """Paragraphs as wide as the terminal, examples as written, and room for commands' names."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=18)
         self._action_max_length = 16  # argparse forgets that commands are indented twice
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for paragraph in text.split("\n\n"):
+            if "\n  " not in paragraph:  # no list of examples
+                paragraph = textwrap.fill(paragraph, width, break_on_hyphens=False)
+            filled.append(paragraph)
+        return "\n\n".join(filled)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -39,3 +39,12 @@ def test_the_command_starts_without_the_slow_libraries():
         " if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize("name", [None, *find_commands()])
+def test_help_fits_a_terminal_of_80_columns(name, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["--help"] if name is None else [name, "--help"]
+    code, said, _ = run(*words)
+    assert code == 0
+    assert [line for line in said.splitlines() if len(line) > 80] == []
