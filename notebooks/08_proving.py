@@ -361,7 +361,7 @@ if shutil.which("coqc") and shutil.which("ocamlopt"):
     command = [sys.executable, "../proofs/extracted/run.py"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     _, rocq, python, *ways, last = ran.stdout.splitlines()
-    print(f"{rocq}\n{python}\n\n{last}, in {len(ways)} ways of running it")
+    print(f"{rocq}\n{python}\n\n{last}, in {len(ways)} comparisons")
     pairs = list(zip(rocq.split()[1], python.split()[1], strict=True))
     print(sum(a == b for a, b in pairs), "of", len(pairs), "digits are equal")
     assert all(a == b for a, b in pairs)

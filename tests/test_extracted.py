@@ -9,22 +9,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "extracted"))
+import decoder_calm
 import decoder_cases as models
 import decoder_mutants as mutants
 import decoder_nightly as nightly
 import make_micro
 import run
 
+from minikv import Model, build
 from minikv.arithmetic import elementary
 from minikv.cli import main
 from minikv.config import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 EXTRACTED = ROOT / "proofs" / "extracted"
-PROOF = (ROOT / "proofs" / "rocq" / "NoRaise.v").read_text(encoding="utf-8")
+CALM = (ROOT / "proofs" / "rocq" / "Calm.v").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,7 @@ def test_the_tiny_model_has_one_fingerprint_from_rocq_and_from_python() -> None:
     )
     assert rocq == python
     assert len(rocq) == 64
-    assert done.stdout.count(" 0 differ,") == 6
+    assert done.stdout.count(" 0 differ,") == 11
 
 
 def test_twenty_random_models_of_all_families_have_the_same_bits(executable: Path) -> None:
@@ -98,14 +101,87 @@ def test_activations_and_elementary_functions_have_the_same_bits(
         assert not outcome.differ, outcome.first
 
 
-def test_the_table_of_exp_is_as_the_proof_of_its_range_asks() -> None:
+def test_the_table_of_exp_is_as_the_proofs_ask() -> None:
     table = elementary.exp_table()
-    stated = re.search(r"below_one : float := (\S+)%float", PROOF).group(1)
-    below, zero = table[: 746 * 256], table[746 * 256]
-    assert (below >= 0.0).all()
-    assert (below <= float.fromhex(stated)).all()
-    assert zero == 1.0
-    assert below[-1] > float.fromhex(stated) - 2.0**-20, "control: hardly more would be too much"
+    assert decoder_calm.good_table(table)
+    bound = decoder_calm.BELOW_ONE
+    assert table[746 * 256 - 1] > bound - 2.0**-20, "control: hardly more would be too much"
+    for place, wrong in (
+        (746 * 256 - 1, bound + 2.0**-20),
+        (746 * 256, 1.5),
+        (-1, np.inf),
+        (5, -1.0),
+    ):
+        spoiled = table.copy()
+        spoiled[place] = wrong
+        assert not decoder_calm.good_table(spoiled), place
+
+
+def test_calm_has_the_bounds_of_the_proof() -> None:
+    stated = dict(re.findall(r"(\w+) : float := (\S+)\.\n", CALM))
+    for name, bound in {
+        "weight_bound": decoder_calm.WEIGHT,
+        "norm_bound": decoder_calm.NORM,
+        "bias_bound": decoder_calm.BIAS,
+        "embedding_bound": decoder_calm.EMBEDDING,
+        "widest": decoder_calm.WIDEST,
+        "deepest": decoder_calm.DEEPEST,
+        "below_one": decoder_calm.BELOW_ONE,
+    }.items():
+        assert float.fromhex(stated[name]) == bound, name
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("model.layers.0.mlp.up_proj.weight", 2.0**10),
+        ("model.layers.0.input_layernorm.weight", 2.0**16),
+        ("model.embed_tokens.weight", 2.0**90),
+    ],
+)
+def test_a_model_with_great_weights_is_not_calm_for_rocq_and_for_python(
+    executable: Path, tmp_path: Path, name: str, factor: float
+) -> None:
+    case = models.random_case(0)
+    assert decoder_calm.calm(case)
+    tensors = dict(case.tensors) | {name: case.tensors[name] * np.float32(factor)}
+    great = models.Case(
+        case.name, case.config, tensors, case.ids, Model(build(case.config, tensors, "exact"))
+    )
+    assert not decoder_calm.calm(great)
+    (outcome,) = run.run(executable, great, ["calm"], dumped(great, tmp_path))
+    assert not outcome.differ
+
+
+def test_of_the_twenty_models_some_forget_and_some_refuse_to_go_back() -> None:
+    forgetting, refusing = models.random_case(0), models.random_case(3)
+    for case, refused in ((forgetting, False), (refusing, True)):
+        mode = next(mode for mode in run.modes(case) if mode.startswith("residual=2:"))
+        cache = run.cache_of(case, "residual", mode.removeprefix("residual="))
+        logits = run.python_logits(case, cache, mode.split(":")[-1])
+        assert np.isinf(logits).all() == refused
+        assert cache.nbytes < case.model.new_cache(
+            "residual", budget=2, checkpoints="every"
+        ).nbytes + (len(case.ids) * case.config.num_hidden_layers * case.config.hidden_size * 4)
+
+
+@pytest.mark.usefixtures("executable")
+@pytest.mark.slow
+def test_control_a_cache_that_forgets_a_row_too_many_is_noticed(tmp_path: Path) -> None:
+    theories, built = tmp_path / "theories", tmp_path / "built"
+    theories.mkdir()
+    built.mkdir()
+    for path in run.THEORIES:
+        shutil.copy(path, theories)
+    caches = theories / "Caches.v"
+    text = caches.read_text(encoding="utf-8")
+    assert text.count("else Some (w - 1)") == 1
+    caches.write_text(text.replace("else Some (w - 1)", "else Some (w - 2)"), encoding="utf-8")
+    run.compile_theories(theories, [path.name for path in run.THEORIES])
+    outcomes = run.check(run.build(built, theories), models.random_case(1 + 10))
+    assert [outcome.mode for outcome in outcomes if outcome.differ] == [
+        outcome.mode for outcome in outcomes if outcome.mode.startswith("residual=2:")
+    ]
 
 
 def test_the_micro_model_that_rocq_computes_is_what_python_computes() -> None:
@@ -135,6 +211,20 @@ def test_control_a_changed_constant_of_the_decoder_is_noticed() -> None:
     assert found["exp, f"]
     assert found["window"]
     assert not found["attend, order"]
+
+
+@pytest.mark.slow
+def test_flat_arrays_would_be_smaller_and_faster(executable: Path, tmp_path: Path) -> None:
+    shutil.copy(EXTRACTED / "flat.ml", tmp_path)
+    for command_ in (
+        ["ocamlopt", "-w", "-a", "-inline", "200", "flat.ml", "-o", "flat"],
+        ["./flat"],
+    ):
+        done = subprocess.run(command_, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lists, arrays = re.findall(r"(\S+) bytes a weight, (\S+) ns .* \(sum (\S+)\)", done.stdout)
+    assert (lists[0], arrays[0]) == ("24.0", "8.0")
+    assert float(arrays[1]) < float(lists[1])
+    assert arrays[2] == lists[2], "the same products in the same order"
 
 
 def test_every_mutant_changes_one_place_of_the_decoder() -> None:
@@ -209,6 +299,8 @@ def test_bad_input_is_refused_in_one_line() -> None:
 @pytest.mark.weights
 def test_smollm2_has_the_same_bits(executable: Path) -> None:
     case = models.folder_case("smollm2-135m-instruct", [504, 13487, 6942, 314, 511])
-    (outcome,) = run.check(executable, case, ["forward"])
-    assert outcome.compared == 5 * case.config.vocab_size
-    assert not outcome.differ, outcome.first
+    forward, calm = run.check(executable, case, ["forward", "calm"])
+    assert forward.compared == 5 * case.config.vocab_size
+    assert not forward.differ, forward.first
+    assert not calm.differ
+    assert decoder_calm.calm(case), "so no check can fire, for any text: Finite.no_check_fires"

@@ -87,6 +87,15 @@ def test_control_a_rocq_theorem_that_does_not_exist_is_found() -> None:
     assert not_in_rocq([*invented, "Concrete.concrete_rows"]) == invented
 
 
+@pytest.mark.parametrize("path", sorted(ROCQ.glob("*.v")), ids=lambda path: path.name)
+def test_a_file_of_proofs_is_short_and_says_what_it_proves(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(f"(* {path.name} -- ")
+    assert len(lines) < 400
+    assert max(map(len, lines)) <= 100
+    assert f"`{path.name}`" in README, "README says in a sentence what it is about"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("coqc")
 def test_every_proof_holds() -> None:

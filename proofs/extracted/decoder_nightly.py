@@ -23,7 +23,7 @@ SMOLLM2 = ["--model", "smollm2-135m-instruct", "--tokens", "504", "13487", "6942
 GEMMA = ["--model", "gemma-3-270m", "--tokens", "2", "818", "5279", "529", "7001"]
 RUNS = {
     "SmolLM2-135M-Instruct, one pass": ["--forward", *SMOLLM2],
-    "SmolLM2-135M-Instruct, in six ways": SMOLLM2,
+    "SmolLM2-135M-Instruct, in all ways": SMOLLM2,
     "Gemma 3 270M, one pass": ["--forward", *GEMMA],
 }
 

@@ -1,8 +1,10 @@
 (* main DUMP OUT MODE...: the extracted decoder on a dump of decoder_dump.py.
 
    Writes, mode after mode, what it computes, as little-endian binary64: nothing is rounded here.
-   Modes: forward, trace, chunks=1,2,1, other=1,2,1, residual=BUDGET:tokens|rows:101:1,2,1,
-   scheduled=A:B:C:1,2,1, narrow=FILE, exp=FILE, sin=FILE, cos=FILE. *)
+   Modes: forward, trace, calm, chunks=STEPS, other=STEPS, residual=BUDGET:CHUNK:tokens|rows:101:STEPS,
+   scheduled=A:B:C:STEPS, narrow=FILE, exp=FILE, sin=FILE, cos=FILE.  STEPS are 1,2,<1,4: chunks of
+   one and two tokens, back to the first one, then the four that follow; a CHUNK of 0 forgets
+   nothing; a truncation that is refused gives one number, infinity. *)
 open Decoder
 
 (* Lists of weights stay: a collector that waits for little garbage keeps memory near their size. *)
@@ -27,11 +29,13 @@ let float64 () =
   Int64.float_of_bits (Bytes.get_int64_le buffer 0)
 
 (* Equal numbers share a box in memory: a bfloat16, which is what most weights are, has its place in
-   a table by its bits. *)
+   a table by its bits.  (An array of floats would be flat, and reading it would make a new box.) *)
+type box = Box of float
 let boxes =
-  Array.init 65536 (fun i -> Int32.float_of_bits (Int32.shift_left (Int32.of_int i) 16))
+  Array.init 65536 (fun i -> Box (Int32.float_of_bits (Int32.shift_left (Int32.of_int i) 16)))
 let box bits =
-  if Int32.logand bits 0xFFFFl = 0l then boxes.(Int32.to_int (Int32.shift_right_logical bits 16))
+  if Int32.logand bits 0xFFFFl = 0l then
+    let Box x = boxes.(Int32.to_int (Int32.shift_right_logical bits 16)) in x
   else Int32.float_of_bits bits
 let same (x : float) y = Int64.bits_of_float x = Int64.bits_of_float y
 let shared = List.map (fun x -> let y = box (Int32.bits_of_float x) in if same x y then y else x)
@@ -120,15 +124,16 @@ let put x =
   output_bytes output buffer
 let put_row = List.iter put
 let put_kv = List.iter (List.iter (fun (k, v) -> put_row k; put_row v))
-let numbers text = List.map int_of_string (String.split_on_char ',' text)
-let chunks text =
+let steps text =
+  let number from word = int_of_string (String.sub word from (String.length word - from)) in
   let rec go tokens = function
-    | [] -> if tokens = [] then [] else [tokens]
-    | n :: sizes -> let a, b = cut n tokens in a :: go b sizes in
-  go tokens (numbers text)
+    | [] -> []
+    | word :: words when word.[0] = '<' -> Truncate (nat (number 1 word)) :: go tokens words
+    | word :: words -> let a, b = cut (number 0 word) tokens in Read a :: go b words in
+  go tokens (String.split_on_char ',' text)
 
-let cached machine sizes =
-  let logits, caches = decode_cached machine model (chunks sizes) in
+let cached machine text =
+  let logits, caches = decode_full machine model (steps text) in
   List.iter put_row logits; List.iter put_kv caches
 let put_trace () =
   List.iter (fun (keys_values, rows) ->
@@ -149,25 +154,29 @@ let apply f path =
 let run mode = match String.split_on_char '=' mode with
   | ["forward"] -> List.iter put_row (logits loops model tokens)
   | ["trace"] -> put_trace ()
-  | ["chunks"; sizes] -> cached loops sizes
-  | ["other"; sizes] -> cached other sizes
+  | ["calm"] -> put (if calm model then 1. else 0.)
+  | ["chunks"; text] -> cached loops text
+  | ["other"; text] -> cached other text
   | ["narrow"; path] -> apply narrow path
   | ["exp"; path] -> apply (exp model.conf.exp_table) path
   | ["sin"; path] -> apply sin path
   | ["cos"; path] -> apply cos path
   | ["residual"; what] -> (match String.split_on_char ':' what with
-    | [budget; kind; kept; sizes] ->
+    | [budget; chunk; kind; kept; text] ->
       let kept_at = List.init (String.length kept) (fun i -> kept.[i] = '1') in
-      List.iter put_row (decode_residual loops model (nat (int_of_string budget))
-        (kind = "tokens") kept_at (chunks sizes))
+      let chunk = match int_of_string chunk with 0 -> None | n -> Some (nat n) in
+      (match decode_residual loops model (nat (int_of_string budget)) chunk (kind = "tokens")
+          kept_at (steps text) with
+       | Some rows -> List.iter put_row rows
+       | None -> put Float.infinity)
     | _ -> fail ("unknown mode " ^ mode))
   | ["scheduled"; what] -> (match String.split_on_char ':' what with
-    | [a; b; c; sizes] ->
+    | [a; b; c; text] ->
       let factor n by = int_of_nat n 0 * int_of_string by in
       let schedule step layer position =
         match (factor step a + factor layer b + factor position c) mod 3 with
         | 0 -> WantKV | 1 -> WantResidual | _ -> WantBoth in
-      List.iter put_row (decode_scheduled loops model schedule (chunks sizes))
+      List.iter put_row (decode_scheduled loops model schedule (steps text))
     | _ -> fail ("unknown mode " ^ mode))
   | _ -> fail ("unknown mode " ^ mode)
 

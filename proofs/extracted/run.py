@@ -7,8 +7,9 @@
     python proofs/extracted/run.py --model smollm2-135m-instruct --tokens 3 1 4 1 5
 
 Each model runs in one pass, through the full cache in chunks, so on another machine (which adds
-backwards, in blocks, with fused multiply-adds), and through both of KV-Direct's caches. Exit code 1
-if a bit differs; the first activation and layer that differ are then named. 2 if it cannot run.
+backwards, in blocks, with fused multiply-adds), through both of KV-Direct's caches, and through all
+caches with a step back, one of which forgets rows. Exit code 1 if a bit differs; the first
+activation and layer that differ are then named. 2 if it cannot run.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from decoder_calm import calm
 from decoder_cases import Case, folder_case, random_case
 from decoder_dump import dump
 
 from minikv import MinikvError, kv_from_residual
 from minikv.arithmetic import elementary
 from minikv.caches import Scheduled
-from minikv.fingerprint import hash_logits, split
+from minikv.caches.base import Cache
+from minikv.errors import CacheError
+from minikv.fingerprint import hash_logits
 
 HERE = Path(__file__).resolve().parent
 ROCQ = HERE.parent / "rocq"
@@ -44,11 +48,14 @@ PROGRAMS = {"coqc": "coq", "ocamlopt": "ocaml"}  # and the Debian package of eac
 THEORIES = (
     ROCQ / "Lists.v",
     ROCQ / "Markov.v",
+    ROCQ / "Truncate.v",
     ROCQ / "Decoder.v",
     ROCQ / "Caches.v",
+    ROCQ / "Calm.v",
     HERE / "Extracted.v",
 )
 SOURCES = ("float64.ml", "decoder.mli", "decoder.ml", "main.ml")
+FORGET = 2  # rows that a Residual cache forgets together
 SCHEDULE = (1, 2, 3)  # of a Scheduled cache: what is kept follows step + 2 layer + 3 position
 KEPT = ("kv", "residual", "both")
 FUNCTIONS = {
@@ -158,28 +165,44 @@ def _call(command: list[str], folder: Path) -> None:
         raise CannotRun(f"{' '.join(command[:1])} failed: {' '.join(told[-3:])}")
 
 
-def cut(tokens: int) -> list[int]:
-    """Chunks of 1, 2, 1 and the rest of a text, as far as it goes."""
+def cut(tokens: int) -> str:
+    """Chunks of 1, 2, 1 and the rest of a text, as far as it goes; see ``main.ml`` for the form."""
     sizes = []
     for size in (1, 2, 1, tokens):
         if (left := min(size, tokens - sum(sizes))) > 0:
             sizes.append(left)
-    return sizes
+    return ",".join(map(str, sizes))
+
+
+def back(tokens: int, by: int) -> str:
+    """Two thirds of a text in two chunks, `by` tokens back, and the last third."""
+    third = tokens // 3
+    if not third:
+        return f"{tokens},<{tokens}"
+    return f"{third},{third},<{max(2 * third - by, 0)},{tokens - 2 * third}"
 
 
 def modes(case: Case) -> list[str]:
     """The ways in which a model is run; `expected` knows what each must give."""
     layers = case.config.num_hidden_layers
-    sizes = ",".join(map(str, cut(len(case.ids))))
-    budget = len(case.ids) // 3
+    tokens = len(case.ids)
+    steps = cut(tokens)
+    budget = tokens // 3
     alternating = ("10" * layers)[:layers]
+    schedule = ":".join(map(str, SCHEDULE))
+    far = back(tokens, tokens // 2)
     return [
         "forward",
-        f"chunks={sizes}",
-        f"other={sizes}",
-        f"residual={budget}:tokens:{'1' + '0' * (layers - 1)}:{sizes}",
-        f"residual={budget}:rows:{alternating}:{sizes}",
-        f"scheduled={':'.join(map(str, SCHEDULE))}:{sizes}",
+        f"chunks={steps}",
+        f"other={steps}",
+        f"residual={budget}:0:tokens:{'1' + '0' * (layers - 1)}:{steps}",
+        f"residual={budget}:0:rows:{alternating}:{steps}",
+        f"scheduled={schedule}:{steps}",
+        f"chunks={far}",
+        f"residual={budget}:0:rows:{alternating}:{far}",
+        f"residual=2:{FORGET}:rows:{'1' * layers}:{back(tokens, 1)}",
+        f"scheduled={schedule}:{far}",
+        "calm",
     ]
 
 
@@ -193,50 +216,86 @@ def expected(case: Case, mode: str) -> Iterator[tuple[str, np.ndarray]]:
         with np.errstate(over="ignore"):
             yield kind, FUNCTIONS[kind](np.fromfile(what, dtype="<f8"))
         return
-    sizes = [int(size) for size in what.split(":")[-1].split(",")] if what else None
-    yield "logits", python_logits(case, kind, what, sizes)
+    if kind == "calm":
+        yield kind, np.array([float(calm(case))])
+        return
+    if kind == "forward":
+        yield "logits", case.model.logits(case.ids)
+        return
+    steps = what.split(":")[-1]
+    yield "logits", python_logits(case, cache_of(case, kind, what), steps)
     if kind in ("chunks", "other"):
-        yield from _keys_values(case)
+        yield from _keys_values(case, steps)
 
 
-def python_logits(case: Case, kind: str, what: str, sizes: list[int] | None) -> np.ndarray:
-    """Python's logits of all positions, through the cache that a mode names."""
+def cache_of(case: Case, kind: str, what: str) -> Cache:
+    """The cache that a mode names."""
     model = case.model
-    if sizes is None:
-        return model.logits(case.ids)
     if kind == "residual":
-        budget, source, kept, _ = what.split(":")
+        budget, chunk, source, kept, _ = what.split(":")
         layers = [layer for layer, mark in enumerate(kept) if mark == "1"]
         checkpoints = "tokens" if source == "tokens" else layers
-        cache = model.new_cache("residual", budget=int(budget), checkpoints=checkpoints)
-    elif kind == "scheduled":
+        forgetting = {"forget": True, "chunk": int(chunk)} if int(chunk) else {}
+        return model.new_cache(
+            "residual", budget=int(budget), checkpoints=checkpoints, **forgetting
+        )
+    if kind == "scheduled":
         a, b, c = map(int, what.split(":")[:3])
-        cache = Scheduled(
+        return Scheduled(
             model.weights,
             lambda step, layer, position: KEPT[(a * step + b * layer + c * position) % 3],
         )
-    else:
-        cache = model.new_cache("full")
-    parts = split(case.ids, sizes)
-    return np.concatenate([model.forward([part], [cache], logits="all") for part in parts])
+    return model.new_cache("full")
 
 
-def _keys_values(case: Case) -> Iterator[tuple[str, np.ndarray]]:
-    _, seen = case.model.run_with_cache(case.ids)
+def python_logits(case: Case, cache: Cache, steps: str) -> np.ndarray:
+    """Python's logits of what a cache remembers; infinity if it refuses to go back."""
+    logits = np.empty((0, case.config.vocab_size), dtype=np.float32)
+    taken = 0
+    for word in steps.split(","):
+        if word.startswith("<"):
+            try:
+                cache.truncate(int(word[1:]))
+            except CacheError:
+                return np.array([[np.inf]])
+            logits = logits[: int(word[1:])]
+        else:
+            part = case.ids[taken : taken + int(word)]
+            taken += len(part)
+            new = case.model.forward([part], [cache], logits="all")
+            logits = np.concatenate([logits, new])
+    return logits
+
+
+def remembered(ids: Sequence[int], steps: str) -> list[int]:
+    """The text that is left after chunks and steps back."""
+    text: list[int] = []
+    taken = 0
+    for word in steps.split(","):
+        if word.startswith("<"):
+            text = text[: int(word[1:])]
+        else:
+            text += ids[taken : taken + int(word)]
+            taken += int(word)
+    return text
+
+
+def _keys_values(case: Case, steps: str) -> Iterator[tuple[str, np.ndarray]]:
+    _, seen = case.model.run_with_cache(remembered(case.ids, steps))
     for layer in case.model.layers:
-        yield _kv(case, layer, seen)
+        yield _kv(layer, seen)
 
 
-def _kv(case: Case, layer, seen: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
+def _kv(layer, seen: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
     residuals = seen[f"blocks.{layer.index}.hook_resid_pre"]
-    keys, values = kv_from_residual(residuals, np.arange(len(case.ids)), layer)
+    keys, values = kv_from_residual(residuals, np.arange(len(residuals)), layer)
     return f"blocks.{layer.index}.K/V", np.stack([keys, values], axis=2)
 
 
 def _activations(case: Case) -> Iterator[tuple[str, np.ndarray]]:
     _, seen = case.model.run_with_cache(case.ids)
     for layer in case.model.layers:
-        yield _kv(case, layer, seen)
+        yield _kv(layer, seen)
         for name in ACTIVATIONS:
             full = f"blocks.{layer.index}.{name}"
             yield full, seen[full]
@@ -286,7 +345,7 @@ def _compare(
         differ += unequal.size
         if unequal.size and not first:
             where = int(unequal[0])
-            width = python.size // len(python)
+            width = max(python.size // len(python), 1)
             first = (
                 f"{name}, row {where // width}, number {where % width}: "
                 f"{theirs[where].hex()}, Python has {ours[where].hex()}"
@@ -339,7 +398,7 @@ def _compare_all(args: argparse.Namespace) -> int:
     compared = 0
     for case in cases:
         start = time.perf_counter()
-        wanted = ["forward"] if args.forward else None
+        wanted = ["forward", "calm"] if args.forward else None
         outcomes = check(executable, case, wanted)
         seconds = time.perf_counter() - start
         differ = sum(outcome.differ for outcome in outcomes)

@@ -1,6 +1,6 @@
 (* Attend.v -- attention of one query, which is Exact.scores, softmax and weighted_sum: on any two
    machines, in whatever order they add, the same bits.  Where the decoder's checks fail, both
-   answer nan; Settle.v and NoRaise.v show that settled rows and exponentials pass them. *)
+   answer nan; Softmax.v shows that they do not fail. *)
 From Coq Require Import ZArith Reals List Permutation Lia Lra Bool Floats.
 From Flocq Require Import Core BinarySingleNaN PrimFloat.
 From Minikv Require Import Exactness Grids Binary64 Values Machine Total GridOrder Narrow Rows
@@ -140,6 +140,48 @@ Lemma pairs_combine {A} (P : (A * list float) -> float) (f : list float -> float
     B (f (snd p)))) (combine xs vs).
 Proof. unfold pairs. induction xs as [|x xs IH]; intros [|v vs]; simpl; congruence. Qed.
 
+(* A number of the pattern's grid, divided by the power of its value: exactly. *)
+Lemma unscaled u r v : fin r -> on_grid u (V r) -> (-500 <= u <= 500)%Z ->
+  Rabs (V r) <= pow2 (29 + u) -> D.settled v = true ->
+  let x := (r * (1 / power_of v))%float in
+  fin x /\ on_grid (u - exponent v) (V x) /\ Rabs (V x) * pow2 (exponent v) = Rabs (V r).
+Proof.
+  intros Fr [n Hn] U Br S. cbv zeta. destruct (settled_value v S) as (Vp & Fp & J & _).
+  set (j := exponent v) in *. pose proof (bpow_gt_0 radix2 j) as Pj.
+  assert (V1 : V 1 = 1) by (value; simpl; lra).
+  assert (Inv : 1 / pow2 j = pow2 (- j)) by (rewrite bpow_opp; field; lra).
+  destruct (div_val 1 (power_of v)) as [Vd Fd]; [finite | exact Fp | lra | |].
+  { rewrite V1, Vp, Inv, Rabs_pos_eq by apply bpow_ge_0. apply up. lia. }
+  rewrite V1, Vp, Inv in Vd. unfold rnd in Vd.
+  rewrite round_generic in Vd; [|apply valid_rnd_N | apply generic_format_bpow; unfold FLT_exp;
+    lia].
+  assert (Pr : V r * pow2 (- j) = IZR n * pow2 (u - j)).
+  { rewrite Hn, Rmult_assoc, <- bpow_plus. reflexivity. }
+  assert (Nn : (Z.abs n <= 2^53)%Z).
+  { apply (Exactness.grid_bound u). rewrite <- Hn. eapply Rle_trans; [exact Br | apply up; lia]. }
+  destruct (mul_val r (1 / power_of v) Fr Fd) as [Vm Fm].
+  { rewrite Vd, Rabs_mult, (Rabs_pos_eq (pow2 (- j))) by apply bpow_ge_0.
+    apply Rle_trans with (pow2 (29 + u) * pow2 (- j)).
+    - apply Rmult_le_compat_r; [apply bpow_ge_0 | exact Br].
+    - rewrite <- bpow_plus. apply up. lia. }
+  rewrite Vd, Pr in Vm. unfold rnd in Vm.
+  rewrite round_generic in Vm; [|apply valid_rnd_N | apply int_format; lia].
+  split; [exact Fm|]. split; [rewrite Vm; now exists n|].
+  rewrite Vm, <- Pr, Rabs_mult, (Rabs_pos_eq (pow2 (- j))) by apply bpow_ge_0.
+  rewrite Rmult_assoc, <- bpow_plus. replace (- j + j)%Z with 0%Z by lia. simpl. ring.
+Qed.
+(* No number of a row is larger than the sum of all. *)
+Lemma each_below {A} (F : A -> float) l p : In p l ->
+  Rabs (V (F p)) <= sumabs (map V (map F l)).
+Proof.
+  unfold sumabs. rewrite !map_map. induction l as [|q l IH]; [easy|].
+  intros I. cbn [map sum fold_right]. unfold sum in *.
+  assert (P : 0 <= fold_right Rplus 0 (map (fun x => Rabs (V (F x))) l)).
+  { clear. induction l as [|q l IH]; cbn [map fold_right]; [lra|].
+    pose proof (Rabs_pos (V (F q))). lra. }
+  pose proof (Rabs_pos (V (F q))). destruct I as [<- | I]; [lra|]. specialize (IH I). lra.
+Qed.
+
 Lemma weighted_fit g (F : float * list float -> float) (f : list float -> float) e vs :
   (forall v, In (f v) v \/ f v = 0%float) -> forallb D.settled vs = true ->
   l1_row 29 (map (D.to_grid g) (map F (combine e vs))) -> exists u,
@@ -152,41 +194,10 @@ Proof.
   assert (Set_ : forall p, In p L -> D.settled (snd p) = true).
   { intros [a v] I. apply S. exact (in_combine_r _ _ _ _ I). }
   rewrite !map_map in *. rewrite Forall_map in Fr, G. rewrite Forall_forall in Fr, G.
-  assert (V1 : V 1 = 1) by (value; simpl; lra).
   assert (Ex : forall p, In p L -> fin (P p) /\ on_grid (u - exponent (snd p)) (V (P p)) /\
     Rabs (V (P p)) * pow2 (exponent (snd p)) = Rabs (V (D.to_grid g (F p)))).
-  { intros p I. destruct (settled_value _ (Set_ p I)) as (Vp & Fp & J & _).
-    set (j := exponent (snd p)) in *. pose proof (bpow_gt_0 radix2 j) as Pj.
-    assert (Inv : 1 / pow2 j = pow2 (- j)) by (rewrite bpow_opp; field; lra).
-    destruct (div_val 1 (power_of (snd p))) as [Vd Fd]; [finite | exact Fp | lra | |].
-    { rewrite V1, Vp, Inv, Rabs_pos_eq by apply bpow_ge_0. apply up. lia. }
-    rewrite V1, Vp, Inv in Vd. unfold rnd in Vd.
-    rewrite round_generic in Vd; [|apply valid_rnd_N | apply generic_format_bpow; unfold FLT_exp;
-      lia].
-    set (r := D.to_grid g (F p)) in *.
-    assert (Br : Rabs (V r) <= pow2 (29 + u)).
-    { eapply Rle_trans; [|exact Bd]. unfold sumabs. rewrite map_map.
-      clear -I. unfold r. induction L as [|q L IH]; [easy|]. cbn [map sum fold_right].
-      assert (Pos : 0 <= fold_right Rplus 0 (map (fun x => Rabs (V (D.to_grid g (F x)))) L)).
-      { clear. induction L as [|q L IH]; cbn [map fold_right]; [lra|].
-        pose proof (Rabs_pos (V (D.to_grid g (F q)))). lra. }
-      pose proof (Rabs_pos (V (D.to_grid g (F q)))).
-      destruct I as [<- | I]; [lra|]. specialize (IH I). unfold sum in IH. lra. }
-    destruct (G p I) as [n Hn]. fold r in Hn.
-    assert (Pr : V r * pow2 (- j) = IZR n * pow2 (u - j)).
-    { rewrite Hn, Rmult_assoc, <- bpow_plus. reflexivity. }
-    assert (Nn : (Z.abs n <= 2^53)%Z).
-    { apply (Exactness.grid_bound u). rewrite <- Hn. eapply Rle_trans; [exact Br | apply up; lia]. }
-    destruct (mul_val r (1 / power_of (snd p))) as [Vm Fm]; [exact (Fr p I) | exact Fd | |].
-    { rewrite Vd, Rabs_mult, (Rabs_pos_eq (pow2 (- j))) by apply bpow_ge_0.
-      apply Rle_trans with (pow2 (29 + u) * pow2 (- j)).
-      - apply Rmult_le_compat_r; [apply bpow_ge_0 | exact Br].
-      - rewrite <- bpow_plus. apply up. lia. }
-    rewrite Vd, Pr in Vm. unfold rnd in Vm.
-    rewrite round_generic in Vm; [|apply valid_rnd_N | apply int_format; lia].
-    unfold P. fold r. split; [exact Fm|]. split; [rewrite Vm; now exists n|].
-    rewrite Vm, <- Pr, Rabs_mult, (Rabs_pos_eq (pow2 (- j))) by apply bpow_ge_0.
-    rewrite Rmult_assoc, <- bpow_plus. replace (- j + j)%Z with 0%Z by lia. simpl. ring. }
+  { intros p I. apply unscaled; auto. eapply Rle_trans; [|exact Bd].
+    pose proof (each_below (fun p => D.to_grid g (F p)) L p I) as H. now rewrite map_map in H. }
   assert (Fv : forall p, In p L -> fin (f (snd p)) /\
     on_grid (-23 + exponent (snd p)) (V (f (snd p))) /\
     Rabs (V (f (snd p))) <= pow2 (24 + -23 + exponent (snd p))).

@@ -56,14 +56,6 @@ Theorem concrete_layer0 M m b tokens p :
 Proof. apply (layer0_kv (embed m) (layers M m) (layer_of M (conf m) b)). Qed.
 
 (* T11 *)
-Lemma same_list {A} (l : list A) : forall l', (forall s, nth_error l s = nth_error l' s) -> l = l'.
-Proof.
-  induction l as [|x l IH]; intros [|y l'] H;
-    [reflexivity | now specialize (H O) | now specialize (H O) |].
-  pose proof (H O) as E. injection E as <-. f_equal. apply IH. intros s. exact (H (S s)).
-Qed.
-Lemma nth_skipn {A} n : forall (l : list A) s, nth_error (skipn n l) s = nth_error l (n + s).
-Proof. induction n; intros [|x l] s; simpl; auto. now destruct s. Qed.
 Lemma concrete_windowed M c b w : window b = Some w -> windowed w (layer_of M c b).
 Proof.
   intros W p h ks ks' N H. simpl. unfold block_rest, block_activations. rewrite W. unfold visible.
@@ -79,19 +71,22 @@ Qed.
 
 (** * The trace is of this very run
    Its K/V are the caches, and the last of its streams gives the logits. *)
+Lemma fwd_activations M c b hs : fwd (layer_of M c b) hs
+  = map resid_post (mapi (fun i h => block_activations M c b i h
+      (firstn (S i) (kvs (layer_of M c b) hs))) hs).
+Proof.
+  unfold fwd, rows. generalize (kvs (layer_of M c b) hs). generalize 0.
+  induction hs as [|h hs IH]; intros k ks; cbn [mapi_from map]; [reflexivity|]. f_equal. apply IH.
+Qed.
 Lemma trace_from_run M m bs : forall hs,
   map fst (trace_from M m bs hs) = caches (map (layer_of M (conf m)) bs) hs /\
   map (fun t => map resid_post (snd t)) (trace_from M m bs hs)
   = mapi (fun l _ => run (firstn (S l) (map (layer_of M (conf m)) bs)) hs) bs.
 Proof.
   induction bs as [|b bs IH]; intros hs; [now split|].
-  assert (E : map resid_post (mapi (fun i h => block_activations M (conf m) b i h
-      (firstn (S i) (kvs (layer_of M (conf m) b) hs))) hs) = fwd (layer_of M (conf m) b) hs).
-  { unfold fwd, rows. generalize (kvs (layer_of M (conf m) b) hs). generalize 0.
-    induction hs as [|h hs IHs]; intros k ks; cbn [mapi_from map]; [reflexivity|].
-    f_equal. apply IHs. }
   destruct (IH (fwd (layer_of M (conf m) b) hs)) as [I J].
-  cbn [trace_from map caches mapi_from fst snd]. rewrite E. split; [now rewrite I|].
+  cbn [trace_from map caches mapi_from fst snd]. rewrite <- fwd_activations.
+  split; [now rewrite I|].
   f_equal. rewrite J. clear. generalize (map (layer_of M (conf m)) bs). intros ls. generalize 0.
   induction bs as [|b' bs IH]; intros k; cbn [mapi_from]; [reflexivity|]. f_equal. apply IH.
 Qed.

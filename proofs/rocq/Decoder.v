@@ -10,7 +10,7 @@
    taken is left to a `machine`; Machines.v proves that no two machines that add the same terms, in
    whatever order, differ in a bit.  `loops` adds from left to right.  Where Python would raise
    ArithmeticRangeError, or relies on K and V being settled, this checks, and answers [nan];
-   Settle.v and NoRaise.v prove that settled rows and exponentials pass. *)
+   Softmax.v proves that attention's checks are true, and Finite.v of which models all are. *)
 From Coq Require Import List Bool PrimFloat.
 From Minikv Require Import Markov.
 Import ListNotations.

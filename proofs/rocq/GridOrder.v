@@ -184,7 +184,7 @@ Proof.
 Qed.
 
 (* The comparison in `grid` is exact. *)
-Lemma close_val t p k : fin t -> fin p -> V p = pow2 k -> (-461 <= k <= 431)%Z ->
+Theorem close_val t p k : fin t -> fin p -> V p = pow2 k -> (-461 <= k <= 431)%Z ->
   pow2 k <= V t < pow2 (k + 1) ->
   (0x1.fffffff0p-2 * p <? abs (t - 1.5 * p))%float
   = Rlt_bool ((1 / 2 - pow2 (-30)) * pow2 k) (Rabs (V t - 3 / 2 * pow2 k)).
@@ -295,5 +295,6 @@ Proof.
 Qed.
 
 Print Assumptions estimate_val.
+Print Assumptions close_val.
 Print Assumptions grid_is_total.
 Print Assumptions grid_val.

@@ -34,3 +34,15 @@ Lemma mapi_firstn {A B} (f : nat -> A -> B) l : forall k n,
 Proof. induction l; intros k [|n]; simpl; congruence. Qed.
 Lemma nth_firstn {A} (l : list A) : forall n s, s < n -> nth_error (firstn n l) s = nth_error l s.
 Proof. induction l; intros [|n] [|s] H; simpl; try lia; auto. apply IHl. lia. Qed.
+Lemma same_list {A} (l : list A) : forall l', (forall s, nth_error l s = nth_error l' s) -> l = l'.
+Proof.
+  induction l as [|x l IH]; intros [|y l'] H;
+    [reflexivity | now specialize (H O) | now specialize (H O) |].
+  pose proof (H O) as E. injection E as <-. f_equal. apply IH. intros s. exact (H (S s)).
+Qed.
+Lemma nth_skipn {A} n : forall (l : list A) s, nth_error (skipn n l) s = nth_error l (n + s).
+Proof. induction n; intros [|x l] s; simpl; auto. now destruct s. Qed.
+Lemma skipn_skipn {A} n m (l : list A) : skipn n (skipn m l) = skipn (m + n) l.
+Proof. apply same_list. intros s. rewrite !nth_skipn. f_equal. lia. Qed.
+Lemma nth_beyond {A} (l : list A) n : length l <= n -> nth_error l n = None.
+Proof. apply nth_error_None. Qed.

@@ -116,7 +116,7 @@ Proof.
 Qed.
 
 (* What `linear` and `weighted_sum` end with. *)
-Lemma narrow_plus_zero a b : fin a -> fin b -> V a = V b ->
+Theorem narrow_plus_zero a b : fin a -> fin b -> V a = V b ->
   (D.narrow a + 0)%float = (D.narrow b + 0)%float.
 Proof.
   intros Fa Fb E. destruct (Req_dec (V a) 0) as [Z | N].
@@ -222,3 +222,4 @@ Lemma moderate_fin xs : Forall moderate xs -> Forall fin xs.
 Proof. intros M. eapply Forall_impl; [|exact M]. now intros x []. Qed.
 
 Print Assumptions narrow_val.
+Print Assumptions narrow_plus_zero.

@@ -2,18 +2,13 @@
    what is not above 0 is from 0 to 1.  Of the table of exp it asks what `good_table` computes. *)
 From Coq Require Import ZArith Reals List Permutation Lia Lra Bool Floats.
 From Flocq Require Import Core BinarySingleNaN PrimFloat.
-From Minikv Require Import Exactness Grids Binary64 Values.
+From Minikv Require Import Exactness Grids Binary64 Values Calm.
 From Minikv Require Decoder.
 Import ListNotations.
 Open Scope R_scope.
 #[local] Existing Instances Binary64.Hprec Binary64.Hmax.
 #[local] Instance valid_exp : Valid_exp fexp64 := FLT_exp_valid (-1074) 53.
 
-(* The largest entry below that of 0, exp(-1/256), is at most 1 - 2^-8 + 2^-17. *)
-Definition below_one : float := 0x1.fe01p-1%float.
-Definition good_table (table : list (list float)) : bool :=
-  forallb (forallb (fun e => (0 <=? e) && (e <=? below_one))%float) (firstn 746 table)
-  && (nth 0 (nth 746 table []) 0 =? 1)%float.
 Lemma V_below_one : V below_one = 1 - pow2 (-8) + pow2 (-17).
 Proof. unfold below_one. value. simpl. lra. Qed.
 

@@ -40,7 +40,7 @@ Proof.
 Qed.
 
 (** * Grids of rows of zeros, and that all machines find the same grid *)
-Lemma zero_power z : fin z -> V z = 0 -> D.power_below z = 0%float.
+Theorem zero_power z : fin z -> V z = 0 -> D.power_below z = 0%float.
 Proof. intros F Z. now destruct (V_zero z F Z) as [-> | ->]. Qed.
 Lemma sum_zeros M n : orderly M -> fin (D.sum M (repeat 0%float n)) /\
   V (D.sum M (repeat 0%float n)) = 0.
@@ -64,7 +64,7 @@ Proof.
   destruct (V_zero _ F E) as [-> | ->]; [left | right]; now vm_compute.
 Qed.
 Definition plain (s : float) : Prop := (0 * s)%float = 0%float /\ (-0 * s)%float = (-0)%float.
-Lemma grid_zeros M s xs : orderly M -> plain s -> xs <> [] -> Forall fin xs -> short xs ->
+Theorem grid_zeros M s xs : orderly M -> plain s -> xs <> [] -> Forall fin xs -> short xs ->
   (forall x, In x xs -> V x = 0) -> D.grid M s xs = 0%float.
 Proof.
   intros O [P1 P2] Ne Fi K Z. unfold D.grid. cbv zeta. rewrite (zeros_abs xs Fi Z).
@@ -277,6 +277,8 @@ Lemma bits29_val : fin D.bits29 /\ V D.bits29 = Grids.scale 29 /\ plain D.bits29
 Proof. split; [finite|]. split; [value; unfold Grids.scale; simpl; lra | split; now vm_compute].
 Qed.
 
+Print Assumptions zero_power.
+Print Assumptions grid_zeros.
 Print Assumptions grid_same.
 Print Assumptions l1_val.
 Print Assumptions largest_row.

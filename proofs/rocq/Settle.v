@@ -74,11 +74,14 @@ Proof.
       apply Rmult_le_compat_r; [apply bpow_ge_0 | apply IZR_le; lia].
 Qed.
 
-Theorem settle_settled x : Forall single x -> D.settled (D.settle x) = true.
+(* And the second narrowing of `settle` changes no value. *)
+Lemma settle_row x : Forall single x -> D.settled (D.settle x) = true /\
+  forall b, In b x -> let y := D.to_grid (D.power_below (D.top x) * 0x1p-23) b in
+    single (D.narrow y) /\ V (D.narrow y) = V y.
 Proof.
   intros S. rewrite Forall_forall in S.
   assert (Fi : Forall fin x) by (apply Forall_forall; intros a I; now apply S).
-  destruct x as [|x0 xs] eqn:Ex; [reflexivity|]. rewrite <- Ex in *.
+  destruct x as [|x0 xs] eqn:Ex; [split; [reflexivity | easy]|]. rewrite <- Ex in *.
   assert (Ne : x <> []) by (now rewrite Ex).
   destruct (zeros_or x) as [Z | (x1 & I1 & N1)].
   { unfold D.settle. rewrite (top_zeros x Ne Fi Z).
@@ -87,6 +90,11 @@ Proof.
     { clear - Fi Z. induction Fi as [|a l Fa _ IH]; simpl; [reflexivity|].
       rewrite to_grid_zero by (auto; apply Z; now left). f_equal.
       apply IH. intros b I. apply Z. now right. }
+    split.
+    2: { intros b I. cbv zeta.
+      rewrite to_grid_zero by (try apply Z; auto; now apply (proj1 (Forall_forall _ _) Fi)).
+      change (D.narrow 0) with 0%float. split; [|reflexivity]. split; [finite|]. rewrite V_0.
+      split; [apply generic_format_0 | rewrite Rabs_R0; apply bpow_gt_0]. }
     rewrite E. unfold D.settled. cbv zeta. apply forallb_forall. intros a I.
     rewrite (top_zeros (repeat 0%float (length x))).
     - apply repeat_spec in I as ->. now vm_compute.
@@ -201,6 +209,7 @@ Proof.
       pose proof (L (abs (z a)) (in_map _ _ _ (in_map _ _ _ Ia))) as La.
       destruct (abs_val (z a)) as [Vz _].
       rewrite Vz, Va', <- Va, Q in La. lra. }
+  split; [|intros b I; now apply Zs].
   change (D.settle x) with (map z x). unfold D.settled. rewrite Et. fold g.
   apply forallb_forall. intros w J. apply in_map_iff in J as (b & <- & I).
   destruct (Zs b I) as [Sz Vz].
@@ -210,6 +219,9 @@ Proof.
   rewrite eqb_val by (auto; apply Sz). apply Req_bool_true. rewrite E.
   apply round_to_fixed; [lia | now apply B51|]. apply (grid_le _ u); [unfold u; lia | exact Gy].
 Qed.
+
+Theorem settle_settled x : Forall single x -> D.settled (D.settle x) = true.
+Proof. intros S. now apply settle_row. Qed.
 
 Print Assumptions single_tame.
 Print Assumptions settle_settled.

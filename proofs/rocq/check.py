@@ -27,7 +27,7 @@ FOLDER = Path(__file__).resolve().parent
 SECONDS = 300  # for one file; each takes under thirty
 
 # What a proof may rest on: Coq's own axioms, in two groups, and no others.
-# The real numbers; a proof that does not speak of reals (Markov.v, Caches.v) rests on none of them.
+# The real numbers; a proof that does not speak of reals (Markov.v, Residual.v) rests on none.
 REALS = {
     # the reals as Dedekind cuts: one can decide whether a sequence of decisions is ever negative
     "ClassicalDedekindReals.sig_forall_dec",

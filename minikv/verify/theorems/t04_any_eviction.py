@@ -122,8 +122,8 @@ THEOREM = Theorem(
     abstract="Markov.any_eviction_is_exact",
     concrete=(
         "Concrete.concrete_any_eviction",
-        "Caches.concrete_scheduled",
-        "Caches.concrete_residual",
+        "Residual.concrete_scheduled",
+        "Residual.concrete_residual",
     ),
     scope="one schedule by a hash, four residual caches",
     unlabelled="schedules read what is stored",

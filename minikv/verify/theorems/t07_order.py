@@ -92,6 +92,7 @@ THEOREM = Theorem(
         "Linear.rms_norm_same",
         "Attend.attend_same",
         "Machines.logits_same",
+        "Finite.no_check_fires",
     ),
     scope="sums permuted, each in one other order",
     unlabelled="about values",
