@@ -29,11 +29,12 @@ let float64 () =
   Int64.float_of_bits (Bytes.get_int64_le buffer 0)
 
 (* Equal numbers share a box in memory: a bfloat16, which is what most weights are, has its place in
-   a table by its bits.  (An array of floats would be flat, and reading it would make a new box.) *)
+   a table by its bits.  (An array of floats would be flat, and reading it would make a new box; so
+   would this function, inlined where its result is compared.) *)
 type box = Box of float
 let boxes =
   Array.init 65536 (fun i -> Box (Int32.float_of_bits (Int32.shift_left (Int32.of_int i) 16)))
-let box bits =
+let[@inline never] box bits =
   if Int32.logand bits 0xFFFFl = 0l then
     let Box x = boxes.(Int32.to_int (Int32.shift_right_logical bits 16)) in x
   else Int32.float_of_bits bits

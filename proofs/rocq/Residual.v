@@ -4,7 +4,7 @@
    rows forgotten behind windows or not, and after any truncation that it does not refuse; without
    forgetting it refuses none.  Nothing is assumed. *)
 From Coq Require Import List Arith Bool Lia.
-From Minikv Require Import Markov Truncate Decoder Concrete Caches Replayed.
+From Minikv Require Import Markov Truncate Decoder Concrete Caches Agree Replayed.
 Import ListNotations.
 
 Section Proof.

@@ -162,7 +162,7 @@ Proof.
   assert (Fy : fin y) by (apply (proj1 (Forall_forall _ _) Fr), in_map, I).
   destruct (proj1 (Forall_forall _ _) Sy z I) as (Fz & Fm & Lt).
   pose proof (eqb_eq y z Fy Fz Ez) as Vy. destruct (Req_dec (V z) 0) as [Z | N].
-  - assert (Y0 : y = 0%float) by (apply settle_no_minus_zero; auto; congruence).
+  - assert (Y0 : y = 0%float) by (apply settle_no_minus_zero; auto; exact (eq_trans Vy Z)).
     rewrite Y0. change (D.narrow 0) with 0%float. unfold ys, D.settle in I. cbv zeta in I.
     fold (settle_grid xs) in I. apply in_map_iff in I as (x & <- & I).
     destruct (Val x I) as [_ E]. rewrite E in Z.

@@ -20,7 +20,8 @@ Proof.
 Qed.
 
 (* T11: what the stream does not reach, the K/V of the layer above do not reach either. *)
-Theorem receptive_kv ws (ls : list (@layer V KV)) (L : @layer V KV) a : Forall2 windowed ws ls -> forall hs hs',
+Theorem receptive_kv ws (ls : list (@layer V KV)) (L : @layer V KV) a : Forall2 windowed ws ls ->
+  forall hs hs',
   agree_from a hs hs' -> agree_from (a + reach ws) (kvs L (run ls hs)) (kvs L (run ls hs')).
 Proof.
   intros W hs hs' A. destruct (receptive_field ws ls a W hs hs' A) as [N H]. split.
