@@ -28,8 +28,8 @@ let float64 () =
   (try really_input input buffer 0 8 with End_of_file -> fail (Sys.argv.(1) ^ " is cut short"));
   Int64.float_of_bits (Bytes.get_int64_le buffer 0)
 
-(* Equal numbers share a box in memory: a bfloat16, which is what most weights are, has its place in
-   a table by its bits.  (An array of floats would be flat, and reading it would make a new box; so
+(* Equal numbers share a box in memory if they are bfloat16: each has its place in a table by its
+   bits.  (An array of floats would be flat, and reading it would make a new box; so
    would this function, inlined where its result is compared.) *)
 type box = Box of float
 let boxes =

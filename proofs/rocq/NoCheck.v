@@ -341,3 +341,6 @@ Proof.
   apply concat_Forall. eapply Forall_impl; [|exact Rot]. intros x [B _]. exact (single_row _ _ B).
 Qed.
 End Block.
+
+Print Assumptions kv_ok.
+Print Assumptions block_ok.
