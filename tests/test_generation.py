@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minikv
 from minikv.errors import InputError, MinikvError
-from minikv.generation import sampler
+from minikv.generation import candidates, nucleus, sampler
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -112,6 +116,42 @@ def test_only_the_most_likely_tokens_are_drawn():
 def test_top_p_that_is_reached_exactly_takes_no_token_more():
     choose = sampler(1.0, None, 0.5, 0)
     assert {choose(np.zeros(4)) for _ in range(300)} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("equal", "top_p", "kept"),
+    [(10, 0.8, 8), (10, 0.9, 9), (10, 0.3, 3), (100, 0.07, 7), (100, 0.29, 29), (3, 2 / 3, 2)],
+)
+def test_rounding_puts_no_token_more_into_the_nucleus(equal, top_p, kept):
+    """Of equal tokens; the sum of ten times 0.1, one after the other, never is 0.8 nor 0.9."""
+    ids, p = candidates(np.zeros(equal), 1.0)
+    assert len(nucleus(ids, p, top_p)[0]) == kept
+    assert len(nucleus(ids, p, top_p + 2.0**-30)[0]) == kept + 1  # which is missing by more
+    assert len(nucleus(ids, p, top_p - 2.0**-30)[0]) == kept
+
+
+@given(st.integers(0, 2**20), st.integers(1, 300), st.sampled_from([0.5, 2.0, 20.0]), st.data())
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed, size, spread, data):
+    """In exact sums of the same probabilities."""
+    logits = np.round(np.random.default_rng(seed).normal(size=size) * spread, 1)  # with ties
+    ids, p = candidates(logits, 1.0)
+    reached = [float(one) for one in np.cumsum(p) if one < 1]
+    edges = st.sampled_from(reached or [0.5])
+    top_p = data.draw(st.one_of(st.floats(1e-3, 1.0, exclude_max=True), edges))
+    chosen, renormalised = nucleus(ids, p, top_p)
+    masses = [Fraction(float(one)) for one in p]
+    sums = [Fraction(0), *itertools.accumulate(masses)]
+    assert chosen.tolist() == ids[: len(chosen)].tolist()
+    assert sums[len(chosen)] >= Fraction(top_p) - Fraction(1, 2**31)
+    assert sums[len(chosen) - 1] < Fraction(top_p)
+    assert (np.diff(logits[ids]) <= 0).all()  # most likely first
+    assert abs(math.fsum(renormalised) - 1) <= size * 2.0**-52
+
+
+def test_a_top_p_of_1_keeps_every_token():
+    ids, p = candidates(np.array([0.0, -40.0, -800.0]), 1.0)  # of which one weighs 2**-57, one 0
+    assert nucleus(ids, p, 1.0)[0].tolist() == [0, 1, 2]
+    assert nucleus(ids, p, 1.0 - 2.0**-20)[0].tolist() == [0]
 
 
 def test_draws_follow_the_probabilities():
