@@ -36,6 +36,17 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
         sys.setswitchinterval(interval)
 
 
+def test_a_table_that_grew_is_the_one_that_is_made_at_once():
+    """Past each doubling, asked for one position or for several."""
+    whole = Rotary(EXACT.config, EXACT.arithmetic)(np.arange(2050))
+    for count in (1, 2, 3):
+        grown = Rotary(EXACT.config, EXACT.arithmetic)
+        for last in (0, 1, 2, 3, 4, 7, 8, 255, 256, 257, 511, 512, 1023, 1024, 1025, 2048, 2049):
+            positions = np.arange(max(0, last + 1 - count), last + 1)
+            for table, expected in zip(grown(positions), whole, strict=True):
+                assert_same_bits(table, expected[positions])
+
+
 def test_an_angle_beyond_the_range_of_sine_and_cosine_is_refused():
     """A frequency of theta**(-2i/d), or one divided by a factor, can turn too fast."""
     for stretched in ({"rope_theta": 1e-9}, {"rope_scaling": RopeScaling(1e-9)}):
