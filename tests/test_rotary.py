@@ -36,6 +36,15 @@ def test_threads_that_share_a_model_get_the_angles_that_they_asked_for():
         sys.setswitchinterval(interval)
 
 
+def test_a_row_of_the_table_holds_each_cosine_twice_and_each_sine_with_both_signs():
+    cos, sin = Rotary(EXACT.config, EXACT.arithmetic)(np.arange(9))
+    assert cos.shape == sin.shape == (9, 1, 6)
+    assert_same_bits(cos[..., :3], cos[..., 3:])
+    assert_same_bits(sin[..., :3], -sin[..., 3:])
+    assert (cos[0] == 1).all()
+    assert (sin[1, 0, 3:] > 0).all()  # angles of at most 1 radian
+
+
 def test_a_table_that_grew_is_the_one_that_is_made_at_once():
     """Past each doubling, asked for one position or for several."""
     whole = Rotary(EXACT.config, EXACT.arithmetic)(np.arange(2050))

@@ -97,6 +97,20 @@ def test_nan_stays_nan(name):
     assert np.isnan(getattr(elementary, name)(np.array([np.nan, 1.0]))).tolist() == [True, False]
 
 
+def test_clip_keeps_what_is_between_and_nan():
+    x = np.array([-np.inf, -2.5, -2.0, 0.0, 3.0, 3.5, np.inf, np.nan])
+    clipped = elementary.clip(x, -2.0, 3.0, np)
+    assert_same_bits(clipped[:-1], np.array([-2.0, -2.0, -2.0, 0.0, 3.0, 3.0, 3.0]))
+    assert np.isnan(clipped[-1])
+
+
+def test_a_sum_with_1_5_times_2_to_the_52_holds_the_nearest_integer_in_its_low_bits():
+    x = np.array([0.0, 0.5, 1.5, -0.5, -1.5, 2.4999, -190976.0, 181704.4, 2.0**40 + 0.5])
+    total = x + elementary.SHIFT
+    assert (total.view(np.int64) - elementary.SHIFT_BITS == np.rint(x).astype(np.int64)).all()
+    assert_same_bits(total - elementary.SHIFT, np.rint(x) + 0.0)
+
+
 def test_exp_of_float32_is_exp_of_the_same_float64():
     x = RNG.normal(size=2 * elementary.BLOCK + 5).astype(np.float32)
     assert_same_bits(elementary.exp(x), elementary.exp(x.astype(np.float64)))
