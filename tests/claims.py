@@ -1,4 +1,4 @@
-"""Which sentences have a test that would refute them: ``python -m tests.claims [--list FILE]``.
+"""Which sentences have a test that would refute them: ``python tests/claims.py [--list FILE]``.
 
 The sentences are those of the theorems' page, of ``docs/``, and of the docstrings of the
 arithmetics, the caches and the verification. ``tests/claims.toml`` names the tests of each, by

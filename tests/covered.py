@@ -1,7 +1,7 @@
-"""Which lines and branches of the core no default test walks: ``python -m tests.covered``.
+"""Which lines and branches of the core no default test walks: ``python tests/covered.py``.
 
     pip install -e ".[dev,test,numba,torch]"
-    python -m tests.covered [--jobs 2] [--keep FOLDER]
+    python tests/covered.py [--jobs 2] [--keep FOLDER]
 
 The core is the forward pass, its sums and its memories. The tests that concern it run once, in
 `jobs` processes, and the command fails if a line or a branch is left out. ``--keep`` leaves in a
@@ -125,7 +125,12 @@ def walked(folder: Path, jobs: int, tests: tuple[str, ...], core: tuple[str, ...
         environment.setdefault(name, "1")
     running = []
     for number, part in enumerate(parts):
-        command = [sys.executable, "-m", "tests.covered", "--part", str(folder / f"walk.{number}")]
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--part",
+            str(folder / f"walk.{number}"),
+        ]
         command += ["--core", *core, "--tests", *part]
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
     statuses = [process.wait() for process in running]

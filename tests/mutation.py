@@ -1,15 +1,15 @@
-"""How many arbitrary faults do the tests see? ``python -m tests.mutation [--run 50] [--jobs 2]``.
+"""How many arbitrary faults do the tests see? ``python tests/mutation.py [--run 50] [--jobs 2]``.
 
 ``proofs/mutants.toml`` holds faults that we thought of; these are made by rule (`tests.mutate`).
 600 and more are drawn, the same number of every part of the core, as far as it has so many. Each is
-run against the tests that walk its lines, as ``python -m tests.covered --keep`` wrote down, quick
+run against the tests that walk its lines, as ``python tests/covered.py --keep`` wrote down, quick
 ones first, until one fails. An outcome is a line of ``tests/mutation.jsonl``: who goes on another
 day runs what has no line yet. Nothing in the checkout is changed: a process is forked for each
 fault, and imports the faulty source in the place of the file.
 
-    python -m tests.covered --keep walked                # once: which test walks which line
-    python -m tests.mutation --walked walked --run 50    # fifty more
-    python -m tests.mutation                             # the score, and who survived
+    python tests/covered.py --keep walked                # once: which test walks which line
+    python tests/mutation.py --walked walked --run 50    # fifty more
+    python tests/mutation.py                             # the score, and who survived
 
 A survivor is killed by a new test (``--again`` runs the survivors anew), or said to be equivalent,
 with the reason, in ``tests/mutation.toml``. The interval is Wilson's, at 95 %: what the score of
@@ -35,8 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.mutate import Mutant, mutants
+from mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minikv"
@@ -107,7 +106,7 @@ def _ticket(mutant: Mutant) -> bytes:
 
 @dataclass
 class Walked:
-    """What ``python -m tests.covered --keep`` wrote down."""
+    """What ``python tests/covered.py --keep`` wrote down."""
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)

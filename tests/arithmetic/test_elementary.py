@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import array_api_strict
 import mpmath
@@ -13,6 +14,7 @@ from bits import assert_same_bits
 
 from minikv.arithmetic import elementary
 
+ROOT = Path(__file__).parents[2]
 BOUNDS = {"exp": 1.7, "sin": 3.01, "cos": 3.01}  # as elementary's docstring states
 LAST_FINITE = 709.782712893383973  # the largest float64 whose exp is finite
 RNG = np.random.default_rng(20260319)
@@ -60,6 +62,16 @@ def test_error_is_within_the_stated_bound(case):
     name, x = POINTS[case]
     error, where = largest_error(getattr(elementary, name), name, x)
     assert error <= BOUNDS[name], f"{name}({where!r}) is off by {error} ulp"
+
+
+def test_the_specification_and_the_docstring_state_these_bounds():
+    exp, sin, cos = BOUNDS.values()
+    assert sin == cos
+    spec = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8")
+    said = f"(up to {exp} units in the last place of `exp`, and {sin} of `sin` and `cos`)"
+    assert said in " ".join(spec.split())
+    for bound in (f"{exp} ulp; inf above", f"{sin} ulp"):
+        assert bound in elementary.__doc__
 
 
 def test_bound_check_notices_a_wrong_result():
