@@ -36,6 +36,8 @@ from . import decoder
 from .arrays import Array, to_numpy
 from .errors import InputError
 
+IMPOSSIBLE = -1e4  # a logarithm of 0, as exp sees it: of -inf, which 0 times is no number
+
 
 def run_with_cache(
     weights: decoder.Weights, ids: Sequence[int] | np.ndarray
@@ -116,13 +118,9 @@ def kl_divergence(p_logits: Array, q_logits: Array) -> np.ndarray:
     exactly 0.0, since every term is then ``p * 0`` or nothing. Rows that are no distribution, of
     -inf alone or with NaN or +inf, give NaN.
     """
-    p = _log_softmax(p_logits)
-    q = _log_softmax(q_logits)
-    probability = np.exp(p)
-    counts = probability != 0  # also for NaN
-    with np.errstate(invalid="ignore"):  # -inf - -inf, which does not count
-        terms = np.where(counts, probability * (p - q), 0.0)
-    return np.sum(terms, axis=-1)
+    p = np.maximum(_log_softmax(p_logits), IMPOSSIBLE)
+    q = np.where(np.exp(p) == 0, p, _log_softmax(q_logits))
+    return np.sum(np.exp(p) * (p - q), axis=-1)
 
 
 def _log_softmax(logits: Array) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 The core is the forward pass, its sums and its memories. The tests that concern it run once, in
 `jobs` processes, and the command fails if a line or a branch is left out. ``--keep`` leaves in a
-folder which test walked which line and how long it took; ``tests.mutation`` chooses tests by it.
+folder which test walked which line and how long it took; ``mutation.py`` chooses tests by it.
 
 A function that Numba compiles is no line of Python, and does not count: its bits are compared with
 those of the Python that it stands for.

@@ -61,55 +61,55 @@ class Mutant:
         File, function, the text that was and the one that is: the same after edits elsewhere.
     lines : range
         Where in the file it stands.
-    source : str
-        The whole file with the fault.
+    text, start, stop, after : bytes, int, int, bytes
+        The whole file, and which of its bytes are replaced by what.
     """
 
     file: str
     name: str
     lines: range
-    source: str
+    text: bytes
+    start: int
+    stop: int
+    after: bytes
+
+    @property
+    def source(self) -> str:
+        """The whole file with the fault."""
+        return (self.text[: self.start] + self.after + self.text[self.stop :]).decode()
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is another program, and one."""
+        try:
+            code = compile(self.source, self.file, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return False
+        return code != compile(self.text, self.file, "exec", dont_inherit=True)
 
 
 def mutants(source: str, file: str) -> list[Mutant]:
-    """Every mutant of a source text that is another program."""
-    tree = ast.parse(source)
-    original = compile(source, file, "exec", dont_inherit=True)
+    """Every mutant of a source text; a few are no other program, see `Mutant.differs`."""
+    text = source.encode()
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
     counts: Counter[str] = Counter()
     made = []
-    for node, function in _places(tree, "", exempt=False):
-        before = ast.get_source_segment(source, node) or ""
+    for node, function in _places(ast.parse(source), "", exempt=False):
+        start = starts[node.lineno - 1] + node.col_offset
+        stop = starts[node.end_lineno - 1] + node.end_col_offset
+        before = " ".join(text[start:stop].decode().split())
         for new in _changes(node):
             after = new if isinstance(new, str) else ast.unparse(new)
-            title = f"{file} {function}: {_line(before)} -> {_line(after)}"
-            number = counts[title]
+            title = f"{file} {function}: {before} -> {' '.join(after.split())}"
             counts[title] += 1
-            name = f"{title} ({number + 1})" if number else title
-            changed = _replaced(source, node, after)
-            try:
-                code = compile(changed, file, "exec", dont_inherit=True)
-            except (SyntaxError, ValueError):
-                continue
-            if code != original:
-                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-                made.append(Mutant(file, name, lines, changed))
+            name = title if counts[title] == 1 else f"{title} ({counts[title]})"
+            if isinstance(node, ast.expr) and not isinstance(node, ast.Slice):
+                after = f"({after})"
+            lines = range(node.lineno, node.end_lineno + 1)
+            made.append(Mutant(file, name, lines, text, start, stop, after.encode()))
     return made
-
-
-def _line(text: str) -> str:
-    """A text in one line."""
-    return " ".join(text.split())
-
-
-def _replaced(source: str, node: ast.AST, after: str) -> str:
-    """A source text with one node in other words; columns are counted in bytes."""
-    lines = source.encode().splitlines(keepends=True)
-    start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
-    stop = sum(map(len, lines[: node.end_lineno - 1])) + node.end_col_offset
-    data = source.encode()
-    if isinstance(node, ast.expr) and not isinstance(node, ast.Slice):
-        after = f"({after})"
-    return (data[:start] + after.encode() + data[stop:]).decode()
 
 
 def _places(node: ast.AST, function: str, exempt: bool) -> Iterator[tuple[ast.AST, str]]:

@@ -1,6 +1,6 @@
 """How many arbitrary faults do the tests see? ``python tests/mutation.py [--run 50] [--jobs 2]``.
 
-``proofs/mutants.toml`` holds faults that we thought of; these are made by rule (`tests.mutate`).
+``proofs/mutants.toml`` holds faults that we thought of; these are made by rule (``mutate.py``).
 600 and more are drawn, the same number of every part of the core, as far as it has so many. Each is
 run against the tests that walk its lines, as ``python tests/covered.py --keep`` wrote down, quick
 ones first, until one fails. An outcome is a line of ``tests/mutation.jsonl``: who goes on another
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -89,7 +90,10 @@ def drawn(count: int = DRAWN) -> dict[str, list[Mutant]]:
     level = 0
     while sum(min(level, len(made)) for made in pool.values()) < count:
         level += 1
-    return {name: made[:level] for name, made in pool.items()}
+    return {
+        name: list(itertools.islice((m for m in made if m.differs), level))
+        for name, made in pool.items()
+    }
 
 
 def _all_of(files: tuple[str, ...]) -> Iterator[Mutant]:
@@ -369,7 +373,7 @@ def expect_nothing_fails(walked: Walked) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=int, default=0, help="how many mutants to run (default: 0)")
-    parser.add_argument("--walked", type=Path, help="the folder that tests.covered --keep made")
+    parser.add_argument("--walked", type=Path, help="the folder that covered.py --keep made")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for one mutant")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
