@@ -111,7 +111,7 @@ def walk(tests: list[str], data: Path, core: tuple[str, ...] = CORE) -> int:
     status = pytest.main(["-n0", "-p", "no:cacheprovider", *tests], plugins=[plugin])
     made.stop()
     made.save()
-    data.with_suffix(".json").write_text(json.dumps(plugin.seconds), encoding="utf-8")
+    data.with_name(f"{data.name}.json").write_text(json.dumps(plugin.seconds), encoding="utf-8")
     return int(status)
 
 
