@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 
 import pytest
 from claims import ROOT, claims, counts, files, main, sentences, summary
 
 
+@functools.cache
 def defined_in(file: str) -> set[str]:
     """The tests that a file defines."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
