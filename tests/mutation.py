@@ -126,8 +126,8 @@ class Walked:
     def tests(self, mutant: Mutant, most: float) -> tuple[list[str], int]:
         """Tests that walk a mutant's lines, about `most` seconds of them, and how many there are.
 
-        One case of each test first, then another of each. Of what runs at import, or once for all
-        tests, every test of the file counts.
+        First those that lie as the file does, and of these one case of each test, then another of
+        each. Of what runs at import, or once for all tests, every test of the file counts.
         """
         by_line = self.data.contexts_by_lineno(str(PACKAGE / mutant.file))
         found = {test for line in mutant.lines for test in by_line.get(line, [])}
@@ -139,12 +139,12 @@ class Walked:
         for test in sorted(found, key=self._seconds):
             cases[test.partition("[")[0]].append(test)
         order = sorted(
-            (rank, self._seconds(test), test)
+            (_distance(test, mutant.file), rank, self._seconds(test), test)
             for tests in cases.values()
             for rank, test in enumerate(tests)
         )
         chosen = []
-        for _, seconds, test in order:
+        for *_, seconds, test in order:
             if most < 0 and chosen:
                 break
             chosen.append(test)
@@ -153,6 +153,14 @@ class Walked:
 
     def _seconds(self, test: str) -> float:
         return self.seconds.get(test, 1.0)
+
+
+def _distance(test: str, file: str) -> int:
+    """How far a test lies from a file: in the file of its tests, in their folder, elsewhere."""
+    path = Path(test.partition("::")[0])
+    if Path(file).stem in path.stem:
+        return 0
+    return 1 if path.parent.name == Path(file).parts[0] else 2
 
 
 # One run

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import array_api_strict
@@ -72,6 +74,27 @@ def test_the_specification_and_the_docstring_state_these_bounds():
     assert said in " ".join(spec.split())
     for bound in (f"{exp} ulp; inf above", f"{sin} ulp"):
         assert bound in elementary.__doc__
+
+
+def test_the_constants_of_exp_are_those_of_the_specification():
+    section = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8").partition("### 5.2")[2]
+    written = re.findall(r"-?0x[0-9a-f.]+p[+-]\d+|-?\b\d{6}\b", section.partition("###")[0])
+    lowest, highest, *coefficients = written
+    assert int(lowest) == elementary.LOWEST * elementary.STEPS
+    assert float.fromhex(highest) == elementary.HIGHEST * elementary.STEPS
+    assert [float.fromhex(one) for one in coefficients] == list(elementary.EXP[::-1])
+
+
+def test_three_parts_of_half_pi_have_33_bits():
+    """And their products with whole numbers below 2**20 are exact; all four are pi / 2."""
+    *exact, rest = elementary._half_pi()
+    for part, bits in zip(exact, (32, 65, 98), strict=True):
+        whole = Fraction(part) * 2**bits
+        assert whole.denominator == 1
+        assert whole < 2**33
+    with mpmath.workprec(200):
+        parts = sum(map(mpmath.mpf, (*exact, rest)), mpmath.mpf(0))
+        assert abs(parts - mpmath.pi / 2) < mpmath.mpf(2) ** -150
 
 
 def test_bound_check_notices_a_wrong_result():

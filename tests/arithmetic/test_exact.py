@@ -385,6 +385,20 @@ def test_whole_numbers_of_any_size_come_out_as_they_are(power):
     assert_same_bits(weight.values, w.astype(np.float64))
 
 
+def test_two_float32_numbers_added_in_float64_and_rounded_are_their_float32_sum():
+    """53 bits are 2 * 24 + 2 and more, so that the second rounding changes nothing."""
+    a, b = draw(20_000, heavy=True, seed=1), draw(20_000, heavy=True, seed=2)
+    b *= np.float32(2.0) ** np.random.default_rng(3).integers(-30, 30, 20_000).astype(np.float32)
+    assert_same_bits((a.astype(np.float64) + b).astype(np.float32), a + b)
+
+
+def test_prepared_values_are_integers_of_24_bits_times_their_power():
+    prepared = ARITHMETIC.values(V)
+    integers = prepared.rows / prepared.powers * 2.0**23
+    assert (integers == np.rint(integers)).all()
+    assert 2.0**23 <= np.abs(integers).max() < 2.0**24
+
+
 def test_values_at_the_ends_of_float32_are_weighed():
     """Whose power of two is next to where it is clipped: and a row of zeros, which has none."""
     largest, smallest = np.finfo(np.float32).max, np.float32(2.0**-149)
