@@ -109,3 +109,15 @@ def test_an_angle_beyond_the_range_of_sine_and_cosine_is_refused():
         model = minikv.random_model(minikv.tiny_config(**stretched), 0)
         with pytest.raises(ArithmeticRangeError, match=r"turns by .* radians, expected at most"):
             model.logits(TEXT)
+
+
+def test_an_angle_of_2_to_the_20_radians_is_the_largest():
+    """Of a base of 2**-40 the second of two pairs turns by 2**20 radians a position."""
+    config = minikv.tiny_config(head_dim=4, rope_theta=2.0**-40)
+    rotary = Rotary(config, EXACT.arithmetic)
+    assert rotary(np.array([1]))[0].shape == (1, 1, 4)
+    with pytest.raises(ArithmeticRangeError, match="position 3 turns by"):
+        rotary(np.array([2]))
+    faster = minikv.tiny_config(head_dim=4, rope_theta=2.0**-40 * (1 - 2.0**-20))
+    with pytest.raises(ArithmeticRangeError, match="position 1 turns by"):
+        Rotary(faster, EXACT.arithmetic)(np.array([1]))

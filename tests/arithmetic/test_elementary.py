@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 import types
 from collections.abc import Callable
 from fractions import Fraction
@@ -125,6 +126,17 @@ def test_exp_at_the_ends_of_its_range():
     assert_same_bits(elementary.exp(x), expected)
     assert np.isfinite(elementary.exp(np.array([LAST_FINITE])))[0]
     assert elementary.exp(np.array([-745.1]))[0] == 5e-324
+
+
+def test_exp_takes_scratch_memory_for_2_to_the_14_numbers_at_most():
+    """Three arrays of them, beside the result."""
+    x = np.zeros(2**18)
+    elementary.exp(x[:1])  # whose table is kept
+    tracemalloc.start()
+    result = elementary.exp(x)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.nbytes <= most < result.nbytes + 4 * 2**14 * 8
 
 
 @pytest.mark.parametrize("name", BOUNDS)

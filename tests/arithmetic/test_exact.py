@@ -385,6 +385,28 @@ def test_whole_numbers_of_any_size_come_out_as_they_are(power):
     assert_same_bits(weight.values, w.astype(np.float64))
 
 
+def test_rows_are_taken_512_at_a_time_and_those_of_a_matrix_256(monkeypatch):
+    """Which bounds the float64 that they take; no bit depends on it."""
+    taken = []
+
+    class Watched(NumpyExact):
+        def product(self, x, weight):
+            taken.append(len(x))
+            return super().product(x, weight)
+
+        def row_tops(self, rows, name):
+            taken.append(len(rows))
+            return super().row_tops(rows, name)
+
+    arithmetic = Watched(64)
+    weight = arithmetic.weight(draw(513, 2), "w")
+    assert taken == [256, 256, 1]
+    for rows, expected in ((511, [511]), (512, [512]), (513, [512, 1]), (1025, [512, 512, 1])):
+        taken.clear()
+        arithmetic.linear(draw(rows, 2), weight)
+        assert taken == expected
+
+
 def test_two_float32_numbers_added_in_float64_and_rounded_are_their_float32_sum():
     """53 bits are 2 * 24 + 2 and more, so that the second rounding changes nothing."""
     a, b = draw(20_000, heavy=True, seed=1), draw(20_000, heavy=True, seed=2)

@@ -36,6 +36,17 @@ def test_a_buffer_that_doubles_or_just_does_not_loses_nothing(held):
         assert_same_bits(feed(EXACT, cache, text[held - 1 : held + 4], 2)[1:], expected)
 
 
+def test_a_buffer_holds_16_tokens_at_first_and_then_twice_as_many():
+    """So that a text of n tokens, fed one by one, is copied less than once over."""
+    model = random_model(0, num_hidden_layers=1)
+    cache = model.new_cache()
+    capacities = []
+    for token in range(66):
+        model.forward([[token]], [cache], logits="none")
+        capacities.append(cache._k[0].shape[1])
+    assert capacities == [16] * 16 + [32] * 16 + [64] * 32 + [128] * 2
+
+
 def test_a_fork_of_a_single_key_head_is_a_copy():
     """With one head, rows of the cache lie side by side, and a view of them would pass as well."""
     model = random_model(0, num_key_value_heads=1)
