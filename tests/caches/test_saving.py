@@ -57,6 +57,21 @@ def test_a_state_of_a_single_key_head_is_a_copy():
         assert_same_bits(tensors[name], tensor, name)
 
 
+def test_a_text_as_long_as_the_context_is_saved_and_no_longer_one():
+    full = [*TEXT] * 5 + TEXT[:8]
+    cache = EXACT.new_cache("none")
+    EXACT.forward([full], [cache], logits="none")
+    tensors, metadata = cache.state()
+    assert metadata["seen"] == "128"
+    loaded = EXACT.new_cache("none")
+    loaded.load_state(tensors, metadata)
+    assert loaded.seen == 128
+    for seen in ("129", "0128", "128.0", "-128", "\u0661"):
+        with pytest.raises(CacheError, match="expected a number up to 128"):
+            loaded.load_state(tensors, metadata | {"seen": seen})
+    assert EXACT.new_cache("streaming_llm", budget=6).longest == 2**40
+
+
 @pytest.mark.parametrize("example", ALL, ids=str)
 @pytest.mark.parametrize("seen", [0, 9])
 def test_a_saved_cache_goes_on_where_it_was(example, seen, tmp_path):
