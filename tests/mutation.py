@@ -42,33 +42,28 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minikv"
 OUTCOMES = ROOT / "tests" / "mutation.jsonl"
 EQUIVALENT = ROOT / "tests" / "mutation.toml"
+
+
+def files(pattern: str) -> tuple[str, ...]:
+    """The files of the package of this pattern, but those that only hand names on."""
+    found = sorted(PACKAGE.glob(pattern))
+    names = [path.relative_to(PACKAGE).as_posix() for path in found]
+    return tuple(name for name in names if not name.endswith(("__init__.py", "registry.py")))
+
+
 STRATA: dict[str, tuple[str, ...]] = {
     "decoder": ("decoder.py",),
     "layers": ("layers.py",),
     "projection": ("projection.py",),
     "rotary": ("rotary.py",),
     "attention": ("arithmetic/base.py", "arithmetic/sight.py"),
-    "exact": ("arithmetic/exact.py", "arithmetic/numpy_exact.py"),
-    "float32": ("arithmetic/float32.py", "arithmetic/numpy_float32.py", "arithmetic/room.py"),
+    "exact": files("arithmetic/*exact.py"),
+    "float32": (*files("arithmetic/*float32.py"), "arithmetic/room.py"),
     "elementary": ("arithmetic/elementary.py",),
-    "cache base": ("caches/base.py",),
-    "evicting": ("caches/evicting.py",),
-    "full": ("caches/full.py",),
-    "h2o": ("caches/h2o.py",),
-    "none": ("caches/none.py",),
-    "residual": (
-        "caches/residual/checkpoints.py",
-        "caches/residual/policy.py",
-        "caches/residual/replay.py",
-        "caches/residual/ring.py",
-    ),
-    "saving": ("caches/saving.py",),
-    "scheduled": ("caches/scheduled.py",),
-    "snapkv": ("caches/snapkv.py",),
-    "streaming_llm": ("caches/streaming_llm.py",),
-    "tova, window": ("caches/tova.py", "caches/window.py"),
+    **{Path(name).stem: (name,) for name in files("caches/*.py")},
+    "residual": files("caches/residual/*.py"),
     "labels": ("verify/dataflow.py", "verify/certificate.py", "verify/backwards.py"),
-    "theorems": tuple(f"verify/theorems/{p.name}" for p in PACKAGE.glob("verify/theorems/t*.py")),
+    "theorems": files("verify/theorems/t*.py"),
     "patching": ("patching.py",),
     "generation": ("generation.py",),
 }
@@ -87,7 +82,7 @@ def drawn(count: int = DRAWN) -> dict[str, list[Mutant]]:
 
     The draw is by a hash of the mutant's name, so that an edit elsewhere changes little of it.
     """
-    pool = {name: sorted(_all_of(files), key=_ticket) for name, files in STRATA.items()}
+    pool = {name: sorted(_all_of(names), key=_ticket) for name, names in STRATA.items()}
     level = 0
     while sum(min(level, len(made)) for made in pool.values()) < count:
         level += 1
@@ -97,8 +92,8 @@ def drawn(count: int = DRAWN) -> dict[str, list[Mutant]]:
     }
 
 
-def _all_of(files: tuple[str, ...]) -> Iterator[Mutant]:
-    for file in sorted(files):
+def _all_of(names: tuple[str, ...]) -> Iterator[Mutant]:
+    for file in sorted(names):
         yield from mutants((PACKAGE / file).read_text(encoding="utf-8"), file)
 
 
