@@ -521,6 +521,18 @@ def test_saving_where_nothing_can_be_written_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system that has pipes with names")
+def test_what_is_no_plain_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CacheError, match="it is no plain file"):
+        EXACT.new_cache().save(pipe)
+    assert pipe.is_fifo()
+    with pytest.raises(CacheError, match="is not a saved cache: there is no such file"):
+        EXACT.new_cache().load(pipe)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 @pytest.mark.parametrize("name", ["under/a file/x", "n" * 300, "a\0b"])
 def test_a_name_that_no_file_can_have_is_refused(name, tmp_path):
     (tmp_path / "under").mkdir()
