@@ -133,6 +133,8 @@ def _is_prose(parent: ast.AST, name: str, child: ast.AST) -> bool:
         return True
     if isinstance(parent, ast.Raise):
         return True
+    if isinstance(child, ast.Call) and ast.unparse(child.func) == "Weaker":  # a stored fault
+        return True
     if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
         return True
     typing = isinstance(parent, ast.Assign) and isinstance(parent.value, ast.Subscript)

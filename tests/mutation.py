@@ -164,7 +164,7 @@ def _distance(test: str, file: str) -> int:
 
 @dataclass(eq=False)
 class Chosen:
-    """A pytest plugin: runs some tests, in this order, and says which failed first."""
+    """A pytest plugin: runs tests, in this order, or whole files; says which failed first."""
 
     tests: list[str]
     failed: str = ""
@@ -178,7 +178,8 @@ class Chosen:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         there = {item.nodeid: item for item in items}
-        items[:] = [there[name] for name in self.tests if name in there]
+        whole = [item for item in items if item.nodeid.partition("::")[0] in self.tests]
+        items[:] = [there[name] for name in self.tests if name in there] + whole
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -339,14 +340,17 @@ def summary() -> str:
     return score(names, outcomes())[0].splitlines()[-1]
 
 
-def run(chosen: list[Mutant], walked: Walked, jobs: int, most: float, path: Path) -> None:
+def run(chosen: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
     """Run mutants, so many at a time, and write each outcome down as soon as it is known."""
+    most = options.seconds
     waiting = list(reversed(chosen))
     running: dict[str, tuple[Running, int, int]] = {}
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and len(running) < options.jobs:
             mutant = waiting.pop()
             tests, of = walked.tests(mutant, most)
+            if options.files:
+                tests = options.files
             limit = 60.0 + STUCK * most
             begun = start(PACKAGE / mutant.file, mutant.source, tests, limit)
             running[mutant.name] = (begun, len(tests), of)
@@ -354,7 +358,7 @@ def run(chosen: list[Mutant], walked: Walked, jobs: int, most: float, path: Path
             said = one.outcome()
             if said is not None:
                 record = {"mutant": name, **said, "tests": tests, "of": of}
-                with open(path, "a", encoding="utf-8") as file:
+                with open(OUTCOMES, "a", encoding="utf-8") as file:
                     file.write(json.dumps(record) + "\n")
                 print(f"{record['outcome']:9} {said['seconds']:6.1f} s  {name}", flush=True)
                 del running[name]
@@ -392,6 +396,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for one mutant")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--only", default="", help="mutants whose name has this in it")
+    parser.add_argument("--files", nargs="+", help="run these files of tests, whole")
     parser.add_argument(
         "--control", action="store_true", help="see that without a fault these tests pass"
     )
@@ -410,7 +416,8 @@ def main() -> None:
         if options.again:
             lived = {name for name, record in found.items() if record["outcome"] != "killed"}
             todo = [m for m in in_turns(strata) if m.name in lived - equivalents().keys()]
-        run(todo[: options.run], walked, options.jobs, options.seconds, OUTCOMES)
+        todo = [mutant for mutant in todo if options.only in mutant.name]
+        run(todo[: options.run], walked, options)
         found = outcomes()
         if options.control:
             expect_nothing_fails()
