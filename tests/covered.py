@@ -44,6 +44,7 @@ TESTS = (
     "tests/arithmetic",
     "tests/backends",
     "tests/caches",
+    "tests/test_completion.py",
     "tests/test_decoder.py",
     "tests/test_fingerprint.py",
     "tests/test_generation.py",
@@ -57,7 +58,7 @@ TESTS = (
     "proofs/test_theorems.py",
 )
 # What Numba compiles, and what it calls while it does, which is not each time.
-COMPILED = [r"@njit\b", r"@overload\b", r"def _pointer\b"]
+COMPILED = [r"@njit\b", r"@overload\b", r"@intrinsic\b", r"def _pointer\b"]
 
 
 @dataclass(eq=False)

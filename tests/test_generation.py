@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
-from minikv.errors import InputError, MinikvError
-from minikv.generation import candidates, nucleus, sampler
+from minikv.errors import ArithmeticRangeError, InputError, MinikvError
+from minikv.generation import candidates, finite_logits, nucleus, penalised, sampler
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -152,6 +152,43 @@ def test_a_top_p_of_1_keeps_every_token():
     ids, p = candidates(np.array([0.0, -40.0, -800.0]), 1.0)  # of which one weighs 2**-57, one 0
     assert nucleus(ids, p, 1.0)[0].tolist() == [0, 1, 2]
     assert nucleus(ids, p, 1.0 - 2.0**-20)[0].tolist() == [0]
+
+
+def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_negative_of_tokens_said():
+    logits = np.array([4.0, -4.0, 0.0, 3.0])
+    assert penalised(logits, [0, 1, 1, 2], 2.0).tolist() == [2.0, -8.0, 0.0, 3.0]
+    assert logits.tolist() == [4.0, -4.0, 0.0, 3.0]
+    assert penalised(logits, [], 2.0) is penalised(logits, [0], 1.0) is logits
+    assert sampler(0.0, None, None, 0, repetition_penalty=2.0)(logits, [0]) == 3
+    assert sampler(0.0, None, None, 0)(logits, [0]) == 0
+
+
+def test_min_p_keeps_what_is_at_least_so_likely_beside_the_likeliest():
+    logits = np.log([0.5, 0.25, 0.2, 0.05])
+    for min_p, expected in ((0.0, 4), (0.1, 4), (0.11, 3), (0.41, 2), (0.51, 1), (1.0, 1)):
+        choose = sampler(1.0, None, None, 0, min_p=min_p)
+        assert {choose(logits) for _ in range(400)} == set(range(expected))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"min_p": -0.1}, "min_p is -0.1, expected a number from 0 to 1"),
+        ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0, expected one above 0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
+        ({"repetition_penalty": "2"}, "repetition_penalty is '2'"),
+    ],
+)
+def test_a_wrong_min_p_or_penalty_is_named(more, said):
+    with pytest.raises(InputError, match=said):
+        sampler(1.0, None, None, 0, **more)
+
+
+def test_a_logit_that_is_not_finite_ends_generation():
+    with pytest.raises(ArithmeticRangeError, match="a logit is inf, expected finite ones"):
+        finite_logits(np.array([0.0, np.inf]))
+    assert finite_logits(np.array([0.0])).tolist() == [0.0]
 
 
 def test_draws_follow_the_probabilities():

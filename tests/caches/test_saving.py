@@ -18,7 +18,7 @@ from safetensors.numpy import save, save_file
 
 import minikv
 from minikv.caches import Residual, Scheduled
-from minikv.caches.saving import checksum
+from minikv.caches.saving import checksum, read_notes
 from minikv.config import FULL as FULL_ATTENTION
 from minikv.config import SLIDING
 from minikv.errors import CacheError
@@ -519,6 +519,20 @@ def test_saving_where_nothing_can_be_written_is_refused(tmp_path):
         with pytest.raises(CacheError, match="cannot save the cache to"):
             EXACT.new_cache().save(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_lie_beside_a_cache_that_does_not_know_them(tmp_path):
+    cache = EXACT.new_cache("none")
+    feed(EXACT, cache, TEXT[:5])
+    cache.save(tmp_path / "noted", {"of": "a text", "policy": "a note's own name"})
+    cache.save(tmp_path / "plain")
+    assert read_notes(tmp_path / "noted") == {"of": "a text", "policy": "a note's own name"}
+    assert read_notes(tmp_path / "plain") == {}
+    loaded = EXACT.new_cache("none")
+    loaded.load(tmp_path / "noted")
+    assert_same_bits(feed(EXACT, loaded, TEXT[5:7]), FULL[5:7])
+    with pytest.raises(CacheError, match="is not a saved cache"):
+        read_notes(tmp_path / "missing")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system that has pipes with names")
