@@ -11,7 +11,8 @@ fault, and imports the faulty source in the place of the file.
     python tests/mutation.py --walked walked --run 50    # fifty more
     python tests/mutation.py                             # the score, and who survived
 
-A survivor is killed by a new test (``--again`` runs the survivors anew), or said to be equivalent,
+A survivor is killed by a new test (``--again`` runs the survivors anew, with ``--files`` against
+tests that are named), or said to be equivalent,
 with the reason, in ``tests/mutation.toml``. The interval is Wilson's, at 95 %: what the score of
 all faults that can be drawn may be.
 """
@@ -397,7 +398,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for one mutant")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
     parser.add_argument("--only", default="", help="mutants whose name has this in it")
-    parser.add_argument("--files", nargs="+", help="run these files of tests, whole")
+    parser.add_argument("--files", nargs="+", help="run these tests, or files of them")
     parser.add_argument(
         "--control", action="store_true", help="see that without a fault these tests pass"
     )
