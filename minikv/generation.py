@@ -17,6 +17,8 @@ from .numbers import is_whole, whole
 Sampler = Callable[[np.ndarray, Sequence[int]], int]
 """From logits, ``(V,)``, and the tokens so far to the token id that is chosen."""
 
+ROUNDING = 2.0**-32  # more than a sum of 2**20 probabilities in float64 can be off, 2**20 * 2**-53
+
 
 def generate(
     weights: decoder.Weights,
@@ -49,8 +51,8 @@ def generate(
     top_k : int, optional
         Draw among the k most likely tokens only; with a temperature above 0.
     top_p : float, optional
-        Draw among the smallest set of most likely tokens whose probabilities reach p
-        (Holtzman et al. 2019, arXiv 1904.09751).
+        Draw among the smallest set of most likely tokens whose probabilities reach p, as
+        `nucleus` says.
     seed : int, optional
         Of the draws.
     stop : iterable of int, optional
@@ -265,7 +267,9 @@ def candidates(
 def nucleus(ids: np.ndarray, p: np.ndarray, top_p: float) -> tuple[np.ndarray, np.ndarray]:
     """The fewest of the most likely tokens whose probabilities reach `top_p`.
 
-    Holtzman et al. 2019, "The curious case of neural text degeneration", arXiv 1904.09751.
+    Holtzman et al. 2019, "The curious case of neural text degeneration", arXiv 1904.09751. Sums are
+    rounded, and so is a `top_p` such as 0.8: what is missing by 2**-32 or less counts as reached.
+    So no smaller set reaches `top_p`, and this one does to within 2**-31. 1 keeps all tokens.
 
     Parameters
     ----------
@@ -279,7 +283,9 @@ def nucleus(ids: np.ndarray, p: np.ndarray, top_p: float) -> tuple[np.ndarray, n
     >>> ids.tolist(), p.round(3).tolist()
     ([7, 5], [0.667, 0.333])
     """
-    keep = int(np.searchsorted(np.cumsum(p), top_p)) + 1
+    if top_p == 1:
+        return ids, p
+    keep = int(np.searchsorted(np.cumsum(p), top_p - ROUNDING)) + 1
     return ids[:keep], p[:keep] / p[:keep].sum()
 
 

@@ -36,6 +36,8 @@ from . import decoder
 from .arrays import Array, to_numpy
 from .errors import InputError
 
+IMPOSSIBLE = -1e4  # a logarithm of 0, as exp sees it: of -inf, which 0 times is no number
+
 
 def run_with_cache(
     weights: decoder.Weights, ids: Sequence[int] | np.ndarray
@@ -111,14 +113,18 @@ def run_with_hooks(
 def kl_divergence(p_logits: Array, q_logits: Array) -> np.ndarray:
     """D_KL(p || q) of the next-token distributions, row by row, in nats; ``(..., V) -> (...)``.
 
-    Taken in float64. Equal logits give exactly 0.0, since every term is then ``p * 0``.
+    Taken in float64. A logit of -inf is a token that cannot come. What cannot come under p adds
+    nothing, and what can come under p alone makes the divergence infinite. Equal logits give
+    exactly 0.0, since every term is then ``p * 0`` or nothing. Rows that are no distribution, of
+    -inf alone or with NaN or +inf, give NaN.
     """
-    p = _log_softmax(p_logits)
-    q = _log_softmax(q_logits)
+    p = np.maximum(_log_softmax(p_logits), IMPOSSIBLE)
+    q = np.where(np.exp(p) == 0, p, _log_softmax(q_logits))
     return np.sum(np.exp(p) * (p - q), axis=-1)
 
 
 def _log_softmax(logits: Array) -> np.ndarray:
     x = np.array(to_numpy(logits), dtype=np.float64, order="C")  # sums follow the layout of memory
-    x = x - x.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # -inf alone, or +inf: NaN
+        x = x - x.max(axis=-1, keepdims=True)
     return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,19 @@ from strategies import configs
 
 import minikv
 from minikv import decoder
+from minikv.layers import no_hook
 from minikv.shapes import SHAPES, shape
 from minikv.verify.certificate import certify
-from minikv.verify.dataflow import LabelArithmetic, Labels, Namespace, UnknownOperation
+from minikv.verify.dataflow import (
+    LabelArithmetic,
+    Labels,
+    Namespace,
+    UnknownOperation,
+    follow,
+    follow_blocks,
+    follow_tokens,
+    labelled_model,
+)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -191,3 +202,20 @@ def test_a_leak_in_one_layer_alone_is_caught(layer):
     mixed = [failure for failure in failures if failure.startswith("T1: ")]
     assert mixed
     assert all(failure.startswith(f"T1: blocks.{layer}.attn") for failure in mixed)
+
+
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_every_row_of_streams_keys_values_and_logits_is_read_off(labelled):
+    """With hooks, block by block without, and of whole calls without; of two texts."""
+    config, texts = minikv.tiny_config(), ((2, 1), (1, 2))
+    model = labelled_model(config, 6)
+    blocks = [
+        f"blocks.{layer}.{name}"
+        for layer in range(labelled, 2)
+        for name in ("attn.hook_rot_k", "attn.hook_v", "hook_resid_post")
+    ]
+    read = Counter(row.activation for row in follow_blocks(model, texts, labelled))
+    assert read == dict.fromkeys([*blocks, "logits"], 6)
+    assert Counter(row.activation for row in follow_tokens(model, texts)) == {"logits": 6}
+    hooked = Counter(row.activation for row in follow(model, texts, labelled, no_hook))
+    assert {name: hooked[name] for name in read} == read

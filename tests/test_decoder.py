@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
+from minikv.caches import examples
+from minikv.config import SLIDING
 from minikv.errors import ArithmeticRangeError, InputError
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
@@ -19,21 +21,18 @@ TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
 ids = st.lists(st.integers(0, 96), min_size=1, max_size=12)
 
 
-@given(
-    st.lists(
-        st.tuples(ids, st.sampled_from([None, "full", "none", "residual"]), ids),
-        min_size=1,
-        max_size=4,
-    )
-)
+memories = st.one_of(st.none(), st.sampled_from([*examples(budget=3)]))
+
+
+@given(st.lists(st.tuples(ids, memories, ids), min_size=1, max_size=4))
 def test_a_ragged_batch_is_its_sequences_one_by_one(sequences):
-    """With any mixture of caches, some holding a text already."""
+    """With any mixture of caches, some holding a text already, in rows that start anywhere."""
 
     def caches():
         made = []
-        for before, policy, _ in sequences:
-            made.append(policy and EXACT.new_cache(policy))
-            if policy:
+        for before, example, _ in sequences:
+            made.append(example and example.new(EXACT.weights))
+            if example:
                 EXACT.forward([before], [made[-1]], logits="none")
         return made
 
@@ -43,6 +42,35 @@ def test_a_ragged_batch_is_its_sequences_one_by_one(sequences):
     alone = [EXACT.forward([t], [c], logits="all") for t, c in zip(texts, caches(), strict=True)]
     assert_same_bits(together, np.concatenate(alone))
     assert_same_bits(last, np.concatenate([rows[-1:] for rows in alone]))
+
+
+@pytest.mark.parametrize("example", examples(budget=3), ids=str)
+def test_what_a_cache_keeps_of_a_batch_is_what_it_keeps_of_its_sequence(example):
+    """Of the third sequence, whose rows start behind those of the others."""
+    for others in ([1], TEXT[:3], TEXT):
+        batched, alone = example.new(EXACT.weights), example.new(EXACT.weights)
+        EXACT.forward([others, others[:2], TEXT[:9]], [None, None, batched], logits="none")
+        EXACT.forward([TEXT[:9]], [alone], logits="none")
+        kept, expected = batched.state()[0], alone.state()[0]
+        assert kept.keys() == expected.keys()
+        for name, array in expected.items():
+            assert_same_bits(kept[name], array, name)
+
+
+@pytest.mark.parametrize("window", [None, 50])
+def test_a_call_of_more_than_32_blocks_of_queries_is_its_parts(window):
+    """1,100 tokens are 35 blocks; the parts are of any size, and begin anywhere in a block."""
+    windows = {"model_type": "mistral", "sliding_window": window, "layer_types": (SLIDING,)}
+    config = minikv.tiny_config(
+        **(windows if window else {}), num_hidden_layers=1, max_position_embeddings=1100
+    )
+    model = minikv.random_model(config, 3, "exact", scale=3.0)
+    assert 32 * model.arithmetic.query_block < 1100
+    text = np.random.default_rng(1).integers(0, 97, 1100)
+    cache = model.new_cache()
+    parts = np.split(text, [1, 32, 65, 565])
+    logits = [model.forward([part], [cache], logits="all") for part in parts]
+    assert_same_bits(np.concatenate(logits), model.logits(text))
 
 
 def test_a_batch_leaves_every_cache_with_its_own_text():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minikv
-from minikv.errors import InputError, MinikvError
-from minikv.generation import sampler
+from minikv.errors import ArithmeticRangeError, InputError, MinikvError
+from minikv.generation import candidates, finite_logits, nucleus, penalised, sampler
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -112,6 +116,79 @@ def test_only_the_most_likely_tokens_are_drawn():
 def test_top_p_that_is_reached_exactly_takes_no_token_more():
     choose = sampler(1.0, None, 0.5, 0)
     assert {choose(np.zeros(4)) for _ in range(300)} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("equal", "top_p", "kept"),
+    [(10, 0.8, 8), (10, 0.9, 9), (10, 0.3, 3), (100, 0.07, 7), (100, 0.29, 29), (3, 2 / 3, 2)],
+)
+def test_rounding_puts_no_token_more_into_the_nucleus(equal, top_p, kept):
+    """Of equal tokens; the sum of ten times 0.1, one after the other, never is 0.8 nor 0.9."""
+    ids, p = candidates(np.zeros(equal), 1.0)
+    assert len(nucleus(ids, p, top_p)[0]) == kept
+    assert len(nucleus(ids, p, top_p + 2.0**-30)[0]) == kept + 1  # which is missing by more
+    assert len(nucleus(ids, p, top_p - 2.0**-30)[0]) == kept
+
+
+@given(st.integers(0, 2**20), st.integers(1, 300), st.sampled_from([0.5, 2.0, 20.0]), st.data())
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed, size, spread, data):
+    """In exact sums of the same probabilities."""
+    logits = np.round(np.random.default_rng(seed).normal(size=size) * spread, 1)  # with ties
+    ids, p = candidates(logits, 1.0)
+    reached = [float(one) for one in np.cumsum(p) if one < 1]
+    edges = st.sampled_from(reached or [0.5])
+    top_p = data.draw(st.one_of(st.floats(1e-3, 1.0, exclude_max=True), edges))
+    chosen, renormalised = nucleus(ids, p, top_p)
+    masses = [Fraction(float(one)) for one in p]
+    sums = [Fraction(0), *itertools.accumulate(masses)]
+    assert chosen.tolist() == ids[: len(chosen)].tolist()
+    assert sums[len(chosen)] >= Fraction(top_p) - Fraction(1, 2**31)
+    assert sums[len(chosen) - 1] < Fraction(top_p)
+    assert (np.diff(logits[ids]) <= 0).all()  # most likely first
+    assert abs(math.fsum(renormalised) - 1) <= size * 2.0**-52
+
+
+def test_a_top_p_of_1_keeps_every_token():
+    ids, p = candidates(np.array([0.0, -40.0, -800.0]), 1.0)  # of which one weighs 2**-57, one 0
+    assert nucleus(ids, p, 1.0)[0].tolist() == [0, 1, 2]
+    assert nucleus(ids, p, 1.0 - 2.0**-20)[0].tolist() == [0]
+
+
+def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_negative_of_tokens_said():
+    logits = np.array([4.0, -4.0, 0.0, 3.0])
+    assert penalised(logits, [0, 1, 1, 2], 2.0).tolist() == [2.0, -8.0, 0.0, 3.0]
+    assert logits.tolist() == [4.0, -4.0, 0.0, 3.0]
+    assert penalised(logits, [], 2.0) is penalised(logits, [0], 1.0) is logits
+    assert sampler(0.0, None, None, 0, repetition_penalty=2.0)(logits, [0]) == 3
+    assert sampler(0.0, None, None, 0)(logits, [0]) == 0
+
+
+def test_min_p_keeps_what_is_at_least_so_likely_beside_the_likeliest():
+    logits = np.log([0.5, 0.25, 0.2, 0.05])
+    for min_p, expected in ((0.0, 4), (0.1, 4), (0.11, 3), (0.41, 2), (0.51, 1), (1.0, 1)):
+        choose = sampler(1.0, None, None, 0, min_p=min_p)
+        assert {choose(logits) for _ in range(400)} == set(range(expected))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"min_p": -0.1}, "min_p is -0.1, expected a number from 0 to 1"),
+        ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0, expected one above 0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
+        ({"repetition_penalty": "2"}, "repetition_penalty is '2'"),
+    ],
+)
+def test_a_wrong_min_p_or_penalty_is_named(more, said):
+    with pytest.raises(InputError, match=said):
+        sampler(1.0, None, None, 0, **more)
+
+
+def test_a_logit_that_is_not_finite_ends_generation():
+    with pytest.raises(ArithmeticRangeError, match="a logit is inf, expected finite ones"):
+        finite_logits(np.array([0.0, np.inf]))
+    assert finite_logits(np.array([0.0])).tolist() == [0.0]
 
 
 def test_draws_follow_the_probabilities():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import UserDict
 
 import numpy as np
@@ -91,3 +92,9 @@ def test_what_is_shown_of_a_model_fits_in_a_line():
     for shown in (EXACT.weights, EXACT.layers[0]):
         assert len(repr(shown)) < 80
     assert len({EXACT, FLOAT64, EXACT}) == 2  # and it can be a key
+
+
+def test_a_model_cannot_be_pickled():
+    """As the manual says: a process loads its own."""
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(minikv.random_model(minikv.tiny_config()))

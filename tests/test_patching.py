@@ -133,3 +133,27 @@ def test_kl_divergence_is_zero_for_the_same_and_positive_for_another():
 def test_kl_divergence_does_not_follow_the_layout():
     logits = np.random.default_rng(0).normal(size=(20, 97)).astype(np.float32)
     assert (minikv.kl_divergence(np.asfortranarray(logits), logits) == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_kl_divergence_of_tokens_that_cannot_come():
+    """A logit of -inf is a probability of 0, and 0 log 0 is 0."""
+    inf = math.inf
+    p = np.array([0.0, -inf, 0.0])
+    assert minikv.kl_divergence(p, p) == 0.0
+    assert minikv.kl_divergence(p, np.array([0.0, 0.0, 0.0])) == pytest.approx(math.log(1.5))
+    assert minikv.kl_divergence(np.array([0.0, 0.0, 0.0]), p) == inf
+    assert minikv.kl_divergence(np.array([0.0, -inf, -inf]), np.array([-inf, 0.0, 0.0])) == inf
+    rows = np.array([[0.0, -inf], [-inf, 0.0]])
+    assert minikv.kl_divergence(rows, rows).tolist() == [0.0, 0.0]
+    # What is so unlikely that its probability is 0 in float64 adds nothing either.
+    assert minikv.kl_divergence(np.array([0.0, -800.0]), np.array([0.0, -inf])) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_kl_divergence_of_what_is_no_distribution_is_nan(wrong):
+    right = np.array([0.0, 1.0])
+    for row in (np.array([wrong, 0.0]), np.array([-math.inf, -math.inf])):
+        assert math.isnan(minikv.kl_divergence(row, right))
+        assert math.isnan(minikv.kl_divergence(right, row))

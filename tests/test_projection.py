@@ -86,3 +86,31 @@ def test_what_a_hook_puts_in_their_place_is_moved_to_the_grid_of_attention(name)
     cache = model.new_cache()
     model.forward([TEXT], [cache], hook=replace)
     assert_same_bits(cache.state()[0][f"{name}.1"], on_the_grid)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_queries_and_keys_are_products_with_bias_norm_and_turn_as_the_family_has_them(family):
+    model = model_of(family)
+    _, seen = model.run_with_cache(TEXT)
+    positions = np.arange(len(TEXT))
+    eps = model.config.rms_norm_eps
+    traits = set()
+    for layer in model.layers:
+        block = f"blocks.{layer.index}."
+        x = seen[block + "ln1.hook_normalized"]
+        for name in "qk":
+            weights = [getattr(layer, f"{name}_{part}") for part in ("proj", "bias", "norm")]
+            made = layer.linear(x, weights[0])
+            if weights[1] is not None:
+                traits.add("bias")
+                made = made + weights[1]
+            heads = made.reshape(len(TEXT), -1, model.config.head_dim)
+            assert_same_bits(seen[block + f"attn.hook_{name}"], heads)
+            if weights[2] is not None:
+                traits.add("norm")
+                heads = model.arithmetic.rms_norm(heads, weights[2], eps)
+            turned = layer.turned(heads, positions)
+            expected = turned if name == "q" else model.arithmetic.settle(turned)
+            assert_same_bits(seen[block + f"attn.hook_rot_{name}"], expected)
+    expected = {"qwen2": {"bias"}, "qwen3": {"norm"}, "gemma3_text": {"norm"}}
+    assert traits == expected.get(family, set())

@@ -1,8 +1,8 @@
 """What the decoder asks of an arithmetic: how sums are taken, and what is made of them.
 
 Only an operation that adds across elements (a matrix product, a mean of squares, a softmax
-denominator, an attention-weighted sum) can depend on the order in which it adds. Those are the
-abstract methods of `Arithmetic`. Below them stand the parts of a block that are made of them
+denominator, an attention-weighted sum) can depend on the order in which it adds. Those are abstract
+methods of `Arithmetic`. Below them stand the parts of a block that are made of them
 (RMSNorm, rotation, gate, attention), once for every arithmetic; compiled kernels override a part
 whole, with the same bits.
 """
@@ -75,8 +75,7 @@ class Arithmetic(ABC):
     weights_in_float32 : bool
         Whether tensors are rounded to float32 before `weight` and the others prepare them.
     query_block : int
-        Queries that attention takes at a time: memory then does not grow with T * S, and their
-        scores fit in the processor's cache.
+        Queries that attention takes at a time: memory then does not grow with T * S.
     """
 
     name: ClassVar[str]

@@ -7,7 +7,7 @@ import pytest
 from bits import assert_same_bits
 
 import minikv
-from minikv.arithmetic import ACTIVATIONS, ARITHMETICS, Sight, get_arithmetic
+from minikv.arithmetic import ACTIVATIONS, ARITHMETICS, Arithmetic, Sight, get_arithmetic
 from minikv.errors import InputError
 
 TOKENS, HEADS, GROUPS, WIDTH, KEYS = 3, 4, 2, 6, 9
@@ -80,3 +80,18 @@ def test_a_model_decodes_with_a_cache(arithmetic):
     model = minikv.random_model(minikv.tiny_config(), 1, arithmetic.name)
     assert model.logits([1, 2, 3]).dtype == arithmetic.dtype
     assert len(list(model.generate([1, 2, 3], 5, stop=()))) == 5
+
+
+def test_the_same_call_gives_the_same_bits(arithmetic):
+    x, w = drawn(arithmetic, 33, 300), drawn(arithmetic, 70, 300)
+    weight = arithmetic.weight(w, "w")
+    first = arithmetic.linear(x, weight)
+    for _ in range(3):
+        assert_same_bits(arithmetic.linear(x.copy(), weight), first)
+
+
+def test_what_adds_across_elements_is_left_to_each_arithmetic():
+    """And nothing else of a block is: the rest is written once, from these."""
+    written = Arithmetic.__abstractmethods__
+    assert written >= {"linear", "mean_square", "scores", "softmax", "weighted_sum"}
+    assert not written & {"rms_norm", "rope", "gated", "attention", "masked", "linears"}

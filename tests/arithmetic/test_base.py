@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from bits import assert_same_bits
 
-from minikv.arithmetic import NumpyExact, Sight
+from minikv.arithmetic import Exact, Float32, NumpyExact, Sight, Watch
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -22,3 +24,79 @@ def test_heads_with_tokens_of_their_own_are_masked_by_their_own_positions(window
         sight = Sight(queries, positions[group], window)
         alone = exact.attention(q[:, heads], k[:, one], v[:, one], sight, 0.4)
         assert_same_bits(both[:, heads], alone)
+
+
+def drawn(exact: NumpyExact, tokens: int, keys: int) -> tuple[np.ndarray, ...]:
+    """Queries of 4 heads, and keys and values of 2, of width 6."""
+    rng = np.random.default_rng(1)
+    q = rng.normal(size=(tokens, 4, 6)).astype(np.float32)
+    return q, *(exact.settle(rng.normal(size=(keys, 2, 6)).astype(np.float32)) for _ in "kv")
+
+
+@pytest.mark.parametrize("arithmetic", [NumpyExact(64), Exact(64), Float32()], ids=repr)
+def test_prepared_values_are_cut_by_tokens_and_prepared_once(arithmetic):
+    rng = np.random.default_rng(2)
+    pattern = rng.uniform(size=(4, 3, 5)).astype(arithmetic.wide)
+    v = arithmetic.settle(rng.normal(size=(9, 2, 6)).astype(np.float32))
+    prepared = arithmetic.values(v)
+    assert arithmetic.values(prepared) is prepared
+    expected = arithmetic.weighted_sum(pattern, v[2:7])
+    assert_same_bits(arithmetic.weighted_sum(pattern, prepared[2:7, ...]), expected)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_hooks_see_all_queries_at_once_and_every_key(window):
+    exact = NumpyExact(128)
+    q, k, v = drawn(exact, 70, 80)
+    seen = {}
+
+    def keep(name):
+        return lambda value: seen.setdefault(name, value)
+
+    sight = Sight(np.arange(10, 80), np.arange(80), window)
+    watch = Watch(keep("scores"), keep("pattern"))
+    hooked = exact.attention(q, k, v, sight, 0.4, watch)
+    assert seen["scores"].shape == seen["pattern"].shape == (4, 70, 80)
+    distance = np.arange(10, 80)[:, None] - np.arange(80)
+    hidden = (distance < 0) | (distance >= (window or 80))
+    assert ((seen["scores"] == -np.inf) == hidden).all()
+    assert_same_bits(hooked, exact.attention(q, k, v, sight, 0.4))
+    zeroed = exact.attention(q, k, v, sight, 0.4, Watch(pattern=lambda pattern: 0 * pattern))
+    assert not zeroed.any()  # what a hook returns takes its place
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_whoever_observes_sees_each_run_of_queries_and_key_s_in_column_s(window):
+    exact = NumpyExact(128)
+    q, k, v = drawn(exact, 70, 80)
+    runs, whole = [], []
+    sight = Sight(np.arange(10, 80), np.arange(80), window)
+    exact.attention(q, k, v, sight, 0.4, Watch(observe=lambda *run: runs.append(run)))
+    exact.attention(q, k, v, sight, 0.4, Watch(pattern=lambda p: whole.append(p) or p))
+    assert [len(positions) for positions, _ in runs] == [32, 32, 6]
+    assert_same_bits(np.concatenate([positions for positions, _ in runs]), np.arange(10, 80))
+    start = 0
+    for positions, pattern in runs:
+        stop = start + len(positions)
+        keys = pattern.shape[2]
+        assert keys == positions[-1] + 1  # later ones are not seen by anybody
+        assert_same_bits(pattern, whole[0][:, start:stop, :keys])
+        start = stop
+
+
+def test_attention_by_blocks_needs_no_memory_for_all_scores_at_once():
+    exact = NumpyExact(1024)
+    q, k, v = drawn(exact, 600, 600)
+    sight = Sight(np.arange(600), np.arange(600))
+
+    def peak(watch: Watch) -> int:
+        tracemalloc.start()
+        exact.attention(q, k, v, sight, 0.4, watch)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    exact.exp(np.zeros(1))  # whose table is kept
+    all_scores = 4 * 600 * 600 * 8
+    assert peak(Watch()) < all_scores / 2
+    assert peak(Watch(scores=lambda scores: scores)) > all_scores

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 import types
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 
 import array_api_strict
 import mpmath
@@ -13,6 +17,7 @@ from bits import assert_same_bits
 
 from minikv.arithmetic import elementary
 
+ROOT = Path(__file__).parents[2]
 BOUNDS = {"exp": 1.7, "sin": 3.01, "cos": 3.01}  # as elementary's docstring states
 LAST_FINITE = 709.782712893383973  # the largest float64 whose exp is finite
 RNG = np.random.default_rng(20260319)
@@ -62,6 +67,37 @@ def test_error_is_within_the_stated_bound(case):
     assert error <= BOUNDS[name], f"{name}({where!r}) is off by {error} ulp"
 
 
+def test_the_specification_and_the_docstring_state_these_bounds():
+    exp, sin, cos = BOUNDS.values()
+    assert sin == cos
+    spec = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8")
+    said = f"(up to {exp} units in the last place of `exp`, and {sin} of `sin` and `cos`)"
+    assert said in " ".join(spec.split())
+    for bound in (f"{exp} ulp; inf above", f"{sin} ulp"):
+        assert bound in elementary.__doc__
+
+
+def test_the_constants_of_exp_are_those_of_the_specification():
+    section = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8").partition("### 5.2")[2]
+    written = re.findall(r"-?0x[0-9a-f.]+p[+-]\d+|-?\b\d{6}\b", section.partition("###")[0])
+    lowest, highest, *coefficients = written
+    assert int(lowest) == elementary.LOWEST * elementary.STEPS
+    assert float.fromhex(highest) == elementary.HIGHEST * elementary.STEPS
+    assert [float.fromhex(one) for one in coefficients] == list(elementary.EXP[::-1])
+
+
+def test_three_parts_of_half_pi_have_33_bits():
+    """And their products with whole numbers below 2**20 are exact; all four are pi / 2."""
+    *exact, rest = elementary._half_pi()
+    for part, bits in zip(exact, (32, 65, 98), strict=True):
+        whole = Fraction(part) * 2**bits
+        assert whole.denominator == 1
+        assert whole < 2**33
+    with mpmath.workprec(200):
+        parts = sum(map(mpmath.mpf, (*exact, rest)), mpmath.mpf(0))
+        assert abs(parts - mpmath.pi / 2) < mpmath.mpf(2) ** -150
+
+
 def test_bound_check_notices_a_wrong_result():
     def two_ulp_more(x: np.ndarray) -> np.ndarray:
         return np.nextafter(np.nextafter(elementary.exp(x), 9), 9)
@@ -92,9 +128,34 @@ def test_exp_at_the_ends_of_its_range():
     assert elementary.exp(np.array([-745.1]))[0] == 5e-324
 
 
+def test_exp_takes_scratch_memory_for_2_to_the_14_numbers_at_most():
+    """Three arrays of them, beside the result."""
+    x = np.zeros(2**18)
+    elementary.exp(x[:1])  # whose table is kept
+    tracemalloc.start()
+    result = elementary.exp(x)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.nbytes <= most < result.nbytes + 4 * 2**14 * 8
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_nan_stays_nan(name):
     assert np.isnan(getattr(elementary, name)(np.array([np.nan, 1.0]))).tolist() == [True, False]
+
+
+def test_clip_keeps_what_is_between_and_nan():
+    x = np.array([-np.inf, -2.5, -2.0, 0.0, 3.0, 3.5, np.inf, np.nan])
+    clipped = elementary.clip(x, -2.0, 3.0, np)
+    assert_same_bits(clipped[:-1], np.array([-2.0, -2.0, -2.0, 0.0, 3.0, 3.0, 3.0]))
+    assert np.isnan(clipped[-1])
+
+
+def test_a_sum_with_1_5_times_2_to_the_52_holds_the_nearest_integer_in_its_low_bits():
+    x = np.array([0.0, 0.5, 1.5, -0.5, -1.5, 2.4999, -190976.0, 181704.4, 2.0**40 + 0.5])
+    total = x + elementary.SHIFT
+    assert (total.view(np.int64) - elementary.SHIFT_BITS == np.rint(x).astype(np.int64)).all()
+    assert_same_bits(total - elementary.SHIFT, np.rint(x) + 0.0)
 
 
 def test_exp_of_float32_is_exp_of_the_same_float64():

@@ -62,6 +62,11 @@ def test_power_below_is_the_leading_bit():
     assert exact.power_below(float(powers[3] * 1.7)) == powers[3]  # Python floats do the same
 
 
+def test_float64_holds_every_integer_up_to_2_to_the_53_and_not_the_next():
+    assert [int(float(n)) for n in range(2**53 - 4, 2**53 + 1)] == list(range(2**53 - 4, 2**53 + 1))
+    assert int(float(2**53 + 1)) == 2**53
+
+
 def test_round_is_rint_on_the_grid():
     x = np.concatenate([draw(500).astype(float) * 1e3, np.arange(-20, 20) / 2, [0.0, -0.0]])
     for grid in (2.0**-20, 1.0, 4.0):
@@ -305,6 +310,130 @@ def test_powers_of_two_go_straight_through(power):
     assert_same_bits(
         ARITHMETIC.scores(Q * factor, K, SCALE), ARITHMETIC.scores(Q, K * factor, SCALE)
     )
+
+
+# --- lengths and contexts past every threshold, rows at their bound
+
+CONTEXTS = [1, 2, 3, 5, 2**13 - 1, 2**13, 2**13 + 1, 3 * 2**13, 40_960, 2**17, 2**20 - 1, 2**20]
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_the_denominators_grid_is_the_finest_that_the_context_allows(context):
+    for arithmetic in (NumpyExact(context), Exact(context, array_api_strict)):
+        bits = arithmetic.denominator_bits
+        assert context * 2**bits <= 2**53
+        assert bits == 40 or context * 2 ** (bits + 1) > 2**53
+
+
+def unit(x: np.ndarray) -> float:
+    """The largest power of two of which all numbers are multiples."""
+    mantissa, exponent = np.frexp(x[x != 0])
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    return float(np.ldexp((whole & -whole).astype(np.float64), exponent - 53).min())
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 511, 513, 2047, 2049, 4096, 2**14 + 1, 2**16 + 3])
+def test_a_product_of_a_row_at_its_bound_has_partial_sums_that_53_bits_hold(terms, monkeypatch):
+    # The sum lies just below a change of grid, where it is of as many integers as ever, or just
+    # above; all weights are odd and next to the largest.
+    x = np.random.default_rng(terms).uniform(1, 1.9, (5, terms)).astype(np.float32)
+    change = 2.0 ** math.ceil(math.log2(2 * terms)) / (1 + 2.0**-9)
+    for row, distance in zip(x, (0.0, 2.0**-20, -(2.0**-20), 2.0**-8, -(2.0**-8)), strict=True):
+        row[-1] = change * (1 + distance) - math.fsum(row[:-1])
+    weight = ARITHMETIC.weight(np.full((1, terms), 2 - 2.0**-20, np.float32), "w")
+    given = []
+
+    def product(self, x, weight):
+        given.append(x.copy())
+        return x @ weight.values.T
+
+    monkeypatch.setattr(NumpyExact, "product", product)
+    ARITHMETIC.linear(x, weight)
+    weights = Fraction(weight.values.max()) / Fraction(unit(weight.values))
+    assert weights == 2**21 - 1
+    for row in given[0]:
+        integers = Fraction(math.fsum(np.abs(row))) / Fraction(unit(row))
+        assert integers * weights <= 2**53
+    most = max(math.fsum(np.abs(row)) / unit(row) for row in given[0])
+    assert most > 2.0**32 * (1 - 2.0**-7) or terms <= 3  # the bound is nearly attained
+
+
+@pytest.mark.parametrize("power", [-149, -140, -127, -126, -110, -101, -100, 0, 60, 96])
+def test_whole_numbers_of_any_size_come_out_as_they_are(power):
+    """Rows below 2**-100, subnormal ones, and ones next to the largest."""
+    rng = np.random.default_rng(10)
+    integers = rng.integers(-1000, 1000, (5, 64))
+    x = np.ldexp(integers.astype(np.float64), power)
+    w = rng.integers(-1000, 1000, (6, 64))
+    single, weight = x.astype(np.float32), ARITHMETIC.weight(w.astype(np.float32), "w")
+    assert (single == x).all()
+    true = np.ldexp((integers @ w.T).astype(np.float64), power)
+    strict = array_api_strict.asarray
+    for arithmetic, given in ((ARITHMETIC, single), (STRICT, strict(single))):
+        xp = arithmetic.xp
+        linear = arithmetic.linear(given, arithmetic.weight(w.astype(np.float32), "w"))
+        assert_same_bits(linear, true.astype(np.float32))
+        squares = np.ldexp((integers**2).sum(axis=1, keepdims=True) / 64, 2 * power)
+        assert_same_bits(arithmetic.mean_square(given), squares)
+        q, k = given[:, None, :], xp.asarray(w[:, None, :].astype(np.float32))
+        assert_same_bits(np.asarray(arithmetic.scores(q, k, 1.0))[0], true + 0.0)
+        pattern = xp.asarray(rng.integers(0, 100, (1, 3, 5)) / 512.0)
+        v = arithmetic.settle(given[:, None, :])
+        assert_same_bits(np.asarray(v)[:, 0], single)
+        z = np.asarray(arithmetic.weighted_sum(pattern, v))[:, 0]
+        assert_same_bits(z, (np.asarray(pattern)[0] @ x).astype(np.float32))
+    assert_same_bits(weight.values, w.astype(np.float64))
+
+
+def test_rows_are_taken_512_at_a_time_and_those_of_a_matrix_256(monkeypatch):
+    """Which bounds the float64 that they take; no bit depends on it."""
+    taken = []
+
+    class Watched(NumpyExact):
+        def product(self, x, weight):
+            taken.append(len(x))
+            return super().product(x, weight)
+
+        def row_tops(self, rows, name):
+            taken.append(len(rows))
+            return super().row_tops(rows, name)
+
+    arithmetic = Watched(64)
+    weight = arithmetic.weight(draw(513, 2), "w")
+    assert taken == [256, 256, 1]
+    for rows, expected in ((511, [511]), (512, [512]), (513, [512, 1]), (1025, [512, 512, 1])):
+        taken.clear()
+        arithmetic.linear(draw(rows, 2), weight)
+        assert taken == expected
+
+
+def test_two_float32_numbers_added_in_float64_and_rounded_are_their_float32_sum():
+    """53 bits are 2 * 24 + 2 and more, so that the second rounding changes nothing."""
+    a, b = draw(20_000, heavy=True, seed=1), draw(20_000, heavy=True, seed=2)
+    b *= np.float32(2.0) ** np.random.default_rng(3).integers(-30, 30, 20_000).astype(np.float32)
+    assert_same_bits((a.astype(np.float64) + b).astype(np.float32), a + b)
+
+
+def test_prepared_values_are_integers_of_24_bits_times_their_power():
+    prepared = ARITHMETIC.values(V)
+    integers = prepared.rows / prepared.powers * 2.0**23
+    assert (integers == np.rint(integers)).all()
+    assert 2.0**23 <= np.abs(integers).max() < 2.0**24
+
+
+def test_values_at_the_ends_of_float32_are_weighed():
+    """Whose power of two is next to where it is clipped: and a row of zeros, which has none."""
+    largest, smallest = np.finfo(np.float32).max, np.float32(2.0**-149)
+    one = np.ones((1, 1, 1))
+    for arithmetic in (ARITHMETIC, STRICT):
+        for value in (largest, -largest, smallest, -smallest, np.float32(2.0**-126)):
+            v = arithmetic.xp.asarray(np.full((1, 1, 2), value))
+            z = arithmetic.weighted_sum(arithmetic.xp.asarray(one), v)
+            assert_same_bits(z, np.full((1, 1, 2), value))
+        rows = arithmetic.xp.asarray(np.array([[[0.0, 0.0]], [[largest, smallest]]], np.float32))
+        weights = arithmetic.xp.asarray(np.array([[[0.5, 0.5]]]))
+        z = arithmetic.weighted_sum(weights, rows)
+        assert_same_bits(z, np.array([[[largest / 2, 0.0]]], np.float32))
 
 
 # --- distance to the true value: inequalities that follow from the grids

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bits import assert_same_bits, same_bits
 from test_fingerprint import GOLDEN, NAMES, TINY, case
 
 import minikv
+from minikv.arithmetic import Float64
 from minikv.arrays import to_numpy
 from minikv.backends import BACKENDS, get_backend
 from minikv.caches import POLICIES, Cache, Scheduled
@@ -414,6 +416,63 @@ def test_a_jax_that_divides_inexactly_is_refused_by_exact_alone():
     )
     assert early.stdout == "XLA_FLAGS \n", early.stderr
     assert "start Python with XLA_FLAGS=--xla_disable_hlo_passes=algsimp" in late.stderr
+
+
+class FakeJax(ModuleType):
+    """NumPy under JAX's name; `inexact`: it divides as XLA does where nobody told it early."""
+
+    def __init__(self, inexact: bool) -> None:
+        super().__init__("jax.numpy")
+        self.inexact = inexact
+        self.flags: list[str] = []
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def asarray(self, x, **kind):
+        self.flags.append(os.environ["XLA_FLAGS"])
+        x = np.asarray(x, **kind)
+        return x.view(Reciprocal) if self.inexact else x
+
+
+class Reciprocal(np.ndarray):
+    """An array that is divided by a product with the reciprocal."""
+
+    def __truediv__(self, other):
+        return np.asarray(self) * (1 / other)
+
+
+@pytest.mark.parametrize("inexact", [False, True])
+def test_jax_is_told_early_how_to_divide_and_looked_at(inexact, monkeypatch):
+    xp, settings = FakeJax(inexact), []
+    config = SimpleNamespace(update=lambda *setting: settings.append(setting))
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config, numpy=xp))
+    monkeypatch.setitem(sys.modules, "jax.numpy", xp)
+    monkeypatch.setenv("XLA_FLAGS", "--given")
+    assert get_backend("jax", "float32").xp is xp
+    assert settings == [("jax_enable_x64", True)]
+    assert xp.flags == ["--given --xla_disable_hlo_passes=algsimp"]
+    assert os.environ["XLA_FLAGS"] == "--given"
+    if inexact:
+        with pytest.raises(InputError, match="divides inexactly, expected correctly rounded"):
+            get_backend("jax", "exact")
+    else:
+        assert get_backend("jax", "exact").xp is xp
+
+
+def test_how_openmp_waits_is_what_the_user_set_or_minikvs_for_a_moment(monkeypatch):
+    pytest.importorskip("numba", reason="the backend needs numba, not installed here")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert get_backend("numba", "exact", 64).name == "exact"
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert get_backend("numba", "exact", 64).name == "exact"
+    assert (os.environ["GOMP_SPINCOUNT"], "OMP_WAIT_POLICY" in os.environ) == ("7", False)
+
+
+def test_numba_has_no_float64_of_its_own():
+    assert type(get_backend("numba", "float64")) is Float64
 
 
 def test_the_library_loads_no_backend_before_it_is_asked_for():

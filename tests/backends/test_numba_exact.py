@@ -22,7 +22,7 @@ import numba
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight
-from minikv.backends import get_backend
+from minikv.backends import get_backend, numba_announce
 from minikv.backends import numba_exact as kernels
 from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
@@ -403,6 +403,21 @@ def test_a_failed_compilation_falls_back_to_numpy_with_one_line(monkeypatch, cap
     assert err.count("\n") == 1
     assert "RuntimeError: LLVM is out of order; NumPy takes its place" in err
     assert_same_bits(model.logits([1, 2]), minikv.random_model(config, 1, "exact").logits([1, 2]))
+
+
+@pytest.mark.parametrize(("rows", "dtype"), [(513, np.float32), (3, np.float64)])
+def test_more_rows_than_exact_takes_at_a_time_and_wider_ones_are_left_to_it(rows, dtype):
+    matrix, x = floats(1, 5, 7), floats(2, rows, 7).astype(dtype)
+    expected = EXACT.linear(x, EXACT.weight(matrix, "w"))
+    assert_same_bits(COMPILED.linear(x, COMPILED.weight(matrix, "w")), expected)
+
+
+def test_a_compilation_is_announced_once(capsys):
+    listener = numba_announce.Announced()
+    for _ in range(2):
+        listener.on_start(None)
+        listener.on_end(None)
+    assert capsys.readouterr().err.count("compiling Numba's kernels, once") == 1
 
 
 def test_the_first_compilation_says_so_and_later_ones_are_silent(tmp_path):

@@ -167,6 +167,13 @@ def test_the_newer_of_equals_stays():
     assert_same_bits(cache.rows[1].positions, np.arange(20, 24)[:, None].repeat(2, axis=1))
 
 
+def test_the_newer_of_equals_stays_among_many():
+    """Where a sort that is not stable would mix them."""
+    cache = with_priority(lambda rows: rows.positions % 3)
+    feed(EXACT, cache, [*TEXT] * 5)
+    assert cache.rows[1].positions[:, 0].tolist() == [110, 113, 116, 119]
+
+
 def test_a_priority_sees_the_layer_and_all_that_it_holds():
     seen = []
 

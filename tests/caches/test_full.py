@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from bits import assert_same_bits
 from feeding import EXACT, FULL, KV_BYTES, TEXT, feed, random_model
 
@@ -18,6 +19,32 @@ def test_bytes_are_those_of_every_token():
 def test_growing_loses_nothing():
     assert len(TEXT) > FIRST_CAPACITY
     assert_same_bits(feed(EXACT, EXACT.new_cache(), TEXT, *[1] * 23), FULL)
+
+
+@pytest.mark.parametrize("held", [15, 16, 17, 31, 32, 33, 63, 64, 65])
+def test_a_buffer_that_doubles_or_just_does_not_loses_nothing(held):
+    """Also one that is exactly as long as what a fork or a file has in it."""
+    text = [*TEXT, *TEXT[::-1], *TEXT]
+    expected = EXACT.logits(text[: held + 4])[held:]
+    grown = EXACT.new_cache()
+    feed(EXACT, grown, text[:held])
+    loaded = EXACT.new_cache()
+    loaded.load_state(*grown.state())
+    for cache in (grown.fork(), loaded, grown):
+        assert_same_bits(feed(EXACT, cache, text[held : held + 4], 1, 1), expected)
+        cache.truncate(held - 1)
+        assert_same_bits(feed(EXACT, cache, text[held - 1 : held + 4], 2)[1:], expected)
+
+
+def test_a_buffer_holds_16_tokens_at_first_and_then_twice_as_many():
+    """So that a text of n tokens, fed one by one, is copied less than once over."""
+    model = random_model(0, num_hidden_layers=1)
+    cache = model.new_cache()
+    capacities = []
+    for token in range(66):
+        model.forward([[token]], [cache], logits="none")
+        capacities.append(cache._k[0].shape[1])
+    assert capacities == [16] * 16 + [32] * 16 + [64] * 32 + [128] * 2
 
 
 def test_a_fork_of_a_single_key_head_is_a_copy():

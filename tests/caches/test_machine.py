@@ -29,20 +29,28 @@ from safetensors.numpy import load, save
 import minikv
 from minikv.caches import Cache, Example, Full, NoCache, Residual, Scheduled, evicting
 from minikv.caches.scheduled import Schedule
+from minikv.config import FULL, SLIDING
 from minikv.errors import CacheError
 
 LONGEST = 40
 GROUPS = 2
 HEAD = 6
 WIDTH = 24
+WINDOWS = {
+    "model_type": "mistral",
+    "sliding_window": 7,
+    "layer_types": (SLIDING, FULL, SLIDING),
+}
 MODELS = [
     minikv.random_model(
-        minikv.tiny_config(num_hidden_layers=LAYERS, num_attention_heads=2 * GROUPS),
+        minikv.tiny_config(num_hidden_layers=LAYERS, num_attention_heads=share * GROUPS, **windows),
         seed=seed,
         arithmetic="exact",
         scale=scale,
     )
-    for seed, scale in ((0, 1.0), (1, 3.0))
+    for seed, (share, scale, windows) in enumerate(
+        [(2, 1.0, {}), (2, 3.0, {}), (1, 3.0, WINDOWS), (5, 1.0, WINDOWS)]
+    )
 ]
 ROW = 2 * GROUPS * HEAD * 4  # bytes of one token's K and V at one layer
 

@@ -1,5 +1,7 @@
 """The eviction baselines against loops over tokens and heads, written from their papers alone.
 
+With sliding windows too, which the papers do not have: a key that a window hides weighs 0.
+
 `Oracle` is a decoder in float64 that shares no code with minikv: it keeps every key (before RoPE)
 and value that it ever made, and a list, for each layer and K/V head, of the tokens that a policy
 still has. The policies are a few lines on dictionaries of attention weights.
@@ -11,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -21,7 +24,10 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.arithmetic import Arithmetic
+from minikv.arrays import Array
 from minikv.caches import Evicting, evicting
+from minikv.config import FULL, SLIDING
+from minikv.layers import Hook, no_hook
 
 Kept = list[list[int]]  # tokens kept, for each K/V head
 
@@ -117,11 +123,13 @@ class Oracle:
             for t in new:
                 q = (weight["self_attn.q"] @ normed[t]).reshape(heads, d)[h]
                 q = self.rotated(q, place[t])
-                visible = [s for s in tokens if s <= t]
+                reach = config.window(layer) or math.inf
+                visible = [s for s in tokens if s <= t and place[s] > place[t] - reach]
                 score = {s: math.fsum(q * key[s]) / math.sqrt(d) for s in visible}
                 top = max(score.values())
                 total = math.fsum(math.exp(score[s] - top) for s in visible)
-                seen_by[h][t] = {s: math.exp(score[s] - top) / total for s in visible}
+                weight_of = {s: math.exp(score[s] - top) / total for s in visible}
+                seen_by[h][t] = {s: weight_of.get(s, 0.0) for s in tokens if s <= t}
                 for s in visible:
                     mixed[t][h] += seen_by[h][t][s] * self.made[layer, s][1][h // share]
         values = [
@@ -255,12 +263,23 @@ class Text:
     scale: float
     calls: list[list[int]]
     query_block: int = 128  # queries that minikv's attention takes at once
+    hook: Hook = no_hook
 
 
 @st.composite
 def texts(draw: st.DrawFn) -> Text:
-    groups, share, layers = draw(st.sampled_from([(2, 2, 2), (1, 3, 2), (3, 1, 1), (2, 1, 3)]))
+    shapes = [(2, 2, 2), (1, 3, 2), (3, 1, 1), (2, 1, 3), (1, 4, 2), (2, 5, 1)]
+    groups, share, layers = draw(st.sampled_from(shapes))
+    windows: dict[str, Any] = {}
+    if draw(st.booleans()):
+        kinds = st.lists(st.sampled_from([SLIDING, FULL]), min_size=layers, max_size=layers)
+        windows = {
+            "model_type": "mistral",
+            "sliding_window": draw(st.integers(1, 9)),
+            "layer_types": tuple(draw(kinds)),
+        }
     config = minikv.tiny_config(
+        **windows,
         num_hidden_layers=layers,
         num_attention_heads=groups * share,
         num_key_value_heads=groups,
@@ -279,7 +298,13 @@ def texts(draw: st.DrawFn) -> Text:
         draw(st.sampled_from([0.7, 1.5, 3.0])),
         calls,
         draw(st.sampled_from([1, 2, 3, 128])),
+        draw(st.sampled_from([no_hook, looking])),
     )
+
+
+def looking(name: str, value: Array) -> Array:
+    """A hook that changes nothing: under it, attention takes all queries at once."""
+    return value
 
 
 def agree(text: Text, rule: Rule, policy: str, **parameters) -> str:
@@ -298,7 +323,7 @@ def agree(text: Text, rule: Rule, policy: str, **parameters) -> str:
     oracle = Oracle(tensors, text.config, rule, getattr(cache, "reposition", False))
     for ids in text.calls:
         with patch.object(Arithmetic, "query_block", text.query_block):
-            got = np.asarray(minikv.forward(weights, [ids], [cache], logits="all"))
+            got = np.asarray(minikv.forward(weights, [ids], [cache], "all", text.hook))
         try:
             expected = oracle.feed(ids)
         except NearTie:

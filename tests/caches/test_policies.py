@@ -37,6 +37,34 @@ def test_a_fork_and_its_original_do_not_touch_each_other(example):
 
 
 @pytest.mark.parametrize("example", ALL, ids=str)
+def test_whatever_was_truncated_goes_on_alike_itself_forked_and_saved(example):
+    """To nothing, within the budget and beyond it, and again after that."""
+    start = example.new(EXACT.weights)
+    feed(EXACT, start, TEXT[:12], 7, 1, 1)
+    for lengths in ((0,), (11,), (9, 6)):
+        cache = start.fork()
+        for length in lengths:
+            cache.truncate(length)
+        loaded = example.new(EXACT.weights)
+        loaded.load_state(*cache.state())
+        forked = cache.fork()
+        end = lengths[-1]
+        text = TEXT[end : end + 6]
+        expected = feed(EXACT, cache, text, 2, 1)
+        for twin in (forked, loaded):
+            assert_same_bits(feed(EXACT, twin, text, 2, 1), expected)
+            assert (twin.seen, twin.stored, twin.nbytes) == (end + 6, cache.stored, cache.nbytes)
+            assert_same_state(twin, cache)
+        if example in LOSSLESS:
+            assert_same_bits(expected, FULL[end : end + 6])
+
+
+def assert_same_state(one, other):
+    for name, array in other.state()[0].items():
+        assert_same_bits(one.state()[0][name], array, name)
+
+
+@pytest.mark.parametrize("example", ALL, ids=str)
 def test_reset_forgets_everything(example):
     cache = example.new(EXACT.weights)
     feed(EXACT, cache, TEXT[10:], 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,12 @@ def test_the_policy_in_the_manual_runs_and_has_twelve_lines_at_most():
     policy = text[start : text.index(">>> model", start)]
     assert len([line for line in policy.splitlines() if line.strip("> .")]) <= 12
     assert "._" not in policy  # nothing private
+
+
+def test_the_manual_names_every_policy():
+    text = " ".join(HOWTO.read_text(encoding="utf-8").split())
+    sentence = text[text.index("The policies are `full`") :].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == caches.POLICIES.keys()
 
 
 def test_a_cache_passes_through():

@@ -18,7 +18,7 @@ from safetensors.numpy import save, save_file
 
 import minikv
 from minikv.caches import Residual, Scheduled
-from minikv.caches.saving import checksum
+from minikv.caches.saving import checksum, read_notes
 from minikv.config import FULL as FULL_ATTENTION
 from minikv.config import SLIDING
 from minikv.errors import CacheError
@@ -55,6 +55,21 @@ def test_a_state_of_a_single_key_head_is_a_copy():
     model.forward([TEXT[15:18]], [cache])
     for name, tensor in before.items():
         assert_same_bits(tensors[name], tensor, name)
+
+
+def test_a_text_as_long_as_the_context_is_saved_and_no_longer_one():
+    full = [*TEXT] * 5 + [*range(0, 97, 16), 5]  # the first and the last token among them
+    cache = EXACT.new_cache("none")
+    EXACT.forward([full], [cache], logits="none")
+    tensors, metadata = cache.state()
+    assert metadata["seen"] == "128"
+    loaded = EXACT.new_cache("none")
+    loaded.load_state(tensors, metadata)
+    assert loaded.seen == 128
+    for seen in ("129", "0128", "128.0", "-128", "\u0661"):
+        with pytest.raises(CacheError, match="expected a number up to 128"):
+            loaded.load_state(tensors, metadata | {"seen": seen})
+    assert EXACT.new_cache("streaming_llm", budget=6).longest == 2**40
 
 
 @pytest.mark.parametrize("example", ALL, ids=str)
@@ -504,6 +519,32 @@ def test_saving_where_nothing_can_be_written_is_refused(tmp_path):
         with pytest.raises(CacheError, match="cannot save the cache to"):
             EXACT.new_cache().save(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_lie_beside_a_cache_that_does_not_know_them(tmp_path):
+    cache = EXACT.new_cache("none")
+    feed(EXACT, cache, TEXT[:5])
+    cache.save(tmp_path / "noted", {"of": "a text", "policy": "a note's own name"})
+    cache.save(tmp_path / "plain")
+    assert read_notes(tmp_path / "noted") == {"of": "a text", "policy": "a note's own name"}
+    assert read_notes(tmp_path / "plain") == {}
+    loaded = EXACT.new_cache("none")
+    loaded.load(tmp_path / "noted")
+    assert_same_bits(feed(EXACT, loaded, TEXT[5:7]), FULL[5:7])
+    with pytest.raises(CacheError, match="is not a saved cache"):
+        read_notes(tmp_path / "missing")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system that has pipes with names")
+def test_what_is_no_plain_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CacheError, match="it is no plain file"):
+        EXACT.new_cache().save(pipe)
+    assert pipe.is_fifo()
+    with pytest.raises(CacheError, match="is not a saved cache: there is no such file"):
+        EXACT.new_cache().load(pipe)
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 @pytest.mark.parametrize("name", ["under/a file/x", "n" * 300, "a\0b"])
