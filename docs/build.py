@@ -93,12 +93,10 @@ def pages(chapters: list[Path]) -> dict[str, str]:
     texts["course.md"] += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
     texts["cli.md"] = cli_page.page()
     texts["papers.md"] += papers_page.also_cited(texts["papers.md"])
-    for name, part in outline.parts(texts["reference.md"]).items():
-        texts[f"{name}.md"] = part
-    inside = {"index", "404", *(f"{name}" for name in outline.parts(texts["reference.md"]))}
-    names = {name.removesuffix(".md") for name in texts} - inside | {"reference"}
+    names = {name.removesuffix(".md") for name in texts} - {"index", "404"}
     texts["index.md"] = outline.with_the_rest(texts["index.md"], names)
-    return texts
+    parts = outline.parts(texts["reference.md"])
+    return texts | {f"{name}.md": part for name, part in parts.items()}
 
 
 def origins(texts: dict[str, str], chapters: list[Path]) -> dict[str, str]:

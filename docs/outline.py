@@ -62,5 +62,5 @@ def parts(reference: str) -> dict[str, str]:
         name = f"reference-{slug(heading[1])}" if pages else "reference"
         pages[name] = text
     contents = "\n".join(name for name in pages if name != "reference")
-    pages["reference"] += f"\n```{{toctree}}\n:caption: By topic\n\n{contents}\n```\n"
+    pages["reference"] += f"\n```{{toctree}}\n:caption: By topic\n:maxdepth: 2\n\n{contents}\n```\n"
     return pages

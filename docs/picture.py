@@ -23,7 +23,7 @@ from minikv.experiments.demo import demonstrate
 from minikv.experiments.policies import policy_cache
 
 FILE = Path(__file__).parent / "_static" / "claim.svg"
-WIDTH, HEIGHT = 680, 490
+WIDTH, HEIGHT = 624, 520
 PROMPT = [(7 * n * n + 3) % 97 for n in range(16)]  # any ids would do
 NEW_TOKENS = 9  # the last is not read again: 24 tokens have been seen
 
@@ -128,12 +128,12 @@ def stream_panel(names: Sequence[str]) -> list[str]:
     parts = [
         text(16, 26, "A block reads the residual stream, and adds to it", "head"),
         text(16, 78, decoder.embed.__name__, "code"),
-        line("M 72 74 H 575", "stream", arrow=False),
-        line("M 575 74 H 590"),
-        text(600, 78, decoder.unembed.__name__, "code"),
+        line("M 66 74 H 530", "stream", arrow=False),
+        line("M 530 74 H 545"),
+        text(552, 78, decoder.unembed.__name__, "code"),
     ]
     for block in (0, 1):
-        left = 100 + 240 * block
+        left = 88 + 228 * block
         read = f"blocks.{block}.hook_resid_pre"
         made = [f"blocks.{block}.attn.hook_{letter}" for letter in ("rot_k", "v")]
         absent = {read, *made} - set(names)
@@ -155,12 +155,9 @@ def stream_panel(names: Sequence[str]) -> list[str]:
             line(f"M {left + 150} 186 V 132"),
         ]
     parts += [
-        text(
-            16, 262, "The KV cache keeps what is in the broken frames. It was made from the stream,"
-        ),
-        text(
-            16, 281, "so it can be made again: bit for bit, if sums do not depend on their order."
-        ),
+        text(16, 264, "The KV cache keeps what is in the broken frames."),
+        text(16, 284, "It was made from the stream, so it can be made again:"),
+        text(16, 304, "bit for bit, if sums do not depend on their order."),
     ]
     return parts
 
@@ -179,22 +176,24 @@ def cache_panel(rows: Sequence[Row]) -> list[str]:
     """A line for each cache: its tokens, its bytes, its verdict."""
     seen = rows[0].seen
     parts = [
-        text(16, 322, f"Four caches of a small random model, {seen} tokens", "head"),
-        text(556, 322, "holds", "soft end"),
-        text(664, 322, "same bits", "soft end"),
+        text(16, 346, f"Four caches of a small random model, {seen} tokens", "head"),
+        text(184, 372, "same bits", "soft end"),
+        text(262, 372, "holds", "soft end"),
+        text(280, 372, "tokens of the text, oldest first", "soft"),
     ]
     for number, row in enumerate(rows):
-        y = 336 + 29 * number
+        y = 384 + 28 * number
+        verdict = "yes" if row.same_bits else "no"
         parts.append(text(16, y + 14, row.cache, "code"))
+        parts.append(text(184, y + 14, verdict, "head end"))
+        parts.append(text(262, y + 14, readable(row.nbytes), "end"))
         for token in range(row.seen):
             old = token < row.seen - row.stored
             kind = row.rest if old else "kept"
-            parts.append(cell(128 + 14.5 * token, y, kind))
-        parts.append(text(556, y + 14, readable(row.nbytes), "end"))
-        parts.append(text(664, y + 14, "yes" if row.same_bits else "no", "head end"))
+            parts.append(cell(280 + 13.8 * token, y, kind))
     legend = [("kept", "K and V kept"), ("again", "made again"), ("lost", "lost")]
-    for (kind, words), x in zip(legend, (128, 270, 392), strict=True):
-        parts += [cell(x, 462, kind), text(x + 17, 476, words, "soft")]
+    for (kind, words), x in zip(legend, (280, 406, 520), strict=True):
+        parts += [cell(x, 497, kind), text(x + 17, 511, words, "soft")]
     return parts
 
 

@@ -20,9 +20,9 @@ QUESTIONS = (  # measure, contender, against
     ("peak", "exact/numba", "transformers"),
 )
 MEASURES = {
-    "decode": ("A decoded token", "time"),
-    "prefill": ("A prompt", "time"),
-    "peak": ("Memory at its peak", "memory"),
+    "decode": "time of a decoded token",
+    "prefill": "time of a prompt",
+    "peak": "memory at its peak",
 }
 
 
@@ -55,41 +55,32 @@ def ratios(rows: Sequence[Row], measure: str, contender: str, against: str) -> l
     ]
 
 
-def in_words(found: Sequence[float]) -> str:
-    """How many times as much, and what that means, from ratios.
+def meaning(low: float, high: float) -> str:
+    """What ratios between these two mean.
 
     Examples
     --------
-    >>> in_words([0.5, 0.47])
-    '**0.47 to 0.50 times** the {unit} of {against}: less'
-    >>> in_words([0.7, 1.4])
-    '**0.70 to 1.40 times** the {unit} of {against}: less or more, by the length of the text'
+    >>> meaning(0.47, 0.53), meaning(1.2, 2.0), meaning(0.9, 1.5)
+    ('less', 'more', 'less or more')
     """
-    low, high = min(found), max(found)
-    meaning = "less or more, by the length of the text"
-    if high <= 1:
-        meaning = "less"
-    elif low >= 1:
-        meaning = "more"
-    shown = f"{low:.2f}"
-    if f"{high:.2f}" != shown:
-        shown += f" to {high:.2f}"
-    return f"**{shown} times** the {{unit}} of {{against}}: {meaning}"
+    if high < 1:
+        return "less"
+    if low > 1:
+        return "more"
+    return "less or more"
 
 
 def conclusions(results: str) -> list[str]:
-    """What the table of ratios says, a line for each question that it answers."""
+    """What the table of ratios says: a table with a row for each question that it answers."""
     rows = next(table for table in tables(results) if "ratio" in table[0])
-    said = []
+    said = ["| | minikv | takes, of | times as much | |", "|---|---|---|---|---|"]
     for measure, contender, against in QUESTIONS:
         if found := ratios(rows, measure, contender, against):
-            what, unit = MEASURES[measure]
-            answer = in_words(found).format(unit=unit, against=against)
-            said.append(f"* {what}, `{contender}`: {answer}.")
-    if not said:
-        raise SystemExit(
-            "benchmarks/RESULTS.md answers none of the questions of docs/speed_page.py"
-        )
+            low, high = min(found), max(found)
+            cells = [MEASURES[measure], f"`{contender}`", against, f"{low:.2f} to {high:.2f}"]
+            said.append(f"| {' | '.join(cells)} | **{meaning(low, high)}** |")
+    if len(said) == 2:
+        raise SystemExit("benchmarks/RESULTS.md answers no question of docs/speed_page.py")
     return said
 
 
