@@ -26,6 +26,7 @@ html_math_renderer = "mathml"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_favicon = "_static/icon.svg"
 html_copy_source = False
+html_domain_indices = False  # the reference lists the modules, by topic
 html_theme_options = {"top_of_page_buttons": []}  # the foot of a page names its source
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "benchmarks/*.md", "extras.md"]  # those are included in a page
