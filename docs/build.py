@@ -63,7 +63,7 @@ def write(name: str, text: str) -> None:
 
 def lay_out() -> None:
     """Copy what the site shows of docs/, with the figures of the benchmarks."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
+    shutil.rmtree(OUT, ignore_errors=True)  # no page stays that nothing makes any more
     python = [
         path.name for path in DOCS.glob("*.py") if path.name not in ("conf.py", "extension.py")
     ]

@@ -59,7 +59,8 @@ def faulty(tmp_path_factory) -> list[Page]:
         "<a href='gone.html'>x</a> <a href='#gone'>y</a> <a href='index.html#here'>z</a>"
         "<i id='here'></i><img src='gone.png'>"
         f"<div class='highlight-python'><pre style='overflow: auto; width: 99px'>{'x' * 99}</pre>"
-        "</div><math style='display: none'><mi>x</mi></math></article>"
+        "</div><math style='display: none'><mi>x</mi></math>"
+        "<math style='font-family: monospace'><msub><mi>h</mi><mi>l</mi></msub></math></article>"
     )
     return look(folder, ["index.html"], PHONE, tmp_path_factory.mktemp("profile"))
 
@@ -116,6 +117,11 @@ def invisible(pages: list[Page]) -> list[str]:
     return [page["page"] for page in pages if any(height < 5 for height in page["formulas"])]
 
 
+def on_the_line(pages: list[Page]) -> list[str]:
+    """Pages with a subscript that does not hang, in pixels, below the letter h before it."""
+    return [page["page"] for page in pages if any(below < 1 for below in page["lowered"])]
+
+
 def scrolling(pages: list[Page]) -> list[str]:
     """Pages that are wider than the window."""
     return [page["page"] for page in pages if page["width"] > page["window"]]
@@ -123,7 +129,7 @@ def scrolling(pages: list[Page]) -> list[str]:
 
 def test_the_tests_see_what_is_wrong(faulty):
     assert broken_links(faulty) == {"index.html: gone.html#", "index.html: index.html#gone"}
-    assert scrolling(faulty) == invisible(faulty) == ["index.html"]
+    assert scrolling(faulty) == invisible(faulty) == on_the_line(faulty) == ["index.html"]
     assert undescribed(faulty) == ["index.html: gone.png"]
     assert unlinked(faulty) == {"1234.56789"}
     assert [len(page["cut"]) for page in faulty] == [1]
@@ -155,6 +161,8 @@ def test_formulas_are_drawn_and_nothing_comes_from_the_network(desk):
     formulas = {page["page"]: len(page["formulas"]) for page in desk}
     assert formulas["theorems.html"] > 50
     assert invisible(desk) == []
+    assert sum(len(page["lowered"]) for page in desk) > 10
+    assert on_the_line(desk) == [], "is a font with mathematical tables there (fonts-dejavu)?"
     assert {name for page in desk for name in page["resources"]} != set()
     outside = {
         name for page in desk for name in page["resources"] if not name.startswith(page["base"])

@@ -37,6 +37,12 @@ def test_the_picture_is_what_the_library_does_now():
     ElementTree.fromstring(kept)
 
 
+def test_readme_shows_the_picture_and_says_what_is_on_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    words = picture.described(picture.measured())
+    assert f"![{words}](docs/_static/claim.svg)" in readme
+
+
 def test_a_cache_that_loses_bits_would_show_in_the_picture():
     rows = picture.measured()
     assert [row.same_bits for row in rows] == [True, True, True, False]
