@@ -19,6 +19,7 @@ from pathlib import Path
 
 import alt_text
 import cli_page
+import files_page
 import outline
 import papers_page
 import picture
@@ -92,6 +93,7 @@ def pages(chapters: list[Path]) -> dict[str, str]:
     listed = "\n".join(chapter.stem for chapter in chapters)
     texts["course.md"] += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
     texts["cli.md"] = cli_page.page()
+    texts["contributing.md"] += files_page.section()
     texts["papers.md"] += papers_page.also_cited(texts["papers.md"])
     names = {name.removesuffix(".md") for name in texts} - {"index", "404"}
     texts["index.md"] = outline.with_the_rest(texts["index.md"], names)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Page, look
 
+import minikv
+
 SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 SEARCH = "search.html?q=residual"
 ARXIV = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{5})")
@@ -173,6 +175,16 @@ def test_formulas_are_drawn_and_nothing_comes_from_the_network(desk):
 def test_every_picture_loads_and_has_words(desk):
     assert sum(len(page["images"]) for page in desk) > 30
     assert undescribed(desk) == []
+
+
+def test_every_page_names_its_source_and_the_version(site):
+    chapter = (site / "05_kv_direct.html").read_text(encoding="utf-8")
+    assert f"<code>notebooks/05_kv_direct.py</code>, minikv {minikv.__version__}" in chapter
+    for path in site.glob("*.html"):
+        made = path.stem in ("genindex", "search")
+        found = re.search(r'class="page-source">.*?<code>(.+?)</code>', path.read_text(), re.DOTALL)
+        assert (found is None) == made, path.name
+        assert made or (site.parents[2] / found[1]).is_file(), path.name
 
 
 def test_every_paper_that_is_named_is_linked(desk):

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import alt_text
 import cli_page
+import files_page
 import outline
 import papers_page
 import picture
@@ -22,7 +23,9 @@ from minikv.commands import find_commands
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", [alt_text, cli_page, outline, papers_page, speed_page])
+@pytest.mark.parametrize(
+    "module", [alt_text, cli_page, files_page, outline, papers_page, speed_page]
+)
 def test_examples_are_so(module):
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -66,6 +69,12 @@ def test_the_page_of_commands_has_every_command_and_option():
         for action in parser._actions:
             for option in action.option_strings:
                 assert (option in shown.split()) == (option not in ("-h", "--help")), option
+
+
+def test_the_list_of_files_has_every_module_with_a_line_about_it():
+    listed = re.findall(r"^\| `(\w+\.py)` \| (.+) \|$", files_page.section(), re.MULTILINE)
+    modules = [path.name for path in (ROOT / "minikv").rglob("*.py")]
+    assert sorted(name for name, _ in listed) == sorted(modules)
 
 
 RESULTS = """\
