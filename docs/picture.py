@@ -192,7 +192,7 @@ def cache_panel(rows: Sequence[Row]) -> list[str]:
             kind = row.rest if old else "kept"
             parts.append(cell(280 + 13.8 * token, y, kind))
     legend = [("kept", "K and V kept"), ("again", "made again"), ("lost", "lost")]
-    for (kind, words), x in zip(legend, (16, 146, 246), strict=True):
+    for (kind, words), x in zip(legend, (16, 150, 272), strict=True):
         parts += [cell(x, 497, kind), text(x + 17, 511, words, "soft")]
     return parts
 
