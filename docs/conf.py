@@ -4,39 +4,51 @@ Built by ``python docs/build.py``, which lays the sources out; nothing is fetche
 MathML, which browsers draw without a script.
 """
 
-import latex2mathml.converter
-from docutils import nodes
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 import minikv
+from minikv import arrays
 
 project, author, copyright = "minikv", "the minikv authors", "2026, the minikv authors, Apache-2.0"
 version = release = minikv.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-html_theme, html_title = "furo", "minikv"
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "extension",
+]
+html_theme, html_title = "furo", f"minikv {version}"
 html_math_renderer = "mathml"
 html_static_path, html_css_files = ["_static"], ["site.css"]
-exclude_patterns = ["_build", "benchmarks/*.md"]  # those are included in a page
+html_favicon = "_static/icon.svg"
+html_copy_source = False
+html_domain_indices = False  # the reference lists the modules, by topic
+html_theme_options = {"top_of_page_buttons": []}  # the foot of a page names its source
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "benchmarks/*.md", "extras.md"]  # those are included in a page
 nb_execution_mode = "off"  # outputs are those that notebooks/build.py kept
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
+myst_html_meta = {
+    "description": "minikv: a small language model in plain NumPy, whose KV cache is redundant, "
+    "bit for bit: proved, tested, and attacked",
+}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # an attribute's own entry has its type
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {
+    name: name for name in vars(arrays) if name[0].isupper() and name not in ("Any", "Callable")
+}
 autodoc_preserve_defaults = True
+autosummary_generate = False  # tables of what is on the page
+python_maximum_signature_line_length = 88
 smartquotes = False  # it makes one dash of two, also in commands
 default_role = "code"  # `name` in a docstring
-
-
-def mathml(self, node: nodes.Element) -> None:
-    """Write a formula as MathML; one that cannot be converted fails the build."""
-    block = isinstance(node, nodes.math_block)
-    html = latex2mathml.converter.convert(node.astext(), display="block" if block else "inline")
-    self.body.append(f'<div class="formula">{html}</div>' if block else html)
-    raise nodes.SkipNode
-
-
-def setup(app) -> None:
-    """Register the renderer."""
-    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))

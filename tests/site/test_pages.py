@@ -1,0 +1,142 @@
+"""What the site makes of the repository: the picture, and the pages that are written by code."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import alt_text
+import cli_page
+import files_page
+import outline
+import papers_page
+import picture
+import pytest
+import speed_page
+
+from minikv.cli import make_parser
+from minikv.commands import find_commands
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "module", [alt_text, cli_page, files_page, outline, papers_page, speed_page]
+)
+def test_examples_are_so(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_the_picture_is_what_the_library_does_now():
+    """Exact arithmetic: the same picture on every machine."""
+    drawn = picture.drawn(picture.measured(), picture.activation_names())
+    kept = picture.FILE.read_text(encoding="utf-8")
+    assert drawn == kept, "run  python docs/picture.py"
+    ElementTree.fromstring(kept)
+
+
+def test_readme_shows_the_picture_and_says_what_is_on_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    words = picture.described(picture.measured())
+    assert f"![{words}](docs/_static/claim.svg)" in readme
+
+
+def test_a_cache_that_loses_bits_would_show_in_the_picture():
+    rows = picture.measured()
+    assert [row.same_bits for row in rows] == [True, True, True, False]
+    names = picture.activation_names()
+    wrong = [replace(row, same_bits=False) for row in rows]
+    assert picture.drawn(wrong, names) != picture.drawn(rows, names)
+    assert "yes" not in re.findall(r">(yes|no)<", picture.drawn(wrong, names))
+
+
+def test_an_activation_that_is_not_there_cannot_be_drawn():
+    with pytest.raises(SystemExit, match="hook_v"):
+        picture.drawn(picture.measured(), ["blocks.0.hook_resid_pre", "blocks.0.attn.hook_rot_k"])
+
+
+def test_the_page_of_commands_has_every_command_and_option():
+    page = cli_page.page()
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == list(find_commands())
+    for name, parser in cli_page.commands(make_parser()).items():
+        part = page.split(f"\n## {name}\n", 1)[1].split("\n## ", 1)[0]
+        shown = " ".join(re.findall(r"^```\{option\} (.+)$", part, re.MULTILINE))
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert (option in shown.split()) == (option not in ("-h", "--help")), option
+
+
+def test_the_list_of_files_has_every_module_with_a_line_about_it():
+    listed = re.findall(r"^\| `(\w+\.py)` \| (.+) \|$", files_page.section(), re.MULTILINE)
+    modules = [path.name for path in (ROOT / "minikv").rglob("*.py")]
+    assert sorted(name for name, _ in listed) == sorted(modules)
+
+
+RESULTS = """\
+| measure | contender | value | against | ratio |
+|---|---|---|---|---|
+| decode at 16 | exact/numba | 1 ms | transformers 2.0 ms | {first} |
+| decode at 512 | exact/numba | 1 ms | transformers 2.0 ms | {second} |
+| decode at 512 | exact/numba | 1 ms | transformers of another kind 2.0 ms | 9 |
+"""
+
+
+def test_the_conclusions_are_those_of_the_table():
+    said = speed_page.conclusions(RESULTS.format(first="0.50", second="0.40"))
+    assert said[2:] == [
+        "| time of a decoded token | `exact/numba` | transformers | 0.40 to 0.50 | **less** |"
+    ]
+    assert "**more**" in speed_page.conclusions(RESULTS.format(first="1.10", second="2"))[2]
+    with pytest.raises(SystemExit):
+        speed_page.conclusions(RESULTS.replace("exact/numba", "other").format(first=1, second=1))
+
+
+def test_every_question_about_speed_is_answered_by_the_committed_results():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert len(speed_page.conclusions(results)) == 2 + len(speed_page.QUESTIONS)
+
+
+def test_every_paper_that_is_cited_is_on_the_page_of_papers():
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    cited = set(papers_page.cited())
+    assert len(cited) > 10
+    assert cited <= papers_page.numbers(page + papers_page.also_cited(page))
+    less = page.replace("2309.17453", "")
+    assert "arXiv 2309.17453" in papers_page.also_cited(less)
+
+
+def test_every_page_has_a_place_on_the_site():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = [path.stem for path in (ROOT / "docs").glob("*.md")]
+    whole = outline.with_the_rest(index, set(pages) - {"index", "404"})
+    assert set(pages) - {"index", "404"} <= outline.listed(whole)
+
+
+def test_load_model_and_generate_come_first_in_the_reference():
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    first, second, *others = outline.parts(reference).values()
+    names = re.findall(r"^   (minikv\.\S+)$", first, re.MULTILINE)
+    assert [name.rsplit(".", 1)[1] for name in names[:3]] == ["load", "Model", "generate"]
+    assert "minikv.model\n" in second
+    assert len(others) >= 4
+
+
+def test_every_plot_of_the_chapters_gets_words_of_its_own():
+    cells = [
+        {"cell_type": "markdown", "source": "## Bytes"},
+        {
+            "cell_type": "code",
+            "source": 'axes.set_ylabel("MB")',
+            "metadata": {},
+            "outputs": [{"data": {"image/png": ""}}],
+        },
+        {"cell_type": "code", "source": "1", "metadata": {}, "outputs": []},
+    ]
+    alt_text.describe(cells)
+    assert cells[1]["metadata"]["mystnb"]["image"]["alt"] == "Plot: Bytes. Up: MB."
+    assert cells[2]["metadata"] == {}
