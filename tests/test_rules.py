@@ -58,6 +58,7 @@ FLOORS = (
     ("__init__",),
     ("verify",),
     ("experiments",),
+    ("paper",),
     ("commands",),
     ("cli",),
     ("__main__",),
