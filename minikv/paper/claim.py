@@ -30,12 +30,14 @@ KINDS = (
     "equation",
     "algorithm",
     "section",
+    "experiment",
     "table",
     "figure",
 )
 """What a claim's id begins with, in the order of the page: ``table-2``, ``section-3.2``.
 
-Two claims about one table have words after the number: ``table-4-perplexity``.
+Two claims about one table have words after the number: ``table-4-perplexity``. An experiment is one
+that the paper gives no number of its own: ``experiment-20-turns``.
 """
 
 
