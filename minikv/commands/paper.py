@@ -109,14 +109,13 @@ def _list(claims: Sequence[Claim], as_json: bool) -> None:
 
 def _examined(args: Namespace, claims: Sequence[Claim]) -> tuple[dict[str, Result], dict[str, str]]:
     """The results by id, each printed as soon as it is there; and why others were not run."""
-    from ..paper.run import examine, keep, loader
+    from ..paper.run import examine, keep
 
     results: dict[str, Result] = {}
     missing: dict[str, str] = {}
-    model = loader()
     for claim in claims:
         try:
-            result = examine(claim, args.quick, model, args.model, show)
+            result = examine(claim, args.quick, args.model, show)
         except FetchError as error:
             if len(claims) == 1 or args.model:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..arithmetic import Arithmetic
 from ..model import Model
 from ..progress import Progress, silent
 
@@ -54,7 +55,7 @@ class Verdict(StrEnum):
 class Loader(Protocol):
     """Loads a model by name, once."""
 
-    def __call__(self, name: str, arithmetic: str = "float32", /) -> Model:
+    def __call__(self, name: str, arithmetic: str | Arithmetic = "float32", /) -> Model:
         """A model that `minikv.load` finds, in an arithmetic."""
 
 

@@ -7,18 +7,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..arithmetic import Arithmetic
 from ..errors import InputError
 from ..experiments import machine
-from ..model import Model, load
+from ..model import Model
 from ..progress import Progress, silent
+from ..verify.cases import model_of
 from ..weights import resolve
 from .claim import Claim, Figures, Finding, Loader, Setting, Verdict
-
-MODELS_KEPT = 2  # in memory at a time: claims that follow one another often share a model
 
 
 @dataclass(frozen=True)
@@ -91,22 +90,17 @@ class Result:
         )
 
 
-def loader() -> Loader:
-    """What loads models once, and keeps the last few."""
-
-    @lru_cache(MODELS_KEPT)
-    def loaded(name: str, arithmetic: str = "float32", /) -> Model:
-        return load(name, arithmetic)
-
-    return loaded
+def loaded(name: str, arithmetic: str | Arithmetic = "float32", /) -> Model:
+    """A model by name, the same one that the theorems' cases have; the last few are kept."""
+    return model_of(name, 0, 1.0, arithmetic, "numpy")
 
 
 def examine(
     claim: Claim,
     quick: bool,
-    model: Loader,
     names: Sequence[str] = (),
     progress: Progress = silent,
+    model: Loader = loaded,
 ) -> Result:
     """Run one claim.
 
@@ -114,10 +108,10 @@ def examine(
     ----------
     claim : Claim
     quick : bool
-    model : Loader
     names : sequence of str
         Models to run on in place of the claim's own.
     progress : Progress
+    model : Loader
 
     Raises
     ------

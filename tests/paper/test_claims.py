@@ -10,7 +10,7 @@ from minikv.errors import FetchError, InputError
 from minikv.paper import claims as folder
 from minikv.paper.claim import Claim, Finding, Verdict
 from minikv.paper.claims import CLAIMS, chosen, place
-from minikv.paper.run import examine, loader
+from minikv.paper.run import examine
 
 # What the paper states or prints, by its own numbers, and the 20 turns of its section 4.
 PAPER = {
@@ -51,7 +51,7 @@ def claim_of(**changes) -> Claim:
 
 def test_figures_are_as_json_gives_them_back():
     finding = Finding(Verdict.REPRODUCED, "so", ("a",), (), {"n": (1, 2)})
-    assert examine(claim_of(finding=finding), True, loader()).finding.figures == {"n": [1, 2]}
+    assert examine(claim_of(finding=finding), True).finding.figures == {"n": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,18 @@ def test_figures_are_as_json_gives_them_back():
 )
 def test_a_finding_that_cannot_be_kept_is_refused(finding, exact, told):
     with pytest.raises(ValueError, match=told):
-        examine(claim_of(finding=finding, exact=exact), True, loader())
+        examine(claim_of(finding=finding, exact=exact), True)
 
 
 def test_weights_that_are_not_there_are_asked_for_before_anything_runs():
     with pytest.raises(FetchError, match="no-such-model"):
-        examine(claim_of(models=("no-such-model",)), True, loader())
+        examine(claim_of(models=("no-such-model",)), True)
 
 
 def test_a_model_that_is_given_takes_the_place_of_the_claims_own(tiny):
-    result = examine(claim_of(models=("no-such-model",)), True, loader(), [str(tiny)])
+    result = examine(claim_of(models=("no-such-model",)), True, [str(tiny)])
     assert result.models == (str(tiny),)
-    assert examine(claim_of(), True, loader(), [str(tiny)]).models == ()
+    assert examine(claim_of(), True, [str(tiny)]).models == ()
 
 
 def test_a_table_is_all_claims_about_it(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from minikv.paper.claims import CLAIMS
 from minikv.paper.render import drawn_from, markdown, page, picture, picture_source, slug
-from minikv.paper.run import examine, keep, kept, loader
+from minikv.paper.run import examine, keep, kept
 
 FOLDER = Path(__file__).parents[2] / "docs" / "paper"
 
@@ -90,7 +90,7 @@ WITH_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and claim.mode
 
 
 def same_again(id: str) -> None:
-    result = examine(CLAIMS[id], quick=True, model=loader())
+    result = examine(CLAIMS[id], quick=True)
     assert json.loads(json.dumps(result.exact)) == kept(FOLDER / "results")[id].exact
 
 

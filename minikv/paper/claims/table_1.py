@@ -103,7 +103,7 @@ def plot(figure: Figure, figures: Figures) -> None:
         axes.bar_label(bars, fmt="%.4g", padding=4, fontsize=12)
     axes.set_yticks(range(len(models)), [model["model"] for model in models])
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=14, loc="lower right")
+    axes.legend(frameon=False, fontsize=14, loc="upper right")
 
 
 CLAIM = Claim(
