@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -89,6 +90,14 @@ def projected(model: Model, streams: Sequence[np.ndarray]) -> Filled:
         keys.append(to_numpy(k))
         values.append(to_numpy(v))
     return Filled([*streams], keys, values)
+
+
+def digest(held: Filled) -> str:
+    """SHA-256 of all keys and values, layer by layer."""
+    made = hashlib.sha256()
+    for array in (*held.keys, *held.values):
+        made.update(np.ascontiguousarray(array).tobytes())
+    return made.hexdigest()
 
 
 def difference(one: Filled, other: Filled, tokens: int | None = None) -> Difference:

@@ -76,6 +76,17 @@ def test_what_is_no_number_or_too_large_stays_so(numbers):
     assert np.signbit(rounded[-1])
 
 
+def test_float16_is_rounded_as_numpy_does():
+    rng = np.random.default_rng(0)
+    scales = 2.0 ** rng.integers(-28, 18, 2**16)
+    x = (rng.normal(size=2**16) * scales).astype(np.float32)
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16).astype(np.float32)
+    assert_same_bits(Float16Numbers.of(x), expected)
+    assert_same_bits(Float16Numbers.of(x[abs(x) < 1e4]), expected[abs(x) < 1e4])
+    assert_same_bits(Float16Numbers.of(x[abs(x) > 1e-4]), expected[abs(x) > 1e-4])
+
+
 OPERATIONS = {
     "+": (np.add, lambda x, y: x + y),
     "-": (np.subtract, lambda x, y: x - y),
