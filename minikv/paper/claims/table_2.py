@@ -161,9 +161,9 @@ def _reason(measured: Sequence[Row]) -> str:
         "depend on the call (exact; bfloat16 and float16 with every operation rounded in a fixed "
         f"order), and in {kept_other} of {len(other)} where it does (BLAS, also behind 16-bit "
         f"numbers): there K is up to {farthest['anew']['k']:.2g} away ({farthest['arithmetic']}). "
-        f"T1 is refuted in {'; '.join(refuted) or 'none'}. So it is the order that must be kept, not the "
-        "precision; matrix units, which add in float32 and round once, keep it only if their "
-        "kernels do not depend on the number of rows."
+        f"T1 is refuted in {'; '.join(refuted) or 'none'}. So it is the order that must be kept, "
+        "not the precision; matrix units, which add in float32 and round once, keep it only if "
+        "their kernels do not depend on the number of rows."
     )
 
 
