@@ -101,8 +101,8 @@ def run(setting: Setting) -> Finding:
     reason = (
         f"All {tokens} tokens are equal, under exact arithmetic with every bit of every logit "
         f"(T3); in float32 logits are up to {moved:.2g} apart, too little to change a token here, "
-        f"which no theorem promises. Without a cache, where each step runs all tokens so far again, "
-        f"it takes {' and '.join(f'{ratio:.2g}' for ratio in ratios)} times as long on this "
+        "which no theorem promises. Without a cache, where each step runs all tokens again, it "
+        f"takes {' and '.join(f'{ratio:.2g}' for ratio in ratios)} times as long on this "
         "processor."
     )
     if not (same and equal):
