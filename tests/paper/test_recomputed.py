@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,6 +21,7 @@ from minikv.paper.recomputed import (
     Filled,
     difference,
     filled,
+    first,
     projected,
 )
 
@@ -61,7 +61,8 @@ def test_other_texts_and_one_changed_bit_are_found():
     held = filled(model, IDS, [len(IDS)])
     other = filled(model, [*IDS[:-1], 1], [len(IDS)])
     assert difference(held, other).k_layers == 3
-    assert difference(held, other, len(IDS) - 1).numbers == 0  # all but the last token
+    before = len(IDS) - 1  # all but the token that differs
+    assert difference(first(held, before), first(other, before)).numbers == 0
     keys = [np.array(key) for key in held.keys]
     keys[1][2, 0, 3] = np.nextafter(keys[1][2, 0, 3], np.float32(9))
     found = difference(held, Filled(held.streams, keys, held.values))
@@ -86,8 +87,9 @@ def test_a_matrix_unit_rounds_a_product_once():
 
 
 def test_a_row_of_table_2_tells_the_readings_apart():
-    row = table_2.Compared("toy", "exact", model_in("exact")).row(IDS, 6)
-    assert row["tokens"] == 6
+    short, row = table_2.Compared("toy", "exact", model_in("exact")).rows("story", IDS, [4, 6])
+    assert (short["tokens"], row["tokens"]) == (4, 6)
+    assert short["sha256"] != row["sha256"]
     assert {row[reading]["numbers"] for reading in table_2.READINGS} == {0}
     told = {"numbers": 2, "k": 0.5, "v": None, "k_layers": 1, "v_layers": 3}
     assert table_2._told(told) == "0.5, not finite (1 and 3 layers)"
@@ -174,7 +176,7 @@ def test_one_vector_gives_k_and_v_of_its_own_layer_by_a_projection_and_of_no_oth
 
 
 def test_multiply_adds_are_those_of_the_matrices():
-    config = replace(CONFIG, num_hidden_layers=2)
+    config = minikv.tiny_config(hidden_size=96)
     work = algorithm_1.multiply_adds(config)
     kv = 2 * 12 * 96
     block = kv + 2 * 24 * 96 + 3 * 40 * 96
