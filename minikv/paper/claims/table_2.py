@@ -222,7 +222,8 @@ CLAIM = Claim(
         "text run anew in one call against those. Seven arithmetics: float32 and float64 by BLAS; "
         "exact; bfloat16 and float16 with each operation rounded (to "
         f"{MOST_ROUNDED} tokens: a third of a second each); both with float32 accumulators, as "
-        f"matrix units have. T1 on the prompt's first {T1_TOKENS} tokens. All layers, sliding ones too."
+        f"matrix units have. T1 on the prompt's first {T1_TOKENS} tokens. All layers, sliding "
+        "ones too."
     ),
     models=("smollm2-135m-instruct", "gemma-3-270m"),
     run=run,
