@@ -45,7 +45,7 @@ class Addition:
     forgotten : str
         What is left out for the control: a file, of those above or one that the script makes.
     made : str
-        A script that makes files from the addition.
+        What Python is given to make files from the addition.
     needs : str
         A package without which the tests cannot run.
     """
@@ -318,6 +318,43 @@ BACKEND = Addition(
     needs="array_api_compat",
 )
 
+CLAIM = Addition(
+    says="One file; what came of it, and the page, are made.",
+    most=1,
+    written={
+        "minikv/paper/claims/equation_5.py": '''
+"""A sum."""
+
+from __future__ import annotations
+
+from ..claim import Claim, Finding, Setting, Verdict
+
+
+def run(setting: Setting) -> Finding:
+    """Add."""
+    figures = {"sum": 1 + 1}
+    return Finding(Verdict.REPRODUCED, "It is.", ("paper", "ours"), ((2, 1 + 1),), figures)
+
+
+CLAIM = Claim(
+    id="equation-5",
+    where="Equation 5",
+    title="One and one are two",
+    says="1 + 1 = 2.",
+    protocol="the sum.",
+    run=run,
+    exact=("sum",),
+)
+'''
+    },
+    edited={},
+    made="-m minikv paper --claim equation-5 --keep docs/paper/results",
+    tests=("tests/paper", "-k", "equation-5"),
+    named="equation-5",
+    passed=2,
+    forgotten="minikv/paper/claims/equation_5.py",
+)
+
 ADDITIONS = {
     "policy": POLICY,
     "theorem": THEOREM,
@@ -325,6 +362,7 @@ ADDITIONS = {
     "trait": TRAIT,
     "arithmetic": ARITHMETIC,
     "backend": BACKEND,
+    "claim": CLAIM,
 }
 
 
@@ -381,7 +419,7 @@ def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
     assert addition.says in " ".join(CONTRIBUTING.read_text(encoding="utf-8").split())
     add(addition, copy)
     if addition.made:
-        made = python(copy, addition.made)
+        made = python(copy, *addition.made.split())
         assert made.returncode == 0, made.stderr
     code, passed, said = run_tests(addition, copy)
     assert code == 0, said
