@@ -226,8 +226,8 @@ CLAIM = Claim(
         "text run anew in one call against those. Seven arithmetics: float32 and float64 by BLAS; "
         "exact; bfloat16 and float16 with each operation rounded (the first model and the "
         "prompt alone: a token takes a third of a second and more); both with float32 "
-        f"accumulators, as matrix units have. T1 on the prompt's first {T1_TOKENS} tokens. All layers, sliding "
-        "ones too."
+        f"accumulators, as matrix units have. T1 on the prompt's first {T1_TOKENS} tokens. All "
+        "layers, sliding ones too."
     ),
     models=("smollm2-135m-instruct", "gemma-3-270m"),
     run=run,
