@@ -265,8 +265,8 @@ def _finding(figures: Figures) -> Finding:
         f"alone ({base[0]['recomputed']['k_layers']} here, 29 of 34 in the paper) is making their "
         f"keys by the global rotary base, and a run that does so has a perplexity of "
         f"{base[1]['perplexity']:.3g} where the right one has {right:.3g}. Equation 16 cannot "
-        "explain it: the paper's texts are shorter than the window, where it changes "
-        f"{short['recomputed']['numbers']} numbers."
+        "explain it: the paper's prompt and lengths, to 256, are shorter than the window, where it "
+        f"changes {short['recomputed']['numbers']} numbers."
     )
     columns = (
         "mistake",
@@ -292,7 +292,9 @@ def plot(figure: Figure, figures: Figures) -> None:
     widths = [row["perplexity"] for _, row in held]
     bars = axes.barh(range(len(held)), widths, color=COLOURS[0])
     axes.bar_label(bars, fmt="%.4g", padding=4, fontsize=14)
-    axes.margins(x=0.2)
+    axes.set_xlim(10, 4 * max(widths))
+    axes.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
+    axes.minorticks_off()
     names = [textwrap.fill(name, 30) for name, _ in held]
     axes.set_yticks(range(len(held)), names)
     axes.invert_yaxis()
