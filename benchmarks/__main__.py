@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SECONDS",
         help="wait so long in all for undisturbed turns",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--output", metavar="FILE", help="also write every figure to FILE, as JSON")
     parser.add_argument(
         "--write", action="store_true", help="keep tables and plots in benchmarks/ (extra plots)"
     )
@@ -95,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text)
         if args.write:
             report.write(name, result, text)
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

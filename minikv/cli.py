@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .commands import find_commands
 from .errors import InputError, MinikvError
+from .extras import require_extra
 
 DESCRIPTION = """\
 minikv runs a small language model in plain NumPy. Its decoder is written so that one claim can be
@@ -37,7 +38,7 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
     """Descriptions and examples as written, and room for the commands' names."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog)
+        super().__init__(prog, max_help_position=18)
         self._action_max_length = 16  # argparse forgets that commands are indented twice
 
 
@@ -50,6 +51,21 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see  {self.prog} --help")
+
+
+class _Completion(argparse.Action):
+    """Prints what a shell needs to complete commands and options."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        shtab = require_extra("shtab", "shell", "--completion")
+        print(shtab.complete(parser, shell=values))
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +104,13 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with every command's own."""
     parser = _Parser(prog="minikv", description=DESCRIPTION, epilog=FIRST_SESSION)
     parser.add_argument("--version", action="version", version=f"minikv {__version__}")
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help='for a shell, as in  eval "$(minikv --completion bash)"  (extra `shell`)',
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in find_commands().items():
         subparser = subparsers.add_parser(

@@ -121,6 +121,8 @@ def complete(
     top_p: float | None = None,
     seed: int | None = None,
     stop: Sequence[str] = (),
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
 ) -> list[Completion]:
     """Continue texts, all in one batch: each as if it were alone.
 
@@ -135,7 +137,7 @@ def complete(
     max_new_tokens : int
     cache : str or callable
         The policy of the caches, or what makes an empty one.
-    temperature, top_k, top_p, seed
+    temperature, top_k, top_p, seed, min_p, repetition_penalty
         As in `minikv.generation.generate`.
     stop : sequence of str
         Texts at which a completion ends, besides the model's own stop tokens.
@@ -161,7 +163,7 @@ def complete(
     for text in texts:
         prompt = tokenizer.encode(text)
         check_room(len(decoder.check_ids(prompt, weights.config)), weights.config)
-        choose = sampler(temperature, top_k, top_p, seed)
+        choose = sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
         rows.append(_Row(prompt, new_cache(), choose, list(prompt)))
     stop_ids = {*weights.config.eos_token_id, *tokenizer.eos_ids}
     for _ in range(count):
@@ -179,7 +181,7 @@ def _step(weights: decoder.Weights, rows: Sequence[_Row]) -> None:
     unread = [row.unread for row in rows]
     logits = to_numpy(decoder.forward(weights, unread, [row.cache for row in rows]))
     for row, scores in zip(rows, logits, strict=True):
-        token = row.choose(finite_logits(scores))
+        token = row.choose(finite_logits(scores), row.prompt + row.ids)
         row.log_probs.append(log_probability(scores, token))
         row.ids.append(token)
         row.unread = [token]

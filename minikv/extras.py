@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "fetch": (("gguf", "huggingface_hub"), "models from the net, GGUF files"),
     "plots": (("matplotlib",), "plots of the experiments"),
     "numba": (("numba",), "compiled kernels"),
+    "shell": (("shtab",), "completion of commands in a shell"),
     "notebooks": (("jupytext", "nbclient", "ipykernel"), "the course"),
 }
 """The extras that a user may want: the modules that each brings, and what for."""

@@ -14,8 +14,8 @@ from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
 from .numbers import is_whole, whole
 
-Sampler = Callable[[np.ndarray], int]
-"""From logits, ``(V,)``, to the token id that is chosen."""
+Sampler = Callable[[np.ndarray, Sequence[int]], int]
+"""From logits, ``(V,)``, and the tokens so far to the token id that is chosen."""
 
 
 def generate(
@@ -28,6 +28,8 @@ def generate(
     top_p: float | None = None,
     seed: int | None = None,
     stop: Iterable[int] | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
 ) -> Iterator[int]:
     """Continue a text, yielding each new token id as soon as it is chosen.
 
@@ -53,6 +55,10 @@ def generate(
         Of the draws.
     stop : iterable of int, optional
         Token ids that end generation; the configuration's ``eos_token_id`` where not given.
+    min_p : float, optional
+        Draw only among tokens that are at least so likely beside the likeliest, see `at_least`.
+    repetition_penalty : float, optional
+        Above 1, tokens of `ids` and new ones come less again, see `penalised`.
 
     Raises
     ------
@@ -61,9 +67,11 @@ def generate(
     ArithmeticRangeError
         If a logit is NaN or infinite, when its token is asked for.
     """
+    if isinstance(ids, str):
+        raise InputError("a text is no sequence of token ids: encode it, or use model.complete")
     prompt = decoder.check_ids(ids, weights.config)
     decoder.check_cache(cache, weights)
-    choose = sampler(temperature, top_k, top_p, seed)
+    choose = sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
     count = whole("max_new_tokens", max_new_tokens, least=0)
     if count:
         check_room(cache.next_position + len(prompt), weights.config)
@@ -102,11 +110,13 @@ def _tokens(
 ) -> Iterator[int]:
     """Feed the prompt, and then each token that was chosen, one by one."""
     new = prompt
+    said = prompt.tolist()
     for _ in range(count):
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
-        token = choose(finite_logits(to_numpy(logits)[0]))
+        token = choose(finite_logits(to_numpy(logits)[0]), said)
+        said.append(token)
         yield token
         if token in stop:
             return
@@ -125,15 +135,55 @@ def finite_logits(logits: np.ndarray) -> np.ndarray:
 
 
 def sampler(
-    temperature: float, top_k: int | None, top_p: float | None, seed: int | None
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
 ) -> Sampler:
     """How the next token is chosen; the parameters are those of `generate`.
+
+    Logits are penalised, divided by the temperature, and cut to the likeliest, by number, then by
+    `top_p`, then by `min_p`, as transformers does it.
 
     Raises
     ------
     InputError
-        If a parameter is out of range, or `top_k` or `top_p` is given without a temperature.
+        If a parameter is out of range, or `top_k`, `top_p` or `min_p` is given without a
+        temperature.
     """
+    _check_draw(temperature, top_k, top_p, seed)
+    _check_more(min_p, repetition_penalty)
+    if temperature == 0 and (top_k, top_p, min_p) != (None, None, None):
+        raise InputError(
+            "top_k, top_p and min_p are of draws, and temperature 0 takes the likeliest "
+            "token: give a temperature above 0"
+        )
+    penalty = 1.0
+    if repetition_penalty is not None:
+        penalty = repetition_penalty
+    rng = np.random.default_rng(seed)
+
+    def likeliest(logits: np.ndarray, said: Sequence[int] = ()) -> int:
+        return int(np.argmax(penalised(logits, said, penalty)))
+
+    def draw(logits: np.ndarray, said: Sequence[int] = ()) -> int:
+        ids, p = candidates(penalised(logits, said, penalty), temperature, top_k)
+        if top_p is not None:
+            ids, p = nucleus(ids, p, top_p)
+        if min_p is not None:
+            ids, p = at_least(ids, p, min_p)
+        return int(rng.choice(ids, p=p))
+
+    if temperature == 0:
+        return likeliest
+    return draw
+
+
+def _check_draw(
+    temperature: float, top_k: int | None, top_p: float | None, seed: int | None
+) -> None:
     if not _is_number(temperature) or not 0 <= temperature <= sys.float_info.max:
         raise InputError(f"temperature is {temperature!r}, expected a number from 0 up")
     if top_k is not None:
@@ -142,27 +192,56 @@ def sampler(
         raise InputError(f"top_p is {top_p!r}, expected a number above 0 and at most 1")
     if seed is not None:
         whole("seed", seed, least=0)
-    if temperature == 0:
-        if top_k is not None or top_p is not None:
-            raise InputError(
-                "top_k and top_p are of draws, and temperature 0 takes the likeliest "
-                "token: give a temperature above 0"
-            )
-        return likeliest
-    rng = np.random.default_rng(seed)
-
-    def draw(logits: np.ndarray) -> int:
-        ids, p = candidates(logits, temperature, top_k)
-        if top_p is not None:
-            ids, p = nucleus(ids, p, top_p)
-        return int(rng.choice(ids, p=p))
-
-    return draw
 
 
-def likeliest(logits: np.ndarray) -> int:
-    """The most likely token; of several, the one with the lowest id."""
-    return int(np.argmax(logits))
+def _check_more(min_p: float | None, repetition_penalty: float | None) -> None:
+    if min_p is not None and (not _is_number(min_p) or not 0 <= min_p <= 1):
+        raise InputError(f"min_p is {min_p!r}, expected a number from 0 to 1")
+    if repetition_penalty is None:
+        return
+    if not _is_number(repetition_penalty) or not 0 < repetition_penalty <= sys.float_info.max:
+        raise InputError(f"repetition_penalty is {repetition_penalty!r}, expected one above 0")
+
+
+def penalised(logits: np.ndarray, said: Sequence[int], penalty: float) -> np.ndarray:
+    """Logits, ``(V,)``, in which tokens that were said are less likely, for a `penalty` above 1.
+
+    Theirs are divided by it where positive, and multiplied where negative (Keskar et al. 2019,
+    arXiv 1909.05858, section 4.1; that a negative one is multiplied is everybody's mending of it).
+
+    Examples
+    --------
+    >>> penalised(np.array([2.0, -2.0, 3.0]), [0, 1, 1], penalty=2.0).tolist()
+    [1.0, -4.0, 3.0]
+    """
+    if penalty == 1.0 or not len(said):
+        return logits
+    tokens = np.unique(np.asarray(said, dtype=np.int64))
+    changed = logits.copy()
+    theirs = logits[tokens]
+    changed[tokens] = np.where(theirs > 0, theirs / penalty, theirs * penalty)
+    return changed
+
+
+def at_least(ids: np.ndarray, p: np.ndarray, min_p: float) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that are at least `min_p` times as likely as the likeliest.
+
+    Nguyen et al. 2024, "Turning up the heat", arXiv 2407.01082.
+
+    Parameters
+    ----------
+    ids, p : numpy.ndarray
+        Tokens, most likely first, and their probabilities.
+    min_p : float
+
+    Examples
+    --------
+    >>> ids, p = at_least(np.array([7, 5, 6]), np.array([0.5, 0.25, 0.25]), min_p=0.6)
+    >>> ids.tolist(), p.tolist()
+    ([7], [1.0])
+    """
+    keep = int(np.sum(p >= min_p * p[0]))
+    return ids[:keep], p[:keep] / p[:keep].sum()
 
 
 def candidates(

@@ -102,6 +102,8 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Iterable[int] | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
     ) -> Iterator[int]:
         """Continue `ids`, one token id at a time; the parameters of `minikv.generation.generate`.
 
@@ -117,6 +119,8 @@ class Model:
             top_p,
             seed,
             stop,
+            min_p,
+            repetition_penalty,
         )
 
     def complete(
@@ -129,6 +133,8 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
     ) -> Completion | list[Completion]:
         """Continue a text, or several in one ragged batch; see `minikv.completion.complete`.
 
@@ -152,6 +158,8 @@ class Model:
             top_p,
             seed,
             stop,
+            min_p,
+            repetition_penalty,
         )
         if isinstance(text, str):
             return found[0]

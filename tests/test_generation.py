@@ -153,7 +153,7 @@ WRONG_OPTIONS = [
     ({"top_p": 1.1}, "top_p is 1.1"),
     ({"top_p": math.nan}, "top_p is nan"),
     ({"top_k": 5}, "temperature 0 takes the likeliest token: give a temperature above 0"),
-    ({"top_p": 0.5}, "top_k and top_p are of draws"),
+    ({"top_p": 0.5}, "top_k, top_p and min_p are of draws"),
     ({"seed": -1}, "seed is -1, expected a whole number from 0 up"),
     ({"seed": 1.0}, "seed is 1.0"),
     ({"max_new_tokens": -1}, "max_new_tokens is -1, expected a whole number from 0 up"),

@@ -49,7 +49,7 @@ def replaced(monkeypatch, id: str, **changes) -> None:
 
 def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tmp_path):
     told, page = tmp_path / "r.json", tmp_path / "r.html"
-    assert main(["prove", "--quick", "--json", str(told), "--html", str(page)]) == 0
+    assert main(["prove", "--quick", "--output", str(told), "--html", str(page)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if "  holds    found    " in line]
     assert [line.split()[0] for line in rows] == list(CLAIMS)
@@ -99,7 +99,7 @@ def test_column_e_says_what_the_extracted_decoder_gave(differ, code, said, capsy
     ("argv", "said"),
     [
         (["--model", "gemma-3-270m"], "minikv fingerprint --extracted --model gemma-3-270m"),
-        (["--shape", "gemma-3-4b"], "only --seed and --json go with it"),
+        (["--shape", "gemma-3-4b"], "only --seed, --json and --output go"),
     ],
 )
 def test_extracted_with_what_contradicts_it_is_refused(argv, said, capsys):
@@ -127,7 +127,7 @@ def test_only_some_theorems_and_what_was_not_run_is_said(capsys):
         ["--shape", "qwen3-0.6b", "--only", "T2"],
         ["--shape", "qwen3-0.6b", "--quick"],
         ["--html", "no/such/folder.html"],
-        ["--shape", "qwen3-0.6b", "--json", "no/such/folder.json"],
+        ["--shape", "qwen3-0.6b", "--output", "no/such/folder.json"],
     ],
 )
 def test_wrong_input_is_one_line(wrong, capsys):
@@ -247,3 +247,18 @@ def test_on_real_weights(capsys):
     held = established.split(". Not established: ")[0]
     for claim in ("T2", "T7 (", "D ("):  # two of them with what their checks run
         assert claim in held
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--output", "-"]])
+def test_json_on_standard_output_stands_there_alone(options, capsys):
+    assert main(["prove", "--quick", "--only", "T8", *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [result["id"] for result in told["results"]] == ["T8"]
+
+
+def test_results_are_written_beside_the_table(capsys, tmp_path):
+    told = tmp_path / "told.json"
+    assert main(["prove", "--quick", "--only", "T8", "--output", str(told)]) == 0
+    assert "T8 " in capsys.readouterr().out
+    assert json.loads(told.read_text(encoding="utf-8"))["results"][0]["verdict"] == "holds"
+    assert main(["prove", "--only", "T8", "--output", str(tmp_path / "no" / "folder")]) == 2

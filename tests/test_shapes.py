@@ -172,7 +172,7 @@ def test_the_command_proves_a_shape_and_says_what_it_took(tmp_path):
     told = tmp_path / "shape.json"  # in a process of its own, whose peak is of nothing else
     command = [sys.executable, "-m", "minikv", "prove", "--shape", "gemma-3-270m"]
     out = subprocess.run(
-        [*command, "--json", told], check=True, capture_output=True, text=True
+        [*command, "--output", told], check=True, capture_output=True, text=True
     ).stdout
     assert "268,098,176 parameters, 18 layers, 15 sliding" in out
     assert out.count("holds    found") == 2

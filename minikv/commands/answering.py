@@ -21,7 +21,10 @@ from ..tokenizer import StreamDecoder, Tokenizer
 from .caching import add_cache, check_cache
 from .fetch import fetch_missing
 from .options import add_arithmetic, add_backend, add_json, add_model, add_template
-from .output import peak_memory, readable
+from .output import peak_memory, readable, wrapping
+
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+"""The options of a draw, by the names that `Model.generate` has for them."""
 
 
 def add_answering(parser: ArgumentParser) -> None:
@@ -50,6 +53,18 @@ def add_answering(parser: ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="draw among the likeliest that reach P together (likewise)",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="draw among tokens at least P times as likely as the likeliest (likewise)",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        metavar="R",
+        help="above 1: tokens that were said come less again",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of the draws (likewise)")
     parser.add_argument(
@@ -101,7 +116,8 @@ class Speaker:
 
 def load_speaker(args: Namespace) -> Speaker:
     """Load the model that the options name."""
-    sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    drawing = {name: getattr(args, name) for name in DRAWING}
+    sampler(**drawing)  # before the seconds of a load
     StopStrings(args.stop)
     check_cache(args)
     if args.fetch:
@@ -117,7 +133,7 @@ def load_speaker(args: Namespace) -> Speaker:
         stop=frozenset([*model.config.eos_token_id, *tokenizer.eos_ids]),
         max_new_tokens=args.max_new_tokens,
         stop_strings=tuple(args.stop),
-        drawing={name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "seed")},
+        drawing=drawing,
     )
 
 
@@ -165,11 +181,12 @@ def answer(
     """
 
     written: list[str] = []
+    wrapped = wrapping(echo)
 
     def write(text: str) -> None:
         written.append(text)
         if not quiet:
-            print(text, end="", flush=True)
+            print(wrapped.put(text), end="", flush=True)
 
     stops = StopStrings(speaker.stop_strings)
     new: list[int] = []
@@ -194,7 +211,7 @@ def answer(
         first = times[0]
     write(stops.put(decoder.flush()) + stops.rest())
     if not quiet:
-        print()
+        print(wrapped.rest())
     figures = {
         "prompt_tokens": len(ids),
         "new_tokens": len(new),

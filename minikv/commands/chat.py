@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..tokenizer import StreamDecoder
 from .answering import add_answering, answer, load_speaker
 from .caching import chosen_cache
+from .editing import Reader, history_file, reader
 from .output import print_json
 from .slash import Talk, is_command, obey
 
@@ -33,6 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     add_answering(parser)
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    parser.add_argument(
+        "--no-history", action="store_true", help="keep no file of the lines that are typed"
+    )
 
 
 def run(args: Namespace) -> None:
@@ -49,7 +53,7 @@ def run(args: Namespace) -> None:
     if args.load_cache:
         talk.conversation.load(args.load_cache)
     speaker.tokens([0], talk.conversation.cache)  # refuses wrong parameters before it asks
-    for line in _lines(asked=sys.stdin.isatty() and not args.json):
+    for line in _lines(_reader(args)):
         question = line
         if is_command(line):
             question = obey(talk, line)
@@ -77,23 +81,31 @@ def _reply(talk: Talk, question: str, as_json: bool) -> None:
         print_json({"prompt": question, "text": said.text, "ids": said.ids, **said.figures}, True)
 
 
-def _lines(asked: bool) -> Iterator[str]:
-    """What the user says, until there is no more; `asked` with a prompt.
+def _reader(args: Namespace) -> Reader | None:
+    """What reads from a terminal; None where the lines come from a file or a program."""
+    if args.json or not sys.stdin.isatty():
+        return None
+    if args.no_history:
+        return reader(None)
+    return reader(history_file())
+
+
+def _lines(read: Reader | None) -> Iterator[str]:
+    """What the user says, until there is no more; with a prompt where a `Reader` is given.
 
     What stands between two lines that begin and end with three double quotes is one text.
     """
     prompt = end = ""
-    if asked:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (input() edits its line with it)
+    if read:
         print("Ctrl-C stops an answer, Ctrl-D leaves, /help says more.", file=sys.stderr)
         prompt = "\n> "
         end = "\n"
+    read = read or input
     while True:
         try:
-            line = input(prompt)
+            line = read(prompt)
             if line.startswith(BLOCK):
-                line = _block(line.removeprefix(BLOCK))
+                line = _block(line.removeprefix(BLOCK), read)
         except (EOFError, KeyboardInterrupt):
             print(end=end)
             return
@@ -101,11 +113,11 @@ def _lines(asked: bool) -> Iterator[str]:
             yield line
 
 
-def _block(first: str) -> str:
+def _block(first: str, read: Reader) -> str:
     """A text of several lines, up to one that ends with three double quotes."""
     lines = [first]
     while not lines[-1].endswith(BLOCK):
-        lines.append(input())
+        lines.append(read(""))
     lines[-1] = lines[-1].removesuffix(BLOCK)
     return "\n".join(lines).strip("\n")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +68,62 @@ def readable(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} B"
+
+
+class WordWrap:
+    """Text that comes in pieces, broken between words before it is wider than a terminal.
+
+    A word is held back until it is whole. Without a width, text passes as it is.
+
+    Examples
+    --------
+    >>> wrap = WordWrap(12)
+    >>> print("".join(map(wrap.put, ["The lazy", " d", "og sl", "eeps. "])) + wrap.rest())
+    The lazy dog
+    sleeps.
+    """
+
+    def __init__(self, width: int | None) -> None:
+        self.width = width
+        self._column = 0
+        self._held = ""
+
+    def put(self, piece: str) -> str:
+        """What can be shown now."""
+        if self.width is None:
+            return piece
+        parts = re.split(r"([ \n])", self._held + piece)
+        self._held = parts.pop()
+        shown = ""
+        for word, blank in zip(parts[::2], parts[1::2], strict=True):
+            shown += self._placed(word) + blank
+            self._column = 0 if blank == "\n" else self._column + 1
+        return shown
+
+    def rest(self) -> str:
+        """The last word; nothing more will come."""
+        word = self._placed(self._held)
+        self._held = ""
+        return word
+
+    def _placed(self, word: str) -> str:
+        """A word, on a line of its own where it does not fit behind what is there."""
+        fits = self.width is None or self._column + len(word) <= self.width
+        if fits or not self._column or not word:
+            self._column += len(word)
+            return word
+        self._column = len(word)
+        return f"\n{word}"
+
+
+def wrapping(before: str) -> WordWrap:
+    """For the width of the terminal, behind a text; elsewhere lines are as long as they are."""
+    if not sys.stdout.isatty():
+        return WordWrap(None)
+    wrap = WordWrap(shutil.get_terminal_size().columns)
+    wrap.put(before)
+    wrap.rest()
+    return wrap
 
 
 def check_folder(option: str, path: str | Path) -> None:

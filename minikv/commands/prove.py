@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import SLIDING
+from ..config import SLIDING, ModelConfig
 from ..environment import environment
 from ..errors import InputError
 from ..fingerprint import fingerprint
@@ -24,7 +25,8 @@ from ..verify.run import Result, conclusion, prove
 from ..verify.texts import long_cases, real_cases
 from .extracted import run_extracted
 from .inspect import print_bytes
-from .output import check_folder, peak_memory, print_table
+from .options import add_json
+from .output import check_folder, peak_memory, print_json, print_table
 
 SUMMARY = "check the theorems, and that each can fail"
 DESCRIPTION = """\
@@ -36,6 +38,8 @@ EXAMPLES = """\
   minikv prove --quick
   minikv prove --only T2,T4 --html report.html
   minikv prove --quick --extracted"""
+
+Say = Callable[[str], None]
 
 CASES = 40  # of random models, without --quick or --thorough
 EXTRACTED_CASES = 10  # random models for the extracted decoder, two of each family
@@ -74,7 +78,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="run the decoder that was proved in Rocq beside the Python, on random models "
         "(in a checkout, with coq and ocaml)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    add_json(parser, "the results, and nothing else,")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write the same JSON to FILE; - is standard output"
+    )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a report with formulas and plots"
     )
@@ -118,11 +125,12 @@ def run(args: Namespace) -> int:
     _check(args)
     if args.shape:
         return _prove_shape(args)
+    say = _teller(args)
     extracted = NOT_RUN
     if args.extracted:
-        extracted = _extracted(args.seed)
+        extracted = _extracted(args.seed, say)
     material = _material(args)
-    table = Table(extracted)
+    table = Table(extracted, say)
     results = []
     for number, id in enumerate(ids):
         claim = CLAIMS[id]
@@ -139,22 +147,20 @@ def run(args: Namespace) -> int:
     facts = {"fingerprint": digest, "minikv": __version__, **environment()}
     said = conclusion(results, material.said)
     of_columns = HOW_TO_RUN if extracted == NOT_RUN else RAN
-    print(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}")
-    if args.json:
-        told = [asdict(result) for result in results]
-        written = {"results": told, "extracted": extracted, "facts": facts, "conclusion": said}
-        _write_json(args.json, written)
+    say(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}")
+    told = [asdict(result) for result in results]
+    _deliver(args, {"results": told, "extracted": extracted, "facts": facts, "conclusion": said})
     if args.html:
         made = page(results, example, material.said, facts)
         args.html.write_text(made, encoding="utf-8")
     return max(_exit_code(results), int(extracted == DIFFERS))
 
 
-def _extracted(seed: int) -> str:
+def _extracted(seed: int, say: Say) -> str:
     """What came of running the extracted decoder; where bits differ, its report is printed."""
     report, differ = run_extracted("--random", EXTRACTED_CASES, "--seed", seed)
     if differ:
-        print(report)
+        say(report)
         return DIFFERS
     return SAME_BITS
 
@@ -166,13 +172,16 @@ class Table:
     ----------
     extracted : str
         What the column E says of a theorem about the decoder that is extracted.
+    say : callable
+        Prints a line.
     """
 
-    def __init__(self, extracted: str = NOT_RUN) -> None:
+    def __init__(self, extracted: str, say: Say) -> None:
         self.extracted = extracted
+        self.say = say
         self.width = max(20, shutil.get_terminal_size((110, 24)).columns - 60)
         columns = f"{'cases':>5} {'time':>8}  verdict  control  R       E"
-        print(f"    {self._cell('statement')} {columns}")
+        say(f"    {self._cell('statement')} {columns}")
 
     def row(self, claim: Theorem, result: Result) -> None:
         """Print a result, and below it why it does not hold."""
@@ -180,14 +189,14 @@ class Table:
         line = f"{claim.id:<3} {self._cell(claim.statement)} {figures}"
         in_rocq = "proved" if claim.abstract else "-"
         extracted = self.extracted if claim.concrete else "-"
-        print(f"{line}  {_found(result):<7}  {in_rocq:<6}  {extracted}", flush=True)
+        self.say(f"{line}  {_found(result):<7}  {in_rocq:<6}  {extracted}")
         if result.failure:
-            print(result.failure, flush=True)
+            self.say(result.failure)
 
     def skip(self, claim: Theorem) -> None:
         """Print that a claim says nothing about this model."""
         statement = self._cell(claim.statement)
-        print(f"{claim.id:<3} {statement}     - (it is about sliding windows)", flush=True)
+        self.say(f"{claim.id:<3} {statement}     - (it is about sliding windows)")
 
     def _cell(self, text: str) -> str:
         return f"{text:<{self.width}.{self.width}}"
@@ -208,8 +217,8 @@ def _check(args: Namespace) -> None:
     """Refuse now what would fail later."""
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
-    for option, path in (("--json", args.json), ("--html", args.html)):
-        if path:
+    for option, path in (("--output", args.output), ("--html", args.html)):
+        if path and path != "-":
             check_folder(option, path)
     if args.extracted and args.model:
         raise InputError(
@@ -217,7 +226,7 @@ def _check(args: Namespace) -> None:
             f"minikv fingerprint --extracted --model {args.model}"
         )
     if args.shape and (args.only or args.html or args.extracted or args.count != CASES):
-        raise InputError("--shape runs D and T1: only --seed and --json go with it")
+        raise InputError("--shape runs D and T1: only --seed, --json and --output go with it")
 
 
 def _material(args: Namespace) -> Material:
@@ -252,8 +261,25 @@ def _prove_shape(args: Namespace) -> int:
     config = shape(args.shape)
     results = prove_shape(config, args.seed, show)
     clear()
+    seconds = sum(result.seconds for result in results)
+    peak = peak_memory()
+    if not _alone(args):
+        _print_shape(args.shape, config, results)
+        print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
+    told: dict[str, Any] = {
+        "shape": args.shape,
+        "results": [asdict(result) for result in results],
+        "seconds": seconds,
+        "peak_memory_bytes": peak,
+        "bytes_per_token": per_token(config),
+    }
+    _deliver(args, told)
+    return _exit_code(results)
+
+
+def _print_shape(name: str, config: ModelConfig, results: Sequence[Result]) -> None:
     print(
-        f"{args.shape}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
+        f"{name}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
         f"{config.layer_types.count(SLIDING)} sliding\n"
     )
     print_table(
@@ -275,19 +301,6 @@ def _prove_shape(args: Namespace) -> int:
             print(result.failure)
     print()
     print_bytes(config)
-    seconds = sum(result.seconds for result in results)
-    peak = peak_memory()
-    print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
-    if args.json:
-        told: dict[str, Any] = {
-            "shape": args.shape,
-            "results": [asdict(result) for result in results],
-            "seconds": seconds,
-            "peak_memory_bytes": peak,
-            "bytes_per_token": per_token(config),
-        }
-        _write_json(args.json, told)
-    return _exit_code(results)
 
 
 def _found(result: Result) -> str:
@@ -296,8 +309,25 @@ def _found(result: Result) -> str:
     return ""
 
 
-def _write_json(path: Path, told: dict[str, Any]) -> None:
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+def _alone(args: Namespace) -> bool:
+    """Whether standard output is for JSON, and for nothing else."""
+    return args.json or args.output == "-"
+
+
+def _teller(args: Namespace) -> Say:
+    """Prints a line at once; or nothing, where standard output is for JSON."""
+    if _alone(args):
+        return lambda text: None
+    return functools.partial(print, flush=True)
+
+
+def _deliver(args: Namespace, told: dict[str, Any]) -> None:
+    """Print the results as JSON, or write them to a file, where that is asked for."""
+    if _alone(args):
+        print_json(told)
+    if args.output and args.output != "-":
+        text = json.dumps(told, indent=1) + "\n"
+        Path(args.output).write_text(text, encoding="utf-8")
 
 
 def _exit_code(results: Sequence[Result]) -> int:

@@ -69,7 +69,7 @@ def retry(talk: Talk, rest: str) -> str:
 
 
 def set_option(talk: Talk, rest: str) -> str:
-    """NAME VALUE: temperature, top_k, top_p, seed or max_new_tokens; without, show them."""
+    """NAME VALUE: temperature, top_k and the like, max_new_tokens; without, show them."""
     settings = {"max_new_tokens": talk.speaker.max_new_tokens, **talk.speaker.drawing}
     if not rest:
         return ", ".join(f"{name} {value}" for name, value in settings.items())

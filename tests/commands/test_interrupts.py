@@ -15,9 +15,9 @@ import sys, time
 import minikv.generation as generation
 from minikv.cli import main
 fast = generation.sampler
-def slow(*args):
-    choose = fast(*args)
-    return lambda logits: (time.sleep(0.05), choose(logits))[1]
+def slow(*args, **settings):
+    choose = fast(*args, **settings)
+    return lambda *logits: (time.sleep(0.05), choose(*logits))[1]
 generation.sampler = slow
 sys.exit(main(sys.argv[1:]))
 """
