@@ -9,7 +9,6 @@ import numpy as np
 
 from ..arrays import to_numpy
 from ..caches import Cache
-from ..generation import likeliest
 from ..model import Model
 
 
@@ -29,6 +28,6 @@ def decode(model: Model, ids: Sequence[int], cache: Cache, tokens: int) -> Decod
         row = model.forward([new], [cache])
         assert row is not None
         logits.append(to_numpy(row)[0])
-        said.append(likeliest(logits[-1]))
+        said.append(int(np.argmax(logits[-1])))
         new = said[-1:]
     return Decoded(said, np.stack(logits))
