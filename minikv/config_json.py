@@ -27,11 +27,11 @@ _REQUIRED = (
 )
 # Settings that would change every family's forward pass, and the values that mean "not used".
 _NOT_BUILT: dict[str, tuple[Any, ...]] = {
-    "quantization_config": (None,),
     "partial_rotary_factor": (1, None),
 }
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_pytorch_tanh": ("gelu_pytorch_tanh",)}
 _UNSET = (False, None)
+_BITS = (2, 4, 8)  # of a quantised weight: those that do not lie across two words of 32
 
 JSON = Any
 """What a JSON file may hold: null, a number, a text, a list, an object."""
@@ -73,6 +73,7 @@ def from_dict(contents: Contents) -> dict[str, Any]:
         raise ConfigError(f"model_type is {kind!r:.80}, which is not built; built: {built}")
     spelling = SPELLINGS[kind]
     _refuse_what_is_not_built(given, kind)
+    quantization(contents)
     given = {**spelling.defaults, **given, "model_type": kind}
     for key in _REQUIRED:
         if key not in given:
@@ -172,6 +173,59 @@ def agreed(setting: str, places: Mapping[str, Any]) -> JSON:
     return told[first]
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """How MLX packs matrices: so many bits a weight, a scale and a bias for each group of a row."""
+
+    group_size: int
+    bits: int
+
+
+def quantization(contents: Contents) -> Quantization | None:
+    """What a ``config.json`` says of quantised weights; None where it says nothing.
+
+    MLX writes it under ``quantization``, and mostly once more as ``quantization_config``. The
+    latter alone is what other libraries write, which is not built.
+
+    Raises
+    ------
+    ConfigError
+        If it is another kind of quantisation than MLX's, or has other settings for some layers.
+
+    Examples
+    --------
+    >>> quantization({"quantization": {"group_size": 64, "bits": 4}})
+    Quantization(group_size=64, bits=4)
+    """
+    text = contents.get("text_config")
+    levels = [contents, text] if isinstance(text, Mapping) else [contents]
+    told = [level["quantization"] for level in levels if level.get("quantization") is not None]
+    for level in levels:
+        other = level.get("quantization_config")
+        if other is not None and other not in told:
+            raise ConfigError(f"quantization_config is {other!r:.80}, a feature that is not built")
+    if not told:
+        return None
+    return _quantization(told[0])
+
+
+def _quantization(told: JSON) -> Quantization:
+    """MLX's record, checked."""
+    wrong = f"quantization is {told!r:.80}, expected MLX's group_size and bits (2, 4 or 8)"
+    if not isinstance(told, Mapping):
+        raise ConfigError(wrong)
+    bits = told.get("bits")
+    group_size = told.get("group_size")
+    if bits not in _BITS or not is_whole(bits) or not is_whole(group_size, 1, LIMIT):
+        raise ConfigError(wrong)
+    if told.get("mode") not in (None, "affine"):
+        raise ConfigError(f"quantization.mode is {told['mode']!r:.80}; only 'affine' is built")
+    own = [name for name, value in told.items() if isinstance(value, Mapping)]
+    if own:
+        raise ConfigError(f"quantization has settings of its own for {own[0]!a:.80}: not built")
+    return Quantization(group_size, bits)
+
+
 def _text_half(contents: Contents) -> Contents:
     """What describes the text model: for a Gemma 3 that sees, too, its ``text_config``.
 
@@ -189,7 +243,7 @@ def _text_half(contents: Contents) -> Contents:
     )
     given = {"model_type": "gemma3_text"} | dict(text)
     given["tie_word_embeddings"] = True if tied is None else tied
-    for key in ("bos_token_id", "eos_token_id", "quantization_config"):
+    for key in ("bos_token_id", "eos_token_id"):
         if contents.get(key) is not None:
             given[key] = contents[key]
     return given

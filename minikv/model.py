@@ -192,7 +192,7 @@ def load(
     name_or_folder : str or Path
         For example ``"smollm2-135m-instruct"`` (see ``minikv fetch --list``), a ``.gguf`` file, or
         a folder with ``config.json``, ``model.safetensors`` (or shards) and ``tokenizer.json``.
-    arithmetic : {"float32", "float64", "exact"} or Arithmetic
+    arithmetic : {"float32", "float64", "exact", "bfloat16", "float16"} or Arithmetic
         How sums are taken.
     backend : str
         Who computes; see `minikv.backends`.

@@ -60,3 +60,24 @@ def whole(
         return int(value)
     upward = "up" if most is None else f"to {most}"
     raise error(f"{name} is {value!r:.80}, expected a whole number from {least} {upward}")
+
+
+def cell(value: object) -> str:
+    """A number, a text or nothing, as every table shows it.
+
+    Examples
+    --------
+    >>> cell(1234), cell(0.123456), cell(None), cell(True)
+    ('1,234', '0.1235', '-', 'yes')
+    """
+    if value is None:
+        return "-"
+    if value is True:
+        return "yes"
+    if value is False:
+        return "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

@@ -356,6 +356,43 @@ BACKEND = Addition(
     needs="array_api_compat",
 )
 
+CLAIM = Addition(
+    says="One file; what came of it, and the page, are made.",
+    most=1,
+    written={
+        "minikv/paper/claims/equation_5.py": '''
+"""A sum."""
+
+from __future__ import annotations
+
+from ..claim import Claim, Finding, Setting, Verdict
+
+
+def run(setting: Setting) -> Finding:
+    """Add."""
+    figures = {"sum": 1 + 1}
+    return Finding(Verdict.REPRODUCED, "It is.", ("paper", "ours"), ((2, 1 + 1),), figures)
+
+
+CLAIM = Claim(
+    id="equation-5",
+    where="Equation 5",
+    title="One and one are two",
+    says="1 + 1 = 2.",
+    protocol="the sum.",
+    run=run,
+    exact=("sum",),
+)
+'''
+    },
+    edited={},
+    made=(("-m", "minikv", "paper", "--claim", "equation-5", "--keep", "docs/paper/results"),),
+    tests=("tests/paper", "-k", "equation-5"),
+    named="equation-5",
+    passed=2,
+    forgotten="minikv/paper/claims/equation_5.py",
+)
+
 ADDITIONS = {
     "policy": POLICY,
     "theorem": THEOREM,
@@ -363,6 +400,7 @@ ADDITIONS = {
     "trait": TRAIT,
     "arithmetic": ARITHMETIC,
     "backend": BACKEND,
+    "claim": CLAIM,
 }
 
 

@@ -55,6 +55,7 @@ FLOORS = (
     ("__init__",),
     ("verify",),
     ("experiments",),
+    ("paper",),
     ("commands",),
     ("cli",),
     ("__main__",),

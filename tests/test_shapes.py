@@ -25,12 +25,15 @@ DATA = Path(minikv.__file__).parent / "data"
 # 4B text model leaves out 64 of the 262,208 rows of the embedding.
 PARAMETERS = {
     "smollm-135m": 134_515_008,
+    "smollm2-135m": 134_515_008,
     "smollm-360m": 361_821_120,
     "smollm-1.7b": 1_711_376_384,
     "tinyllama-1.1b": 1_100_048_384,
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
     "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "deepseek-r1-distill-qwen-1.5b": 1_777_088_000,
     "qwen3-0.6b": 596_049_920,
     "qwen3-4b": 4_022_468_096,
     "gemma-3-270m": 268_098_176,
@@ -105,7 +108,7 @@ def test_every_data_file_is_packaged():
 
 
 def test_an_unknown_shape_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'gpt-5' is unknown; choose gemma-3-1b, "):
+    with pytest.raises(InputError, match=r"'gpt-5' is unknown; choose deepseek-r1"):
         shape("gpt-5")
 
 
@@ -198,7 +201,7 @@ def test_the_command_fails_where_a_claim_does(monkeypatch, capsys):
 
 def test_an_unknown_shape_is_one_line_on_the_command_line(capsys):
     assert main(["prove", "--shape", "gpt-5"]) == 2
-    assert "choose gemma-3-1b" in capsys.readouterr().err
+    assert "choose deepseek-r1" in capsys.readouterr().err
 
 
 # --- bytes a token --------------------------------------------------------------------------------

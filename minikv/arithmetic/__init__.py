@@ -5,6 +5,8 @@
 `Float64`       The same in double precision: tells a bug from rounding.
 `Exact`         Sums of integers held in float64: the same bits in any order, on any machine.
 `NumpyExact`    The same bits on NumPy, faster, and refusing what is not finite.
+`Bfloat16`      Every single operation rounded to bfloat16, in a fixed order; slow.
+`Float16`       The same in float16.
 ==============  ==========================================================================
 
 What the decoder asks of them stands in `minikv.arithmetic.base`.
@@ -23,6 +25,7 @@ from .exact import Exact
 from .float32 import Float32, Float64
 from .numpy_exact import NumpyExact
 from .numpy_float32 import NumpyFloat32
+from .rounded import Bfloat16, Float16
 from .sight import UNWATCHED, Sight, Watch
 
 
@@ -38,6 +41,8 @@ ARITHMETICS: dict[str, Callable[[ModuleType, int], Arithmetic]] = {
     Float32.name: _float32,
     Float64.name: lambda xp, context: Float64(xp),
     Exact.name: _exact,
+    Bfloat16.name: lambda xp, context: Bfloat16(xp),
+    Float16.name: lambda xp, context: Float16(xp),
 }
 """What ``arithmetic=`` and ``--arithmetic`` take: how to make each on an array library, for texts
 of so many tokens."""
@@ -48,7 +53,7 @@ def get_arithmetic(name: str | Arithmetic, context: int = 2**17, xp: ModuleType 
 
     Parameters
     ----------
-    name : {"float32", "float64", "exact"} or Arithmetic
+    name : {"float32", "float64", "exact", "bfloat16", "float16"} or Arithmetic
         An `Arithmetic` passes through unchanged.
     context : int
         The longest sum over tokens, `ModelConfig.max_position_embeddings`.
@@ -73,7 +78,9 @@ __all__ = [
     "ARITHMETICS",
     "UNWATCHED",
     "Arithmetic",
+    "Bfloat16",
     "Exact",
+    "Float16",
     "Float32",
     "Float64",
     "Matrix",

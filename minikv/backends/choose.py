@@ -24,7 +24,7 @@ def get_backend(
     Parameters
     ----------
     name : {"numpy", "numba", "torch", "cupy", "jax", "array_api_strict"}
-    arithmetic : {"float32", "float64", "exact"} or Arithmetic
+    arithmetic : {"float32", "float64", "exact", "bfloat16", "float16"} or Arithmetic
         An `Arithmetic` passes through unchanged: it has its arrays chosen already.
     context : int
         The longest sum over tokens.

@@ -25,8 +25,8 @@ def add_arithmetic(parser: ArgumentParser, default: str) -> None:
         "--arithmetic",
         default=default,
         metavar="A",
-        help="float32 (fast), float64, or exact (the same bits on every machine); "
-        "default: %(default)s",
+        help="float32 (fast), float64, exact (the same bits on every machine), or bfloat16 and "
+        "float16 (every operation rounded; slow); default: %(default)s",
     )
 
 

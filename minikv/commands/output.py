@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..numbers import cell
 
 
 def print_json(value: Mapping[str, object], one_line: bool = False) -> None:
@@ -40,7 +41,7 @@ def print_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> None
     a      1,234
     b          5
     """
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     columns = list(zip(header, *cells, strict=True))
     aligned = [_aligned(column) for column in columns]
     for line in zip(*aligned, strict=True):
@@ -50,23 +51,9 @@ def print_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> None
 def _aligned(column: Sequence[str]) -> list[str]:
     """A column's header and cells in its width."""
     width = max(map(len, column))
-    if all(cell[:1].isdigit() for cell in column[1:]):
-        return [cell.rjust(width) for cell in column]
-    return [cell.ljust(width) for cell in column]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if value is True:
-        return "yes"
-    if value is False:
-        return "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
+    if all(text[:1].isdigit() for text in column[1:]):
+        return [text.rjust(width) for text in column]
+    return [text.ljust(width) for text in column]
 
 
 def readable(size: int) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..extras import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left
 # out, which is too pale for a line on white.
@@ -21,7 +25,8 @@ def compare(rows: Rows, path: str | Path, title: str) -> None:
     points = ((row["policy"], row["budget"], 100 * row["match"]) for row in rows)
     axes = _axes("budget (tokens whose K and V are kept)", "tokens equal to full cache (%)", title)
     axes.set_xscale("log")
-    _lines(axes, points, path, x_ticks={row["budget"] for row in rows}, bottom=0)
+    lines(axes, points, x_ticks={row["budget"] for row in rows}, bottom=0)
+    _write(axes, path)
 
 
 def memory(rows: Rows, path: str | Path, title: str) -> None:
@@ -29,7 +34,8 @@ def memory(rows: Rows, path: str | Path, title: str) -> None:
     points = ((row["setting"], row["turn"], row["bytes"] / 1e6) for row in rows)
     axes = _axes("turn of the conversation", "held by the cache (MB = 10⁶ bytes)", title)
     ticks = {row["turn"] for row in rows if row["turn"] in (1, 5, 10, 15, 20)}
-    _lines(axes, points, path, x_ticks=ticks, bottom=0)
+    lines(axes, points, x_ticks=ticks, bottom=0)
+    _write(axes, path)
 
 
 def frontier(rows: Rows, path: str | Path, title: str) -> None:
@@ -42,7 +48,8 @@ def frontier(rows: Rows, path: str | Path, title: str) -> None:
         points.append((label + note, row["bytes"], 1e6 * row["recompute_seconds"]))
     axes = _axes("bytes that the token keeps", "recompute time a token (µs)", title)
     axes.set_xscale("log")
-    _lines(axes, points, path)
+    lines(axes, points)
+    _write(axes, path)
 
 
 def latency(rows: Rows, path: str | Path, title: str) -> None:
@@ -52,12 +59,18 @@ def latency(rows: Rows, path: str | Path, title: str) -> None:
     axes = _axes("tokens in each sequence", "time to recompute / time to read", title)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _lines(axes, points, path, x_ticks={row["length"] for row in rows})
+    lines(axes, points, x_ticks={row["length"] for row in rows})
+    _write(axes, path)
 
 
-def _axes(x: str, y: str, title: str) -> Any:
+def new_figure() -> Figure:
+    """An empty figure, white on any page, so that it can be read on a dark one too."""
     figure_module = require_extra("matplotlib.figure", "plots", "a plot")
-    axes = figure_module.Figure(figsize=(12, 6.5), layout="constrained").subplots()
+    return figure_module.Figure(figsize=(12, 6.5), layout="constrained", facecolor="white")
+
+
+def labelled(axes: Axes, x: str, y: str, title: str = "") -> Axes:
+    """The axes with names, units in them, in the size and style of every figure here."""
     axes.set_xlabel(x, fontsize=_FONT + 2)
     axes.set_ylabel(y, fontsize=_FONT + 2)
     axes.set_title(title, fontsize=_FONT + 2, loc="left")
@@ -67,14 +80,13 @@ def _axes(x: str, y: str, title: str) -> Any:
     return axes
 
 
-def _lines(
-    axes: Any,
+def lines(
+    axes: Axes,
     points: Iterable[tuple[str, float, float]],
-    path: str | Path,
     x_ticks: Iterable[int] = (),
     bottom: float | None = None,
 ) -> None:
-    """Draw a labelled line through the points of each label, and write the file."""
+    """Draw a labelled line through the points of each label."""
     series: dict[str, list[tuple[float, float]]] = {}
     for label, *point in points:
         series.setdefault(label, []).append((point[0], point[1]))
@@ -100,4 +112,11 @@ def _lines(
         fontsize=_FONT,
         labelspacing=0.7,
     )
+
+
+def _axes(x: str, y: str, title: str) -> Axes:
+    return labelled(new_figure().subplots(), x, y, title)
+
+
+def _write(axes: Any, path: str | Path) -> None:
     axes.figure.savefig(path, dpi=150)

@@ -11,22 +11,42 @@ from ..environment import environment
 from ..progress import Progress, silent
 
 Name = TypeVar("Name", bound=Hashable)
+Clock = Callable[[], float]
+"""A number of seconds that grows."""
 
 
-def seconds(
-    calls: Mapping[Name, Callable[[], object]], repeats: int, progress: Progress = silent
-) -> dict[Name, float]:
-    """Median time of each call; the calls take turns, so that a slow moment hits all alike."""
+def samples(
+    calls: Mapping[Name, Callable[[], object]],
+    repeats: int,
+    progress: Progress = silent,
+    clock: Clock = time.perf_counter,
+) -> dict[Name, list[float]]:
+    """Times of each call; the calls take turns, so that a slow moment hits all alike.
+
+    `clock` is wall time by default. `time.process_time` counts what the processor did for this
+    process: other processes then count less, and a wait for a disk not at all.
+    """
     times: dict[Name, list[float]] = {name: [] for name in calls}
     done = 0
     for _ in range(repeats):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
             done += 1
             progress("timing", done, repeats * len(calls))
-    return {name: median(taken) for name, taken in times.items()}
+    return times
+
+
+def seconds(
+    calls: Mapping[Name, Callable[[], object]],
+    repeats: int,
+    progress: Progress = silent,
+    clock: Clock = time.perf_counter,
+) -> dict[Name, float]:
+    """The median of each call's `samples`."""
+    taken = samples(calls, repeats, progress, clock)
+    return {name: median(times) for name, times in taken.items()}
 
 
 def machine() -> str:

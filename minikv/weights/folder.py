@@ -23,8 +23,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ..config import ModelConfig, expected_shapes
+from ..config_json import quantization, read
 from ..errors import ConfigError, WeightsError
 from ..extras import require
+from .packed import Packed, pack_up
 
 try:
     import mmap
@@ -35,10 +37,18 @@ MEMORY_MULTIPLE = 64
 """Peak memory of opening files, per byte of them, at most: for a file that is nothing but JSON,
 where each Python object stands for two or three bytes."""
 
+Stored = np.ndarray | Packed
+"""A tensor as a file holds it; bfloat16 as the uint16 that holds its bits."""
+
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 _DIGEST_FILE = ".minikv-weights.json"
-_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16: the upper half of a float32
+_STORED = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # the upper half of a float32
+    "U32": "<u4",  # packed weights, which `packed` joins with their scales
+}
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _SHARD = re.compile(r"[\w-][\w.-]{,200}\.safetensors", re.A)
 
@@ -59,8 +69,9 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.nda
     """Open a folder's weights as float32 arrays.
 
     float32 tensors are read-only views of the memory-mapped file: nothing is copied, and pages
-    that are shared between processes count once. float16 and bfloat16 tensors are widened when
-    they are asked for. The files must not be cut short while the arrays are in use.
+    that are shared between processes count once. float16 and bfloat16 tensors are widened, and
+    matrices that MLX quantised are unpacked (`minikv.weights.packed`), when they are asked for. The
+    files must not be cut short while the arrays are in use.
 
     A shard index may name only plain files of the folder; links are followed. Names may lack
     ``model.``, as the base class saves them, or have it twice. Passed over are rotary tables,
@@ -88,14 +99,15 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.nda
     """
     folder = Path(folder)
     files: list[Path] = []
-    stored = _under_our_names(_open_checkpoint(folder, files), config)
+    stored = _joined(_under_our_names(_open_checkpoint(folder, files), config), folder)
     head = stored.pop(_HEAD, None) if config.tie_word_embeddings else None
     if head is not None and _EMBEDDING not in stored:
         stored[_EMBEDDING] = head
         head = None
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
     for name, raw in stored.items():
-        _check_finite(name, raw)
+        if not isinstance(raw, Packed):  # whose scales and biases have been looked at
+            _check_finite(name, raw)
     tensors = FolderTensors(stored, folder, files)
     if head is not None and not _equal_bits(_as_float32(head), tensors[_EMBEDDING]):
         raise WeightsError(
@@ -241,6 +253,21 @@ def _check_reads_back(config: ModelConfig) -> None:
             )
 
 
+def _joined(named: dict[str, np.ndarray], folder: Path) -> dict[str, Stored]:
+    """Tensors as they are, but for quantised matrices, which are joined with their scales."""
+    words = [name for name, raw in named.items() if raw.dtype == np.uint32]
+    if not words:
+        return dict(named)
+    path = folder / "config.json"
+    told = quantization(read(path)) if path.exists() else None
+    if told is None:
+        raise WeightsError(
+            f"{folder} holds {_some(words)} as 'U32', expected F32, F16 or BF16, or MLX's packed "
+            "weights with 'quantization' in config.json"
+        )
+    return pack_up(named, told)
+
+
 def _open_checkpoint(folder: Path, files: list[Path]) -> dict[str, np.ndarray]:
     """Every tensor of a folder as it is stored, structure checked, values not yet read.
 
@@ -366,7 +393,7 @@ def _map(path: Path) -> Any:
 class FolderTensors(Mapping[str, np.ndarray]):
     """Stored tensors of a folder as float32; one that is still in use is not made again."""
 
-    def __init__(self, stored: dict[str, np.ndarray], folder: Path, files: list[Path]) -> None:
+    def __init__(self, stored: dict[str, Stored], folder: Path, files: list[Path]) -> None:
         self._stored = stored
         self._made = WeakValueDictionary[str, np.ndarray]()
         self._digest_file = folder / _DIGEST_FILE
@@ -407,8 +434,13 @@ class FolderTensors(Mapping[str, np.ndarray]):
         return told
 
 
-def _as_float32(stored: np.ndarray) -> np.ndarray:
+def _as_float32(stored: Stored) -> np.ndarray:
     """A tensor as float32: a view where the file holds aligned float32, else a new array."""
+    if isinstance(stored, Packed):
+        tensor = stored.unpacked()
+        release([stored.words])
+        tensor.flags.writeable = False
+        return tensor
     if stored.dtype == np.uint16:
         tensor = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
     else:

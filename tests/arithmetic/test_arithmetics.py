@@ -31,7 +31,7 @@ def test_an_arithmetic_says_its_name_and_how_wide_its_numbers_are(arithmetic):
 
 def test_an_unknown_arithmetic_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=", ".join(map(repr, ARITHMETICS))):
-        get_arithmetic("float16")
+        get_arithmetic("float8")
 
 
 def test_each_part_of_a_block_keeps_its_shape_and_type(arithmetic):

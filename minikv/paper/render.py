@@ -1,0 +1,184 @@
+"""Pages of what came of the claims: Markdown for the site, HTML, and the pictures of both."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import inspect
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from string import Template
+
+from ..experiments.plots import new_figure
+from ..numbers import cell
+from .claim import Cell, Claim, Figures
+from .run import Result
+
+PAPER = "[arXiv 2603.19664](https://arxiv.org/abs/2603.19664)"
+NOT_KEPT = "not run"
+_SOURCE = "minikv source"  # of a picture: the key of its text in the file
+_DOTS_AN_INCH = 100
+
+
+def verdict(result: Result | None) -> str:
+    """What became of a claim, in a word or few."""
+    return NOT_KEPT if result is None else str(result.finding.verdict)
+
+
+def ran_on(result: Result) -> str:
+    """What a result was made on, in one line."""
+    short = " (a short run: --quick)" if result.quick else ""
+    models = ", ".join(result.models) or "no weights"
+    return f"{models}{short}; {result.seconds:.1f} s, {result.date}; {result.machine}"
+
+
+# Markdown
+
+
+def markdown(claims: Mapping[str, Claim], results: Mapping[str, Result]) -> str:
+    """The page of the site."""
+    summary = [
+        [f"[{claim.where}](#{slug(claim.where)})", claim.title, verdict(results.get(id))]
+        for id, claim in claims.items()
+    ]
+    parts = [_INTRODUCTION, _markdown_table(("where", "claim", "verdict"), summary)]
+    parts += [_markdown_section(claim, results.get(id)) for id, claim in claims.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = f"""\
+# The paper, claim by claim
+
+<!-- made by docs/paper/make.py from docs/paper/results and minikv/paper/claims -->
+
+K. U. Qasim, J. Zhang, M. K. Shaheen and others, *The Residual Stream Is All You Need* ({PAPER}),
+says that the KV cache is redundant, and measures it. For every table, figure and numbered claim:
+what the paper prints, what comes out here by its own protocol, and a verdict.
+
+```console
+minikv paper --list             # the claims, and the weights that each needs
+minikv paper --quick            # all of them, shortened
+minikv paper --table 2          # one of them
+minikv paper --model FOLDER     # on other weights
+```
+
+A figure of the paper is called the paper's; every other was made by the code that the command runs,
+on the machine that stands below it. *Reproduced* is what came out as printed; *reproduced only
+under this reading* what does if the text is read as is said there; *refuted* what has a
+counter-example; *differs* what came out otherwise, with the reason; *cannot be checked here* what
+would need more than this repository has."""
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub and the site give a heading.
+
+    Examples
+    --------
+    >>> slug("Table 4, perplexity"), slug("Section 3.2")
+    ('table-4-perplexity', 'section-32')
+    """
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _markdown_section(claim: Claim, result: Result | None) -> str:
+    parts = [
+        f"## {claim.where}",
+        f"**{claim.title}.** The paper: {claim.says}",
+        f"*Run:* {claim.protocol}",
+    ]
+    if result is None:
+        return "\n\n".join([*parts, f"*{NOT_KEPT}*"])
+    finding = result.finding
+    parts += [
+        f"**{str(finding.verdict).capitalize()}.** {finding.reason}",
+        _markdown_table(finding.columns, finding.rows),
+    ]
+    if claim.plot is not None:
+        parts.append(f"![{claim.where}: {claim.title}](paper/{claim.id}.png)")
+    parts.append(f"`minikv paper --claim {claim.id}`: {ran_on(result)}")
+    return "\n\n".join(parts)
+
+
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([cell(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(_escaped(text) for text in line) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+# HTML
+
+
+def page(
+    claims: Mapping[str, Claim], results: Mapping[str, Result], missing: Mapping[str, str]
+) -> str:
+    """One HTML file that needs no other; `missing` says why a claim did not run."""
+    template = (resources.files("minikv") / "data" / "paper.html").read_text(encoding="utf-8")
+    summary = [
+        [claim.where, claim.title, missing.get(id) or verdict(results.get(id))]
+        for id, claim in claims.items()
+    ]
+    sections = [_section(claim, results[id]) for id, claim in claims.items() if id in results]
+    return Template(template).substitute(
+        summary=_table(("where", "claim", "verdict"), summary), sections="\n".join(sections)
+    )
+
+
+def _section(claim: Claim, result: Result) -> str:
+    finding = result.finding
+    parts = [
+        f'<section id="{claim.id}">',
+        f"<h2>{html.escape(claim.where)}: {html.escape(claim.title)}</h2>",
+        f"<p>The paper: {html.escape(claim.says)}</p>",
+        f"<p>Run: {html.escape(claim.protocol)}</p>",
+        f"<p><b>{finding.verdict}.</b> {html.escape(finding.reason)}</p>",
+        _table(finding.columns, finding.rows),
+    ]
+    if claim.plot is not None:
+        data = base64.b64encode(picture(claim, finding.figures)).decode("ascii")
+        parts.append(f'<img alt="{html.escape(claim.title)}" src="data:image/png;base64,{data}">')
+    return "\n".join([*parts, f"<p><small>{html.escape(ran_on(result))}</small></p>", "</section>"])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "\n".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell(value))}</td>' for value in row)}</tr>"
+        for row in rows
+    )
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
+
+
+# Pictures
+
+
+def picture(claim: Claim, figures: Figures) -> bytes:
+    """A claim's plot as PNG, which says in the file what it was drawn from."""
+    if claim.plot is None:
+        raise ValueError(f"{claim.id} has no plot")
+    figure = new_figure()
+    claim.plot(figure, figures)
+    file = io.BytesIO()
+    told = {_SOURCE: picture_source(claim, figures), "Software": None}
+    figure.savefig(file, format="png", dpi=_DOTS_AN_INCH, metadata=told)
+    return file.getvalue()
+
+
+def picture_source(claim: Claim, figures: Figures) -> str:
+    """SHA-256 of what a picture is drawn from: the figures, and the function that draws them."""
+    if claim.plot is None:
+        raise ValueError(f"{claim.id} has no plot")
+    text = json.dumps(figures, sort_keys=True) + inspect.getsource(claim.plot)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def drawn_from(png: bytes) -> str:
+    """The `picture_source` that a file says it was drawn from; empty where it says none."""
+    found = re.search(re.escape(_SOURCE.encode()) + b"\0([0-9a-f]{64})", png)
+    return found[1].decode() if found else ""

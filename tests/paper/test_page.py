@@ -1,0 +1,105 @@
+"""The page of the paper says what the results hold, and its exact figures come out again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minikv.paper.claims import CLAIMS
+from minikv.paper.render import drawn_from, markdown, page, picture, picture_source, slug
+from minikv.paper.run import examine, keep, kept
+
+FOLDER = Path(__file__).parents[2] / "docs" / "paper"
+
+
+@pytest.fixture
+def make():
+    """docs/paper/make.py, as a module of its own."""
+    spec = importlib.util.spec_from_file_location("make_paper", FOLDER / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_and_the_plots_follow_from_the_results(make):
+    assert make.stale() == [], "python docs/paper/make.py"
+
+
+def test_every_claim_is_kept_and_has_run_in_full():
+    results = kept(FOLDER / "results")
+    assert list(CLAIMS) == [id for id in CLAIMS if id in results and not results[id].quick]
+
+
+def test_a_change_of_a_result_or_of_a_claim_makes_the_page_stale(make, tmp_path, monkeypatch):
+    copied = shutil.copytree(FOLDER, tmp_path / "paper")
+    monkeypatch.setattr(make, "FOLDER", copied)
+    monkeypatch.setattr(make, "PAGE", tmp_path / "paper.md")
+    monkeypatch.setattr(make, "RESULTS", copied / "results")
+    assert make.stale() == [str(make.PAGE)]  # which is not there
+    make.PAGE.write_text(markdown(CLAIMS, kept(make.RESULTS)), encoding="utf-8")
+    assert make.stale() == []
+    path = make.RESULTS / "equation-28.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("reading", "rending"), "utf-8")
+    with pytest.raises(Exception, match="holds no result"):
+        make.stale()
+    held = kept(FOLDER / "results")["equation-28"]
+    keep(replace(held, date="2026-01-01"), make.RESULTS)
+    assert make.stale() == [str(make.PAGE)]
+    (copied / "table-99.png").write_bytes(b"")
+    assert make.stale()[1:] == [f"{copied / 'table-99.png'}: of no claim"]
+
+
+@pytest.mark.parametrize("id", [id for id, claim in CLAIMS.items() if claim.plot])
+def test_a_plot_says_what_it_was_drawn_from(id):
+    pytest.importorskip("matplotlib", reason="plots need the extra `plots`")
+    figures = kept(FOLDER / "results")[id].finding.figures
+    source = picture_source(CLAIMS[id], figures)
+    assert drawn_from(picture(CLAIMS[id], figures)) == source
+    assert picture_source(CLAIMS[id], {**figures, "more": 1}) != source
+
+
+def test_headings_of_the_page_are_different_anchors():
+    anchors = [slug(claim.where) for claim in CLAIMS.values()]
+    assert len(set(anchors)) == len(anchors)
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    for result in kept(FOLDER / "results").values():
+        path = keep(result, tmp_path)
+        assert kept(tmp_path)[result.id] == result
+        assert path.read_bytes() == (FOLDER / "results" / path.name).read_bytes()
+
+
+def test_the_html_page_needs_no_other_file():
+    pytest.importorskip("matplotlib", reason="plots need the extra `plots`")
+    results = kept(FOLDER / "results")
+    made = page(CLAIMS, results, {"table-9": "not run"})
+    assert "src=" not in made.replace('src="data:', "")
+    assert "http" not in made
+    for claim in CLAIMS.values():
+        assert f'<section id="{claim.id}">' in made
+
+
+WITHOUT_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and not claim.models]
+WITH_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and claim.models]
+
+
+def same_again(id: str) -> None:
+    result = examine(CLAIMS[id], quick=True)
+    assert json.loads(json.dumps(result.exact)) == kept(FOLDER / "results")[id].exact
+
+
+@pytest.mark.parametrize("id", WITHOUT_WEIGHTS)
+def test_figures_that_no_machine_changes_come_out_again(id):
+    same_again(id)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("id", WITH_WEIGHTS)
+def test_figures_of_real_weights_that_no_machine_changes_come_out_again(id, gemma):
+    same_again(id)
