@@ -14,6 +14,7 @@ from minikv.paper.claims.experiment_20_turns import (
     SHAPE,
     budget_of,
     counted,
+    joined,
     run,
 )
 
@@ -44,7 +45,14 @@ def test_the_budget_is_the_largest_that_fits(tokens, kv, residual):
 def test_caches_count_what_the_formula_says(tiny):
     finding = run(Setting(True, (str(tiny),), minikv.load))
     assert finding.figures["as_formula"]
-    assert len(finding.figures["turns"]) == 3 * 3
-    held_last = {row["setting"]: row["bytes"] for row in finding.figures["turns"][2::3]}
-    full, share, none = held_last.values()
+    held_last = {
+        row["setting"]: row["bytes"] for row in finding.figures["turns"] if row["turn"] == 3
+    }
+    assert len(held_last) == 3
+    full, none, share = held_last.values()
     assert none < share < full
+
+
+def test_a_conversation_in_one_turn_is_the_same_tokens():
+    turns = [([1, 2], [3]), ([4], [5, 6])]
+    assert joined(turns) == ([1, 2, 3, 4], [5, 6])
