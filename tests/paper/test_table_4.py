@@ -49,9 +49,8 @@ def test_the_verdict_follows_the_bits_and_the_nearest_reading_is_named(setting):
         else row
         for row in finding.figures["windows"]
     ]
-    assert "is 'cut into pieces', within a factor of 1.00" in (
-        perplexity.told_of({**finding.figures, "windows": rows}).reason
-    )
+    told = perplexity.told_of({**finding.figures, "windows": rows}).reason
+    assert "in this order: 'cut into pieces' 1.00, " in told
 
 
 def test_endings_have_the_full_caches_bits_but_for_a_window_that_they_outgrow(setting):

@@ -188,7 +188,7 @@ CLAIM = Claim(
         f'the system prompt "{SYSTEM}", 20 questions of ours on the paper\'s topics (France, the '
         f"Eiffel Tower), {REPLY} tokens a turn, greedily, float32; a full cache, KV-Direct with "
         "the budget that has the paper's share of it by equation 28, and KV-Direct with B = 0, "
-        "the first of these at the end alone. Bytes as the cache counts them and as tracemalloc "
+        "the former at the end alone. Bytes as the cache counts them and as tracemalloc "
         "finds them allocated; the median time of the last three tokens of the last turn, all "
         "settings in one run. The paper's megabytes are counted at its shapes in bfloat16."
     ),
