@@ -153,7 +153,8 @@ def told_of(figures: Figures) -> Finding:
         "whatever the text. The figures themselves need WikiText-2 (`minikv score FILE`); as a "
         "multiple of the full cache's they compare across texts, roughly. By the largest factor "
         "between the paper's multiple and ours, over its windows, the readings of a window come "
-        f"in this order: {told}. The first is what to read it as; the last is excluded."
+        f"in this order: {told}. Readings within a tenth of the first are not told apart; the "
+        "last is not the paper's."
     )
     rows: list[tuple[Cell, ...]] = [
         (
