@@ -49,7 +49,7 @@ def test_caches_count_what_the_formula_says(tiny):
         row["setting"]: row["bytes"] for row in finding.figures["turns"] if row["turn"] == 3
     }
     assert len(held_last) == 3
-    full, none, share = held_last.values()
+    full, share, none = held_last.values()
     assert none < share < full
 
 
