@@ -103,9 +103,9 @@ def told_of(figures: Figures) -> Finding:
         f"tokens and {short[most]['match']:.0f} % behind one of {SHORT}, of which lengths alone "
         f"make {long[most]['certain']:.0f} and {short[most]['certain']:.0f} % certain: until more "
         "tokens than the window have gone by nothing is dropped. So the figure measures the "
-        f"prompt, which the paper does not give: its {PAPER_OURS} % for SmolLM2 at 256 needs one "
-        f"of at least {figures['least_prompt']} tokens. A window of {min(long)} matches "
-        f"{long[min(long)]['match']:.1f} % here."
+        f"prompt, which the paper does not give: its {PAPER_OURS} % for SmolLM2 at 256 needs "
+        f"prompts of at least {figures['least_prompt']} tokens on average. A window of "
+        f"{min(long)} matches {long[min(long)]['match']:.1f} % here."
     )
     columns = (
         "window (tokens)",
