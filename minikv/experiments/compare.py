@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from ..caches import Cache, Full, evicting
-from ..decoder import forward
+from ..caches import Full, evicting
+from ..decoder import Weights, forward
 from ..model import Model
 from ..patching import kl_divergence
 from ..progress import Progress, silent
 from .policies import policy_cache
-from .together import fill
+from .together import Watched, fill
 
 BUDGETS = (32, 64, 128)
 Row = dict[str, Any]
+Maker = Callable[[Weights, int], Watched]
+"""``make(weights, budget)`` is an empty cache."""
 
 
 @dataclass
@@ -27,10 +29,11 @@ class _Run:
 
     policy: str
     budget: int
-    forced: Cache  # is fed the full cache's tokens
-    free: Cache | None = None  # is fed its own; from the first token that differs
+    forced: Watched  # is fed the full cache's tokens
+    free: Watched | None = None  # is fed its own; from the first token that differs
     token: int = -1  # the last one of its own
     kl: list[float] = field(default_factory=list)
+    kl_free: list[float] = field(default_factory=list)
     matches: list[bool] = field(default_factory=list)
     bits_equal: bool = True
 
@@ -40,7 +43,7 @@ def compare(
     prompts: Mapping[str, Sequence[int]],
     budgets: Sequence[int] = BUDGETS,
     new_tokens: int = 64,
-    policies: Sequence[str] | None = None,
+    policies: Sequence[str] | Mapping[str, Maker] | None = None,
     progress: Progress = silent,
 ) -> list[Row]:
     """Continue each prompt greedily with the full cache and with each policy and budget.
@@ -58,14 +61,17 @@ def compare(
     budgets : sequence of int
         Tokens whose K/V are kept.
     new_tokens : int
-    policies : sequence of str, optional
-        See `policy_cache`; by default ``residual:every`` and every policy that drops tokens.
+    policies : sequence of str, or mapping of str to callable, optional
+        Names that `policy_cache` knows, or what makes a cache from weights and budget, by name; by
+        default ``residual:every`` and every policy that drops tokens.
 
     Returns
     -------
     list of dict, one for each policy, budget and prompt
         ``match``: fraction of new tokens equal to the full cache's, position by position.
         ``kl_mean``, ``kl_max``: D_KL(full || policy) of the next token, over the steps, in nats.
+        ``kl_free``: the mean of the same between two runs on tokens of their own; ``kl_parted``:
+        after the first token that differs, where it is of what follows two texts, or None.
         ``first_divergence``: the first new token that differs, from 1, or None.
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
         ``bytes``, ``full_bytes``: held at the end.
@@ -77,8 +83,8 @@ def compare(
     for name, ids in prompts.items():
         full = Full(model.weights)
         runs = [
-            _Run(policy, budget, policy_cache(policy, model.weights, budget))
-            for policy in policies
+            _Run(policy, budget, make(model.weights, budget))
+            for policy, make in _makers(policies).items()
             for budget in budgets
         ]
         token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
@@ -91,17 +97,33 @@ def compare(
     return rows
 
 
-def _row(run: _Run, full: Cache) -> Row:
+def _makers(policies: Sequence[str] | Mapping[str, Maker]) -> Mapping[str, Maker]:
+    """What makes each policy's caches."""
+    if isinstance(policies, Mapping):
+        return policies
+    return {name: _by_name(name) for name in policies}
+
+
+def _by_name(name: str) -> Maker:
+    """What makes the caches of a policy that `policy_cache` knows."""
+    return lambda weights, budget: policy_cache(name, weights, budget)
+
+
+def _row(run: _Run, full: Full) -> Row:
     """What became of a run."""
     first_divergence = None
+    parted: list[float] = []
     if not all(run.matches):
         first_divergence = run.matches.index(False) + 1
+        parted = run.kl_free[first_divergence:]
     return {
         "policy": run.policy,
         "budget": run.budget,
         "match": fmean(run.matches),
         "kl_mean": fmean(run.kl),
         "kl_max": max(run.kl),
+        "kl_free": fmean(run.kl_free),
+        "kl_parted": mean_of(parted),
         "first_divergence": first_divergence,
         "bits_equal": run.bits_equal,
         "bytes": run.forced.nbytes,
@@ -109,20 +131,23 @@ def _row(run: _Run, full: Cache) -> Row:
     }
 
 
-def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
+def _step(model: Model, full: Full, runs: list[_Run], token: int) -> int:
     """Decode one token everywhere; returns the full cache's next."""
     parted = [run for run in runs if run.free is not None]
     caches = [full, *(run.forced for run in runs), *(run.free for run in parted)]
     tokens = [[token]] * (1 + len(runs)) + [[run.token] for run in parted]
     logits = np.asarray(forward(model.weights, tokens, caches))
     best = logits.argmax(axis=-1).tolist()
-    for run, own in zip(parted, best[1 + len(runs) :], strict=True):
+    own_texts = 1 + len(runs)
+    for run, row, own in zip(parted, logits[own_texts:], best[own_texts:], strict=True):
         run.token = own
+        run.kl_free.append(float(kl_divergence(logits[0], row)))
     for run, row, own in zip(runs, logits[1:], best[1:], strict=False):
         run.kl.append(float(kl_divergence(logits[0], row)))
         run.bits_equal &= row.tobytes() == logits[0].tobytes()
         if run.free is None:
             run.token = own
+            run.kl_free.append(run.kl[-1])
             if own != best[0]:
                 run.free = run.forced.fork()
         run.matches.append(run.token == best[0])
@@ -149,6 +174,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         }
         for (policy, budget), group in groups.items()
     ]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there, if any is."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
 
 
 def _all(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

@@ -15,6 +15,12 @@ from minikv.paper.run import examine
 # What the paper states or prints, by its own numbers, and the 20 turns of its section 4.
 PAPER = {
     "equation-28",
+    "experiment-20-turns",
+    "figure-4",
+    "figure-8",
+    "figure-9",
+    "table-4-hellaswag",
+    "table-4-perplexity",
 }
 
 
