@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..caches import Cache, Full, evicting
-from ..decoder import forward
+from ..decoder import Weights, forward
 from ..model import Model
 from ..patching import kl_divergence
 from ..progress import Progress, silent
@@ -19,6 +19,8 @@ from .together import fill
 
 BUDGETS = (32, 64, 128)
 Row = dict[str, Any]
+Maker = Callable[[Weights, int], Cache]
+"""``make(weights, budget)`` is an empty cache."""
 
 
 @dataclass
@@ -31,6 +33,7 @@ class _Run:
     free: Cache | None = None  # is fed its own; from the first token that differs
     token: int = -1  # the last one of its own
     kl: list[float] = field(default_factory=list)
+    kl_free: list[float] = field(default_factory=list)
     matches: list[bool] = field(default_factory=list)
     bits_equal: bool = True
 
@@ -40,7 +43,7 @@ def compare(
     prompts: Mapping[str, Sequence[int]],
     budgets: Sequence[int] = BUDGETS,
     new_tokens: int = 64,
-    policies: Sequence[str] | None = None,
+    policies: Sequence[str] | Mapping[str, Maker] | None = None,
     progress: Progress = silent,
 ) -> list[Row]:
     """Continue each prompt greedily with the full cache and with each policy and budget.
@@ -58,14 +61,17 @@ def compare(
     budgets : sequence of int
         Tokens whose K/V are kept.
     new_tokens : int
-    policies : sequence of str, optional
-        See `policy_cache`; by default ``residual:every`` and every policy that drops tokens.
+    policies : sequence of str, or mapping of str to callable, optional
+        Names that `policy_cache` knows, or what makes a cache from weights and budget, by name; by
+        default ``residual:every`` and every policy that drops tokens.
 
     Returns
     -------
     list of dict, one for each policy, budget and prompt
         ``match``: fraction of new tokens equal to the full cache's, position by position.
         ``kl_mean``, ``kl_max``: D_KL(full || policy) of the next token, over the steps, in nats.
+        ``kl_free``: the mean of the same between two runs on tokens of their own: from the first
+        token that differs on, of what follows two texts.
         ``first_divergence``: the first new token that differs, from 1, or None.
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
         ``bytes``, ``full_bytes``: held at the end.
@@ -77,8 +83,8 @@ def compare(
     for name, ids in prompts.items():
         full = Full(model.weights)
         runs = [
-            _Run(policy, budget, policy_cache(policy, model.weights, budget))
-            for policy in policies
+            _Run(policy, budget, make(model.weights, budget))
+            for policy, make in _makers(policies).items()
             for budget in budgets
         ]
         token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
@@ -89,6 +95,18 @@ def compare(
         for run in runs:
             rows.append({"prompt": name, "tokens": len(ids), **_row(run, full)})
     return rows
+
+
+def _makers(policies: Sequence[str] | Mapping[str, Maker]) -> Mapping[str, Maker]:
+    """What makes each policy's caches."""
+    if isinstance(policies, Mapping):
+        return policies
+    return {name: _by_name(name) for name in policies}
+
+
+def _by_name(name: str) -> Maker:
+    """What makes the caches of a policy that `policy_cache` knows."""
+    return lambda weights, budget: policy_cache(name, weights, budget)
 
 
 def _row(run: _Run, full: Cache) -> Row:
@@ -102,6 +120,7 @@ def _row(run: _Run, full: Cache) -> Row:
         "match": fmean(run.matches),
         "kl_mean": fmean(run.kl),
         "kl_max": max(run.kl),
+        "kl_free": fmean(run.kl_free),
         "first_divergence": first_divergence,
         "bits_equal": run.bits_equal,
         "bytes": run.forced.nbytes,
@@ -116,13 +135,16 @@ def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
     tokens = [[token]] * (1 + len(runs)) + [[run.token] for run in parted]
     logits = np.asarray(forward(model.weights, tokens, caches))
     best = logits.argmax(axis=-1).tolist()
-    for run, own in zip(parted, best[1 + len(runs) :], strict=True):
+    own_texts = 1 + len(runs)
+    for run, row, own in zip(parted, logits[own_texts:], best[own_texts:], strict=True):
         run.token = own
+        run.kl_free.append(float(kl_divergence(logits[0], row)))
     for run, row, own in zip(runs, logits[1:], best[1:], strict=False):
         run.kl.append(float(kl_divergence(logits[0], row)))
         run.bits_equal &= row.tobytes() == logits[0].tobytes()
         if run.free is None:
             run.token = own
+            run.kl_free.append(run.kl[-1])
             if own != best[0]:
                 run.free = run.forced.fork()
         run.matches.append(run.token == best[0])
@@ -142,6 +164,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "worst_match": min(_all(group, "match")),
             "kl_mean": fmean(_all(group, "kl_mean")),
             "kl_max": max(_all(group, "kl_max")),
+            "kl_free": fmean(_all(group, "kl_free")),
             "first_divergence": min(filter(None, _all(group, "first_divergence")), default=None),
             "bits_equal": all(_all(group, "bits_equal")),
             "bytes": round(fmean(_all(group, "bytes"))),
