@@ -6,7 +6,7 @@ policies by name, one pass that fills many caches, and timing.
 """
 
 from .policies import policy_cache
-from .texts import read_conversation, read_prompts
+from .texts import read_conversation, read_passages, read_prompts
 from .timing import machine, seconds
 from .together import Together, fill
 
@@ -16,6 +16,7 @@ __all__ = [
     "machine",
     "policy_cache",
     "read_conversation",
+    "read_passages",
     "read_prompts",
     "seconds",
 ]

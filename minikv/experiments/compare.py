@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from ..caches import Cache, Full, evicting
+from ..caches import Full, evicting
 from ..decoder import Weights, forward
 from ..model import Model
 from ..patching import kl_divergence
 from ..progress import Progress, silent
 from .policies import policy_cache
-from .together import fill
+from .together import Watched, fill
 
 BUDGETS = (32, 64, 128)
 Row = dict[str, Any]
-Maker = Callable[[Weights, int], Cache]
+Maker = Callable[[Weights, int], Watched]
 """``make(weights, budget)`` is an empty cache."""
 
 
@@ -29,8 +29,8 @@ class _Run:
 
     policy: str
     budget: int
-    forced: Cache  # is fed the full cache's tokens
-    free: Cache | None = None  # is fed its own; from the first token that differs
+    forced: Watched  # is fed the full cache's tokens
+    free: Watched | None = None  # is fed its own; from the first token that differs
     token: int = -1  # the last one of its own
     kl: list[float] = field(default_factory=list)
     kl_free: list[float] = field(default_factory=list)
@@ -70,8 +70,8 @@ def compare(
     list of dict, one for each policy, budget and prompt
         ``match``: fraction of new tokens equal to the full cache's, position by position.
         ``kl_mean``, ``kl_max``: D_KL(full || policy) of the next token, over the steps, in nats.
-        ``kl_free``: the mean of the same between two runs on tokens of their own: from the first
-        token that differs on, of what follows two texts.
+        ``kl_free``: the mean of the same between two runs on tokens of their own; ``kl_parted``:
+        after the first token that differs, where it is of what follows two texts, or None.
         ``first_divergence``: the first new token that differs, from 1, or None.
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
         ``bytes``, ``full_bytes``: held at the end.
@@ -109,11 +109,13 @@ def _by_name(name: str) -> Maker:
     return lambda weights, budget: policy_cache(name, weights, budget)
 
 
-def _row(run: _Run, full: Cache) -> Row:
+def _row(run: _Run, full: Full) -> Row:
     """What became of a run."""
     first_divergence = None
+    parted: list[float] = []
     if not all(run.matches):
         first_divergence = run.matches.index(False) + 1
+        parted = run.kl_free[first_divergence:]
     return {
         "policy": run.policy,
         "budget": run.budget,
@@ -121,6 +123,7 @@ def _row(run: _Run, full: Cache) -> Row:
         "kl_mean": fmean(run.kl),
         "kl_max": max(run.kl),
         "kl_free": fmean(run.kl_free),
+        "kl_parted": mean_of(parted),
         "first_divergence": first_divergence,
         "bits_equal": run.bits_equal,
         "bytes": run.forced.nbytes,
@@ -128,7 +131,7 @@ def _row(run: _Run, full: Cache) -> Row:
     }
 
 
-def _step(model: Model, full: Cache, runs: list[_Run], token: int) -> int:
+def _step(model: Model, full: Full, runs: list[_Run], token: int) -> int:
     """Decode one token everywhere; returns the full cache's next."""
     parted = [run for run in runs if run.free is not None]
     caches = [full, *(run.forced for run in runs), *(run.free for run in parted)]
@@ -165,6 +168,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "kl_mean": fmean(_all(group, "kl_mean")),
             "kl_max": max(_all(group, "kl_max")),
             "kl_free": fmean(_all(group, "kl_free")),
+            "kl_parted": mean_of(_all(group, "kl_parted")),
             "first_divergence": min(filter(None, _all(group, "first_divergence")), default=None),
             "bits_equal": all(_all(group, "bits_equal")),
             "bytes": round(fmean(_all(group, "bytes"))),
@@ -172,6 +176,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         }
         for (policy, budget), group in groups.items()
     ]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there, if any is."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
 
 
 def _all(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -74,6 +75,6 @@ class AtKeptRows:
         """End the call."""
         self.cache.advance(tokens)
 
-    def fork(self) -> AtKeptRows:
+    def fork(self) -> Self:
         """An independent copy."""
-        return AtKeptRows(self.cache.fork())
+        return replace(self, cache=self.cache.fork())

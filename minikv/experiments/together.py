@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, Self
 
 import numpy as np
 
 from ..arrays import NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, to_numpy
-from ..caches import Cache
 from ..decoder import Weights, forward
 from ..errors import InputError
 from ..layers import Layer
-from ..memory import Attended
+from ..memory import Attended, Memory
+
+
+class Watched(Memory, Protocol):
+    """What the experiments ask of a cache beside the calls of the decoder; every cache has it."""
+
+    @property
+    def weights(self) -> Weights:
+        """Of the model."""
+
+    @property
+    def seen(self) -> int:
+        """Tokens of the sequence."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is held."""
+
+    def fork(self) -> Self:
+        """An independent copy."""
 
 
 class Together:
@@ -26,7 +45,7 @@ class Together:
         Of one model.
     """
 
-    def __init__(self, caches: Sequence[Cache]) -> None:
+    def __init__(self, caches: Sequence[Watched]) -> None:
         self.weights = caches[0].weights
         self.caches = caches
         self.watching = [cache for cache in caches if cache.watches]
@@ -62,7 +81,9 @@ class Together:
             cache.advance(tokens)
 
 
-def fill(weights: Weights, caches: Sequence[Cache], ids: Sequence[int] | np.ndarray) -> np.ndarray:
+def fill(
+    weights: Weights, caches: Sequence[Watched], ids: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Put one prompt into empty caches by one pass; returns the last token's logits, ``(V,)``."""
     if any(cache.seen for cache in caches):
         raise InputError("a cache has seen tokens, expected empty ones to share one pass")

@@ -1,0 +1,237 @@
+"""Patching one prompt's stream into another, at every layer: all rows, and the last one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...arrays import Array, to_numpy
+from ...caches import Cache
+from ...decoder import forward
+from ...errors import InputError
+from ...experiments.plots import labelled
+from ...layers import Hook
+from ...model import Model
+from ...patching import kl_divergence, run_with_cache
+from ..claim import Claim, Figures, Finding, Setting, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DONOR = "What is the capital of Australia?"
+RECIPIENT = "What language is spoken in France?"
+ANSWER = "Canberra"
+ANSWER_TOKENS = 16
+
+
+def replacing(layer: int, stream: Array, rows: Sequence[int]) -> Hook:
+    """A hook that puts rows of another text's stream, ``(T, D)``, before block `layer`."""
+
+    def hook(name: str, value: Array) -> Array:
+        if name != f"blocks.{layer}.hook_resid_pre" or value.shape != stream.shape:
+            return value
+        patched = value.copy()
+        patched[rows] = stream[rows]
+        return patched
+
+    return hook
+
+
+class Exchange:
+    """Two prompts of one length: what the first gives, and what the second gives when patched.
+
+    Parameters
+    ----------
+    model : Model
+    donor, recipient : sequence of int
+        Token ids.
+
+    Raises
+    ------
+    InputError
+        If their lengths differ.
+    """
+
+    def __init__(self, model: Model, donor: Sequence[int], recipient: Sequence[int]) -> None:
+        if len(donor) != len(recipient):
+            raise InputError(
+                f"the donor has {len(donor)} tokens and the recipient {len(recipient)}: patching "
+                "all rows needs as many of one as of the other"
+            )
+        self.model = model
+        self.donor = donor
+        self.recipient = recipient
+        logits, activations = run_with_cache(model.weights, donor)
+        self.donor_logits = to_numpy(logits)[-1]
+        self.streams = [
+            activations[f"blocks.{layer.index}.hook_resid_pre"] for layer in model.layers
+        ]
+        self.every_row = range(len(donor))
+        self.last_row = [len(donor) - 1]
+
+    def patched(self, layer: int, rows: Sequence[int], cache: Cache | None = None) -> np.ndarray:
+        """The recipient's last logits, ``(V,)``, with rows of the donor's stream at a layer."""
+        hook = replacing(layer, self.streams[layer], rows)
+        out = forward(self.model.weights, [self.recipient], [cache], hook=hook)
+        return to_numpy(out)[0]
+
+    def divergence(self, layer: int, rows: Sequence[int]) -> float:
+        """D_KL(donor || patched) of the next token, in nats."""
+        return float(kl_divergence(self.donor_logits, self.patched(layer, rows)))
+
+    def keeps_bits(self, layer: int) -> bool:
+        """Whether with all rows patched every logit has the donor's bits."""
+        return self.patched(layer, self.every_row).tobytes() == self.donor_logits.tobytes()
+
+    def answer(self, layer: int, rows: Sequence[int]) -> str:
+        """What the recipient answers, patched while the prompt is read, greedily from a cache."""
+        cache = self.model.new_cache()
+        first = int(self.patched(layer, rows, cache).argmax())
+        stop = self.model.config.eos_token_id
+        ids = [first]
+        if first not in stop:
+            ids += self.model.generate([first], ANSWER_TOKENS - 1, cache)
+        return decoded(self.model, ids)
+
+
+def decoded(model: Model, ids: Sequence[int]) -> str:
+    """A model's text without what only ends it."""
+    assert model.tokenizer is not None
+    return model.tokenizer.decode(ids).strip()
+
+
+def asked(model: Model, question: str) -> list[int]:
+    """A question in the model's chat template, with the answer to follow."""
+    assert model.tokenizer is not None
+    text = model.tokenizer.apply_chat_template([{"role": "user", "content": question}], True)
+    return model.tokenizer.encode(text, add_special=False)
+
+
+def run(setting: Setting) -> Finding:
+    """Patch at every layer; answers at every layer, or at some."""
+    model = setting.model(setting.names[0], "exact")
+    layers = range(model.config.num_hidden_layers)
+    spoken = Exchange(model, asked(model, DONOR), asked(model, RECIPIENT))
+    answered = setting.choose(layers, layers[:: max(1, len(layers) // 3)])
+    figures: dict[str, Any] = {
+        "bits_equal": [],
+        "all_rows": [],
+        "last_row": [],
+        "answers": [],
+        "donor": decoded(model, list(model.generate(spoken.donor, ANSWER_TOKENS))),
+        "recipient": decoded(model, list(model.generate(spoken.recipient, ANSWER_TOKENS))),
+        "heat": heat(setting, model),
+    }
+    for layer in layers:
+        figures["bits_equal"].append(spoken.keeps_bits(layer))
+        figures["all_rows"].append(spoken.divergence(layer, spoken.every_row))
+        figures["last_row"].append(spoken.divergence(layer, spoken.last_row))
+        if layer in answered:
+            told = spoken.answer(layer, spoken.every_row)
+            alone = spoken.answer(layer, spoken.last_row)
+            figures["answers"].append([layer, told, alone])
+        setting.progress("patching", layer + 1, len(layers))
+    return told_of(figures)
+
+
+def heat(setting: Setting, model: Model) -> dict[str, object]:
+    """The bare questions: D_KL(donor || patched) by row alone and layer, and by all rows."""
+    assert model.tokenizer is not None
+    bare = Exchange(model, model.tokenizer.encode(DONOR), model.tokenizer.encode(RECIPIENT))
+    layers = range(model.config.num_hidden_layers)
+    choices = {f"{row}": [row] for row in setting.choose(bare.every_row, bare.last_row)}
+    choices["all"] = list(bare.every_row)
+    words = [
+        f"{model.tokenizer.decode([one])!r} <- {model.tokenizer.decode([other])!r}"
+        for one, other in zip(bare.recipient, bare.donor, strict=True)
+    ]
+    cells = {
+        name: [bare.divergence(layer, rows) for layer in layers] for name, rows in choices.items()
+    }
+    return {"words": words, "cells": cells}
+
+
+def told_of(figures: Figures) -> Finding:
+    """The verdict and the table."""
+    every = all(figures["bits_equal"]) and not any(figures["all_rows"])
+    answers = figures["answers"]
+    named = [layer for layer, told, _ in answers if ANSWER in told]
+    alone = figures["last_row"]
+    off = sum(kl > 0 for kl in alone)
+    verdict = Verdict.DIFFERS
+    if every:
+        verdict = Verdict.REPRODUCED if len(named) == len(answers) else Verdict.ONE_READING
+    reason = (
+        "With all rows patched the next token's distribution is the donor's at "
+        f"{sum(figures['bits_equal'])} of {len(alone)} layers, in every bit of every logit (T2). "
+        f"With the last row alone D_KL is above 0 at {off} of them: one row is not the state. "
+        f"The answer names {ANSWER} at {len(named)} of the {len(answers)} layers tried: patched "
+        "at block l, the blocks before it keep the recipient's keys and values, and from the "
+        "second new token on these are read; at block 0 nothing of the recipient is left."
+    )
+    told = {layer: (told, alone) for layer, told, alone in answers}
+    rows = tuple(
+        (
+            layer,
+            0.0,
+            figures["all_rows"][layer],
+            figures["bits_equal"][layer],
+            told[layer][0],
+            alone[layer],
+            told[layer][1],
+        )
+        for layer in told
+    )
+    columns = (
+        "layer",
+        "paper: D_KL (nats), all rows",
+        "ours: D_KL, all rows",
+        "every bit of every logit",
+        f"answer, all rows (the paper's: {ANSWER})",
+        "D_KL, last row alone",
+        "answer, last row alone",
+    )
+    return Finding(verdict, reason, columns, rows, figures)
+
+
+def plot(figure: Figure, figures: Figures) -> None:
+    """The heat map: a row of the stream, or all of them, against the layer."""
+    cells = figures["heat"]["cells"]
+    words = figures["heat"]["words"]
+    labels = [words[int(name)] if name.isdecimal() else "all rows" for name in cells]
+    axes = labelled(
+        figure.subplots(),
+        "layer at which the recipient's stream is replaced by the donor's",
+        "row that is replaced",
+        "D_KL(donor || patched) of the next token",
+    )
+    image = axes.imshow(list(cells.values()), aspect="auto", cmap="viridis", origin="upper")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.grid(visible=False)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("D_KL (nats)", fontsize=15)
+    bar.ax.tick_params(labelsize=13)
+
+
+CLAIM = Claim(
+    id="figure-8",
+    where="Figure 8",
+    title="A stream patched into another prompt carries the whole state",
+    says=(
+        f'the residual stream of "{DONOR}" put into "{RECIPIENT}" at any one layer gives the '
+        "donor's next-token distribution: D_KL = 0.0 at each of SmolLM2's 30 layers and of "
+        f'Qwen2.5-0.5B\'s 24, and the answer "{ANSWER}".'
+    ),
+    protocol=(
+        "both questions in the model's chat template, patched while they are read, all rows or the "
+        f"last alone; exact arithmetic; up to {ANSWER_TOKENS} tokens of answer, greedily from the "
+        "cache. The heat map is of the bare questions, each row alone. The paper does not say "
+        "whether it uses the template; without it the model ends the text at once."
+    ),
+    models=("smollm2-135m-instruct",),
+    run=run,
+    plot=plot,
+    exact=("bits_equal", "all_rows"),
+)
