@@ -32,10 +32,17 @@ Turn = tuple[list[int], list[int]]  # token ids of what the user says, template 
 
 
 def converse(
-    model: Model, lines: Sequence[str], reply_tokens: int = 20, progress: Progress = silent
+    model: Model,
+    lines: Sequence[str],
+    reply_tokens: int = 20,
+    progress: Progress = silent,
+    system: str | None = None,
 ) -> list[Turn]:
-    """Hold a conversation, greedily and with the full cache; every reply is cut to a length."""
-    conversation = Conversation(model)
+    """Hold a conversation, greedily and with the full cache; every reply is cut to a length.
+
+    `system` is an instruction before it.
+    """
+    conversation = Conversation(model, system)
     turns = []
     for line in lines:
         before = len(conversation.ids)

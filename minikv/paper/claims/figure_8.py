@@ -77,13 +77,9 @@ class Exchange:
         out = forward(self.model.weights, [self.recipient], [cache], hook=hook)
         return to_numpy(out)[0]
 
-    def divergence(self, layer: int, rows: Sequence[int]) -> float:
+    def divergence(self, logits: np.ndarray) -> float:
         """D_KL(donor || patched) of the next token, in nats."""
-        return float(kl_divergence(self.donor_logits, self.patched(layer, rows)))
-
-    def keeps_bits(self, layer: int) -> bool:
-        """Whether with all rows patched every logit has the donor's bits."""
-        return self.patched(layer, self.every_row).tobytes() == self.donor_logits.tobytes()
+        return float(kl_divergence(self.donor_logits, logits))
 
     def answer(self, layer: int, rows: Sequence[int]) -> str:
         """What the recipient answers, patched while the prompt is read, greedily from a cache."""
@@ -110,79 +106,69 @@ def asked(model: Model, question: str) -> list[int]:
 
 
 def run(setting: Setting) -> Finding:
-    """Patch at every layer; answers at every layer, or at some."""
+    """Patch at every layer, or shortly at some."""
     model = setting.model(setting.names[0], "exact")
-    layers = range(model.config.num_hidden_layers)
+    every = range(model.config.num_hidden_layers)
+    layers = setting.choose(every, every[:: max(1, len(every) // 3)])
     spoken = Exchange(model, asked(model, DONOR), asked(model, RECIPIENT))
-    answered = setting.choose(layers, layers[:: max(1, len(layers) // 3)])
     figures: dict[str, Any] = {
+        "layers": list(layers),
         "bits_equal": [],
         "all_rows": [],
         "last_row": [],
         "answers": [],
+        "answers_last_row": [],
         "donor": decoded(model, list(model.generate(spoken.donor, ANSWER_TOKENS))),
         "recipient": decoded(model, list(model.generate(spoken.recipient, ANSWER_TOKENS))),
-        "heat": heat(setting, model),
+        "heat": heat(setting, model, layers),
     }
-    for layer in layers:
-        figures["bits_equal"].append(spoken.keeps_bits(layer))
-        figures["all_rows"].append(spoken.divergence(layer, spoken.every_row))
-        figures["last_row"].append(spoken.divergence(layer, spoken.last_row))
-        if layer in answered:
-            told = spoken.answer(layer, spoken.every_row)
-            alone = spoken.answer(layer, spoken.last_row)
-            figures["answers"].append([layer, told, alone])
-        setting.progress("patching", layer + 1, len(layers))
+    for done, layer in enumerate(layers, start=1):
+        patched = spoken.patched(layer, spoken.every_row)
+        alone = spoken.patched(layer, spoken.last_row)
+        figures["bits_equal"].append(patched.tobytes() == spoken.donor_logits.tobytes())
+        figures["all_rows"].append(spoken.divergence(patched))
+        figures["last_row"].append(spoken.divergence(alone))
+        figures["answers"].append(spoken.answer(layer, spoken.every_row))
+        figures["answers_last_row"].append(spoken.answer(layer, spoken.last_row))
+        setting.progress("patching", done, len(layers))
     return told_of(figures)
 
 
-def heat(setting: Setting, model: Model) -> dict[str, object]:
+def heat(setting: Setting, model: Model, layers: Sequence[int]) -> dict[str, object]:
     """The bare questions: D_KL(donor || patched) by row alone and layer, and by all rows."""
     assert model.tokenizer is not None
     bare = Exchange(model, model.tokenizer.encode(DONOR), model.tokenizer.encode(RECIPIENT))
-    layers = range(model.config.num_hidden_layers)
     choices = {f"{row}": [row] for row in setting.choose(bare.every_row, bare.last_row)}
     choices["all"] = list(bare.every_row)
     words = [
-        f"{model.tokenizer.decode([one])!r} <- {model.tokenizer.decode([other])!r}"
-        for one, other in zip(bare.recipient, bare.donor, strict=True)
+        f"{model.tokenizer.decode([old])!r} <- {model.tokenizer.decode([new])!r}"
+        for old, new in zip(bare.recipient, bare.donor, strict=True)
     ]
     cells = {
-        name: [bare.divergence(layer, rows) for layer in layers] for name, rows in choices.items()
+        name: [bare.divergence(bare.patched(layer, rows)) for layer in layers]
+        for name, rows in choices.items()
     }
     return {"words": words, "cells": cells}
 
 
 def told_of(figures: Figures) -> Finding:
     """The verdict and the table."""
-    every = all(figures["bits_equal"]) and not any(figures["all_rows"])
-    answers = figures["answers"]
-    named = [layer for layer, told, _ in answers if ANSWER in told]
-    alone = figures["last_row"]
-    off = sum(kl > 0 for kl in alone)
-    verdict = Verdict.DIFFERS
-    if every:
-        verdict = Verdict.REPRODUCED if len(named) == len(answers) else Verdict.ONE_READING
+    layers = figures["layers"]
+    equal = sum(figures["bits_equal"])
+    named = [
+        layer for layer, told in zip(layers, figures["answers"], strict=True) if ANSWER in told
+    ]
+    off = sum(kl > 0 for kl in figures["last_row"])
+    verdict = Verdict.REFUTED
+    if equal == len(layers) and not any(figures["all_rows"]):
+        verdict = Verdict.REPRODUCED if len(named) == equal else Verdict.ONE_READING
     reason = (
         "With all rows patched the next token's distribution is the donor's at "
-        f"{sum(figures['bits_equal'])} of {len(alone)} layers, in every bit of every logit (T2). "
-        f"With the last row alone D_KL is above 0 at {off} of them: one row is not the state. "
-        f"The answer names {ANSWER} at {len(named)} of the {len(answers)} layers tried: patched "
-        "at block l, the blocks before it keep the recipient's keys and values, and from the "
-        "second new token on these are read; at block 0 nothing of the recipient is left."
-    )
-    told = {layer: (told, alone) for layer, told, alone in answers}
-    rows = tuple(
-        (
-            layer,
-            0.0,
-            figures["all_rows"][layer],
-            figures["bits_equal"][layer],
-            told[layer][0],
-            alone[layer],
-            told[layer][1],
-        )
-        for layer in told
+        f"{equal} of {len(layers)} layers, in every bit of every logit (T2); with the last row "
+        f"alone D_KL is above 0 at {off} of them: one row is not the state. The whole answer is "
+        f"more than the next token: it names {ANSWER} at layers {_listed(named)} alone. Patched at "
+        "block l, the blocks before it keep the recipient's keys and values, which every later "
+        "token reads; only at block 0 is nothing of the recipient left."
     )
     columns = (
         "layer",
@@ -193,7 +179,22 @@ def told_of(figures: Figures) -> Finding:
         "D_KL, last row alone",
         "answer, last row alone",
     )
-    return Finding(verdict, reason, columns, rows, figures)
+    rows = zip(
+        layers,
+        [0.0] * len(layers),
+        figures["all_rows"],
+        figures["bits_equal"],
+        figures["answers"],
+        figures["last_row"],
+        figures["answers_last_row"],
+        strict=True,
+    )
+    return Finding(verdict, reason, columns, tuple(rows), figures)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    """Numbers with commas, or that there are none."""
+    return ", ".join(map(str, layers)) or "none"
 
 
 def plot(figure: Figure, figures: Figures) -> None:
@@ -207,6 +208,8 @@ def plot(figure: Figure, figures: Figures) -> None:
         "row that is replaced",
         "D_KL(donor || patched) of the next token",
     )
+    layers = figures["layers"]
+    axes.set_xticks(range(0, len(layers), 3), [f"{layer}" for layer in layers[::3]])
     image = axes.imshow(list(cells.values()), aspect="auto", cmap="viridis", origin="upper")
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(visible=False)

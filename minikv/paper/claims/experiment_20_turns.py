@@ -1,0 +1,186 @@
+"""Twenty turns: bytes by formula and measured, and what the printed megabytes can mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...experiments import read_conversation
+from ...experiments.accounting import PAPER_DIRECT, PAPER_FULL, paper_budget, shape_bytes
+from ...experiments.memory import converse, memory
+from ...experiments.plots import labelled, lines
+from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
+from .equation_28 import held
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SYSTEM = "You are a concise assistant."
+REPLY = 30
+SHAPE = "gemma-3-4b"
+OTHER = "deepseek-r1-distill-qwen-1.5b"
+OTHER_BUDGET = 150
+OTHER_RATIO = 4.7
+MEGABYTES = {"10^6": 10**6, "2^20": 2**20}
+
+
+def counted(megabyte: int) -> dict[str, int | float]:
+    """The paper's figures by its formulas: tokens of 103 MB, and what 42 MB leaves for a budget."""
+    paper = paper_budget(megabyte)
+    tokens = paper["tokens"]
+    return {
+        **paper,
+        "tokens_a_turn": tokens / 20,
+        "none_kept": held(SHAPE, tokens, 0, "embedding") / megabyte,
+        "budget_kept": held(SHAPE, tokens, paper["budget"], "embedding") / megabyte,
+        "per_layer_none_kept": held(SHAPE, tokens, 0, "every") / megabyte,
+        "other_full": tokens * shape_bytes(OTHER, "K/V") / megabyte,
+        "other_tokens": OTHER_RATIO * OTHER_BUDGET * megabyte / shape_bytes(OTHER, "K/V"),
+    }
+
+
+def share_budget(kv: int, residual: int, tokens: int) -> int:
+    """The budget at which equation 28 holds the paper's share of the full cache, 42 of 103.
+
+    Examples
+    --------
+    >>> share_budget(139264, 5120, 740)
+    285
+    """
+    wanted = PAPER_DIRECT / PAPER_FULL * tokens * kv
+    return int((wanted - tokens * residual) // (kv - residual))
+
+
+def run(setting: Setting) -> Finding:
+    """Hold the conversation, and feed it to three caches."""
+    model = setting.model(setting.names[0])
+    questions = read_conversation("conversation-france")[: setting.choose(20, 3)]
+    turns = converse(model, questions, setting.choose(REPLY, 8), setting.progress, SYSTEM)
+    tokens = sum(len(asked) + len(reply) for asked, reply in turns)
+    config = model.config
+    dtype = f"float{8 * model.arithmetic.itemsize}"
+    kv = config.kv_bytes_per_token(dtype)
+    residual = config.residual_bytes_per_token(dtype)
+    budget = share_budget(kv, residual, tokens)
+    settings = ("full", f"residual:embedding@{budget}", "residual:embedding@0")
+    rows = memory(model, turns, settings, setting.progress)
+    for row in rows:
+        row["formula"] = by_formula(row["setting"], row["tokens"], budget, kv, residual)
+    last = [row for row in rows if row["turn"] == len(turns)]
+    base = last[0]["seconds_per_token"]
+    figures = {
+        "counted": {said: counted(megabyte) for said, megabyte in MEGABYTES.items()},
+        "turns": rows,
+        "tokens": tokens,
+        "budget": budget,
+        "bytes_per_token": {"kv": kv, "residual": residual},
+        "times_full": {row["setting"]: row["seconds_per_token"] / base for row in last},
+        "as_formula": all(row["bytes"] == row["formula"] for row in rows),
+    }
+    return told_of(figures)
+
+
+def by_formula(setting: str, tokens: int, budget: int, kv: int, residual: int) -> int:
+    """Bytes that a cache of these settings should count: K and V of the newest, all residuals.
+
+    Equation 28 has no residual for the `budget` newest; this cache, and the theorems, keep theirs.
+    """
+    if setting == "full":
+        return tokens * kv
+    kept = 0 if setting.endswith("@0") else min(budget, tokens)
+    return kept * kv + tokens * residual
+
+
+def told_of(figures: Figures) -> Finding:
+    """The verdict and the table."""
+    small = figures["counted"]["10^6"]
+    times = figures["times_full"]
+    names = list(times)
+    reason = (
+        f"At {SHAPE}'s shape {PAPER_FULL} MB (10^6) are {small['tokens']} tokens, "
+        f"{small['tokens_a_turn']:.0f} a turn, which fits; {PAPER_DIRECT} MB are equation 28 with "
+        f"a budget of {small['budget']} tokens. But section 6 says B = 0, which by the same "
+        f"equation holds {small['none_kept']:.1f} MB (with a vector at every layer, algorithm 1, "
+        f"{small['per_layer_none_kept']:.0f}): the memory printed is of one setting and the code "
+        f"described is another. With B = 0 a new token took {times[names[2]]:.0f} times the full "
+        f"cache's here at the end, with {figures['budget']} kept {times[names[1]]:.0f} times, in "
+        f"one run: equal latency and B = 0 exclude each other. {OTHER_BUDGET} MB is no bound that "
+        f"such a conversation reaches at {OTHER}'s shape, whose full cache is then "
+        f"{small['other_full']:.0f} MB; a ratio of {OTHER_RATIO} to it needs "
+        f"{small['other_tokens']:,.0f} tokens."
+    )
+    rows = [
+        *_counted_rows(figures["counted"]),
+        *_measured_rows(figures["turns"], times),
+    ]
+    columns = ("what", "paper", "ours", "measured (tracemalloc)", "time a token / full cache's")
+    verdict = Verdict.ONE_READING
+    return Finding(verdict, reason, columns, tuple(rows), figures)
+
+
+def _counted_rows(told: Figures) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
+    for said, of in told.items():
+        where = f"{SHAPE}, MB = {said}"
+        rows += [
+            (f"{where}: tokens of full K and V", f"{PAPER_FULL} MB", of["tokens"], None, None),
+            (f"{where}: budget B, equation 28", f"{PAPER_DIRECT} MB", of["budget"], None, None),
+            (f"{where}: B = 0 (MB)", f"{PAPER_DIRECT} MB", of["none_kept"], None, None),
+        ]
+    return rows
+
+
+def _measured_rows(turns: Sequence[dict[str, Any]], times: Figures) -> list[tuple[Cell, ...]]:
+    last = max(row["turn"] for row in turns)
+    return [
+        (
+            f"turn {row['turn']}, {row['tokens']} tokens, {row['setting']} (bytes)",
+            None,
+            row["bytes"],
+            row["allocated"],
+            times[row["setting"]] if row["turn"] == last else None,
+        )
+        for row in turns
+        if row["turn"] in (1, last // 2, last)
+    ]
+
+
+def plot(figure: Figure, figures: Figures) -> None:
+    """Bytes by turn, as counted and as measured."""
+    axes = labelled(
+        figure.subplots(),
+        "turn of the conversation",
+        "held by the cache (MB = 10⁶ bytes)",
+        "20 turns of 30 tokens, SmolLM2 in float32",
+    )
+    turns = figures["turns"]
+    points = [(row["setting"], row["turn"], row["bytes"] / 1e6) for row in turns]
+    points += [
+        (f"{row['setting']}, measured", row["turn"], row["allocated"] / 1e6) for row in turns
+    ]
+    lines(axes, points, x_ticks=(1, 5, 10, 15, 20), bottom=0)
+
+
+CLAIM = Claim(
+    id="experiment-20-turns",
+    where="The experiment of 20 turns",
+    title="Memory of a conversation is 42 MB in place of 103, at the same latency",
+    says=(
+        f"after 20 turns of {REPLY} tokens at Gemma 3-4B, {PAPER_FULL} MB of cache are "
+        f"{PAPER_DIRECT} MB, with equal time a turn (0.07 to 0.26 s); elsewhere a budget of "
+        f"{OTHER_BUDGET} MB and a ratio of {OTHER_RATIO} on DeepSeek-R1-1.5B; section 6 says that "
+        "the prototype has B = 0 and recomputes everything."
+    ),
+    protocol=(
+        f'the system prompt "{SYSTEM}", 20 questions of ours on the paper\'s topics (France, the '
+        f"Eiffel Tower), {REPLY} tokens a turn, greedily, float32; a full cache, KV-Direct with "
+        "the budget that has the paper's share of it by equation 28, and KV-Direct with B = 0. Bytes "
+        "as the cache counts them and as tracemalloc finds them allocated; the median time of the "
+        "last three tokens of the last turn, all settings in one run. The paper's megabytes are "
+        "counted at its shapes in bfloat16."
+    ),
+    models=("smollm2-135m-instruct",),
+    run=run,
+    plot=plot,
+    exact=("counted",),
+)
