@@ -174,10 +174,10 @@ CLAIM = Claim(
     protocol=(
         f'the system prompt "{SYSTEM}", 20 questions of ours on the paper\'s topics (France, the '
         f"Eiffel Tower), {REPLY} tokens a turn, greedily, float32; a full cache, KV-Direct with "
-        "the budget that has the paper's share of it by equation 28, and KV-Direct with B = 0. Bytes "
-        "as the cache counts them and as tracemalloc finds them allocated; the median time of the "
-        "last three tokens of the last turn, all settings in one run. The paper's megabytes are "
-        "counted at its shapes in bfloat16."
+        "the budget that has the paper's share of it by equation 28, and KV-Direct with B = 0. "
+        "Bytes as the cache counts them and as tracemalloc finds them allocated; the median time "
+        "of the last three tokens of the last turn, all settings in one run. The paper's "
+        "megabytes are counted at its shapes in bfloat16."
     ),
     models=("smollm2-135m-instruct",),
     run=run,

@@ -58,7 +58,7 @@ def run(setting: Setting) -> Finding:
     model = setting.model(setting.names[0])
     new_tokens = setting.choose(NEW, 12)
     budgets = setting.choose(BUDGETS, (8, 256))
-    long = prompts(model, PROMPT, setting.choose(5, 1))
+    long = prompts(model, PROMPT, setting.choose(3, 1))
     short = prompts(model, SHORT, 1)
     found = {
         "long": compare(model, long, budgets, new_tokens, ["window"], setting.progress),
@@ -100,11 +100,11 @@ def told_of(figures: Figures) -> Finding:
     verdict = Verdict.ONE_READING if low and between else Verdict.DIFFERS
     reason = (
         f"A window of {most} matches {long[most]['match']:.0f} % behind prompts of {PROMPT} "
-        f"tokens and {short[most]['match']:.0f} % behind one of {SHORT}, of which lengths alone make "
-        f"{long[most]['certain']:.0f} and {short[most]['certain']:.0f} % certain: until more "
-        "tokens than the window have gone by nothing is dropped. So the figure measures the prompt, which "
-        f"the paper does not give: its {PAPER_OURS} % for SmolLM2 at 256 needs one of at least "
-        f"{figures['least_prompt']} tokens. A window of {min(long)} matches "
+        f"tokens and {short[most]['match']:.0f} % behind one of {SHORT}, of which lengths alone "
+        f"make {long[most]['certain']:.0f} and {short[most]['certain']:.0f} % certain: until more "
+        "tokens than the window have gone by nothing is dropped. So the figure measures the "
+        f"prompt, which the paper does not give: its {PAPER_OURS} % for SmolLM2 at 256 needs one "
+        f"of at least {figures['least_prompt']} tokens. A window of {min(long)} matches "
         f"{long[min(long)]['match']:.1f} % here."
     )
     columns = (
@@ -161,9 +161,9 @@ CLAIM = Claim(
         f"88 %, SmolLM2 {PAPER_OURS} %."
     ),
     protocol=(
-        f"{NEW} new tokens, greedily, float32, behind the first {PROMPT} tokens of five passages "
-        f"of Darwin's Origin of Species, and behind the first {SHORT} of one; the paper's prompts are "
-        "not given. Beside each match what lengths alone make certain."
+        f"{NEW} new tokens, greedily, float32, behind the first {PROMPT} tokens of three passages "
+        f"of Darwin's Origin of Species, and behind the first {SHORT} of one; the paper's prompts "
+        "are not given. Beside each match what lengths alone make certain."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
