@@ -167,8 +167,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "worst_match": min(_all(group, "match")),
             "kl_mean": fmean(_all(group, "kl_mean")),
             "kl_max": max(_all(group, "kl_max")),
-            "kl_free": fmean(_all(group, "kl_free")),
-            "kl_parted": mean_of(_all(group, "kl_parted")),
             "first_divergence": min(filter(None, _all(group, "first_divergence")), default=None),
             "bits_equal": all(_all(group, "bits_equal")),
             "bytes": round(fmean(_all(group, "bytes"))),

@@ -59,12 +59,44 @@ def test_compare_says_what_separate_runs_say(policy):
         assert row["kl_mean"] == statistics.fmean(kl)
         assert row["kl_max"] == max(kl) > 0
         assert (row["bytes"], row["full_bytes"]) == (cache.nbytes, reference.nbytes)
+        free = free_divergences(model, ids, policy, full, own)
+        assert row["kl_free"] == statistics.fmean(free)
+        first = row["first_divergence"]
+        assert row["kl_parted"] == compare.mean_of(free[first:] if first else [])
+
+
+def free_divergences(model, ids, policy, full, own) -> list[float]:
+    """D_KL of each step between two runs, each on its own tokens."""
+    reference = model.new_cache()
+    cache = experiments.policy_cache(policy, model.weights, 6)
+    model.forward([ids, ids], [reference, cache])
+    found = []
+    for token, other in zip(full[:-1], own[:-1], strict=True):
+        logits = model.forward([[token], [other]], [reference, cache])
+        found.append(float(minikv.kl_divergence(logits[0], logits[1])))
+    return found
+
+
+def test_caches_of_ones_own_are_compared_by_the_name_they_are_given():
+    model = tiny()
+    makers = {"mine": lambda weights, budget: experiments.policy_cache("h2o", weights, budget)}
+    (mine,) = compare.compare(model, texts(1, 20), [5], 8, makers)
+    (named,) = compare.compare(model, texts(1, 20), [5], 8, ["h2o"])
+    assert mine == {**named, "policy": "mine"}
 
 
 def test_the_summary_takes_means_over_prompts_and_keeps_the_worst():
     base = {"policy": "p", "budget": 4, "bits_equal": True, "bytes": 10, "full_bytes": 20}
     good = base | {"match": 1.0, "kl_mean": 0.0, "kl_max": 0.0, "first_divergence": None}
-    bad = base | {"match": 0.5, "kl_mean": 1.0, "kl_max": 3.0, "first_divergence": 7}
+    good |= {"kl_free": 0.0, "kl_parted": None}
+    bad = base | {
+        "kl_free": 4.0,
+        "kl_parted": 5.0,
+        "match": 0.5,
+        "kl_mean": 1.0,
+        "kl_max": 3.0,
+        "first_divergence": 7,
+    }
     (row,) = compare.summary([good, bad | {"bits_equal": False}])
     assert (row["match"], row["worst_match"]) == (0.75, 0.5)
     assert (row["kl_mean"], row["kl_max"]) == (0.5, 3.0)

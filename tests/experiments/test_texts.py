@@ -16,6 +16,8 @@ def test_the_committed_texts_are_eight_kinds_and_the_conversation_has_20_turns()
     prompts = experiments.read_prompts()
     assert len(prompts) == 8
     assert len(experiments.read_conversation()) == accounting.PAPER_TURNS == 20
+    assert len(experiments.read_conversation("conversation-france")) == accounting.PAPER_TURNS
+    assert len(experiments.read_passages()) == 5
     data = Path(minikv.__file__).parent / "data"
     assert sum(file.stat().st_size for file in data.glob("*.txt")) < 200_000
 
@@ -26,6 +28,8 @@ def test_every_committed_text_has_at_least_256_tokens(smollm2):
     prompts = experiments.read_prompts()
     lengths = {name: len(model.tokenizer.encode(text)) for name, text in prompts.items()}
     assert min(lengths.values()) >= 256, lengths
+    passages = experiments.read_passages().values()
+    assert min(len(model.tokenizer.encode(text)) for text in passages) >= 1024
 
 
 @pytest.mark.parametrize("content", [b"", b"no name\n", b"text\n=== a\nb\n", b"\xff\n"])

@@ -26,29 +26,31 @@ MEGABYTES = {"10^6": 10**6, "2^20": 2**20}
 
 def counted(megabyte: int) -> dict[str, int | float]:
     """The paper's figures by its formulas: tokens of 103 MB, and what 42 MB leaves for a budget."""
-    paper = paper_budget(megabyte)
-    tokens = paper["tokens"]
+    tokens = paper_budget(megabyte)["tokens"]
+    kv, residual = (shape_bytes(SHAPE, kept) for kept in ("K/V", "embedding"))
+    budget = budget_of(PAPER_DIRECT * megabyte, kv, residual, tokens)
     return {
-        **paper,
+        "tokens": tokens,
+        "budget": budget,
+        "budget_with_all_residuals": paper_budget(megabyte)["budget"],
         "tokens_a_turn": tokens / 20,
         "none_kept": held(SHAPE, tokens, 0, "embedding") / megabyte,
-        "budget_kept": held(SHAPE, tokens, paper["budget"], "embedding") / megabyte,
+        "budget_kept": held(SHAPE, tokens, budget, "embedding") / megabyte,
         "per_layer_none_kept": held(SHAPE, tokens, 0, "every") / megabyte,
         "other_full": tokens * shape_bytes(OTHER, "K/V") / megabyte,
         "other_tokens": OTHER_RATIO * OTHER_BUDGET * megabyte / shape_bytes(OTHER, "K/V"),
     }
 
 
-def share_budget(kv: int, residual: int, tokens: int) -> int:
-    """The budget at which equation 28 holds the paper's share of the full cache, 42 of 103.
+def budget_of(size: float, kv: int, residual: int, tokens: int) -> int:
+    """The largest budget at which equation 28 holds no more than `size` bytes.
 
     Examples
     --------
-    >>> share_budget(139264, 5120, 740)
-    285
+    >>> budget_of(42e6, 139264, 5120, 740)
+    284
     """
-    wanted = PAPER_DIRECT / PAPER_FULL * tokens * kv
-    return int((wanted - tokens * residual) // (kv - residual))
+    return int((size - tokens * residual) // (kv - residual))
 
 
 def run(setting: Setting) -> Finding:
@@ -61,7 +63,8 @@ def run(setting: Setting) -> Finding:
     dtype = f"float{8 * model.arithmetic.itemsize}"
     kv = config.kv_bytes_per_token(dtype)
     residual = config.residual_bytes_per_token(dtype)
-    budget = share_budget(kv, residual, tokens)
+    share = PAPER_DIRECT / PAPER_FULL * tokens * kv
+    budget = max(1, budget_of(share, kv, residual, tokens))
     settings = ("full", f"residual:embedding@{budget}", "residual:embedding@0")
     rows = memory(model, turns, settings, setting.progress)
     for row in rows:
