@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import minikv
 from minikv.experiments.compare import compare
+from minikv.paper.claim import Verdict
 from minikv.paper.claims import figure_4
 from minikv.paper.claims.figure_4 import (
     BUDGETS,
@@ -57,3 +60,27 @@ def test_kv_direct_loses_no_bit():
     model = minikv.random_model(minikv.tiny_config(), seed=0, arithmetic="exact")
     told = lossless(model, list(range(40)), 5)
     assert told == {"residual:every": True, "residual:embedding": True}
+
+
+def entry(policy: str, budget: int, **changes) -> dict:
+    given = {"policy": policy, "budget": budget, "match": 10.0, "least": 0.0, "most": 30.0}
+    return given | {"kl_same": 0.3, "kl_free": 6.0, "kl_parted": 8.0} | changes
+
+
+def figures(**changes) -> dict:
+    right = [entry(name, budget, **changes) for name in PAPER for budget in BUDGETS]
+    faulty = [entry(name, budget, match=1.0) for name in PAPER for budget in BUDGETS]
+    return {"right": right, "faulty": faulty, "h2o_is_tova": [0, 25]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.ONE_READING),
+        ({"kl_parted": 3.0}, Verdict.DIFFERS),  # free runs are not that far apart either
+        ({"kl_same": 8.0}, Verdict.DIFFERS),  # the first reading would do
+        ({"least": 90.0, "most": 100.0}, Verdict.DIFFERS),  # the match is not the paper's
+    ],
+)
+def test_the_verdict_follows_the_figures(changes, verdict):
+    assert figure_4.told_of(figures(**changes)).verdict is verdict
