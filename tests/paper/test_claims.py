@@ -14,7 +14,15 @@ from minikv.paper.run import examine
 
 # What the paper states or prints, by its own numbers, and the 20 turns of its section 4.
 PAPER = {
+    "definition-3.1",
+    "equation-22",
     "equation-28",
+    "figure-5",
+    "figure-6",
+    "figure-7",
+    "figure-7-tiers",
+    "proposition-3.1",
+    "proposition-3.2",
 }
 
 
