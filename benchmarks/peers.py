@@ -72,9 +72,11 @@ STARTS = {"import minikv": 0.3, "minikv --help": 0.5}  # seconds
 
 
 class Worker:
-    """A contender's process."""
+    """A contender's process, on the code that stands in `folder`."""
 
-    def __init__(self, name: str, path: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, path: str, environment: dict[str, str], folder: Path | None = None
+    ) -> None:
         self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", "serve", name, path],
@@ -82,6 +84,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            cwd=folder,
         )
         self.ready = self.read()
 

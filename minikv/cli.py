@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ proved and attacked: the residual stream is all the state there is, and the KV c
 bit for bit."""
 FIRST_SESSION = """\
 a first session:
+  minikv doctor                                       is everything here?
   minikv fetch                                        the default model, once (540 MB on disk)
   minikv generate "The capital of France is"          continue a text
   minikv generate --chat "Name three colours."        answer a question
+  minikv demo                                         the claim on one screen
   minikv chat                                         talk; Ctrl-D leaves
   minikv inspect                                      what the model holds, and bytes per token
   minikv fingerprint                                  the same digits on every machine
@@ -100,13 +103,30 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _run(argv: Sequence[str] | None) -> int:
     """Run a command, and let its errors through."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words == ["help"]:
+        words = ["--help"]
+    elif words[0] == "help":
+        words = [words[1], "--help"]
+    if not words[0].startswith("-"):
+        _expect_command(words[0])
     try:  # what is unknown is told below, in words that know the command
-        args, unknown = make_parser().parse_known_args(argv)
+        args, unknown = make_parser().parse_known_args(words)
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
     if unknown:
         raise InputError(_not_known(args.command, " ".join(unknown)))
     return args.run(args) or 0
+
+
+def _expect_command(word: str) -> None:
+    """Refuse what is no command, and say which one may have been meant."""
+    commands = list(find_commands())
+    if word in commands:
+        return
+    near = difflib.get_close_matches(word, commands, n=1)
+    meant = "".join(f": did you mean {name}? Or" for name in near) or ","
+    raise InputError(f"{word!r:.80} is no command{meant} choose from {', '.join(commands)}")
 
 
 def _not_known(command: str, words: str) -> str:

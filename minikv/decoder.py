@@ -309,7 +309,10 @@ def check_ids(ids: Ids, config: ModelConfig) -> TokenIds:
     except ValueError:  # ragged lists, which are refused as any other of two dimensions
         array = np.empty((0, 0))
     if array.ndim != 1:
-        raise InputError("token ids are not one flat sequence of whole numbers")
+        advice = ""
+        if isinstance(ids, str):
+            advice = ": a text is encoded first, by model.tokenizer.encode"
+        raise InputError(f"token ids are not one flat sequence of whole numbers{advice}")
     if not array.size:
         raise InputError("no tokens given, expected at least one (the prompt is empty)")
     if not np.issubdtype(array.dtype, np.integer):

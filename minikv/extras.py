@@ -10,6 +10,24 @@ from types import ModuleType
 
 from .errors import MissingExtraError
 
+EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
+    "chat": (("jinja2",), "chat templates"),
+    "fetch": (("gguf", "huggingface_hub"), "models from the net, GGUF files"),
+    "plots": (("matplotlib",), "plots of the experiments"),
+    "numba": (("numba",), "compiled kernels"),
+    "notebooks": (("jupytext", "nbclient", "ipykernel"), "the course"),
+}
+"""The extras that a user may want: the modules that each brings, and what for."""
+
+
+def missing(extra: str) -> str:
+    """How to install what an extra of `EXTRAS` brings; empty if all of it is there."""
+    modules, _ = EXTRAS[extra]
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return ""
+    return f"run  {_pip()} install {' '.join(_packages(extra) or lacking)}"
+
 
 def require(module: str, purpose: str) -> ModuleType:
     """Import a package that not all of minikv needs, or say what needs it.

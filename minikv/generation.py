@@ -66,13 +66,13 @@ def generate(
     choose = sampler(temperature, top_k, top_p, seed)
     count = whole("max_new_tokens", max_new_tokens, least=0)
     if count:
-        _check_room(cache.next_position + len(prompt), weights.config)
+        check_room(cache.next_position + len(prompt), weights.config)
     if stop is None:
         stop = weights.config.eos_token_id
     return _tokens(weights, prompt, count, cache, choose, _stop_ids(stop))
 
 
-def _check_room(length: int, config: ModelConfig) -> None:
+def check_room(length: int, config: ModelConfig) -> None:
     """Refuse a prompt behind which no token fits."""
     context = config.max_position_embeddings
     if length >= context:
@@ -106,14 +106,15 @@ def _tokens(
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
         logits = decoder.forward(weights, [new], [cache])
-        token = choose(_finite(to_numpy(logits)[0]))
+        token = choose(finite_logits(to_numpy(logits)[0]))
         yield token
         if token in stop:
             return
         new = np.array([token])
 
 
-def _finite(logits: np.ndarray) -> np.ndarray:
+def finite_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits, ``(V,)``, among which none is NaN or infinite; raises `ArithmeticRangeError`."""
     finite = np.isfinite(logits)
     if not finite.all():
         raise ArithmeticRangeError(

@@ -14,6 +14,7 @@ from .arithmetic import Arithmetic
 from .arrays import Array
 from .build import build, random_tensors
 from .caches import Cache, make_cache
+from .completion import Completion, complete
 from .config import ModelConfig
 from .layers import Hook, Layer, no_hook
 from .memory import Memory
@@ -117,6 +118,44 @@ class Model:
             seed,
             stop,
         )
+
+    def complete(
+        self,
+        text: str | Sequence[str],
+        max_new_tokens: int = 128,
+        cache: str | Callable[[], Cache] = "full",
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Completion | list[Completion]:
+        """Continue a text, or several in one ragged batch; see `minikv.completion.complete`.
+
+        Examples
+        --------
+        >>> model = random_model(tiny_config(), arithmetic="exact")
+        >>> model.complete("Hello")
+        Traceback (most recent call last):
+            ...
+        minikv.errors.TokenizerError: the model has no tokenizer.json, which text needs: give ids
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        found = complete(
+            self.weights,
+            self.tokenizer,
+            texts,
+            max_new_tokens,
+            cache,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            stop,
+        )
+        if isinstance(text, str):
+            return found[0]
+        return found
 
     def run_with_cache(self, ids: Sequence[int] | np.ndarray) -> tuple[Array, dict[str, Array]]:
         """Logits of every position, and every activation by its TransformerLens name.

@@ -19,6 +19,7 @@ import minikv
 from minikv import kl_divergence
 from minikv.decoder import Span, block, unembed
 from minikv.experiments.plots import COLOURS
+from minikv.verify import same_bits
 
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 model = minikv.load("smollm2-135m-instruct", "exact")
@@ -50,11 +51,6 @@ print(words[0], words[1], sep="\n")
 
 donor_logits, donor_acts = model.run_with_cache(donor)
 recipient_logits, recipient_acts = model.run_with_cache(recipient)
-
-
-def same_bits(a, b):
-    """Whether two float32 arrays hold the same bits."""
-    return np.array_equal(a.view(np.uint32), b.view(np.uint32))
 
 
 def next_word(logits):

@@ -129,10 +129,10 @@ for label, kept in (("every layer", 30), ("every 5th layer", 6), ("embedding", 1
 # the residual is the larger of the two. From the published shapes, in bfloat16:
 
 # %%
-print(f"{'':14} {'K/V':>9} {'one residual':>13} {'saves':>6} {'every layer':>12} {'of K/V':>7}")
+print(f"{'':29} {'K/V':>9} {'one residual':>13} {'saves':>6} {'every layer':>12} {'of K/V':>7}")
 for name in SHAPES:
     a, b, c = (shape_bytes(name, kept) for kept in ("K/V", "embedding", "every"))
-    print(f"{name:14} {a:9,} {b:13,} {a / b:5.1f}x {c:12,} {c / a:7.2f}")
+    print(f"{name:29} {a:9,} {b:13,} {a / b:5.1f}x {c:12,} {c / a:7.2f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(10, 5.5))
@@ -162,6 +162,11 @@ plt.show()
 # residual, at layer 0, is nothing but the embedding of the token: to get K and V of layer 17 back
 # from it, seventeen blocks must run again, for *all* evicted tokens. The saving is real, and it is
 # bought with time.
+#
+# The paper has it both ways. Its memory formula (equation 28) and its table 1 count one vector a
+# token; its algorithm 1 stores one for each layer, and its cost (equation 26) is that of algorithm
+# 1. [The paper, claim by claim](../docs/paper.md) runs both: the first needs replay (T5), the
+# second is a projection (T1) and saves memory in one of the paper's six models.
 #
 # (For layers with sliding-window attention, which Gemma 3 has, the full cache would hold less than
 # we count. The paper's 136 KB counts all 34 layers in full, and so do we.)
@@ -283,7 +288,8 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 # tokens after $n$ evicted ones this is about $m \cdot n$ token-passes through nearly all blocks,
 # where the full cache needs $m$. It can be worth it when memory is the limit and steps are few, or
 # where reading K and V is slower than computing them, as the paper reports for moderate batches on
-# its hardware; on a CPU, and here, it is not (`minikv latency` measures it).
+# its hardware; on a CPU, and here, it is not (`minikv latency` measures it; `minikv paper --figure
+# 7` does by the paper's own protocol, which counts no replay).
 #
 # What is beyond doubt is the *logical* claim: K and V are redundant. What they are is a way not to
 # compute the same thing twice, and a good one.

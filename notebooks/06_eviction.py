@@ -289,8 +289,10 @@ plt.show()
 # (In the first picture `window` lies under `streaming_llm`: their matches are the same.)
 #
 # One text and six tokens are no ranking. `minikv compare` runs eight texts of 250 to 400 tokens in
-# some twenty minutes. The paper reports 5 to 28 % match for baselines on texts and budgets that it
-# does not state; do not expect our numbers to be those.
+# some twenty minutes. The paper reports 4 to 28 % match for baselines, at budgets of 32 to 384 of
+# 512 tokens and on five texts that it does not give. [The paper, claim by claim](../docs/paper.md)
+# runs its figures 4 and 9 and its table 4 by its own protocol, and says what its numbers must be
+# of: `minikv paper --figure 4`.
 #
 # ## What it costs
 #

@@ -16,7 +16,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 from minikv.verify import THEOREMS, Theorem
@@ -127,9 +126,8 @@ def mutants(theorem: Theorem) -> str:
     rows = (PROOFS / "mutants.md").read_text(encoding="utf-8").splitlines()
     faults = [line.split("|")[3] for line in rows if line.startswith("| ")][1:]
     killed = sum(bool(re.search(rf"\b{theorem.id}\b", killers)) for killers in faults)
-    weaker = tomllib.loads((PROOFS / "weakened.toml").read_text(encoding="utf-8"))
-    checks = f"[{len(weaker.get(theorem.id, ()))} weaker checks](weakened.toml)"
-    return f"[{killed} of {len(faults)}](mutants.md), {checks}"
+    weaker = link(f"{len(theorem.weaker)} weaker checks", source(theorem), r"^    weaker=")
+    return f"[{killed} of {len(faults)}](mutants.md), {weaker}"
 
 
 def section(theorem: Theorem) -> str:

@@ -24,13 +24,6 @@ class Operands:
     visible: np.ndarray  # (T, S) bool; every query sees a key
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two arrays have the same shape, type and bits."""
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    kind = {4: np.uint32, 8: np.uint64}[a.itemsize]
-    return a.dtype == b.dtype and a.shape == b.shape and bool((a.view(kind) == b.view(kind)).all())
-
-
 @st.composite
 def arrays(draw: st.DrawFn, *shape: int) -> np.ndarray:
     """float32: normal or heavy-tailed from a seed, then drawn edits along the first axis."""

@@ -23,20 +23,21 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minikv"
 
 @dataclass(frozen=True)
 class Fault:
-    """One text in one file of ``minikv/``, and what takes its place."""
+    """One text in one file of ``minikv/``, above the line `until`, and what takes its place."""
 
     file: str
     old: str
     new: str
+    until: str = ""
 
     def changed(self) -> str:
         """The file with the fault in it."""
         source = (PACKAGE / self.file).read_text(encoding="utf-8")
-        if source.count(self.old) != 1:
-            raise ValueError(
-                f"{self.old!r} stands {source.count(self.old)} times in {self.file}, expected once"
-            )
-        return source.replace(self.old, self.new)
+        end = source.index(f"\n{self.until}") if self.until else len(source)
+        count = source.count(self.old, 0, end)
+        if count != 1:
+            raise ValueError(f"{self.old!r} stands {count} times in {self.file}, expected once")
+        return source[:end].replace(self.old, self.new) + source[end:]
 
     @property
     def module(self) -> ModuleType:

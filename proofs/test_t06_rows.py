@@ -21,10 +21,10 @@ from operands import (
     cancelling,
     linear,
     operands,
-    same,
 )
 
 from minikv.arithmetic import Float32, NumpyExact
+from minikv.verify import same_bits
 
 EXACT = NumpyExact(context=256)
 BUDGET = settings(settings.default, max_examples=500, phases=[Phase.generate])
@@ -48,7 +48,7 @@ def row_lists(o: Operands) -> st.SearchStrategy[list[int]]:
 def test_any_rows_in_any_order_are_the_rows_of_the_whole(operation, o, data):
     rows = data.draw(row_lists(o))
     whole = OPERATIONS[operation](EXACT, o)
-    assert same(OPERATIONS[operation](EXACT, pick(o, rows)), whole[rows])
+    assert same_bits(OPERATIONS[operation](EXACT, pick(o, rows)), whole[rows])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -62,7 +62,7 @@ def test_rows_beside_do_not_matter_whatever_they_hold(operation, o, data):
         q=np.concatenate([q, o.q]),
         visible=np.concatenate([others.visible, o.visible]),
     )
-    assert same(OPERATIONS[operation](EXACT, more)[2:], OPERATIONS[operation](EXACT, o))
+    assert same_bits(OPERATIONS[operation](EXACT, more)[2:], OPERATIONS[operation](EXACT, o))
 
 
 @given(o=operands(), data=st.data())
@@ -77,7 +77,7 @@ def test_hidden_keys_do_not_matter_whatever_they_hold(o, data):
         v=np.concatenate([o.v, v])[order],
         visible=np.concatenate([o.visible, hidden], axis=1)[:, order],
     )
-    assert same(attention(EXACT, more), attention(EXACT, o))
+    assert same_bits(attention(EXACT, more), attention(EXACT, o))
 
 
 @given(
@@ -87,7 +87,7 @@ def test_zero_features_do_not_matter(o, front, back, zero):
     def pad(a: np.ndarray) -> np.ndarray:
         return np.pad(a, ((0, 0), (front, back)), constant_values=zero)
 
-    assert same(linear(EXACT, replace(o, x=pad(o.x), w=pad(o.w))), linear(EXACT, o))
+    assert same_bits(linear(EXACT, replace(o, x=pad(o.x), w=pad(o.w))), linear(EXACT, o))
 
 
 def test_the_awkward_values_are_float32():
@@ -101,10 +101,10 @@ def test_the_awkward_values_are_float32():
 @pytest.mark.parametrize("arithmetic", [Float32(), FourBitsTooMany(context=256)], ids=["f32", "57"])
 def test_without_exact_sums_a_row_depends_on_its_neighbours(arithmetic):
     def differs(o: Operands) -> bool:
-        return not same(linear(arithmetic, pick(o, [0])), linear(arithmetic, o)[:1])
+        return not same_bits(linear(arithmetic, pick(o, [0])), linear(arithmetic, o)[:1])
 
     o = find(cancelling(), differs, settings=BUDGET)
-    assert same(linear(EXACT, pick(o, [0])), linear(EXACT, o)[:1])
+    assert same_bits(linear(EXACT, pick(o, [0])), linear(EXACT, o)[:1])
 
 
 def test_a_scale_from_the_whole_batch_breaks_it():
@@ -113,7 +113,7 @@ def test_a_scale_from_the_whole_batch_breaks_it():
             return super().grid(size, float(np.max(row_sum)), bits) + 0.0 * row_sum
 
     def differs(o: Operands) -> bool:
-        return not same(linear(PerBatch(), pick(o, [0])), linear(PerBatch(), o)[:1])
+        return not same_bits(linear(PerBatch(), pick(o, [0])), linear(PerBatch(), o)[:1])
 
     o = find(operands(), differs, settings=BUDGET)
-    assert same(linear(EXACT, pick(o, [0])), linear(EXACT, o)[:1])
+    assert same_bits(linear(EXACT, pick(o, [0])), linear(EXACT, o)[:1])

@@ -22,9 +22,10 @@ import numpy as np
 import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
-from operands import OPERATIONS, Operands, attention, cancelling, linear, operands, same
+from operands import OPERATIONS, Operands, attention, cancelling, linear, operands
 
 from minikv.arithmetic import Exact, Float32, NumpyExact, exact
+from minikv.verify import same_bits
 
 EXACT = NumpyExact(context=256)
 BUDGET = settings(settings.default, max_examples=500, phases=[Phase.generate])
@@ -167,8 +168,8 @@ def test_a_disguised_operation_adds_in_the_order_it_is_told():
 def test_every_order_gives_the_bits_of_the_blas(operation, order, o):
     function = OPERATIONS[operation]
     expected = function(EXACT, o)
-    assert same(under(order, function, EXACT, o), expected)
-    assert same(under("certified", function, Certified(context=256), o), expected)
+    assert same_bits(under(order, function, EXACT, o), expected)
+    assert same_bits(under("certified", function, Certified(context=256), o), expected)
 
 
 @given(o=operands(), data=st.data())
@@ -183,8 +184,8 @@ def test_features_and_keys_may_come_in_any_order(o, data):
         v=o.v[keys],
         visible=o.visible[:, keys],
     )
-    assert same(linear(EXACT, shuffled), linear(EXACT, o))
-    assert same(attention(EXACT, shuffled), attention(EXACT, o))
+    assert same_bits(linear(EXACT, shuffled), linear(EXACT, o))
+    assert same_bits(attention(EXACT, shuffled), attention(EXACT, o))
 
 
 @given(o=operands(), data=st.data())
@@ -204,7 +205,7 @@ def test_a_sum_may_be_split_anywhere(o, data):
     edges = sorted({0, x.shape[1], *data.draw(st.sets(st.integers(0, x.shape[1]), max_size=4))})
     parts = [x[:, a:b] @ weight.values[:, a:b].T for a, b in itertools.pairwise(edges)]
     data.draw(st.randoms()).shuffle(parts)
-    assert same((sum(parts, np.zeros(whole.shape))).astype(np.float32) + 0.0, whole)
+    assert same_bits((sum(parts, np.zeros(whole.shape))).astype(np.float32) + 0.0, whole)
 
 
 def denominators(make: Callable, context: int) -> list[np.ndarray]:
@@ -225,7 +226,7 @@ def denominators(make: Callable, context: int) -> list[np.ndarray]:
 def test_a_long_contexts_denominator_knows_no_order(context):
     """Above 2**13 tokens the grid is coarser, so that all of them still add up to 2**53 at most."""
     one, *others = denominators(Exact, context)
-    assert all(same(other, one) for other in others)
+    assert all(same_bits(other, one) for other in others)
 
 
 def at_the_change(unseen: int) -> np.ndarray:
@@ -246,7 +247,7 @@ def at_the_change(unseen: int) -> np.ndarray:
 def test_keys_that_are_not_seen_change_no_bit():
     """How many there are depends on the chunks; the finest part of a sum must not know it."""
     alone = at_the_change(0)
-    assert all(same(at_the_change(unseen), alone) for unseen in (1, 2, 3, 4, 28, 200, 1000))
+    assert all(same_bits(at_the_change(unseen), alone) for unseen in (1, 2, 3, 4, 28, 200, 1000))
 
 
 # --- controls: what must fail
@@ -266,7 +267,7 @@ class CountingKeys(NumpyExact):
 
 def test_sums_that_count_the_keys_are_changed_by_those_not_seen(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "EXACT", CountingKeys(context=256))
-    assert not same(at_the_change(4), at_the_change(0))
+    assert not same_bits(at_the_change(4), at_the_change(0))
 
 
 class OneBitTooMany(Exact):
@@ -276,7 +277,7 @@ class OneBitTooMany(Exact):
 @pytest.mark.parametrize("context", [2**14, 2**17, 2**20])
 def test_one_bit_more_in_a_long_contexts_denominator_breaks_it(context):
     one, *others = denominators(OneBitTooMany, context)
-    assert not any(same(other, one) for other in others)
+    assert not any(same_bits(other, one) for other in others)
 
 
 def two_orders() -> st.SearchStrategy[list[str]]:
@@ -290,10 +291,10 @@ def test_float32_depends_on_the_order(operation):
     def differs(drawn: tuple[Operands, list[str]]) -> bool:
         with np.errstate(all="ignore"):
             one, other = (under(order, function, Float32(), drawn[0]) for order in drawn[1])
-        return bool(np.isfinite(one).all()) and not same(one, other)
+        return bool(np.isfinite(one).all()) and not same_bits(one, other)
 
     o, orders = find(st.tuples(operands(longest=24), two_orders()), differs, settings=BUDGET)
-    assert same(*(under(order, function, EXACT, o) for order in orders))
+    assert same_bits(*(under(order, function, EXACT, o) for order in orders))
 
 
 @pytest.mark.parametrize("operation", ["linear", "attention"])
@@ -302,10 +303,10 @@ def test_four_bits_more_than_float64_has_break_it(operation):
 
     def differs(drawn: tuple[Operands, list[str]]) -> bool:
         o = replace(drawn[0], w=drawn[0].w[:2])  # pure Python is slow
-        return not same(*(under(order, function, broken, o) for order in drawn[1]))
+        return not same_bits(*(under(order, function, broken, o) for order in drawn[1]))
 
     o, orders = find(st.tuples(cancelling(), two_orders()), differs, settings=BUDGET)
-    assert same(*(under(order, function, EXACT, o) for order in orders))
+    assert same_bits(*(under(order, function, EXACT, o) for order in orders))
 
 
 @pytest.mark.parametrize("operation", ["linear", "attention"])

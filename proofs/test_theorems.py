@@ -9,7 +9,7 @@ from strategies import cases
 
 from minikv.config import FAMILIES
 from minikv.verify import THEOREMS
-from minikv.verify.cases import differ
+from minikv.verify.bits import differ
 from minikv.verify.theorems.t02_markov import continued
 
 IDS = list(THEOREMS)

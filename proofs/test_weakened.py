@@ -2,13 +2,10 @@
 
 Every theorem refutes faults of the decoder (`test_mutants.py`), each on a case of its own. Were its
 check to look at less, one of these would no longer be noticed, and that test would fail: this is
-shown here for the ways of looking at less in ``weakened.toml``. Likewise for its control.
+shown here for the ways of looking at less that each theorem lists. Likewise for its control.
 """
 
 from __future__ import annotations
-
-import tomllib
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,41 +15,44 @@ from strategies import cases
 
 from minikv import random_model, tiny_config
 from minikv.verify import CLAIMS, THEOREMS, random_case
-from minikv.verify.cases import differ
+from minikv.verify.bits import differ
+from minikv.verify.theorem import Theorem, Weaker
 from minikv.verify.theorems.t04_any_eviction import Unplaced
 from minikv.verify.theorems.t08_causality import Unmasked
 
-FILE = Path(__file__).with_name("weakened.toml")
-WEAKENED = [
-    (theorem, name, entry)
-    for theorem, entries in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
-    for name, entry in entries.items()
-]
+WEAKENED = [(theorem, weaker) for theorem in THEOREMS.values() for weaker in theorem.weaker]
 SEEDS = {(name, theorem): seed for name, theorem, seed in refutations()}
 
 
-def weakening(theorem: str, entry: dict[str, str]) -> Fault:
+def weakening(theorem: Theorem, weaker: Weaker) -> Fault:
     """The change of the theorem's own file, or of the one that is named."""
-    module = THEOREMS[theorem].check.__module__.rpartition(".")[2]
-    file = entry.get("file", f"theorems/{module}.py")
-    return Fault(f"verify/{file}", entry["old"], entry["new"])
+    if weaker.file:
+        return Fault(f"verify/{weaker.file}", weaker.old, weaker.new)
+    module = theorem.check.__module__.rpartition(".")[2]
+    return Fault(f"verify/theorems/{module}.py", weaker.old, weaker.new, until="THEOREM = ")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(("theorem", "name", "entry"), WEAKENED)
-def test_a_weaker_check_is_noticed(theorem, name, entry):
-    fault = MUTANTS[entry["noticed"]]
-    seed = entry.get("seed", SEEDS.get((entry["noticed"], theorem)))
+@pytest.mark.parametrize(
+    ("theorem", "weaker"),
+    WEAKENED,
+    ids=[f"{theorem.id}-{weaker.name}" for theorem, weaker in WEAKENED],
+)
+def test_a_weaker_check_is_noticed(theorem, weaker):
+    fault = MUTANTS[weaker.noticed]
+    seed = weaker.seed
+    if seed is None:
+        seed = SEEDS[weaker.noticed, theorem.id]
     with planted(fault):
-        assert refuted(theorem, seed)
-    with planted(fault, weakening(theorem, entry)):
-        assert not refuted(theorem, seed)
+        assert refuted(theorem.id, seed)
+    with planted(fault, weakening(theorem, weaker)):
+        assert not refuted(theorem.id, seed)
 
 
 @pytest.mark.parametrize("theorem", THEOREMS)
 def test_each_check_has_three_faults_and_three_weakenings(theorem):
     assert len({name for name, by, _ in refutations() if by == theorem}) >= 3
-    assert len({name for by, name, _ in WEAKENED if by == theorem}) >= 3
+    assert len({weaker.name for weaker in THEOREMS[theorem].weaker}) >= 3
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

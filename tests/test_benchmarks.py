@@ -13,7 +13,7 @@ from gguf_writer import permuted
 
 import minikv
 from benchmarks import __main__ as command
-from benchmarks import contenders, gguf_files, peers, protocol, report, scaling
+from benchmarks import contenders, gguf_files, peers, protocol, report, scaling, versions
 from minikv.weights import load_tensors, save_folder
 from minikv.weights.gguf import undo_permutation
 
@@ -276,3 +276,28 @@ def test_a_loop_with_other_logits_is_found_out(monkeypatch):
     monkeypatch.setattr(protocol, "by_hand", lambda *_: other)
     with pytest.raises(SystemExit, match="differ from minikv's at position 0"):
         protocol.ratios(model, 5, time.perf_counter)
+
+
+TINY = str(Path(__file__).parent / "fixtures" / "tiny")
+
+
+def test_a_version_is_timed_beside_an_older_one_on_the_same_file(capsys):
+    options = ["--contenders", "float32/numpy", "--tasks", "decode 4", "--rounds", "2"]
+    assert versions.main(["HEAD", "--model", TINY, *options]) == 0
+    said = capsys.readouterr().out
+    (row,) = [line for line in said.splitlines() if line.startswith("| float32/numpy | decode 4 |")]
+    assert row.endswith("| same |")
+    assert "turns disturbed" in said
+
+
+def test_a_version_that_decodes_other_tokens_is_said():
+    ratios = (0.9, 1.0, 1.2)
+    assert versions.Measured("exact/numpy", "decode 16", ratios, False).row[-1] == "OTHER"
+    assert versions.Measured("exact/numpy", "decode 16", ratios, True).row[-2:] == ("yes", "same")
+    slower = tuple(2 * ratio for ratio in ratios)
+    assert versions.Measured("exact/numpy", "decode 16", slower, True).row[-2] == "no"
+
+
+def test_a_commit_that_git_does_not_know_is_refused():
+    with pytest.raises(SystemExit, match="no-such-commit"):
+        versions.main(["no-such-commit"])

@@ -1,4 +1,4 @@
-"""`assert_same_bits` is what exact claims rest on: it sees each way in which arrays can differ."""
+"""What exact claims rest on, in tests and in theorems, sees each way in which arrays can differ."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import array_api_strict
 import numpy as np
 import pytest
 from bits import assert_same_bits, same_bits
+
+from minikv.verify import bits as library
 
 NAN = np.float32(np.nan)
 OTHER_NAN = (np.array(NAN).view(np.uint32) ^ np.uint32(1)).view(np.float32)
@@ -28,6 +30,8 @@ ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 def test_the_same_bits_are_the_same(got, expected):
     assert_same_bits(got, expected)
     assert same_bits(got, expected)
+    library.assert_same_bits(got, expected, "result")
+    assert library.same_bits(got, expected)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,6 @@ def test_what_differs_is_said(got, expected, said):
     assert str(caught.value).startswith("logits: ")
     assert said in str(caught.value)
     assert not same_bits(got, expected)
+    with pytest.raises(library.Refuted, match=r"^logits: "):
+        library.assert_same_bits(got, expected, "logits")
+    assert not library.same_bits(got, expected)

@@ -38,7 +38,16 @@ def test_layout_lists_every_folder_of_the_library_and_nothing_that_is_not_there(
 
 
 # What users do not call from Python.
-UNLISTED = {"__init__", "__main__", "cli", "commands", "experiments", "numbers", "progress"}
+UNLISTED = {
+    "__init__",
+    "__main__",
+    "cli",
+    "commands",
+    "experiments",
+    "numbers",
+    "paper",
+    "progress",
+}
 
 
 def missing_from(reference: str) -> set[str]:
@@ -76,3 +85,11 @@ def test_first_command_prints_the_text_that_readme_shows(arithmetic, capsys):
     argv = shlex.split(command)[2:]
     assert main([*argv, "--arithmetic", arithmetic]) == 0
     assert capsys.readouterr().out == text + "\n"
+
+
+@pytest.mark.weights
+def test_the_demonstration_is_what_the_command_prints(capsys):
+    """In exact arithmetic, which has the same bits on every machine."""
+    assert main(["demo"]) == 0
+    exact = capsys.readouterr().out.partition("--- float32")[0]
+    assert f"$ ./run demo\n{exact}" in README

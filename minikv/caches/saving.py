@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -81,8 +82,14 @@ class Savable:
             raise CacheError(f"the saved cache is damaged, save it anew: {error}") from None
         self.__dict__.update(twin.__dict__)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
         """Write the state to a safetensors file; an interrupted save leaves the old file whole.
+
+        Parameters
+        ----------
+        path : str or Path
+        notes : mapping of str to str, optional
+            Texts to keep beside it, which `read_notes` gives back. A cache does not know them.
 
         Raises
         ------
@@ -92,7 +99,9 @@ class Savable:
         from safetensors.numpy import save
 
         path = Path(path)
-        data = save(*self.state())
+        tensors, metadata = self.state()
+        noted = {f"note {name}": text for name, text in (notes or {}).items()}
+        data = save(tensors, noted | metadata)
         scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
         try:
             if path.exists() and not path.is_file():
@@ -112,20 +121,7 @@ class Savable:
 
     def load(self, path: str | Path) -> None:
         """Read a file written by `save`; raises `CacheError` like `load_state`."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            if not os.path.isfile(path):  # a pipe would be waited for
-                raise ValueError("there is no such file")
-            with safe_open(str(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                # the file is no mapping, and cannot be iterated over itself
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
-            raise CacheError(f"{path} is not a saved cache: {error}") from None
-        except (AttributeError, TypeError):  # as safetensors meets a type that NumPy lacks
-            raise CacheError(f"{path} is not a saved cache: its numbers are not NumPy's") from None
-        self.load_state(tensors, metadata)
+        self.load_state(*_read(path))
 
     def _checked_seen(self, written: str) -> int:
         """The number of tokens seen, which metadata holds as text."""
@@ -143,6 +139,40 @@ class Savable:
             "arithmetic": self.weights.arithmetic.name,
             "model": self.weights.identity,
         }
+
+
+def read_notes(path: str | Path) -> dict[str, str]:
+    """The texts that `Savable.save` kept beside a cache, by name.
+
+    Raises
+    ------
+    CacheError
+        If the file is no saved cache.
+    """
+    _, metadata = _read(path)
+    return {
+        name.removeprefix("note "): text
+        for name, text in metadata.items()
+        if name.startswith("note ")
+    }
+
+
+def _read(path: str | Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise ValueError("there is no such file")
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            # the file is no mapping, and cannot be iterated over itself
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CacheError(f"{path} is not a saved cache: {error}") from None
+    except (AttributeError, TypeError):  # as safetensors meets a type that NumPy lacks
+        raise CacheError(f"{path} is not a saved cache: its numbers are not NumPy's") from None
+    return tensors, metadata
 
 
 def checksum(seen: str, tensors: Tensors) -> str:

@@ -38,7 +38,7 @@ def find_commands() -> dict[str, Command]:
     Examples
     --------
     >>> list(find_commands())[:3]
-    ['chat', 'compare', 'fetch']
+    ['chat', 'compare', 'demo']
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules: dict[str, Any] = {name: import_module(f"{__name__}.{name}") for name in names}

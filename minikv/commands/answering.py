@@ -9,15 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..caches import Cache
+from ..completion import StopStrings
 from ..errors import TokenizerError
 from ..generation import sampler
 from ..model import Model, load
 from ..progress import status
 from ..tokenizer import StreamDecoder, Tokenizer
+from .caching import add_cache, check_cache
 from .fetch import fetch_missing
 from .options import add_arithmetic, add_backend, add_json, add_model, add_template
-from .output import peak_memory
+from .output import peak_memory, readable
 
 
 def add_answering(parser: ArgumentParser) -> None:
@@ -48,9 +52,17 @@ def add_answering(parser: ArgumentParser) -> None:
         help="draw among the likeliest that reach P together (likewise)",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of the draws (likewise)")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="end where this text comes, without it; may be given again",
+    )
     add_template(parser)
     parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
     add_json(parser, "text and figures")
+    add_cache(parser)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class Speaker:
     stop : frozenset of int
         Token ids that end an answer.
     max_new_tokens : int
+    stop_strings : tuple of str
+        Texts that end an answer.
     drawing : dict
         The other parameters of `Model.generate`.
     """
@@ -72,7 +86,13 @@ class Speaker:
     tokenizer: Tokenizer
     stop: frozenset[int]
     max_new_tokens: int
+    stop_strings: tuple[str, ...]
     drawing: dict[str, Any]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What the full cache holds of a token."""
+        return self.model.config.kv_bytes_per_token(np.dtype(self.model.arithmetic.dtype).name)
 
     def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
@@ -82,6 +102,8 @@ class Speaker:
 def load_speaker(args: Namespace) -> Speaker:
     """Load the model that the options name."""
     sampler(args.temperature, args.top_k, args.top_p, args.seed)  # before the seconds of a load
+    StopStrings(args.stop)
+    check_cache(args)
     if args.fetch:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
@@ -94,14 +116,16 @@ def load_speaker(args: Namespace) -> Speaker:
         tokenizer,
         stop=frozenset([*model.config.eos_token_id, *tokenizer.eos_ids]),
         max_new_tokens=args.max_new_tokens,
+        stop_strings=tuple(args.stop),
         drawing={name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "seed")},
     )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated, and the figures of it."""
+    """What was generated: the text without a stop string, its tokens, and the figures of it."""
 
+    text: str
     ids: list[int]
     figures: dict[str, Any]
 
@@ -140,10 +164,14 @@ def answer(
         Printed before the first token.
     """
 
+    written: list[str] = []
+
     def write(text: str) -> None:
+        written.append(text)
         if not quiet:
             print(text, end="", flush=True)
 
+    stops = StopStrings(speaker.stop_strings)
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False
@@ -152,31 +180,35 @@ def answer(
     try:
         with status(f"reading {len(ids)} tokens"):
             token = next(tokens, None)
-        write(echo)
+        if not quiet:
+            print(echo, end="", flush=True)
         while token is not None:
             times.append(time.perf_counter())
             new.append(token)
-            write(decoder.put(token))
-            token = next(tokens, None)
+            write(stops.put(decoder.put(token)))
+            token = None if stops.found else next(tokens, None)
     except KeyboardInterrupt:
         interrupted = True
     first = time.perf_counter()
     if times:
         first = times[0]
-    write(decoder.flush() + "\n")
+    write(stops.put(decoder.flush()) + stops.rest())
+    if not quiet:
+        print()
     figures = {
         "prompt_tokens": len(ids),
         "new_tokens": len(new),
-        "ended_by": _ended_by(speaker, new, interrupted),
+        "ended_by": "stop string" if stops.found else _ended_by(speaker, new, interrupted),
         "prefill_seconds": first - start,
         "seconds_per_token": _seconds_per_token(times),
         "peak_memory_bytes": peak_memory(),
         "cache_tokens": cache.seen,
         "cache_bytes": cache.nbytes,
+        "full_cache_bytes": cache.seen * speaker.bytes_per_token,
     }
     if not quiet:
         print(_sentence(figures), file=sys.stderr)
-    return Answer(new, figures)
+    return Answer("".join(written), new, figures)
 
 
 def _ended_by(speaker: Speaker, new: Sequence[int], interrupted: bool) -> str:
@@ -201,7 +233,10 @@ def _sentence(figures: dict[str, Any]) -> str:
     new = f"{figures['new_tokens']} new"
     if figures["seconds_per_token"] is not None:
         new += f" at {figures['seconds_per_token']:.3f} s each"
-    memory = f"cache {figures['cache_bytes'] / 1e6:.1f} MB ({figures['cache_tokens']} tokens)"
+    tokens = f"{figures['cache_tokens']} tokens"
+    if figures["cache_bytes"] != figures["full_cache_bytes"]:
+        tokens += f"; the full cache: {readable(figures['full_cache_bytes'])}"
+    memory = f"cache {readable(figures['cache_bytes'])} ({tokens})"
     if figures["peak_memory_bytes"] is not None:
         memory = f"peak {figures['peak_memory_bytes'] / 1e6:.0f} MB, {memory}"
     return (

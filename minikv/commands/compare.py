@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..progress import show
 from .options import count, counts, names
-from .reporting import add_reporting, draw, load_model, measured_by, publish
+from .reporting import add_reporting, draw, load_model, measured_by, measured_on, publish
 
 SUMMARY = "cache policies against the full cache"
 DESCRIPTION = """\
@@ -16,8 +16,9 @@ Continue texts with the full cache and with each policy at each budget: equal to
 policy on its own text), D_KL(full || policy) of the next token (on the full cache's text), first
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
-streaming_llm, h2o, snapkv, tova, none. Residual loses nothing under --arithmetic exact. Takes
-twenty minutes on two cores, --quick under one; residual:embedding replays the text each token."""
+streaming_llm, h2o, snapkv, tova, none; module:Class is one of your own. Residual loses nothing
+under --arithmetic exact. Takes twenty minutes on two cores, --quick under one; residual:embedding
+replays the text each token."""
 EXAMPLES = """\
   minikv compare --plot compare.png
   minikv compare --policies residual:embedding,residual:5,window --budgets 64"""
@@ -75,5 +76,6 @@ def run(args: Namespace) -> None:
         "logits of all steps. bytes: held at the end, mean.\n"
         f"{measured_by(args)}"
     )
-    publish(args, {"new_tokens": new_tokens, "rows": table, "prompts": rows}, table, note)
+    figures = {**measured_on(args), "new_tokens": new_tokens, "rows": table, "prompts": rows}
+    publish(args, figures, table, note)
     draw(args, plots.compare, table, f"Greedy tokens kept, {args.model}")

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..progress import show
 from .options import count
-from .reporting import add_reporting, draw, load_model, measured_by, publish
+from .reporting import add_reporting, draw, load_model, measured_by, measured_on, publish
 
 SUMMARY = "bytes a token against recompute time"
 DESCRIPTION = """\
@@ -40,5 +40,5 @@ def run(args: Namespace) -> None:
         "the full cache's, for each of these tokens. A number k: every k-th layer.\n"
         f"{measured_by(args)}"
     )
-    publish(args, {"rows": rows}, rows, note)
+    publish(args, {**measured_on(args), "rows": rows}, rows, note)
     draw(args, plots.frontier, rows, f"A token without K and V, {args.model}")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
 
+from ..caches import Cache
+from ..completion import complete
 from ..errors import InputError
+from ..progress import status
 from ..tokenizer import StreamDecoder
-from .answering import add_answering, answer, load_speaker
+from .answering import Answer, Speaker, add_answering, answer, load_speaker
+from .caching import chosen_cache
 from .output import print_json
 
 SUMMARY = "continue a text"
@@ -17,12 +25,24 @@ standard error. Without --chat the prompt is continued exactly as it is."""
 EXAMPLES = """\
   minikv generate "The capital of France is" --max-new-tokens 20
   minikv generate --chat "Why is the sky blue?" --temperature 0.7 --seed 1
-  minikv generate - --json < essay.txt"""
+  minikv generate - --json < essay.txt
+  minikv generate --prompts questions.txt --stop "?"
+  minikv generate "Once upon a time" --cache residual --budget 16
+  minikv generate "Once upon" --save-cache tale.cache
+  minikv generate " In the end" --load-cache tale.cache"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs="?", help="the text; - reads standard input"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="continue many texts in one batch: one a line, or FILE.jsonl with a prompt each; "
+        "prints a line of JSON for each",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--raw",
@@ -38,28 +58,35 @@ def add_arguments(parser: ArgumentParser) -> None:
         "alone",
     )
     add_answering(parser)
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the model, with --chat")
 
 
 def run(args: Namespace) -> int:
-    """Continue the prompt."""
+    """Continue the prompt, or all prompts of a file."""
+    _check(args)
+    if args.prompts:
+        _continue_all(args)
+        return 0
     prompt = args.prompt
     if prompt == "-":
         prompt = sys.stdin.read()
-    if args.template and not args.chat:
-        raise InputError("--template sets variables of the chat template: it goes with --chat")
     speaker = load_speaker(args)
+    cache = chosen_cache(args, speaker.model)
+    if args.load_cache:
+        cache.load(args.load_cache)
     if args.chat:  # the answer is a text of its own
-        messages = [{"role": "user", "content": prompt}]
-        text = speaker.tokenizer.apply_chat_template(messages, **dict(args.template))
-        ids = speaker.tokenizer.encode(text, add_special=False)
+        ids = _asked(speaker, prompt, args)
         before: list[int] = []
         echo = ""
     else:  # the text goes on
-        ids = speaker.tokenizer.encode(prompt)
+        ids = speaker.tokenizer.encode(prompt, add_special=not cache.seen)
         before = ids
         echo = prompt
     decoder = StreamDecoder(speaker.tokenizer, after=before)
-    said = answer(speaker, ids, speaker.model.new_cache(), decoder, args.json, echo)
+    said = answer(speaker, ids, cache, decoder, args.json, echo)
+    if args.save_cache:
+        read_last(speaker, said, cache)
+        cache.save(args.save_cache)
     if args.json:
         print_json(
             {
@@ -67,7 +94,7 @@ def run(args: Namespace) -> int:
                 "arithmetic": args.arithmetic,
                 "chat": args.chat,
                 "prompt": prompt,
-                "text": speaker.tokenizer.decode(said.ids, after=before),
+                "text": said.text,
                 "ids": said.ids,
                 **said.figures,
             }
@@ -75,3 +102,76 @@ def run(args: Namespace) -> int:
     if said.interrupted:
         return 130
     return 0
+
+
+def _check(args: Namespace) -> None:
+    """Refuse what contradicts itself, before a model is loaded."""
+    if (args.prompt is None) == (args.prompts is None):
+        raise InputError("give either a PROMPT, or --prompts FILE")
+    if args.template and not args.chat:
+        raise InputError("--template sets variables of the chat template: it goes with --chat")
+    if args.system and not args.chat:
+        raise InputError("--system is a message of the chat template: it goes with --chat")
+    if args.load_cache and args.chat:
+        raise InputError("--load-cache goes on with a text, and --chat begins one: give one")
+    if args.prompts and (args.chat or args.load_cache or args.save_cache):
+        raise InputError("--prompts takes neither --chat nor --load-cache nor --save-cache")
+
+
+def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
+    """A question in the chat template."""
+    messages = [{"role": "user", "content": question}]
+    if args.system:
+        messages.insert(0, {"role": "system", "content": args.system})
+    text = speaker.tokenizer.apply_chat_template(messages, **dict(args.template))
+    return speaker.tokenizer.encode(text, add_special=False)
+
+
+def _continue_all(args: Namespace) -> None:
+    """Continue the prompts of a file in one ragged batch; a line of JSON for each."""
+    prompts = read_prompts(args.prompts)
+    speaker = load_speaker(args)
+    new_cache = functools.partial(chosen_cache, args, speaker.model)
+    with status(f"continuing {len(prompts)} texts"):
+        found = complete(
+            speaker.model.weights,
+            speaker.tokenizer,
+            prompts,
+            speaker.max_new_tokens,
+            new_cache,
+            stop=speaker.stop_strings,
+            **speaker.drawing,
+        )
+    for prompt, completion in zip(prompts, found, strict=True):
+        print_json({"prompt": prompt, **asdict(completion)}, one_line=True)
+
+
+def read_prompts(path: str) -> list[str]:
+    """The texts of a file: one a line, or JSON lines with a ``prompt`` each.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a line of JSON has no ``prompt``.
+    """
+    text = Path(path).read_text(encoding="utf-8", errors="strict")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"--prompts {path}: no line in it holds a text")
+    if not path.endswith(".jsonl"):
+        return lines
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(json.loads(line)["prompt"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f'--prompts {path}, line {number}: expected {{"prompt": "TEXT"}}'
+            ) from None
+    return prompts
+
+
+def read_last(speaker: Speaker, said: Answer, cache: Cache) -> None:
+    """Let the cache see the last token too, which nothing was asked after; not one that ends."""
+    if said.ids and not said.ended:
+        speaker.model.forward([[said.ids[-1]]], [cache], "none")

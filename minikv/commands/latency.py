@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..progress import show
 from .options import count, counts
-from .reporting import add_reporting, draw, load_model, measured_by, publish
+from .reporting import add_reporting, draw, load_model, measured_by, measured_on, publish
 
 SUMMARY = "reading K/V against recomputing them"
 DESCRIPTION = """\
@@ -44,5 +44,5 @@ def run(args: Namespace) -> None:
         f"One block, attention included; medians of {args.repeats}. intensity: flop/byte.\n{said}."
         f"\n{measured_by(args)}"
     )
-    publish(args, {"verdict": said, "rows": rows}, rows, note)
+    publish(args, {**measured_on(args), "verdict": said, "rows": rows}, rows, note)
     draw(args, plots.latency, rows, f"One block, {args.model}")

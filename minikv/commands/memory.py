@@ -8,7 +8,15 @@ from ..errors import InputError
 from ..progress import show
 from .options import count, counts, names
 from .output import peak_memory
-from .reporting import add_reporting, check_plot, draw, load_model, measured_by, publish
+from .reporting import (
+    add_reporting,
+    check_plot,
+    draw,
+    load_model,
+    measured_by,
+    measured_on,
+    publish,
+)
 
 SUMMARY = "memory over a conversation of 20 turns"
 DESCRIPTION = """\
@@ -59,7 +67,7 @@ def _count(args: Namespace) -> None:
 
     rows, note = accounting(args.shape, args.budgets)
     check_plot(args)
-    publish(args, {"rows": rows}, _some_turns(rows), note)
+    publish(args, {"shape": args.shape, "dtype": "bfloat16", "rows": rows}, _some_turns(rows), note)
     draw(args, plots.memory, rows, f"A conversation, {args.shape}")
 
 
@@ -83,7 +91,8 @@ def _measure(args: Namespace) -> None:
         "two by tracemalloc. seconds_per_token: median of the last 3 of the turn, tracemalloc\n"
         f"running. Peak of the process, with weights: {peak or 0:,} bytes.\n{measured_by(args)}"
     )
-    publish(args, {"rows": rows, "turns": turns, "process_peak": peak}, _some_turns(rows), note)
+    figures = {**measured_on(args), "rows": rows, "turns": turns, "process_peak": peak}
+    publish(args, figures, _some_turns(rows), note)
     draw(args, plots.memory, rows, f"A conversation, {args.model}")
 
 

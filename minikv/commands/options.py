@@ -81,6 +81,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def amount(text: str) -> int:
+    """A whole number from 0 up."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r}, expected a whole number from 0 up")
+    return int(text)
+
+
 def counts(text: str) -> list[int]:
     """Whole numbers from 1 up, with commas between them."""
     return [count(part) for part in names(text)]

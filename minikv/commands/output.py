@@ -54,6 +54,20 @@ def _aligned(column: Sequence[str]) -> list[str]:
     return [text.ljust(width) for text in column]
 
 
+def readable(size: int) -> str:
+    """Bytes in a unit that suits them.
+
+    Examples
+    --------
+    >>> readable(0), readable(4_608), readable(12_345_678)
+    ('0 B', '4.6 kB', '12.3 MB')
+    """
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"
+
+
 def check_folder(option: str, path: str | Path) -> None:
     """Refuse now what could not be written at the end of a long run."""
     if not Path(path).resolve().parent.is_dir():

@@ -54,13 +54,17 @@ def measured_by(args: Namespace) -> str:
     return f"{args.model}, arithmetic {args.arithmetic}; {machine()}"
 
 
-def publish(args: Namespace, figures: Row, table: Sequence[Row], note: str) -> None:
-    """Print figures as JSON, or else a table and a note below it."""
+def measured_on(args: Namespace) -> dict[str, str]:
+    """The same for a program to read."""
     from ..experiments import machine
 
+    return {"model": args.model, "arithmetic": args.arithmetic, "machine": machine()}
+
+
+def publish(args: Namespace, figures: Row, table: Sequence[Row], note: str) -> None:
+    """Print figures as JSON, or else a table and a note below it."""
     if args.json:
-        said = {"model": args.model, "arithmetic": args.arithmetic, "machine": machine()}
-        print_json({**said, **figures})
+        print_json(figures)
         return
     print_table([*table[0]], (row.values() for row in table))
     print(f"\n{note}")

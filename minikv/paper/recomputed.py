@@ -81,6 +81,12 @@ def filled(model: Model, ids: Sequence[int], counts: Iterable[int]) -> Filled:
     )
 
 
+def first(held: Filled, tokens: int) -> Filled:
+    """What the first tokens left."""
+    parts = (held.streams, held.keys, held.values)
+    return Filled(*([rows[:tokens] for rows in part] for part in parts))
+
+
 def projected(model: Model, streams: Sequence[np.ndarray]) -> Filled:
     """Keys and values of every layer from the rows that it read, all in one call a layer."""
     keys = []
@@ -100,22 +106,22 @@ def digest(held: Filled) -> str:
     return made.hexdigest()
 
 
-def difference(one: Filled, other: Filled, tokens: int | None = None) -> Difference:
-    """How far two are apart, over their first tokens."""
-    k_far, k_layers, k_numbers = _apart(one.keys, other.keys, tokens)
-    v_far, v_layers, v_numbers = _apart(one.values, other.values, tokens)
+def difference(one: Filled, other: Filled) -> Difference:
+    """How far two are apart."""
+    k_far, k_layers, k_numbers = _apart(one.keys, other.keys)
+    v_far, v_layers, v_numbers = _apart(one.values, other.values)
     return Difference(k_far, v_far, k_layers, v_layers, k_numbers + v_numbers)
 
 
 def _apart(
-    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], tokens: int | None
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
 ) -> tuple[float | None, int, int]:
     """The largest distance, the layers in which bits differ, and how many numbers do."""
     largest: float | None = 0.0
     layers = 0
     numbers = 0
     for a, b in zip(ours, theirs, strict=True):
-        a, b = (np.ascontiguousarray(x[:tokens]) for x in (a, b))
+        a, b = (np.ascontiguousarray(x) for x in (a, b))
         bits = np.dtype(f"u{a.dtype.itemsize}")
         other = int((a.view(bits) != b.view(bits)).sum())
         layers += other > 0

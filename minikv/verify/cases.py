@@ -1,4 +1,4 @@
-"""What a theorem is checked on, how bits are compared, and where random cases come from."""
+"""What a theorem is checked on, and where random cases come from."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ from ..progress import Progress, silent
 Item = TypeVar("Item")
 CONTEXT = 24  # tokens that a random model takes at most
 SCALES = (1.0, 0.0, 0.01, 3.0, 30.0)  # of random weights; with 0, zeros and their signs show
-
-
-class Refuted(AssertionError):
-    """A theorem does not hold for a case; the message says where."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,26 +120,6 @@ class Case:
             rows.append(to_numpy(self.model.forward([new], [memory], "all", hook)))
             start += count
         return np.concatenate(rows)
-
-
-def same_bits(got: Array, expected: Array, what: str) -> None:
-    """Raise `Refuted` unless two arrays hold the same bits."""
-    a, b = (np.ascontiguousarray(to_numpy(array)) for array in (got, expected))
-    if a.shape != b.shape or a.dtype != b.dtype:
-        raise Refuted(f"{what}: {a.dtype} {a.shape} against {b.dtype} {b.shape}")
-    bits = np.dtype(f"u{a.dtype.itemsize}")
-    differ = np.argwhere(a.view(bits) != b.view(bits))
-    if len(differ):
-        first = tuple(int(index) for index in differ[0])
-        raise Refuted(
-            f"{what}: {len(differ)} of {a.size} numbers differ, "
-            f"first at {first}: {a[first]!r}, not {b[first]!r}"
-        )
-
-
-def differ(got: Array, expected: Array) -> bool:
-    """Whether two arrays do not hold the same numbers: what a control looks for."""
-    return not np.array_equal(to_numpy(got), to_numpy(expected))
 
 
 # --- random cases: one distribution, drawn by NumPy (`random_case`) or Hypothesis (`proofs/`) -----

@@ -20,7 +20,7 @@ from ..caches import full
 from ..config import ModelConfig
 from ..errors import InputError
 from ..layers import Hook, no_hook
-from .cases import Refuted
+from .bits import Refuted
 from .dataflow import (
     MOST_TOKENS,
     Flow,

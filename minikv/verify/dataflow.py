@@ -12,15 +12,16 @@ and since no values are needed, a 4B shape is as cheap as a small one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..arithmetic import Arithmetic
+from ..arrays import Array
 from ..build import build
 from ..config import ModelConfig
 from ..decoder import Weights, block, embed, stack, unembed
@@ -36,6 +37,8 @@ _UNSET = np.uint64(1 << 62)  # memory that nobody wrote
 _RUNS = (1 << 60, 1 << 61)  # of one run and of the next, so that what is left of one shows
 _NOTHING = np.uint64(0)
 _OR = np.bitwise_or
+
+Index = Any  # what an array is indexed by
 
 _refused: list[str] = []
 
@@ -62,13 +65,13 @@ class Opaque:
 
     __isabstractmethod__ = False  # asked where a class is made
 
-    def _asked(self, *other: Any) -> Any:
+    def _asked(self, *other: object) -> NoReturn:
         raise refuse("control flow depends on a dtype or a name")
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _asked
     __hash__ = __str__ = __repr__ = __format__ = __contains__ = _asked
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         raise refuse(f"control flow depends on a dtype's or a name's {name!r}")
 
 
@@ -92,19 +95,19 @@ class Labels:
     def __len__(self) -> int:
         return len(self.bits)
 
-    def __getitem__(self, index: Any) -> Labels:
+    def __getitem__(self, index: Index) -> Labels:
         return Labels(self.bits[index])
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: Index, value: object) -> None:
         self._writable()[index] = _bits(value)
 
     def __neg__(self) -> Labels:
         return Labels(self.bits.copy())
 
-    def _joined(self, other: Any) -> Labels:
+    def _joined(self, other: object) -> Labels:
         return Labels(_OR(self.bits, _bits(other)))
 
-    def _joined_in_place(self, other: Any) -> Labels:
+    def _joined_in_place(self, other: object) -> Labels:
         """What every view of this memory then sees."""
         bits = self._writable()
         bits |= _bits(other)
@@ -119,7 +122,7 @@ class Labels:
     __truediv__ = __rtruediv__ = _joined
     __iadd__ = __isub__ = __imul__ = __itruediv__ = _joined_in_place
 
-    def _asked(self, *other: Any) -> Any:
+    def _asked(self, *other: object) -> NoReturn:
         raise refuse("control flow depends on a value")
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _asked
@@ -127,14 +130,14 @@ class Labels:
     __hash__ = __str__ = __repr__ = __format__ = __reduce_ex__ = __sizeof__ = _asked
 
     @property  # type: ignore[misc]  # it is what isinstance asks
-    def __class__(self) -> Any:
+    def __class__(self) -> type[Labels]:
         raise refuse("control flow depends on the class of an array")
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         raise refuse(f"the array attribute {name!r} is not known to the certificate")
 
 
-def _bits(value: Any) -> np.ndarray:
+def _bits(value: object) -> np.ndarray:
     if type(value) is Labels:
         return value.bits
     if isinstance(value, (int, float, np.ndarray, np.generic)):
@@ -149,10 +152,10 @@ class Namespace:
     float32 = Opaque()
     float64 = Opaque()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         raise refuse(f"the operation {name!r} is not known to the certificate")
 
-    def asarray(self, value: Any, dtype: Any = None) -> Any:
+    def asarray(self, value: object, dtype: object = None) -> Labels | np.ndarray:
         if type(value) is Labels:
             return value
         if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
@@ -162,10 +165,10 @@ class Namespace:
         bits = _bits(value)
         return Labels(bits.copy() if bits.ndim < 2 else bits)  # an embedding is too large to copy
 
-    def empty(self, shape: Any, dtype: Any = None) -> Labels:
+    def empty(self, shape: tuple[int, ...], dtype: object = None) -> Labels:
         return Labels(np.full(shape, _UNSET))
 
-    def astype(self, x: Labels, dtype: Any, copy: bool = True) -> Labels:
+    def astype(self, x: Labels, dtype: object, copy: bool = True) -> Labels:
         return Labels(x.bits.copy()) if copy else x
 
     def take(self, x: Labels, indices: np.ndarray, axis: int = 0) -> Labels:
@@ -177,10 +180,10 @@ class Namespace:
     def permute_dims(self, x: Labels, axes: tuple[int, ...]) -> Labels:
         return Labels(x.bits.transpose(axes))
 
-    def concat(self, arrays: Any, axis: int = 0) -> Labels:
+    def concat(self, arrays: Iterable[object], axis: int = 0) -> Labels:
         return Labels(np.concatenate([_bits(array) for array in arrays], axis=axis))
 
-    def where(self, condition: np.ndarray, x: Any, y: Any) -> Labels:
+    def where(self, condition: np.ndarray, x: object, y: object) -> Labels:
         return Labels(np.where(condition, _bits(x), _bits(y)))
 
     def sqrt(self, x: Labels) -> Labels:
@@ -192,12 +195,12 @@ class LabelArithmetic(Arithmetic):
 
     query_block = 2  # short texts take several
     # An instance may differ from the class here: nothing may ask for a name.
-    name: Any = Opaque()  # type: ignore[misc]
+    name = Opaque()  # type: ignore[assignment]
     dtype = Opaque()
     wide = Opaque()
 
     def __init__(self) -> None:
-        self.xp: Any = Namespace()
+        self.xp = Namespace()  # type: ignore[assignment]  # the part of one that is used
 
     def widen(self, x: Labels) -> Labels:
         return Labels(x.bits.copy())
@@ -451,7 +454,7 @@ class _Reader:
         """An embedding that knows which run it is of."""
         return Labels(embedding.bits | np.uint64(self._own))
 
-    def note(self, name: str, value: Any, labels: Sequence[int]) -> None:
+    def note(self, name: str, value: Array, labels: Sequence[int]) -> None:
         """Keep the rows of an activation; `labels` says of which tokens they are."""
         kind = self._kind(name)
         if kind is None:

@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from ..arithmetic import Arithmetic
 from .backwards import BACKWARDS, KEPT_ROWS, blas_keeps_rows
-from .cases import Case, Refuted
+from .bits import Refuted
+from .cases import Case
 from .dataflow import Flow
 
 NO_BYPASS = "no bypass"
@@ -29,6 +30,36 @@ class Plot:
     across: str
     up: str
     points: Callable[[Case], Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Weaker:
+    """A way of looking at less: a change of a check, and the fault that only the whole check sees.
+
+    Were the check so changed one day, the fault would get past it: ``proofs/test_weakened.py``
+    plants both, and shows it.
+
+    Parameters
+    ----------
+    name : str
+        What is no longer looked at.
+    old, new : str
+        A text that stands once in the check's file, above its `Theorem`, and what takes its place.
+    noticed : str
+        A fault of ``proofs/mutants.toml``.
+    file : str
+        The file of ``minikv/verify`` that is changed, where it is not the theorem's.
+    seed : int, optional
+        Of the case on which the fault is noticed; by default the first one that refutes the
+        theorem.
+    """
+
+    name: str
+    old: str
+    new: str
+    noticed: str
+    file: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +96,8 @@ class Theorem(Generic[Subject]):
     windowed : bool
         Whether it is about sliding windows alone.
     plot : Plot, optional
+    weaker : tuple of Weaker
+        How it is shown that the check looks at all of this.
     """
 
     id: str
@@ -83,6 +116,7 @@ class Theorem(Generic[Subject]):
     unlabelled: str = ""
     windowed: bool = False
     plot: Plot | None = None
+    weaker: tuple[Weaker, ...] = field(default=(), repr=False)
 
     @property
     def statement(self) -> str:

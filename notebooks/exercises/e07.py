@@ -11,13 +11,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 import minikv
-from minikv.verify import Case
+from minikv.verify import Case, same_bits
 
 from . import close, exercise, require, smallest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "proofs"))
 
-from counterexamples import one_pass, record, same
+from counterexamples import one_pass, record
 
 _RULES = {
     "value_residual": (
@@ -149,14 +149,14 @@ def check_architecture(architecture: Callable) -> None:
                     memory["h"] = donor["blocks.0.hook_resid_pre"]
                 return donor[name]
 
-            if not same(one_pass(case, case.other, swap, watched(memory)), expected):
+            if not same_bits(one_pass(case, case.other, swap, watched(memory)), expected):
                 return False
         return True
 
     alone = one_pass(case, case.ids, watched({}))
     one_pass(case, case.other, watched({}))
     require(
-        same(one_pass(case, case.ids, watched({})), alone),
+        same_bits(one_pass(case, case.ids, watched({})), alone),
         "the same text gives other logits after another text has run: what is remembered "
         "outlives its pass; keep it in memory",
     )

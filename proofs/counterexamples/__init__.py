@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from minikv.decoder import Hook
+from minikv.verify import same_bits
 
 
 def chain(*hooks: Hook) -> Hook:
@@ -53,11 +54,6 @@ def call_by_call(case, cache, hook: Hook | None = None) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def same(a, b) -> bool:
-    """Whether two arrays hold the same bits."""
-    return np.array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
-
-
 def patched_at_each_layer(case, architecture, cure: bool = False) -> bool:
     """T2 for a changed architecture: does the donor's stream at layers >= 1 make the outputs?
 
@@ -86,6 +82,6 @@ def patched_at_each_layer(case, architecture, cure: bool = False) -> bool:
                 memory[:] = held[patched]
             return donor[patched]
 
-        if not same(one_pass(case, case.other, patch, architecture(memory)), expected):
+        if not same_bits(one_pass(case, case.other, patch, architecture(memory)), expected):
             return False
     return True

@@ -7,9 +7,10 @@ what a text gives depends on how it was cut into calls: decoding is no longer on
 import numpy as np
 
 from minikv import kv_from_residual
+from minikv.verify import same_bits
 from minikv.verify.memories import Wrapped
 
-from . import call_by_call, same
+from . import call_by_call
 
 THEOREM = "T3"
 
@@ -38,4 +39,4 @@ class Feedback(Wrapped):
 
 def refuted(case) -> bool:
     cache = Feedback(case.model.new_cache("full"))
-    return not same(call_by_call(case, cache, cache.hook), case.logits)
+    return not same_bits(call_by_call(case, cache, cache.hook), case.logits)

@@ -6,9 +6,10 @@ redundant. The cure: round where K and V are made, so that every path sees the s
 
 import numpy as np
 
+from minikv.verify import same_bits
 from minikv.verify.memories import Wrapped
 
-from . import call_by_call, one_pass, same
+from . import call_by_call, one_pass
 
 THEOREM = "T3"
 
@@ -33,9 +34,9 @@ def at_the_source(name, value):
 
 
 def refuted(case) -> bool:
-    return not same(call_by_call(case, Quantised(case.model.new_cache("full"))), case.logits)
+    return not same_bits(call_by_call(case, Quantised(case.model.new_cache("full"))), case.logits)
 
 
 def cured(case) -> bool:
     whole = one_pass(case, case.ids, at_the_source)
-    return same(call_by_call(case, case.model.new_cache("full"), at_the_source), whole)
+    return same_bits(call_by_call(case, case.model.new_cache("full"), at_the_source), whole)

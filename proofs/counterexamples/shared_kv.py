@@ -7,8 +7,9 @@ cure: they are one of the stream at layer 0, so checkpoints there are enough.
 import numpy as np
 
 from minikv import kv_from_residual
+from minikv.verify import same_bits
 
-from . import one_pass, record, same
+from . import one_pass, record
 
 THEOREM = "T1"
 
@@ -35,9 +36,9 @@ def _projected(case, stream_of) -> bool:
         k, v = kv_from_residual(stream, np.arange(len(case.ids)), source)
         settle = case.model.arithmetic.settle
         used = f"blocks.{layer.index}.attn."
-        if not same(k, settle(acts[used + "hook_rot_k"])):
+        if not same_bits(k, settle(acts[used + "hook_rot_k"])):
             return False
-        if not same(v, settle(acts[used + "hook_v"])):
+        if not same_bits(v, settle(acts[used + "hook_v"])):
             return False
     return True
 

@@ -4,17 +4,16 @@ A residual says what a token is, not where it is: rotary keys need both. The cur
 stands, whose checkpoints are kept in the order of the text.
 """
 
+from minikv.verify import same_bits
 from minikv.verify.theorems.t04_any_eviction import Unplaced
-
-from . import same
 
 THEOREM = "T4"
 
 
 def refuted(case) -> bool:
-    return not same(case.decoded(Unplaced(case.model.new_cache("full"))), case.logits)
+    return not same_bits(case.decoded(Unplaced(case.model.new_cache("full"))), case.logits)
 
 
 def cured(case) -> bool:
     cache = case.model.new_cache("residual", budget=0, checkpoints="every")
-    return same(case.decoded(cache), case.logits)
+    return same_bits(case.decoded(cache), case.logits)

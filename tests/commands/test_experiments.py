@@ -34,6 +34,13 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+def test_bytes_at_a_shape_are_called_by_the_shape_and_its_type(capsys):
+    assert main(["memory", "--shape", "gemma-3-4b", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["shape"], figures["dtype"]) == ("gemma-3-4b", "bfloat16")
+    assert not {"model", "arithmetic", "machine"} & set(figures)
+
+
 @pytest.mark.parametrize("command", RUNS)
 def test_a_command_prints_a_table_json_and_a_plot(command, tiny, prompts, tmp_path, capsys):
     argv = [command, "--model", str(tiny), *RUNS[command]]

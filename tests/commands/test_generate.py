@@ -140,3 +140,71 @@ def test_the_first_space_of_a_continuation_is_kept(run, tiny, tmp_path):
     )
     assert figures["text"].startswith(" ")
     assert out == "w3" + figures["text"] + "\n"
+
+
+def test_a_stop_word_ends_the_text_and_is_not_printed(run, tiny):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 12]
+    whole = run(*argv)[1]
+    word = whole[len("Hello there") + 3 :][:2]
+    code, out, err = run(*argv, "--stop", "never said", "--stop", word)
+    assert code == 0
+    assert out == whole[: whole.index(word)] + "\n"
+    assert "stop string" in err
+    figures = json.loads(run(*argv, "--stop", word, "--json")[1])
+    assert figures["text"] == out.removeprefix("Hello there").removesuffix("\n")
+    assert figures["ended_by"] == "stop string"
+
+
+def test_a_stop_word_that_never_comes_changes_nothing(run, tiny):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 12]
+    whole = run(*argv)[1]
+    assert run(*argv, "--stop", whole[-4:-1] + "never said")[1] == whole
+
+
+def test_prompts_of_a_file_are_continued_as_each_alone(run, tiny, tmp_path):
+    texts = ["Hello there", "a", "The residual stream"]
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("\n".join([*texts[:2], "", texts[2]]) + "\n", encoding="utf-8")
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": text}) for text in texts), encoding="utf-8")
+    settings = ["--model", tiny, "--arithmetic", "exact", "--max-new-tokens", 6]
+    for path in (lines, rows):
+        code, out, _ = run("generate", "--prompts", path, *settings, "--cache", "residual@4")
+        found = [json.loads(line) for line in out.splitlines()]
+        assert code == 0
+        assert [row["prompt"] for row in found] == texts
+        for text, row in zip(texts, found, strict=True):
+            assert row["ids"] == json.loads(run("generate", text, *settings, "--json")[1])["ids"]
+            assert len(row["log_probs"]) == len(row["ids"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "either a PROMPT, or --prompts FILE"),
+        (["Hello", "--prompts", "x"], "either a PROMPT, or --prompts FILE"),
+        (["--prompts", "no-such-file"], "no-such-file"),
+        (["--prompts", "x", "--chat"], "neither --chat"),
+        (["Hello", "--system", "be short"], "--system is a message"),
+        (["Hello", "--stop", ""], "not empty"),
+    ],
+)
+def test_what_generate_cannot_take_together_is_refused(run, tiny, words, said):
+    code, _, err = run("generate", *words, "--model", tiny)
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.txt", "\n \n"), ("a.jsonl", '{"text": "x"}')])
+def test_a_file_without_prompts_is_refused(run, tiny, tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    code, _, err = run("generate", "--prompts", tmp_path / name, "--model", tiny)
+    assert code == 2
+    assert name in err
+
+
+def test_a_system_message_changes_the_answer(run, tiny):
+    pytest.importorskip("jinja2", reason="needs the extra `chat`")
+    argv = ["generate", "Hi", "--chat", "--model", tiny, "--max-new-tokens", 8, "--json"]
+    plain, told = (json.loads(run(*argv, *more)[1]) for more in ([], ["--system", "be short"]))
+    assert told["prompt_tokens"] > plain["prompt_tokens"]

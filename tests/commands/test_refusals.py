@@ -141,8 +141,8 @@ def test_a_wrong_name_is_refused_in_one_line(refused, tmp_path, monkeypatch):
         assert "did you mean smollm2-135m-instruct" in said
     assert "minikv fetch smollm2-135m" in refused("inspect", "smollm2-135m")
     assert "no-such-folder" in refused("inspect", tmp_path / "no-such-folder")
-    assert "COMMAND" in refused()
     assert "dance" in refused("dance")
+    assert "did you mean generate?" in refused("genrate", "Hello")
     assert contents(tmp_path) == {}
 
 

@@ -11,7 +11,8 @@ from experiments.toys import RESIDUAL, texts, tiny
 import minikv
 from minikv import experiments
 from minikv.caches import POLICIES, evicting
-from minikv.experiments import compare
+from minikv.errors import CacheError, InputError
+from minikv.experiments import compare, policy_cache
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -114,3 +115,34 @@ def test_residual_keeps_every_bit_of_a_real_model_and_the_baselines_do_not(smoll
         assert row["bits_equal"] == lossless, row
         assert (row["kl_max"] == 0.0) == lossless, row
         assert row["match"] == 1.0 or not lossless, row
+
+
+MINE = '''
+from minikv.caches import Evicting
+
+class Oldest(Evicting):
+    """Keep what came first."""
+    policy = "oldest"
+    def priority(self, rows):
+        return -rows.positions
+
+class Nothing: ...
+'''
+
+
+def test_a_policy_of_ones_own_is_found_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(POLICIES, "oldest", None)  # so that it is forgotten afterwards
+    (tmp_path / "my_policies.py").write_text(MINE, encoding="utf-8")
+    model = minikv.random_model(minikv.tiny_config())
+    cache = policy_cache("my_policies:Oldest@3", model.weights)
+    assert (cache.policy, cache.budget) == ("oldest", 3)
+    assert policy_cache("my_policies:Oldest", model.weights, 7).budget == 7
+    for name, said in (
+        ("no_such_module:Oldest", "importing no_such_module fails"),
+        ("my_policies:Newest", "my_policies has no Newest"),
+    ):
+        with pytest.raises(InputError, match=said):
+            policy_cache(name, model.weights)
+    with pytest.raises(CacheError, match="expected a subclass of Cache"):
+        policy_cache("my_policies:Nothing", model.weights)

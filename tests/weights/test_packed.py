@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from fuzz import mutated_bytes, mutated_json
 
 import minikv
 from minikv.config import FULL, SLIDING, ModelConfig, expected_shapes
 from minikv.config_json import Quantization, quantization
-from minikv.errors import ConfigError, WeightsError
+from minikv.errors import ConfigError, MinikvError, WeightsError
 from minikv.weights import load_tensors, save_folder
 from minikv.weights.packed import Packed
 
@@ -299,3 +301,34 @@ def test_two_places_that_say_two_things_are_refused():
     assert quantization(contents) == Quantization(GROUP, 4)
     with pytest.raises(ConfigError, match="quantization_config"):
         ModelConfig.from_dict(contents | {"quantization_config": SETTINGS | {"bits": 8}})
+
+
+def test_a_mutated_file_loads_or_is_refused_in_a_line(tmp_path):
+    """Header, bytes and the words of config.json, each spoiled at random."""
+    config = config_of()
+    write(tmp_path, config, quantised(config)[0])
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    contents = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    length = int.from_bytes(whole[:8], "little")
+    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+    refused = []
+    for seed in range(150):
+        rng = random.Random(seed)
+        told = contents
+        file = whole
+        if seed % 3 == 0:
+            told = contents | {"quantization": mutated_json(rng, SETTINGS)}
+        elif seed % 3 == 1:
+            text = json.dumps(mutated_json(rng, header)).encode("utf-8", "surrogatepass")
+            file = len(text).to_bytes(8, "little") + text + data
+        else:
+            file = mutated_bytes(rng, whole)
+        (tmp_path / "model.safetensors").write_bytes(file)
+        (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
+        try:
+            loaded = load_tensors(tmp_path, ModelConfig.from_folder(tmp_path))
+            assert all(np.isfinite(tensor).all() for tensor in loaded.values())
+        except MinikvError as error:
+            refused.append(str(error))
+    assert 75 < len(refused) < 150
+    assert not [told for told in refused if "\n" in told]

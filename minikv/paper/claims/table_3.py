@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ...arrays import to_numpy
 from ...experiments.timing import samples
-from ...generation import likeliest
 from ...model import Model
 from ..claim import Claim, Finding, Setting, Verdict
+from ..decoded import Decoded, decode
 from ..texts import SKY, encoded
 
 TOKENS = 30
@@ -33,32 +32,10 @@ SECONDS = {
 Row = dict[str, Any]
 
 
-class Decoded(NamedTuple):
-    """What a model said, and the logits that it chose from, ``(tokens, V)``."""
-
-    ids: list[int]
-    logits: np.ndarray
-
-
-def decode(model: Model, ids: Sequence[int], policy: str, tokens: int) -> Decoded:
-    """Continue a text greedily, past end tokens too."""
-    cache = model.new_cache(policy)
-    new = [*ids]
-    said: list[int] = []
-    logits = []
-    for _ in range(tokens):
-        row = model.forward([new], [cache])
-        assert row is not None
-        logits.append(to_numpy(row)[0])
-        said.append(likeliest(logits[-1]))
-        new = said[-1:]
-    return Decoded(said, np.stack(logits))
-
-
 def compared(model: Model, ids: Sequence[int], tokens: int) -> Row:
     """Tokens and bits with a cache against those with none."""
-    cached = decode(model, ids, "full", tokens)
-    free = decode(model, ids, "none", tokens)
+    cached = _decode_with(model, ids, "full", tokens)
+    free = _decode_with(model, ids, "none", tokens)
     bits = np.dtype(f"u{cached.logits.dtype.itemsize}")
     other = cached.logits.view(bits) != free.logits.view(bits)
     return {
@@ -71,10 +48,15 @@ def compared(model: Model, ids: Sequence[int], tokens: int) -> Row:
     }
 
 
+def _decode_with(model: Model, ids: Sequence[int], policy: str, tokens: int) -> Decoded:
+    """With a cache of its own, so that it can be timed again and again."""
+    return decode(model, ids, model.new_cache(policy), tokens)
+
+
 def timed(model: Model, ids: Sequence[int], tokens: int, repeats: int) -> Row:
     """Processor time with a cache and with none, taken in turns."""
     calls: dict[str, Callable[[], object]] = {
-        policy: partial(decode, model, ids, policy, tokens) for policy in ("full", "none")
+        policy: partial(_decode_with, model, ids, policy, tokens) for policy in ("full", "none")
     }
     taken = samples(calls, repeats, clock=time.process_time)
     ratios = sorted(free / full for full, free in zip(taken["full"], taken["none"], strict=True))

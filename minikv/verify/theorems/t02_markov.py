@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 
 from ...arrays import Array, Logits, Stream
 from ...patching import kl_divergence
-from ..cases import Case, Refuted, same_bits
+from ..bits import Refuted, assert_same_bits
+from ..cases import Case
 from ..dataflow import AT_OR_ABOVE, Flow, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Plot, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -31,13 +32,13 @@ def check(case: Case) -> None:
     for layer in case.steps(case.model.layers):
         name = f"blocks.{layer.index}.hook_resid_pre"
         patched = case.model.run_with_hooks(case.other, {name: put(case.activations[name])})
-        same_bits(patched, case.logits, f"logits after patching layer {layer.index}")
+        assert_same_bits(patched, case.logits, f"logits after patching layer {layer.index}")
         if kl_divergence(case.logits, patched).any():
             raise Refuted(f"D_KL is not 0 after patching layer {layer.index}")
         if len(case.ids) > 1:
             upto = range(layer.index + 1)
             what = f"logits of the next token, layers up to {layer.index} patched"
-            same_bits(continued(case, upto), case.logits[-1:], what)
+            assert_same_bits(continued(case, upto), case.logits[-1:], what)
 
 
 def put(stream: Stream) -> Callable[[Array, str], Array]:
@@ -118,5 +119,44 @@ THEOREM = Theorem(
         across="layer",
         up="log₁₀ of D(KL), nats",
         points=losses,
+    ),
+    weaker=(
+        Weaker(
+            "last-layer-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[-1:])",
+            noticed="embedding-after-block-0",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[:1])",
+            noticed="values-of-layer-0-in-layer-1",
+        ),
+        Weaker(
+            "next-token-unseen",
+            old="if len(case.ids) > 1:",
+            new="if False:",
+            noticed="q-at-position-of-the-call",
+        ),
+        Weaker(
+            "patched-into-itself",
+            old="patched = case.model.run_with_hooks(case.other, {name: put",
+            new="patched = case.model.run_with_hooks(case.ids, {name: put",
+            noticed="embedding-added-in-each-block",
+            seed=3,
+        ),
+        Weaker(
+            "bits-unseen",
+            old="assert_same_bits(patched, case.logits,",
+            new="assert_same_bits(patched, patched,",
+            noticed="patched-zeros-negative",
+        ),
+        Weaker(
+            "divergence-unseen",
+            old="if kl_divergence(case.logits, patched).any():",
+            new="if False:",
+            noticed="divergence-of-equals-is-not-0",
+        ),
     ),
 )

@@ -7,13 +7,15 @@ be computed now, by T1 from the same rows.
 
 from __future__ import annotations
 
-from ..cases import Case, same_bits
+from ..bits import assert_same_bits
+from ..cases import Case
 from ..theorem import (
     CAUSALITY,
     EXACT_SUMS,
     NO_BYPASS,
     ROW_LOCALITY,
     Theorem,
+    Weaker,
     refuted_in_float32,
 )
 
@@ -21,8 +23,8 @@ from ..theorem import (
 def check(case: Case) -> None:
     """With no cache at all, each call gives the logits that the full cache gives."""
     full = case.decoded(case.model.new_cache("full"))
-    same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
-    same_bits(case.logits, full, "logits of one pass")
+    assert_same_bits(case.decoded(case.model.new_cache("none")), full, "logits without a cache")
+    assert_same_bits(case.logits, full, "logits of one pass")
 
 
 THEOREM = Theorem(
@@ -42,4 +44,25 @@ THEOREM = Theorem(
         "Machines.any_machines_any_chunks",
     ),
     unlabelled="two runs are compared",
+    weaker=(
+        Weaker(
+            "no-cache-unseen",
+            old='assert_same_bits(case.decoded(case.model.new_cache("none")), full,',
+            new="assert_same_bits(full, full,",
+            noticed="none-forgets-the-oldest",
+        ),
+        Weaker(
+            "one-pass-unseen",
+            old='assert_same_bits(case.logits, full, "logits of one pass")',
+            new="None",
+            noticed="first-position-is-one",
+        ),
+        Weaker(
+            "one-call",
+            old="for count in self.chunks:",
+            new="for count in (len(self.ids),):",
+            noticed="q-at-position-of-the-call",
+            file="cases.py",
+        ),
+    ),
 )

@@ -15,8 +15,9 @@ import numpy as np
 
 from ...arithmetic import Matrix
 from ...layers import Layer
-from ..cases import Case, same_bits
-from ..theorem import EXACT_SUMS, Theorem, refuted_in_float32
+from ..bits import assert_same_bits
+from ..cases import Case
+from ..theorem import EXACT_SUMS, Theorem, Weaker, refuted_in_float32
 
 
 def check(case: Case) -> None:
@@ -35,11 +36,13 @@ def check_features(case: Case, layer: Layer) -> None:
         x = case.activations[f"{block}.{name}"]
         order = case.rng.permutation(x.shape[1])
         product = arithmetic.linear(x[:, order], permuted_columns(weight, order))
-        same_bits(product, arithmetic.linear(x, weight), f"{block}: a product, columns permuted")
+        expected = arithmetic.linear(x, weight)
+        assert_same_bits(product, expected, f"{block}: a product, columns permuted")
     stream = case.activations[f"{block}.hook_resid_pre"]
     order = case.rng.permutation(stream.shape[1])
     square = arithmetic.mean_square(stream[:, order])
-    same_bits(square, arithmetic.mean_square(stream), f"{block}: a mean of squares, permuted")
+    expected = arithmetic.mean_square(stream)
+    assert_same_bits(square, expected, f"{block}: a mean of squares, permuted")
 
 
 def check_attention(case: Case, layer: Layer) -> None:
@@ -51,16 +54,16 @@ def check_attention(case: Case, layer: Layer) -> None:
         for name in ("rot_q", "rot_k", "v", "attn_scores", "pattern")
     )
     for name, rows in (("K", k), ("V", v)):
-        same_bits(arithmetic.settle(rows), rows, f"{block}: {name}, settled twice")
+        assert_same_bits(arithmetic.settle(rows), rows, f"{block}: {name}, settled twice")
     scale = case.config.attention_scale
     order = case.rng.permutation(q.shape[2])
     permuted = arithmetic.scores(q[:, :, order], k[:, :, order], scale)
-    same_bits(permuted, arithmetic.scores(q, k, scale), f"{block}: scores, heads permuted")
+    assert_same_bits(permuted, arithmetic.scores(q, k, scale), f"{block}: scores, heads permuted")
     keys = case.rng.permutation(len(k))
     weights = arithmetic.softmax(scores[:, :, keys])
-    same_bits(weights, pattern[:, :, keys], f"{block}: attention weights, keys permuted")
+    assert_same_bits(weights, pattern[:, :, keys], f"{block}: attention weights, keys permuted")
     z = arithmetic.weighted_sum(pattern[:, :, keys], v[keys])
-    same_bits(z, arithmetic.weighted_sum(pattern, v), f"{block}: values, keys permuted")
+    assert_same_bits(z, arithmetic.weighted_sum(pattern, v), f"{block}: values, keys permuted")
 
 
 def permuted_columns(weight: Matrix, order: np.ndarray) -> Matrix:
@@ -92,4 +95,42 @@ THEOREM = Theorem(
     ),
     scope="sums permuted, each in one other order",
     unlabelled="about values",
+    weaker=(
+        Weaker(
+            "products-in-order",
+            old="order = case.rng.permutation(x.shape[1])",
+            new="order = np.arange(x.shape[1])",
+            noticed="product-in-float32",
+        ),
+        Weaker(
+            "mlp-unseen",
+            old=', "mlp.hook_post": layer.down_proj}',
+            new="}",
+            noticed="product-in-float32-of-the-mlp",
+        ),
+        Weaker(
+            "squares-in-order",
+            old="order = case.rng.permutation(stream.shape[1])",
+            new="order = np.arange(stream.shape[1])",
+            noticed="mean-of-squares-left-to-sum",
+        ),
+        Weaker(
+            "scores-in-order",
+            old="order = case.rng.permutation(q.shape[2])",
+            new="order = np.arange(q.shape[2])",
+            noticed="scores-left-to-blas",
+        ),
+        Weaker(
+            "keys-in-order",
+            old="keys = case.rng.permutation(len(k))",
+            new="keys = np.arange(len(k))",
+            noticed="denominator-in-float32",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(case.model.layers)",
+            new="case.steps(case.model.layers[:1])",
+            noticed="k-not-settled-above-layer-0",
+        ),
+    ),
 )

@@ -23,9 +23,10 @@ import numpy as np
 
 from ...arrays import Array, to_numpy
 from ...caches import POLICIES, Cache, Evicting
-from ..cases import Case, Refuted, differ
+from ..bits import Refuted, differ
+from ..cases import Case
 from ..memories import Watching
-from ..theorem import Plot, Theorem
+from ..theorem import Plot, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -168,5 +169,38 @@ THEOREM = Theorem(
         across="log₁₀ of the bound",
         up="log₁₀ of the distance",
         points=losses,
+    ),
+    weaker=(
+        Weaker(
+            "three-eps",
+            old="(2 * eps + 1e-12)",
+            new="(3 * eps + 1e-12)",
+            noticed="evicted-values-enlarged",
+            seed=8,
+        ),
+        Weaker(
+            "policies-unseen",
+            old="kept = check_policies(case)",
+            new="kept = []",
+            noticed="evicted-values-of-the-first",
+        ),
+        Weaker(
+            "nothing-dropped",
+            old="for budget in {1, max(1, tokens // 2)}:",
+            new="for budget in {tokens}:",
+            noticed="evicted-values-of-the-first",
+        ),
+        Weaker(
+            "random-droppings-unseen",
+            old="for keep in kept:",
+            new="for keep in ():",
+            noticed="weights-may-be-negative",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="for layer in case.model.layers:",
+            new="for layer in case.model.layers[:1]:",
+            noticed="weights-seen-above-layer-0-may-be-negative",
+        ),
     ),
 )

@@ -15,9 +15,10 @@ import numpy as np
 from ...arrays import Array
 from ...decoder import embed
 from ...projection import kv_from_residual
-from ..cases import Case, differ, same_bits
+from ..bits import assert_same_bits, differ
+from ..cases import Case
 from ..dataflow import Flow, Kind, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -25,12 +26,12 @@ def check(case: Case) -> None:
     layer = case.model.layers[0]
     k, v = kv_rows(case, case.ids, 0)
     other_k, other_v = kv_rows(case, another_prefix(case), 0)
-    same_bits(other_k[-1], k[-1], "K of layer 0 at the last position after another prefix")
-    same_bits(other_v[-1], v[-1], "V of layer 0 at the last position after another prefix")
+    assert_same_bits(other_k[-1], k[-1], "K of layer 0 at the last position after another prefix")
+    assert_same_bits(other_v[-1], v[-1], "V of layer 0 at the last position after another prefix")
     token = embed(case.model.weights, np.array(case.ids[-1:]))
     alone_k, alone_v = kv_from_residual(token, case.positions[-1:], layer)
-    same_bits(alone_k[0], k[-1], "K of layer 0 from the token alone")
-    same_bits(alone_v[0], v[-1], "V of layer 0 from the token alone")
+    assert_same_bits(alone_k[0], k[-1], "K of layer 0 from the token alone")
+    assert_same_bits(alone_v[0], v[-1], "V of layer 0 from the token alone")
 
 
 def another_prefix(case: Case) -> tuple[int, ...]:
@@ -87,5 +88,35 @@ THEOREM = Theorem(
         Flow((Kind.EMBEDDING,), of_its_own_token, "is not its token's alone"),
         Flow((Kind.FIRST_KV,), of_its_own_row, "is not a function of token and position"),
         Flow((Kind.LATER_KV,), of_the_visible_prefix, "is not the whole visible prefix's"),
+    ),
+    weaker=(
+        Weaker(
+            "token-alone-unseen",
+            old="""    assert_same_bits(alone_k[0], k[-1], "K of layer 0 from the token alone")
+    assert_same_bits(alone_v[0], v[-1], "V of layer 0 from the token alone")
+""",
+            new="""
+""",
+            noticed="k-position-within-the-call",
+        ),
+        Weaker(
+            "keys-alone",
+            old="assert_same_bits(alone_v[0], v[-1],",
+            new="assert_same_bits(v[-1], v[-1],",
+            noticed="v-of-one-row-alone",
+        ),
+        Weaker(
+            "values-alone",
+            old="assert_same_bits(alone_k[0], k[-1],",
+            new="assert_same_bits(k[-1], k[-1],",
+            noticed="k-position-within-the-call",
+        ),
+        Weaker(
+            "values-after-another-prefix-unseen",
+            old="assert_same_bits(other_v[-1], v[-1],",
+            new="assert_same_bits(v[-1], v[-1],",
+            noticed="v-of-the-first-row-where-positive",
+            seed=2,
+        ),
     ),
 )

@@ -22,9 +22,10 @@ from collections.abc import Iterator
 
 from ...arrays import Stream
 from ...decoder import Span, block
-from ..cases import Case, differ, same_bits
+from ..bits import assert_same_bits, differ
+from ..cases import Case
 from ..dataflow import Flow, Kind, Row
-from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem
+from ..theorem import NO_BYPASS, ROW_LOCALITY, Theorem, Weaker
 
 
 def check(case: Case) -> None:
@@ -36,7 +37,7 @@ def check(case: Case) -> None:
     for start, cut in case.steps(list(enumerate(cuts(case)))):
         for stop, stream in disturbed(case, start, cut):
             first = cut + (case.config.reach(start, stop) or 0)
-            same_bits(
+            assert_same_bits(
                 stream[first:],
                 stream_after(case, stop - 1)[first:],
                 f"stream after layer {stop - 1} from {first} on, rows of layer {start} "
@@ -101,4 +102,25 @@ THEOREM = Theorem(
     concrete=("Concrete.concrete_receptive_field",),
     windowed=True,
     flows=(Flow((Kind.STREAM_AFTER, Kind.LOGITS), within_reach, "sees too far back"),),
+    weaker=(
+        Weaker(
+            "one-row-late",
+            old="first = cut + (case.config.reach(start, stop) or 0)",
+            new="first = cut + (case.config.reach(start, stop) or 0) + 1",
+            noticed="window-one-too-long",
+        ),
+        Weaker(
+            "layer-0-alone",
+            old="case.steps(list(enumerate(cuts(case))))",
+            new="case.steps(list(enumerate(cuts(case)))[:1])",
+            noticed="window-one-longer-above-layer-0",
+            seed=6,
+        ),
+        Weaker(
+            "nothing-replaced",
+            old="case.other_activations[name][:cut]",
+            new="case.activations[name][:cut]",
+            noticed="window-one-too-long",
+        ),
+    ),
 )
