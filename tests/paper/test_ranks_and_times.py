@@ -9,6 +9,7 @@ import pytest
 from experiments.toys import tiny
 
 from minikv.experiments.crossover import Roofline, Work
+from minikv.experiments.plots import new_figure
 from minikv.paper import proved
 from minikv.paper.claim import Setting, Verdict
 from minikv.paper.claims import (
@@ -135,6 +136,16 @@ def test_figure_7_is_true_behind_a_tier_where_projecting_wins():
     verdict, reason = figure_7_tiers.judged(behind(4.0))
     assert verdict is Verdict.DIFFERS
     assert "on which side a tier lies for 0 of 1" in reason
+
+
+def test_the_map_shows_every_tier():
+    pytest.importorskip("matplotlib", reason="plots need the extra `plots`")
+    told = behind(0.25)
+    told["tiers"] = [told["tiers"][0] | {"tier": f"tier {number}"} for number in range(12)]
+    figure = new_figure()
+    figure_7_tiers.plot(figure, told)
+    shown = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert all(f"tier {number}" in shown for number in range(12))
 
 
 def test_five_times_takes_the_rate_that_the_map_draws():

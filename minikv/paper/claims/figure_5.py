@@ -38,7 +38,7 @@ def run(setting: Setting) -> Finding:
         (f"{name}: not here", FORMULA.text, printed, None, None, None, None)
         for name, printed in ELSEWHERE.items()
     ]
-    columns = ("model", "reading", "the paper's mean", "mean", "median", "heads", "of at most")
+    columns = ("model", "reading", "the paper's mean", "mean", "median", "heads", "largest")
     verdict, reason = _judged(models)
     return Finding(verdict, reason, columns, tuple(rows), {"models": models})
 

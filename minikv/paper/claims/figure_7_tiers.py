@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from ...experiments import crossover
@@ -152,7 +153,7 @@ def plot(figure: Figure, figures: Figures) -> None:
             text = f"{name}: {label}"
             axes.plot([each / 1e6 for each in numbers], needed, style, color=colour, label=text)
     roofline = figures["roofline"]
-    for marker, row in zip(MARKERS, figures["tiers"], strict=False):
+    for marker, row in zip(cycle((*MARKERS, "*")), figures["tiers"], strict=False):
         across = row["bandwidth"] / roofline["itemsize"] / 1e6
         text = f"measured here: {row['tier']}"
         axes.plot([across], [roofline["rate"] / 1e9], marker, color="black", ms=9, label=text)
