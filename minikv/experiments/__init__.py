@@ -7,7 +7,7 @@ policies by name, one pass that fills many caches, and timing.
 
 from .policies import policy_cache
 from .texts import read_conversation, read_passages, read_prompts
-from .timing import machine, seconds
+from .timing import machine, samples, seconds
 from .together import Together, fill
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "read_conversation",
     "read_passages",
     "read_prompts",
+    "samples",
     "seconds",
 ]

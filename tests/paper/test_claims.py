@@ -14,11 +14,25 @@ from minikv.paper.run import examine
 
 # What the paper states or prints, by its own numbers, and the 20 turns of its section 4.
 PAPER = {
+    "algorithm-1",
+    "definition-3.1",
+    "equation-22",
     "equation-28",
     "experiment-20-turns",
     "figure-4",
+    "figure-5",
+    "figure-6",
+    "figure-7",
+    "figure-7-tiers",
     "figure-8",
     "figure-9",
+    "proposition-3.1",
+    "proposition-3.2",
+    "section-3.2",
+    "table-1",
+    "table-2",
+    "table-2-shapes",
+    "table-3",
     "table-4-hellaswag",
     "table-4-perplexity",
 }
