@@ -1,0 +1,95 @@
+"""What all axes found."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .verdict import Verdict, Word
+
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Report:
+    """What all axes found.
+
+    Attributes
+    ----------
+    twin : str
+        By what numeric relations were decided.
+    measured : dict
+        The largest differences and ratios of the run.
+    """
+
+    target: str
+    dtype: str
+    twin: str
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    measured: dict[str, float]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, axis: str) -> Verdict:
+        """The verdict of an axis."""
+        return next(verdict for verdict in self.verdicts if verdict.axis == axis)
+
+    @property
+    def bugs(self) -> list[Verdict]:
+        """Axes that found one."""
+        return [verdict for verdict in self.verdicts if verdict.word is Word.BUG]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if there is a bug, 2 if an axis is undecided or none could be tested, else 0."""
+        words = {verdict.word for verdict in self.verdicts}
+        if Word.BUG in words:
+            return 1
+        if Word.UNDECIDED in words or words <= {Word.NOT_TESTED}:
+            return 2
+        return 0
+
+    def __str__(self) -> str:
+        lines = [f"{self.target}, {self.dtype}; twin: {self.twin}"]
+        for verdict in self.verdicts:
+            if verdict.word is not Word.NOT_TESTED:
+                lines += _lines(verdict)
+        lines += _not_tested(self.verdicts)
+        return "\n".join([*lines, self.summary])
+
+    @property
+    def summary(self) -> str:
+        """How many axes have which verdict."""
+        counts = Counter(str(verdict.word) for verdict in self.verdicts)
+        told = ", ".join(f"{count} {word}" for word, count in counts.items())
+        return f"{told}; {self.seconds:.1f} s, exit code {self.exit_code}"
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    """An axis in a line, and a bug's details below it; u is a unit of the target's dtype."""
+    units = f"{verdict.units:.3g} u" if verdict.units else ""
+    first, *more = filter(None, [*verdict.details(), " "])
+    lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44)
+    for part in more:
+        lines += _wrapped(f"{'':44}{part}".rstrip(), 46)
+    return list(filter(None, lines))
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, initial_indent=""
+    )
+
+
+def _not_tested(verdicts: Sequence[Verdict]) -> list[str]:
+    """The axes that were not tested, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.word is Word.NOT_TESTED:
+            reasons.setdefault(verdict.evidence, []).append(verdict.axis)
+    lines = []
+    for reason, axes in reasons.items():
+        lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4)
+    return lines

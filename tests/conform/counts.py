@@ -1,0 +1,238 @@
+"""What conform finds in decoders with planted faults, and in clean ones: the counts.
+
+    python -m tests.conform.counts faults --dtype bfloat16 --seed 2
+    python -m tests.conform.counts weak
+    python -m tests.conform.counts clean --dtype float32 --count 1000
+    python -m tests.conform.counts --write        # the last counts of all, into docs/conform
+
+A fault counts as found if the run with the twin in float64 says so. Without a twin it may be
+undecided, but it must not be called rounding where its effect is above what the line says it sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minikv.conform import Report, Word, conform
+from minikv.conform.rule import SPREADS
+
+from .faults import FAULTS, faults_of
+from .zoo import SHAPES, Decoder, decoder
+
+HELD_OUT = {"layers": 3, "width": 64, "gain": 1.3, "vocab": 61}
+WEAK = ("pos_plus1", "pos_reset", "rerotate", "base_cached", "gqa_tile_k", "gqa_tile")
+WEAK += ("scale_cached", "mask_own_chunk", "drop_boundary", "overwrite", "own_row_hidden")
+WEAK += ("trunc_pos", "stale_truncate", "pad_seen_cached", "merge_pos", "softmax_extra")
+WEAK_WINDOWED = ("window_plus1", "pos_kept", "sink_lost")
+GOOD = (Word.SAME, Word.ROUNDING, Word.TIE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One decoder with one fault, judged with and without the twin."""
+
+    decoder: str
+    fault: str
+    dtype: str
+    with_twin: bool
+    by_exact: bool
+    words: dict[str, str] = field(default_factory=dict)  # without the twin, by axis
+    blind: list[str] = field(default_factory=list)  # called good, with an effect that it would see
+    kind: str = ""
+    reproduced: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether the kind is right."""
+        return self.kind == FAULTS[self.fault].kind
+
+    @property
+    def without_twin(self) -> str:
+        """bug, undecided or nothing, without the twin."""
+        if Word.BUG in self.words.values():
+            return "bug"
+        return "undecided" if Word.UNDECIDED in self.words.values() else "nothing"
+
+
+def shape_of(name: str, seed: int) -> dict[str, Any]:
+    """The shape of a decoder; from seed 2 on another than the one that clues were written on."""
+    if seed < 2:
+        return {}
+    shape = dict(HELD_OUT)
+    shape["groups"] = 4 if name.startswith("gpt") else 2
+    if "window" in SHAPES[name]:
+        shape["window"] = 13
+    return shape
+
+
+def judge(name: str, fault: str, dtype: str, seed: int, **changes: Any) -> Found:
+    """Run a faulty decoder with and without its twin."""
+    made = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
+    report = conform(made, seed=seed)
+    again = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
+    alone = conform(again, seed=seed, twin="none", shrink=False)
+    kind = next((bug.kind for bug in report.bugs if bug.kind), None)
+    return Found(
+        name,
+        fault,
+        dtype,
+        bool(report.bugs),
+        any("must not see" in bug.evidence for bug in report.bugs),
+        {verdict.axis: verdict.word for verdict in alone.verdicts},
+        blind_spots(report, alone),
+        kind.name if kind else "",
+        bool(kind and kind.reproduced),
+    )
+
+
+def blind_spots(report: Report, alone: Report) -> list[str]:
+    """Axes called good without the twin, whose effect is above what they say they would see."""
+    found = []
+    for bug in report.bugs:
+        verdict = next((one for one in alone.verdicts if one.axis == bug.axis), None)
+        if verdict is None or verdict.word not in GOOD or not bug.effect:
+            continue
+        if bug.effect > max(verdict.sight, 0.0) * (1 + 1 / SPREADS):
+            found.append(f"{bug.axis} {bug.effect:.1e} > {verdict.sight:.1e}")
+    return found
+
+
+def faulty(dtype: str, seed: int, only: str | None = None) -> Iterator[Found]:
+    """Every fault in every decoder that it applies to."""
+    for name in SHAPES:
+        if only and name not in only.split(","):
+            continue
+        for fault in faults_of(name, dtype):
+            yield judge(name, fault, dtype, seed)
+
+
+def print_faults(found: list[Found], title: str) -> dict[str, Any]:
+    """A line of counts, and each miss."""
+    for one in found:
+        where = f"{one.decoder} {one.dtype} {one.fault}"
+        if not one.with_twin:
+            print(f"  MISSED     {where}")
+        elif not one.named:
+            print(f"  misnamed   {where}: {one.kind!r}, expected {FAULTS[one.fault].kind!r}")
+        for blind in one.blind:
+            print(f"  BLIND      {where}: {blind}")
+    figures = {
+        "run": title,
+        "decoder x fault": len(found),
+        "found with twin": sum(one.with_twin for one in found),
+        "by exact relations": sum(one.by_exact for one in found),
+        "kind right": sum(one.named for one in found),
+        "kind reproduced": sum(one.reproduced for one in found),
+        **{
+            f"without twin: {word}": sum(one.without_twin == word for one in found)
+            for word in ("bug", "undecided", "nothing")
+        },
+        "called good above its sight": sum(bool(one.blind) for one in found),
+    }
+    print(json.dumps(figures))
+    return figures
+
+
+def clean_shape(seed: int) -> tuple[str, dict[str, Any]]:
+    """A random shape of one of the decoders, in turn."""
+    random = np.random.default_rng(10**6 + seed)
+    name = list(SHAPES)[seed % len(SHAPES)]
+    shape: dict[str, Any] = {
+        "layers": int(random.integers(1, 5)),
+        "width": int(random.choice([16, 32, 64])),
+        "groups": int(random.choice([1, 2, 4])),
+        "gain": float(random.uniform(0.5, 2.0)),
+        "vocab": int(random.choice([17, 40, 100])),
+    }
+    if "window" in SHAPES[name]:
+        shape["window"] = int(random.integers(2, 40))
+    return name, shape
+
+
+def clean(dtype: str, first: int, count: int) -> dict[str, Any]:
+    """Clean decoders: false alarms with the twin, without, and with the noise twin."""
+    figures: Counter[str] = Counter()
+    largest: dict[str, float] = {}
+    for seed in range(first, first + count):
+        name, shape = clean_shape(seed)
+        for twin in ("wide", "noise", "none"):
+            made = decoder(name, seed, dtype, **shape)
+            report = conform(made, seed=seed, twin=twin, length=48)
+            figures[f"false alarms, twin {twin}"] += bool(report.bugs)
+            figures[f"undecided, twin {twin}"] += any(
+                verdict.word is Word.UNDECIDED for verdict in report.verdicts
+            )
+            for bug in report.bugs:
+                print(f"  FALSE ALARM {name} {dtype} seed {seed} twin {twin}: {bug.axis}")
+                print(f"    {bug.evidence}")
+            for what, value in report.measured.items():
+                key = f"{what}, twin {twin}"
+                largest[key] = max(largest.get(key, 0.0), value)
+    result = {"dtype": dtype, "models": count, "first": first, **figures, **largest}
+    print(json.dumps(result))
+    return result
+
+
+def weak(seed: int = 5) -> list[dict[str, Any]]:
+    """Faults under weak attention, whose effects are small."""
+    found = []
+    for gain in (0.25, 0.5):
+        for dtype in ("float32", "bfloat16", "float16"):
+            pairs = [("llama-numpy", fault) for fault in WEAK]
+            pairs += [("evict-numpy", fault) for fault in WEAK_WINDOWED]
+            judged = []
+            for name, fault in pairs:
+                made = {"seed": 1, "gain": gain}
+                judged.append(judge_weak(name, fault, dtype, made))
+            found.append(print_faults(judged, f"weak attention, gain {gain}, {dtype}"))
+    return found
+
+
+def judge_weak(name: str, fault: str, dtype: str, made: dict[str, Any]) -> Found:
+    """The same, for one fault."""
+    return judge(name, fault, dtype, made["seed"], gain=made["gain"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the counts that are asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=["faults", "clean", "weak"])
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="decoders of the zoo, with commas between them")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100)
+    options = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    np.seterr(all="ignore")
+    begun = time.process_time()
+    failed = False
+    if options.what == "faults":
+        found = list(faulty(options.dtype, options.seed, options.only))
+        figures = print_faults(found, f"{options.dtype}, seed {options.seed}")
+        failed = figures["found with twin"] < len(found)
+        failed = failed or figures["called good above its sight"] > 0
+    elif options.what == "clean":
+        result = clean(options.dtype, options.first, options.count)
+        failed = any(result[f"false alarms, twin {twin}"] for twin in ("wide", "noise", "none"))
+    else:
+        weak()
+    print(f"{time.process_time() - begun:.0f} s of processor time")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["Decoder", "Found", "clean", "faulty", "judge", "weak"]
