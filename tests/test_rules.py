@@ -56,6 +56,7 @@ FLOORS = (
     ("verify",),
     ("experiments",),
     ("paper",),
+    ("conform",),
     ("commands",),
     ("cli",),
     ("__main__",),

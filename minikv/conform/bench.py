@@ -39,7 +39,7 @@ class Settings:
     length : int or None
         Tokens of a text.
     shrink : bool
-        Whether to look for the smallest case and the kind of a bug.
+        Whether to look for the smallest case of a bug of the cache.
     """
 
     effort: str = "default"
@@ -194,7 +194,7 @@ class Bench:
     def twin_spread(self) -> float:
         """The largest difference between the wide twin's rows of a text and of its beginnings."""
         found = []
-        for ids in self.texts:
+        for ids in self.texts if self.wide is not None else ():
             for cut in self.cuts(len(ids)):
                 same = self.whole(ids, wide=True)[:cut]
                 found.append(rule.row_differences(same, self.whole(ids[:cut], wide=True)).max())

@@ -72,7 +72,7 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
             break
     if bench.twin_fault:
         verdicts.append(Verdict(TWIN, Word.BUG, evidence=bench.twin_fault))
-    verdicts = explained(bench, verdicts) if known.shrink else verdicts
+    verdicts = explained(bench, verdicts)
     clear()
     return Report(
         bench.subject.name,
@@ -122,12 +122,19 @@ def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
         return list(verdicts)
     found = []
     for verdict in verdicts:
-        if verdict.axis == "cached" and verdict.word is Word.BUG and verdict.row is not None:
-            case = smallest(bench)
-            where = first_bad_activation(bench, case) if case else ""
-            verdict = replace(verdict, case=case, where=verdict.where or where)
+        if bench.settings.shrink and verdict.axis == "cached" and verdict.row is not None:
+            verdict = _smaller(bench, verdict)
         found.append(verdict)
     return name_kinds(bench, found)
+
+
+def _smaller(bench: Bench, verdict: Verdict) -> Verdict:
+    """A bug of the cache with its smallest case, and what goes wrong in it first."""
+    if verdict.word is not Word.BUG:
+        return verdict
+    case = smallest(bench)
+    where = first_bad_activation(bench, case) if case else ""
+    return replace(verdict, case=case, where=verdict.where or where)
 
 
 def _not_tested(axis: Axis, reason: str) -> Verdict:

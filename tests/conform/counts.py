@@ -78,7 +78,7 @@ def shape_of(name: str, seed: int) -> dict[str, Any]:
 def judge(name: str, fault: str, dtype: str, seed: int, **changes: Any) -> Found:
     """Run a faulty decoder with and without its twin."""
     made = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
-    report = conform(made, seed=seed)
+    report = conform(made, seed=seed, shrink=False)
     again = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
     alone = conform(again, seed=seed, twin="none", shrink=False)
     kind = next((bug.kind for bug in report.bugs if bug.kind), None)

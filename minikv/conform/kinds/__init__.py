@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..bench import Bench
 from ..verdict import Kind, Verdict, Word
-from .guess import guess
+from .guess import OTHER, guess
 from .reproduce import reproduce
 
 __all__ = ["guess", "name_kinds", "reproduce"]
@@ -15,14 +15,20 @@ __all__ = ["guess", "name_kinds", "reproduce"]
 
 def name_kinds(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Every bug with the kind that the run as a whole looks like."""
-    found = {verdict.axis: verdict for verdict in verdicts}
-    cached = found.get("cached")
-    kind = None
-    if cached is not None and cached.word is Word.BUG and bench.subject.can("reference"):
-        name = reproduce(bench)
-        kind = Kind(name, reproduced=True) if name else None
-    if kind is None:
-        kind = Kind(guess(bench, found))
+    kind = kind_of(bench, {verdict.axis: verdict for verdict in verdicts})
     return [
         replace(verdict, kind=kind) if verdict.word is Word.BUG else verdict for verdict in verdicts
     ]
+
+
+def kind_of(bench: Bench, verdicts: Mapping[str, Verdict]) -> Kind:
+    """The kind of what was found."""
+    cached = verdicts.get("cached")
+    try:
+        if cached is not None and cached.word is Word.BUG and bench.subject.can("reference"):
+            name = reproduce(bench)
+            if name:
+                return Kind(name, reproduced=True)
+        return Kind(guess(bench, verdicts))
+    except Exception:  # whatever the target raises while more is asked of it
+        return Kind(OTHER)

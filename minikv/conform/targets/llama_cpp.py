@@ -1,0 +1,97 @@
+"""A GGUF file in llama.cpp, through the package llama-cpp-python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...extras import require_extra
+from ...model import Model, load
+
+CONTEXT = 512
+
+
+class LlamaCppTarget:
+    """llama.cpp with one context, whose cache is cut back to what a call shares with it.
+
+    Parameters
+    ----------
+    llama : llama_cpp.Llama
+        Made with ``logits_all=True``.
+    file : str
+    """
+
+    dtype = "float32"
+
+    def __init__(self, llama: Any, file: str) -> None:
+        self.llama = llama
+        self.file = file
+        self.name = f"llama.cpp:{file}"
+        self.vocab = int(llama.n_vocab())
+        self.max_length = int(llama.n_ctx())
+        if not file.endswith(".gguf"):
+            self.reference = None  # type: ignore[assignment,method-assign]
+
+    def reference(self) -> Model:
+        """minikv on what the file holds, in float64."""
+        return load(self.file, "float64")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return list(self.llama.tokenize(text.encode("utf-8"), add_bos=False))
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits of every position, from an empty cache."""
+        self.llama.reset()
+        return self._after(ids)
+
+    def new_cache(self) -> list[int]:
+        """The tokens of a text; llama.cpp's cache is brought to them before a step."""
+        return []
+
+    def step(self, ids: Sequence[int], cache: list[int]) -> np.ndarray:
+        """Logits of new tokens.
+
+        Where another text was run in between, the tokens of this one are run again, in one call.
+        """
+        if list(self.llama.input_ids[: self.llama.n_tokens]) != cache:
+            self.llama.reset()
+            if cache:
+                self._after(cache)
+        rows = self._after(ids)
+        cache += list(ids)
+        return rows
+
+    def request(self, ids: Sequence[int]) -> tuple[np.ndarray, int]:
+        """As its server does it: the longest prefix that is in the cache stays."""
+        held = list(self.llama.input_ids[: self.llama.n_tokens])
+        shared = 0
+        for old, new in zip(held, list(ids)[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
+        self.llama.n_tokens = shared
+        return self._after(list(ids)[shared:]), shared
+
+    def _after(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits of tokens behind those that llama.cpp holds."""
+        start = int(self.llama.n_tokens)
+        self.llama.eval(list(ids))
+        return np.array(self.llama.scores[start : start + len(ids)], dtype=np.float64)
+
+
+def target(file: str, dtype: str | None = None) -> LlamaCppTarget:
+    """A GGUF file."""
+    if dtype is not None:
+        raise InputError("llama.cpp computes as the file says, leave out the dtype")
+    if not Path(file).is_file():
+        raise InputError(f"{file:.80} is no file, expected one that ends on .gguf")
+    package = require_extra("llama_cpp", "benchmarks", "a target of llama.cpp")
+    llama = package.Llama(
+        file, n_ctx=CONTEXT, logits_all=True, verbose=False, n_threads=1, n_gpu_layers=0
+    )
+    return LlamaCppTarget(llama, file)
