@@ -26,6 +26,10 @@ An adapter is any object with some of these, or a plain function from token ids 
 (facts) ``dtype``, ``vocab``             ``"float32"`` by default; by default as many as logits
 ``max_length``, ``window``, ``sink``     None or 0 by default
 ``data_dependent``                       whether shapes depend on values, as in a mixture of experts
+``reach``                                how far back all windows together see, L * (window - 1)
+``grows``, ``rolling``                   policies that keep all tokens fed one by one; that count
+                                         positions in the cache on purpose
+``keeps_prefixes``                       whether `logits` may reuse what an earlier call left
 ``encode(text)``                         token ids of a text
 ======================================== =======================================================
 

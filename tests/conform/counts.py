@@ -3,7 +3,7 @@
     python -m tests.conform.counts faults --dtype bfloat16 --seed 2
     python -m tests.conform.counts weak
     python -m tests.conform.counts clean --dtype float32 --count 1000
-    python -m tests.conform.counts --write        # the last counts of all, into docs/conform
+    python -m tests.conform.counts ... --keep     # in figures/counts.json, for docs/conform.md
 
 A fault counts as found if the run with the twin in float64 says so. Without a twin it may be
 undecided, but it must not be called rounding where its effect is above what the line says it sees.
@@ -12,23 +12,24 @@ undecided, but it must not be called rounding where its effect is above what the
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minikv.conform import Report, Word, conform
 from minikv.conform.rule import SPREADS
+from tests.conform.faults import FAULTS, faults_of
+from tests.conform.zoo import SHAPES, decoder
 
-from .faults import FAULTS, faults_of
-from .zoo import SHAPES, Decoder, decoder
-
+FIGURES = Path(__file__).parent / "figures" / "counts.json"
 HELD_OUT = {"layers": 3, "width": 64, "gain": 1.3, "vocab": 61}
 WEAK = ("pos_plus1", "pos_reset", "rerotate", "base_cached", "gqa_tile_k", "gqa_tile")
 WEAK += ("scale_cached", "mask_own_chunk", "drop_boundary", "overwrite", "own_row_hidden")
@@ -139,7 +140,6 @@ def print_faults(found: list[Found], title: str) -> dict[str, Any]:
         },
         "called good above its sight": sum(bool(one.blind) for one in found),
     }
-    print(json.dumps(figures))
     return figures
 
 
@@ -159,48 +159,56 @@ def clean_shape(seed: int) -> tuple[str, dict[str, Any]]:
     return name, shape
 
 
-def clean(dtype: str, first: int, count: int) -> dict[str, Any]:
-    """Clean decoders: false alarms with the twin, without, and with the noise twin."""
-    figures: Counter[str] = Counter()
-    largest: dict[str, float] = {}
+def clean(dtype: str, twin: str, first: int, count: int) -> dict[str, Any]:
+    """Clean decoders: how many runs had a false alarm, and how many an undecided axis."""
+    figures: dict[str, Any] = {"dtype": dtype, "twin": twin, "first": first, "models": count}
+    figures |= {"false alarms": 0, "undecided": 0}
     for seed in range(first, first + count):
         name, shape = clean_shape(seed)
-        for twin in ("wide", "noise", "none"):
-            made = decoder(name, seed, dtype, **shape)
-            report = conform(made, seed=seed, twin=twin, length=48)
-            figures[f"false alarms, twin {twin}"] += bool(report.bugs)
-            figures[f"undecided, twin {twin}"] += any(
-                verdict.word is Word.UNDECIDED for verdict in report.verdicts
-            )
-            for bug in report.bugs:
-                print(f"  FALSE ALARM {name} {dtype} seed {seed} twin {twin}: {bug.axis}")
-                print(f"    {bug.evidence}")
-            for what, value in report.measured.items():
-                key = f"{what}, twin {twin}"
-                largest[key] = max(largest.get(key, 0.0), value)
-    result = {"dtype": dtype, "models": count, "first": first, **figures, **largest}
-    print(json.dumps(result))
-    return result
+        made = decoder(name, seed, dtype, **shape)
+        report = conform(made, seed=seed, twin=twin, length=40, effort="quick", shrink=False)
+        figures["false alarms"] += bool(report.bugs)
+        words = [verdict.word for verdict in report.verdicts]
+        figures["undecided"] += Word.UNDECIDED in words
+        for bug in report.bugs:
+            print(f"  FALSE ALARM {name} {dtype} seed {seed} twin {twin}: {bug.axis}")
+            print(f"    {bug.evidence}")
+        for what, value in report.measured.items():
+            figures[what] = max(figures.get(what, 0.0), float(value))
+    return figures
 
 
-def weak(seed: int = 5) -> list[dict[str, Any]]:
+def added(before: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Two runs over clean models that follow each other, as one."""
+    if before.get("first", 0) + before.get("models", 0) != more["first"]:
+        return more
+    both = dict(more) | {"first": before["first"]}
+    for what in ("models", "false alarms", "undecided"):
+        both[what] = before[what] + more[what]
+    for what, value in before.items():
+        if isinstance(value, float):
+            both[what] = max(value, more.get(what, 0.0))
+    return both
+
+
+def kept(key: str, figures: dict[str, Any]) -> None:
+    """Write figures into the file that the table is made from, with the day."""
+    known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+    if "models" in figures:
+        figures = added(known.get(key, {}), figures)
+    known[key] = figures | {"date": str(datetime.date.today())}
+    FIGURES.parent.mkdir(exist_ok=True)
+    FIGURES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def weak() -> Iterator[dict[str, Any]]:
     """Faults under weak attention, whose effects are small."""
-    found = []
     for gain in (0.25, 0.5):
         for dtype in ("float32", "bfloat16", "float16"):
             pairs = [("llama-numpy", fault) for fault in WEAK]
             pairs += [("evict-numpy", fault) for fault in WEAK_WINDOWED]
-            judged = []
-            for name, fault in pairs:
-                made = {"seed": 1, "gain": gain}
-                judged.append(judge_weak(name, fault, dtype, made))
-            found.append(print_faults(judged, f"weak attention, gain {gain}, {dtype}"))
-    return found
-
-
-def judge_weak(name: str, fault: str, dtype: str, made: dict[str, Any]) -> Found:
-    """The same, for one fault."""
-    return judge(name, fault, dtype, made["seed"], gain=made["gain"])
+            judged = [judge(name, fault, dtype, 1, gain=gain) for name, fault in pairs]
+            yield print_faults(judged, f"weak attention, gain {gain}, {dtype}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -210,29 +218,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="decoders of the zoo, with commas between them")
+    parser.add_argument("--twin", default="wide", choices=["wide", "noise", "none"])
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--keep", action="store_true", help="in figures/counts.json")
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     begun = time.process_time()
     failed = False
-    if options.what == "faults":
-        found = list(faulty(options.dtype, options.seed, options.only))
-        figures = print_faults(found, f"{options.dtype}, seed {options.seed}")
-        failed = figures["found with twin"] < len(found)
-        failed = failed or figures["called good above its sight"] > 0
-    elif options.what == "clean":
-        result = clean(options.dtype, options.first, options.count)
-        failed = any(result[f"false alarms, twin {twin}"] for twin in ("wide", "noise", "none"))
-    else:
-        weak()
+    for key, figures in runs(options):
+        print(json.dumps(figures), flush=True)
+        failed = failed or is_bad(figures)
+        if options.keep:
+            kept(key, figures)
     print(f"{time.process_time() - begun:.0f} s of processor time")
     return int(failed)
 
 
+def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is asked for, with a name for each; clean models by the fifty."""
+    if options.what == "faults":
+        found = list(faulty(options.dtype, options.seed, options.only))
+        title = f"{options.dtype}, seed {options.seed}"
+        if options.only:
+            title += f", {options.only}"
+        yield f"faults {title}", print_faults(found, title)
+    elif options.what == "weak":
+        for figures in weak():
+            yield f"faults {figures['run']}", figures
+    else:
+        for first in range(options.first, options.first + options.count, 50):
+            count = min(50, options.first + options.count - first)
+            key = f"clean {options.dtype} {options.twin}"
+            yield key, clean(options.dtype, options.twin, first, count)
+
+
+def is_bad(figures: dict[str, Any]) -> bool:
+    """Whether a fault was missed, one was called good above the sight, or a clean one a bug."""
+    if "models" in figures:
+        return figures["false alarms"] > 0
+    missed = figures["found with twin"] < figures["decoder x fault"]
+    return missed or figures["called good above its sight"] > 0
+
+
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["Decoder", "Found", "clean", "faulty", "judge", "weak"]

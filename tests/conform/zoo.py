@@ -15,8 +15,7 @@ import numpy as np
 import minikv
 from minikv.config import FULL, SLIDING
 from minikv.model import Model
-
-from .numbers import NumPyNumbers, TorchNumbers
+from tests.conform.zoo_numbers import NumPyNumbers, TorchNumbers
 
 PAGE = 8  # tokens
 
@@ -71,41 +70,49 @@ class Cache:
 
 
 class PagedCache(Cache):
-    """K and V in pages of `PAGE` tokens and a table of pages; what is shared is copied first."""
+    """K and V in pages of `PAGE` slots and a table of pages; a fork has pages of its own."""
 
     faults: frozenset[str] = frozenset()
 
     def write(self, layer: int, keys: Array, values: Array) -> None:
-        pages = [
-            (keys[:, :, start : start + PAGE].copy(), values[:, :, start : start + PAGE].copy())
-            for start in range(0, keys.shape[2], PAGE)
-        ]
         old = self.keys[layer]
-        if old is not None and "page_shared" in self.faults:
-            for number, page in enumerate(pages[: len(old.pages)]):
-                if old.pages[number][0].shape == page[0].shape:  # in place: forks see it too
-                    old.pages[number][0][...] = page[0]
-                    old.pages[number][1][...] = page[1]
-                    pages[number] = old.pages[number]
-        self.keys[layer] = Pages(pages)
+        pages = []
+        for number, start in enumerate(range(0, keys.shape[2], PAGE)):
+            page = (room(keys), room(values))
+            if "page_shared" in self.faults and old is not None and number < len(old.pages):
+                page = old.pages[number]  # which a fork may still read
+            for slots, rows in zip(page, (keys, values), strict=True):
+                part = rows[:, :, start : start + PAGE]
+                slots[:, :, : part.shape[2]] = part
+            pages.append(page)
+        self.keys[layer] = Pages(pages, keys.shape[2])
 
     def read(self, layer: int) -> tuple[Array, Array]:
-        pages = list(self.keys[layer].pages)
-        if "page_order" in self.faults and len(pages) > 2:
-            pages[0], pages[1] = pages[1], pages[0]
-        keys = np.concatenate([page[0] for page in pages], axis=2)
-        values = np.concatenate([page[1] for page in pages], axis=2)
-        if "page_boundary" in self.faults and keys.shape[2] % PAGE == 0:
+        held = self.keys[layer]
+        keys, values = (
+            np.concatenate([page[which] for page in held.pages], axis=2)[:, :, : held.count]
+            for which in (0, 1)
+        )
+        if "page_order" in self.faults and held.count > 2 * PAGE:
+            first, second = values[:, :, :PAGE], values[:, :, PAGE : 2 * PAGE]
+            values = np.concatenate([second, first, values[:, :, 2 * PAGE :]], axis=2)
+        if "page_boundary" in self.faults and held.count % PAGE == 0:
             values = np.concatenate([values[:, :, :-1], values[:, :, :1]], axis=2)
         return keys, values
 
 
-class Pages:
-    """A table of pages."""
+def room(rows: np.ndarray) -> np.ndarray:
+    """Empty slots of a page for rows of this kind."""
+    return np.zeros((*rows.shape[:2], PAGE, rows.shape[3]), rows.dtype)
 
-    def __init__(self, pages: list[tuple[np.ndarray, np.ndarray]]) -> None:
+
+class Pages:
+    """A table of pages, of which the first `count` slots are filled."""
+
+    def __init__(self, pages: list[tuple[np.ndarray, np.ndarray]], count: int) -> None:
         self.pages = pages
-        self.shape = (0, 0, sum(page[0].shape[2] for page in pages), 0)
+        self.count = count
+        self.shape = (0, 0, count, 0)
 
 
 class Decoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -22,38 +23,30 @@ def test(bench: Bench) -> Verdict:
     text = ids[: shared + STEPS]
     twin = ids[-len(text[shared:]) :]
 
-    def beside(subject: Subject, twin: tuple[int, ...], forked: bool) -> np.ndarray:
+    def beside(subject: Subject, twin: tuple[int, ...], forked: bool, first: bool) -> np.ndarray:
+        """Rows of one of the two, which reads each token before the other or after it."""
         one = subject.new_cache()
         subject.step(ids[:shared], one)
         other = subject.target.fork(one)
         mine, theirs = (other, one) if forked else (one, other)
         rows = []
         for token, own in zip(twin, text[shared:], strict=True):
+            if first:
+                rows.append(subject.step([own], mine))
             subject.step([token], theirs)
-            rows.append(subject.step([own], mine))
+            if not first:
+                rows.append(subject.step([own], mine))
         return np.concatenate(rows)
 
     changed = bench.changed(twin)
     changes = []
     pairs = []
-    for forked in (False, True):
+    for forked, first in itertools.product((False, True), repeat=2):
         which = "the fork" if forked else "the cache"
-        changes.append(
-            Change(
-                f"other tokens beside {which}",
-                text,
-                partial(beside, twin=twin, forked=forked),
-                partial(beside, twin=changed, forked=forked),
-            )
-        )
-        pairs.append(
-            Pair(
-                f"{which} beside its twin",
-                text,
-                partial(beside, twin=twin, forked=forked),
-                start=shared,
-            )
-        )
+        before = partial(beside, twin=twin, forked=forked, first=first)
+        after = partial(beside, twin=changed, forked=forked, first=first)
+        changes.append(Change(f"other tokens beside {which}", text, before, after))
+        pairs.append(Pair(f"{which} beside its twin", text, before, start=shared))
     return bench.both(AXIS.name, changes, pairs)
 
 

@@ -34,7 +34,12 @@ def test(bench: Bench) -> Verdict:
     if not bench.subject.can("step_with_cache", "new_cache"):
         return Verdict(AXIS.name, Word.SAME, evidence="the first key is not turned")
     pairs = [_cached(ids, None)]
-    pairs += [_cached(ids, policy) for policy in bench.subject.fact("policies", [])]
+    rolling = bench.subject.fact("rolling", ())
+    pairs += [
+        _cached(ids, policy)
+        for policy in bench.subject.fact("policies", ())
+        if policy not in rolling
+    ]
     found_ = bench.numeric(AXIS.name, pairs)
     if found_.word is Word.BUG:
         return Verdict(AXIS.name, Word.BUG, found_.units, found_.evidence, found_.row, where=KEYS)

@@ -34,7 +34,9 @@ class MinikvTarget:
         self.vocab = config.vocab_size
         self.max_length = config.max_position_embeddings
         self.key_norm = config.family.qk_norm
-        self.policies: tuple[str, ...] | None = tuple(evicting())
+        self.policies = tuple(evicting())
+        self.grows = tuple(name for name, policy in evicting().items() if policy.grows)
+        self.rolling = ("streaming_llm",)  # positions within the cache, as its paper has them
         windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
         known = [window for window in windows if window is not None]
         if known:
@@ -81,6 +83,23 @@ class MinikvTarget:
     def stored(self, cache: Any) -> int:
         """How many tokens' K and V are held."""
         return cache.stored
+
+    def kept(self, cache: Any) -> np.ndarray:
+        """Positions held, where all layers and heads hold the same."""
+        rows = [layer.positions for layer in cache.rows]
+        if cache.per_head or any(not np.array_equal(one, rows[0]) for one in rows):
+            raise NotImplementedError("layers or heads hold different tokens")
+        return rows[0][:, 0]
+
+    def masked(self, ids: Sequence[int], visible: np.ndarray) -> Array:
+        """Logits where scores of what is not visible are minus infinity."""
+
+        def hide(scores: Array, name: str) -> Array:
+            return np.where(visible, scores, -np.inf)
+
+        layers = range(self.model.config.num_hidden_layers)
+        hooks = {f"blocks.{layer}.attn.hook_attn_scores": hide for layer in layers}
+        return self.model.run_with_hooks(ids, hooks)
 
     def batch(
         self, texts: Sequence[Sequence[int]], steps: int = 0, pad: int = 0, side: str = "left"

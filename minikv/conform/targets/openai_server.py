@@ -28,6 +28,7 @@ class OpenAITarget:
     """
 
     dtype = "float32"
+    keeps_prefixes = True
 
     def __init__(self, address: str, vocab: int = 1000, model: str | None = None) -> None:
         self.address = address.rstrip("/")
@@ -41,11 +42,11 @@ class OpenAITarget:
         A prompt's first token has none before it, so that a request ends in one new token: row t
         is what the server says of the token behind t.
         """
-        return self._rows(self._asked(ids))
+        return self._rows(self._asked(ids, reuse=False))
 
     def request(self, ids: Sequence[int]) -> tuple[np.ndarray, int]:
         """The last row, and how many tokens of the prompt the server had kept."""
-        answer = self._asked(ids)
+        answer = self._asked(ids, reuse=True)
         details = answer.get("usage", {}).get("prompt_tokens_details") or {}
         return self._rows(answer)[-1:], int(details.get("cached_tokens", 0))
 
@@ -55,7 +56,7 @@ class OpenAITarget:
         width = min(map(len, rows))
         return np.array([row[:width] for row in rows], dtype=np.float64)
 
-    def _asked(self, ids: Sequence[int]) -> dict[str, Any]:
+    def _asked(self, ids: Sequence[int], reuse: bool) -> dict[str, Any]:
         body = {
             "model": self.model,
             "prompt": list(map(int, ids)),
@@ -63,6 +64,7 @@ class OpenAITarget:
             "temperature": 0,
             "logprobs": TOP,
             "echo": True,
+            "cache_prompt": reuse,  # llama.cpp's word for it; others ignore it
         }
         answer = self._call("/v1/completions", body)
         if not answer.get("choices") or not answer["choices"][0].get("logprobs"):

@@ -205,6 +205,7 @@ def target(folder: str, dtype: str | None = None) -> TransformersTarget:
     attention = "eager" if "eager" in words else "sdpa"
     path = str(resolve(folder))
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, words[0]), attn_implementation=attention

@@ -23,7 +23,7 @@ def to_digits(x: np.ndarray, digits: int) -> np.ndarray:
     return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits)
 
 
-DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+COARSE = {"float32": 12, "float16": 4, "bfloat16": 2}  # digits
 
 
 class NumPyNumbers:
@@ -44,10 +44,10 @@ class NumPyNumbers:
         return self.round(np.asarray(x, self.dtype))
 
     def coarse(self, x: Any) -> Any:
-        """Rounded to six digits fewer than the dtype has; not in float64."""
+        """Rounded to far fewer digits than the dtype has; not in float64."""
         if self.name == "float64":
             return x
-        return self.array(to_digits(self.numpy(x), DIGITS[self.name] - 6))
+        return self.array(to_digits(self.numpy(x), COARSE[self.name]))
 
     def matmul(self, a: Any, b: Any) -> Any:
         return self.round(a @ b)

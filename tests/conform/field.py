@@ -1,0 +1,230 @@
+"""The state of the field: what conform says of public decoders, run here, with versions.
+
+    python -m tests.conform.field                 # all of it, into figures/field.json
+    python -m tests.conform.field --only llama    # those whose name has this
+
+Tiny models with random weights, so that all of it runs in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minikv
+from minikv.conform import Report, Word, conform
+from minikv.conform.targets.minikv_model import MinikvTarget
+from minikv.conform.targets.transformers_folder import TransformersTarget
+
+FIGURES = Path(__file__).parent / "figures" / "field.json"
+SIZE = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+}
+WINDOW = 9
+SLIDES = ["sliding_attention", "full_attention", "sliding_attention"]
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", "LlamaForCausalLM", SIZE),
+    "qwen3": (
+        "Qwen3Config",
+        "Qwen3ForCausalLM",
+        SIZE | {"sliding_window": WINDOW, "use_sliding_window": True, "layer_types": SLIDES},
+    ),
+    "gemma3": (
+        "Gemma3TextConfig",
+        "Gemma3ForCausalLM",
+        SIZE | {"sliding_window": WINDOW, "layer_types": SLIDES},
+    ),
+    "mistral": ("MistralConfig", "MistralForCausalLM", SIZE | {"sliding_window": WINDOW}),
+    "gpt2": (
+        "GPT2Config",
+        "GPT2LMHeadModel",
+        {"vocab_size": 97, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256},
+    ),
+}
+
+
+def tiny(family: str, attention: str, dtype: str) -> Any:
+    """A random model of transformers in which attention matters."""
+    import torch
+    import transformers
+
+    config_name, model_name, numbers = FAMILIES[family]
+    config = getattr(transformers, config_name)(**numbers)
+    config._attn_implementation = attention
+    torch.manual_seed(0)
+    model = getattr(transformers, model_name)(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() != 2:
+                continue
+            fan_in = weight.shape[0 if family == "gpt2" else 1]
+            scale = 1.2 / fan_in**0.5
+            if "embed" in name or "wte" in name:
+                scale = 1.0
+            if "wpe" in name:
+                scale = 0.3
+            weight.copy_(torch.randn_like(weight) * scale)
+    return model.to(getattr(torch, dtype))
+
+
+class Pressed(TransformersTarget):
+    """transformers with a press of kvpress, which compresses the prompt to a budget."""
+
+    policies = ("StreamingLLMPress", "SnapKVPress", "TOVAPress", "KnormPress")
+    grows = policies
+    rolling = policies  # what is kept differs from head to head
+
+    def wide(self) -> Pressed:
+        """In float64."""
+        twin = super().wide()
+        return Pressed(twin.model)
+
+    def new_cache(self, policy: str | None = None, budget: int | None = None) -> Any:
+        """A cache that remembers how its prompt is to be pressed."""
+        cache = super().new_cache()
+        cache.pressed = (policy, budget)
+        return cache
+
+    def stored(self, cache: Any) -> int:
+        """Rows of the first layer."""
+        return int(cache.layers[0].keys.shape[2])
+
+    def step(self, ids: Any, cache: Any) -> np.ndarray:
+        """The first call is the prompt's."""
+        import kvpress
+
+        policy, budget = cache.pressed
+        if policy is None or cache.get_seq_length():
+            position = getattr(cache, "true_length", cache.get_seq_length())
+            cache.true_length = position + len(ids)
+            import torch
+
+            where = torch.arange(position, position + len(ids))[None]
+            return self._run(ids, past_key_values=cache, use_cache=True, position_ids=where)[0]
+        cache.true_length = len(ids)
+        ratio = max(0.0, 1 - budget / len(ids))
+        press = getattr(kvpress, policy)(compression_ratio=ratio)
+        with press(self.model):
+            return super().step(ids, cache)
+
+
+def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
+    """Name, settings of the run, and what makes the target."""
+    for family in FAMILIES:
+        for attention in ("eager", "sdpa"):
+            for dtype in ("float32", "bfloat16"):
+                for cache in ("dynamic", "static"):
+                    if cache == "static" and dtype == "bfloat16":
+                        continue
+                    name = f"transformers {family} {attention} {dtype} {cache}"
+                    yield (
+                        name,
+                        {},
+                        lambda f=family, a=attention, d=dtype, c=cache: TransformersTarget(
+                            tiny(f, a, d), c
+                        ),
+                    )
+    yield (
+        "transformers gpt2 sdpa float32 dynamic, no position ids",
+        {"axes": ["left-padding", "left-padding-cached"]},
+        lambda: TransformersTarget(tiny("gpt2", "sdpa", "float32"), positions="default"),
+    )
+    yield (
+        "kvpress on llama eager float32",
+        {"axes": ["cached", "budget"]},
+        lambda: Pressed(tiny("llama", "eager", "float32")),
+    )
+    for arithmetic, backend in (("float32", "numpy"), ("exact", "numpy"), ("float32", "numba")):
+        yield (
+            f"minikv llama {arithmetic} {backend}",
+            {},
+            lambda a=arithmetic, b=backend: own(a, b),
+        )
+
+
+def own(arithmetic: str, backend: str) -> MinikvTarget:
+    """minikv's own small model."""
+    config = minikv.tiny_config(
+        hidden_size=64, intermediate_size=96, head_dim=16, num_hidden_layers=3
+    )
+
+    def made(wanted: str, where: str = "numpy") -> minikv.Model:
+        return minikv.random_model(config, 0, wanted, 1.2, where)
+
+    return MinikvTarget(made(arithmetic, backend), made)
+
+
+def row(name: str, report: Report) -> dict[str, Any]:
+    """What the table says of a target."""
+    tested = [one for one in report.verdicts if one.word is not Word.NOT_TESTED]
+    counts = {str(word): sum(one.word is word for one in tested) for word in Word}
+    return {
+        "target": name,
+        "axes": len(tested),
+        **{word: count for word, count in counts.items() if count},
+        "largest units": max((one.units for one in tested if one.word is not Word.BUG), default=0),
+        "bugs": [f"{one.axis}: {one.evidence}" for one in report.bugs],
+        "undecided axes": [one.axis for one in tested if one.word is Word.UNDECIDED],
+        "in float64": report.measured.get("largest difference in the twin"),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is asked for; all of it is written."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", default="", help="targets whose name has this")
+    options = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+    rows = []
+    for name, settings, make in contenders():
+        if options.only not in name:
+            continue
+        try:
+            report = conform(make(), effort="quick", length=24, shrink=False, **settings)
+            rows.append(row(name, report))
+        except ImportError as error:
+            rows.append({"target": name, "axes": 0, "bugs": [], "missing": str(error)})
+        print(json.dumps(rows[-1]), flush=True)
+    if not options.only:
+        FIGURES.parent.mkdir(exist_ok=True)
+        figures = {"date": str(datetime.date.today()), "versions": versions(), "rows": rows}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def versions() -> dict[str, str]:
+    """Of what was run."""
+    import importlib.metadata as metadata
+
+    found = {"python": platform.python_version()}
+    for package in ("numpy", "torch", "transformers", "kvpress", "numba", "llama-cpp-python"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Bugs are shrunk, located and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minikv.conform import conform
+from minikv.conform.bench import Bench
+from minikv.conform.kinds.planted import PLANTED
+from minikv.conform.kinds.reproduce import reproduce
+from minikv.conform.rule import row_differences
+from tests.conform.counts import judge
+from tests.conform.faults import FAULTS
+from tests.conform.zoo import decoder
+
+REPRODUCED = ("pos_reset", "pos_plus1", "pos_minus1", "mask_own_chunk", "own_row_hidden")
+REPRODUCED += ("skip_key0", "chunk_open", "rerotate", "kv_float16", "scale_cached", "gqa_tile")
+GUESSED = ("pos_clamp", "mod32", "eps_cached", "stale_global", "trunc_pos", "batch_order")
+
+
+@pytest.mark.parametrize("fault", REPRODUCED)
+def test_the_kind_is_decided_by_reproducing_it_in_minikv(fault):
+    bench = Bench(decoder("llama-numpy", faults=(fault,)))
+    assert reproduce(bench) == FAULTS[fault].kind
+
+
+def test_nothing_is_reproduced_for_a_clean_decoder_or_another_fault():
+    assert reproduce(Bench(decoder("llama-numpy"))) == ""
+    assert reproduce(Bench(decoder("llama-numpy", faults=("softmax_extra",)))) == ""
+
+
+def test_every_planted_fault_changes_minikvs_logits():
+    model = decoder("llama-numpy").reference()
+    ids = [int(token) for token in np.random.default_rng(0).integers(0, 40, 24)]
+    for planted in PLANTED:
+        rows = np.concatenate([planted.run(model, ids, ch) for ch in ([12, 12], [12] + [1] * 12)])
+        whole = np.tile(np.asarray(model.logits(ids)), (2, 1))
+        assert row_differences(whole, rows).max() > 1e-5, planted
+
+
+@pytest.mark.parametrize("fault", GUESSED)
+def test_other_kinds_are_guessed_and_said_to_be(fault):
+    found = judge("gpt-numpy", fault, "float32", 1)
+    assert found.named, found.kind
+    assert not found.reproduced
+
+
+def test_the_smallest_case_fails_and_nothing_of_it_can_be_left_out():
+    made = decoder("llama-numpy", faults=("pos_plus1",))
+    report = conform(made, axes=["cached"])
+    case = report["cached"].case
+    assert len(case.ids) == 2
+    assert case.chunks == (1, 1)
+    cache = made.new_cache()
+    made.step(case.ids[:1], cache)
+    got = made.step(case.ids[1:], cache)
+    assert row_differences(made.logits(case.ids)[1:], got)[0] > 1e-3
+    assert report["cached"].where == "blocks.0.attn.hook_rot_k"
+
+
+def test_the_first_bad_activation_is_of_the_layer_that_is_wrong():
+    made = decoder("window-torch", faults=("window_all",), layers=4)  # layers 1 and 3 have none
+    report = conform(made, axes=["cached"])
+    assert report["cached"].where == "blocks.1.hook_resid_mid"

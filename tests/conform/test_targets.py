@@ -1,0 +1,229 @@
+"""Where targets come from."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minikv
+from minikv.conform import Word, conform
+from minikv.conform.targets import find_target, llama_cpp
+from minikv.conform.targets.openai_server import TOP, OpenAITarget
+from minikv.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def module(tmp_path):
+    path = tmp_path / "my_decoder.py"
+    path.write_text(
+        "import numpy as np\n"
+        "def logits(ids):\n"
+        "    return np.cos(np.outer(np.cumsum(ids), np.arange(1, 12)))\n"
+        "class Adapter:\n"
+        "    logits = staticmethod(logits)\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["logits", "Adapter"])
+def test_a_function_or_a_class_in_a_file(module, name):
+    report = conform(find_target(f"{module}:{name}"), axes=["causality"])
+    assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nothing", "expected FILE.py:NAME"),
+        ("nothing.py:x", "is no Python file"),
+        ("{module}:missing", "has no missing"),
+        ("minikv:no-such-model", "no-such-model"),
+        ("llama.cpp:nothing.gguf", "is no file"),
+        ("openai:127.0.0.1", "expected http://"),
+    ],
+)
+def test_what_cannot_be_found_is_named(module, target, words):
+    with pytest.raises(InputError.__bases__[0], match=words):
+        find_target(target.format(module=module))
+
+
+def test_minikv_is_a_target_of_every_axis_but_a_few(tiny):
+    made = find_target(f"minikv:{tiny}")
+    report = conform(made, effort="quick", length=24)
+    assert report.exit_code == 0, report
+    untested = {one.axis for one in report.verdicts if one.word is Word.NOT_TESTED}
+    assert untested == {"warm-prefix", "window", "second"}
+
+
+def test_exact_arithmetic_has_the_same_bits_on_every_axis(tiny):
+    report = conform(find_target(f"minikv:{tiny}", "exact"), effort="quick", length=24)
+    words = {one.axis: one.word for one in report.verdicts if one.word is not Word.NOT_TESTED}
+    # masked gives -inf to a hook, whose softmax is another path; everything else is one path
+    assert {axis for axis, word in words.items() if word is not Word.SAME} <= {"eviction-positions"}
+
+
+@pytest.mark.peers
+def test_transformers_is_a_target_with_minikv_as_second_implementation(tiny):
+    pytest.importorskip("transformers")
+    report = conform(find_target(f"transformers:{tiny}"), effort="quick", length=24)
+    assert report.exit_code == 0, report
+    assert report["second"].word is Word.ROUNDING
+
+
+@pytest.mark.peers
+def test_transformers_with_a_fault_in_the_weights_is_found_by_the_second_implementation(tiny):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    made = find_target(f"transformers:{tiny}")
+    with torch.no_grad():
+        made.model.model.layers[1].input_layernorm.weight[0] *= 1.01
+    report = conform(made, axes=["second"], effort="quick", length=24)
+    assert report["second"].word is Word.BUG
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """A server of a tiny model; it keeps the last prompt as a prefix."""
+
+    model = minikv.random_model(minikv.tiny_config(), seed=3)
+    kept: tuple[int, ...] = ()
+    fault = 0.0
+
+    def do_GET(self):
+        self.answer({"data": [{"id": "tiny"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        ids = body["prompt"]
+        shared = 0
+        kept = type(self).kept if body["cache_prompt"] else ()
+        for old, new in zip(kept, ids[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
+        type(self).kept = tuple(ids)
+        rows = np.asarray(self.model.logits(ids), np.float64)
+        if shared and self.fault:
+            rows = rows * (1 + self.fault)
+        rows = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
+        tops = [{str(token): row[token] for token in np.argsort(-row)[:TOP]} for row in rows]
+        self.answer(
+            {
+                "choices": [{"logprobs": {"top_logprobs": [None, *tops]}}],
+                "usage": {"prompt_tokens_details": {"cached_tokens": shared}},
+            }
+        )
+
+    def answer(self, value):
+        text = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("fault", [0.0, 0.1])
+def test_a_server_is_tested_on_warm_prefixes_with_its_own_word_that_they_were_used(
+    server, monkeypatch, fault
+):
+    monkeypatch.setattr(Server, "fault", fault)
+    made = OpenAITarget(server, vocab=97)
+    report = conform(made, axes=["causality", "length", "warm-prefix"], length=24)
+    assert report["warm-prefix"].word is (Word.BUG if fault else Word.SAME), report
+    assert "shared tokens were reused" in report["warm-prefix"].evidence
+
+
+def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
+        find_target("openai:http://127.0.0.1:9")
+
+
+class StubLlama:
+    """What llama-cpp-python's class has, on a tiny model of minikv."""
+
+    def __init__(self, *_, **__):
+        self.model = minikv.random_model(minikv.tiny_config(), seed=3)
+        self.reset()
+        self.scores = np.zeros((128, 97), np.float32)
+        self.input_ids = np.zeros(128, int)
+
+    def n_vocab(self):
+        return 97
+
+    def n_ctx(self):
+        return 128
+
+    def tokenize(self, text, add_bos):
+        return [byte % 97 for byte in text]
+
+    def reset(self):
+        self.n_tokens = 0
+        self.cache = self.model.new_cache()
+
+    def eval(self, ids):
+        self.cache.truncate(self.n_tokens)
+        end = self.n_tokens + len(ids)
+        self.scores[self.n_tokens : end] = self.model.forward([ids], [self.cache], "all")
+        self.input_ids[self.n_tokens : end] = ids
+        self.n_tokens = end
+
+
+def test_llama_cpp_is_driven_through_its_python_package():
+    made = llama_cpp.LlamaCppTarget(StubLlama(), "a stub")
+    report = conform(made, length=40)
+    words = {one.axis: one.word for one in report.verdicts}
+    assert report.bugs == [], report
+    for axis in ("cached", "warm-prefix", "last-position", "length"):
+        assert words[axis] in (Word.SAME, Word.ROUNDING), report
+
+
+@pytest.mark.weights
+def test_a_gguf_file_in_llama_cpp_itself():
+    pytest.importorskip("llama_cpp")
+    files = sorted(ROOT.glob("weights/*.gguf"))
+    if not files:
+        pytest.skip("no GGUF file in weights/")
+    report = conform(find_target(f"llama.cpp:{files[0]}"), effort="quick")
+    assert report.bugs == [], report
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "minikv", "conform", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_one_line_in_a_test_file_gives_one_test_an_axis(tmp_path):
+    path = tmp_path / "test_mine.py"
+    path.write_text(
+        "from minikv.conform.testing import conform_tests\n"
+        "from tests.conform.zoo import decoder\n"
+        "test_mine = conform_tests(lambda: decoder('gpt-numpy', faults=('trunc_pos',)),\n"
+        "    axes=['causality', 'truncate', 'window'], effort='quick')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-o", "addopts=", "-rA", "--rootdir", str(tmp_path), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert "1 failed, 2 passed, 1 skipped" in done.stdout, done.stdout
+    assert "test_mine[truncate]" in done.stdout
+    assert "looks like: the position after truncate (a guess)" in done.stdout
