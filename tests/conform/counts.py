@@ -114,20 +114,26 @@ def faulty(dtype: str, seed: int, only: str | None = None) -> Iterator[Found]:
         if only and name not in only.split(","):
             continue
         for fault in faults_of(name, dtype):
-            yield judge(name, fault, dtype, seed)
+            found = judge(name, fault, dtype, seed)
+            print_one(found)
+            yield found
 
 
-def print_faults(found: list[Found], title: str) -> dict[str, Any]:
-    """A line of counts, and each miss."""
-    for one in found:
-        where = f"{one.decoder} {one.dtype} {one.fault}"
-        if not one.with_twin:
-            print(f"  MISSED     {where}")
-        elif not one.named:
-            print(f"  misnamed   {where}: {one.kind!r}, expected {FAULTS[one.fault].kind!r}")
-        for blind in one.blind:
-            print(f"  BLIND      {where}: {blind}")
-    figures = {
+def print_one(one: Found) -> None:
+    """A line for whatever is not as it should be."""
+    where = f"{one.decoder} {one.dtype} {one.fault}"
+    if not one.with_twin:
+        print(f"  MISSED     {where}", flush=True)
+    elif not one.named:
+        expected = FAULTS[one.fault].kind
+        print(f"  misnamed   {where}: {one.kind!r}, expected {expected!r}", flush=True)
+    for blind in one.blind:
+        print(f"  BLIND      {where}: {blind}", flush=True)
+
+
+def figures_of(found: list[Found], title: str) -> dict[str, Any]:
+    """The counts of a run."""
+    return {
         "run": title,
         "decoder x fault": len(found),
         "found with twin": sum(one.with_twin for one in found),
@@ -140,7 +146,6 @@ def print_faults(found: list[Found], title: str) -> dict[str, Any]:
         },
         "called good above its sight": sum(bool(one.blind) for one in found),
     }
-    return figures
 
 
 def clean_shape(seed: int) -> tuple[str, dict[str, Any]]:
@@ -208,7 +213,9 @@ def weak() -> Iterator[dict[str, Any]]:
             pairs = [("llama-numpy", fault) for fault in WEAK]
             pairs += [("evict-numpy", fault) for fault in WEAK_WINDOWED]
             judged = [judge(name, fault, dtype, 1, gain=gain) for name, fault in pairs]
-            yield print_faults(judged, f"weak attention, gain {gain}, {dtype}")
+            for one in judged:
+                print_one(one)
+            yield figures_of(judged, f"weak attention, gain {gain}, {dtype}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -243,7 +250,7 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
         title = f"{options.dtype}, seed {options.seed}"
         if options.only:
             title += f", {options.only}"
-        yield f"faults {title}", print_faults(found, title)
+        yield f"faults {title}", figures_of(found, title)
     elif options.what == "weak":
         for figures in weak():
             yield f"faults {figures['run']}", figures
