@@ -40,6 +40,8 @@ class Settings:
         Tokens of a text.
     shrink : bool
         Whether to look for the smallest case of a bug of the cache.
+    kinds : bool
+        Whether to look for the kind of a bug.
     """
 
     effort: str = "default"
@@ -47,6 +49,7 @@ class Settings:
     twin: str = "wide"
     length: int | None = None
     shrink: bool = True
+    kinds: bool = True
     progress: Progress = field(default=silent, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,8 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
     axes : sequence of str, optional
         Names in `minikv.conform.axes.AXES`; all by default.
     **settings
-        Of `minikv.conform.bench.Settings`: ``effort``, ``seed``, ``twin``, ``length``, ``shrink``.
+        Of `minikv.conform.bench.Settings`: ``effort``, ``seed``, ``twin``, ``length``, ``shrink``,
+        ``kinds``.
 
     Returns
     -------
@@ -125,7 +126,7 @@ def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
         if bench.settings.shrink and verdict.axis == "cached" and verdict.row is not None:
             verdict = _smaller(bench, verdict)
         found.append(verdict)
-    return name_kinds(bench, found)
+    return name_kinds(bench, found) if bench.settings.kinds else found
 
 
 def _smaller(bench: Bench, verdict: Verdict) -> Verdict:

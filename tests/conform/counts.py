@@ -81,7 +81,7 @@ def judge(name: str, fault: str, dtype: str, seed: int, **changes: Any) -> Found
     made = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
     report = conform(made, seed=seed, shrink=False)
     again = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
-    alone = conform(again, seed=seed, twin="none", shrink=False)
+    alone = conform(again, seed=seed, twin="none", shrink=False, kinds=False)
     kind = next((bug.kind for bug in report.bugs if bug.kind), None)
     return Found(
         name,
@@ -108,15 +108,24 @@ def blind_spots(report: Report, alone: Report) -> list[str]:
     return found
 
 
-def faulty(dtype: str, seed: int, only: str | None = None) -> Iterator[Found]:
-    """Every fault in every decoder that it applies to."""
-    for name in SHAPES:
-        if only and name not in only.split(","):
-            continue
-        for fault in faults_of(name, dtype):
-            found = judge(name, fault, dtype, seed)
-            print_one(found)
-            yield found
+def cases(dtype: str, only: str | None, once: bool) -> Iterator[tuple[str, str]]:
+    """Every fault in every decoder that it applies to; or once, in these in turn."""
+    names = [name for name in SHAPES if not only or name in only.split(",")]
+    done: set[str] = set()
+    for turn, fault in enumerate(FAULTS):
+        order = names[turn % len(names) :] + names[: turn % len(names)]
+        for name in order:
+            if fault in faults_of(name, dtype) and not (once and fault in done):
+                done.add(fault)
+                yield name, fault
+
+
+def faulty(dtype: str, seed: int, only: str | None, once: bool) -> Iterator[Found]:
+    """What is found in each case."""
+    for name, fault in cases(dtype, only, once):
+        found = judge(name, fault, dtype, seed)
+        print_one(found)
+        yield found
 
 
 def print_one(one: Found) -> None:
@@ -225,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="decoders of the zoo, with commas between them")
+    parser.add_argument("--once", action="store_true", help="each fault in one decoder")
     parser.add_argument("--twin", default="wide", choices=["wide", "noise", "none"])
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
@@ -246,8 +256,10 @@ def main(argv: list[str] | None = None) -> int:
 def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is asked for, with a name for each; clean models by the fifty."""
     if options.what == "faults":
-        found = list(faulty(options.dtype, options.seed, options.only))
+        found = list(faulty(options.dtype, options.seed, options.only, options.once))
         title = f"{options.dtype}, seed {options.seed}"
+        if options.once:
+            title += ", each fault once"
         if options.only:
             title += f", {options.only}"
         yield f"faults {title}", figures_of(found, title)

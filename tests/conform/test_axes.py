@@ -52,10 +52,21 @@ FINDS = [
 ]
 
 
-@pytest.mark.parametrize(("axis", "name", "fault"), FINDS)
+# One of each kind runs each time; the others when slow tests do.
+FAST = {"nondet", "future_uncached", "chunk_open", "trunc_off1", "page_shared", "window_both"}
+FAST |= {"prefix_stale", "pad_seen_right", "budget_0_all", "value_residual", "base_both"}
+
+
+def marked(case):
+    return case if case[2] in FAST else pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("axis", "name", "fault"), map(marked, FINDS))
 def test_axis_finds_its_fault(axis, name, fault):
     made = decoder(name, faults=(fault,))
-    report = conform(made, axes=[axis], shrink=False, length=70)
+    effort = "quick" if fault in FAST else "default"
+    length = 40 if fault in FAST else 70
+    report = conform(made, axes=[axis], shrink=False, kinds=False, length=length, effort=effort)
     assert report[axis].word is Word.BUG, report
     assert report.exit_code == 1
 
@@ -87,7 +98,10 @@ def test_the_control_fails_where_one_row_is_all_that_logits_depend_on():
     assert report["single-row"].word is Word.BUG
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "llama-numpy" else pytest.param(n, marks=pytest.mark.slow) for n in SHAPES],
+)
 def test_a_clean_decoder_passes_every_axis_that_it_has(name):
     report = conform(decoder(name, seed=7), effort="quick")
     assert report.exit_code == 0, report
@@ -143,11 +157,12 @@ def test_what_the_target_raises_on_an_axis_is_a_bug_of_that_axis():
         return whole_step(ids, cache)
 
     made.step = step
-    report = conform(made, axes=["cached"], shrink=False)
+    report = conform(made, axes=["cached"], shrink=False, kinds=False)
     assert report["cached"].word is Word.BUG
     assert "RuntimeError: the mask is 1 x 1" in report["cached"].evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_experts_may_change_bits_and_are_judged_by_the_twin(dtype):
     clean = conform(decoder("moe-numpy", dtype=dtype), effort="quick")

@@ -19,7 +19,10 @@ REPRODUCED += ("skip_key0", "chunk_open", "rerotate", "kv_float16", "scale_cache
 GUESSED = ("pos_clamp", "mod32", "eps_cached", "stale_global", "trunc_pos", "batch_order")
 
 
-@pytest.mark.parametrize("fault", REPRODUCED)
+@pytest.mark.parametrize(
+    "fault",
+    [*REPRODUCED[:2], *(pytest.param(fault, marks=pytest.mark.slow) for fault in REPRODUCED[2:])],
+)
 def test_the_kind_is_decided_by_reproducing_it_in_minikv(fault):
     bench = Bench(decoder("llama-numpy", faults=(fault,)))
     assert reproduce(bench) == FAULTS[fault].kind
@@ -39,6 +42,7 @@ def test_every_planted_fault_changes_minikvs_logits():
         assert row_differences(whole, rows).max() > 1e-5, planted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", GUESSED)
 def test_other_kinds_are_guessed_and_said_to_be(fault):
     found = judge("gpt-numpy", fault, "float32", 1)
@@ -59,6 +63,7 @@ def test_the_smallest_case_fails_and_nothing_of_it_can_be_left_out():
     assert report["cached"].where == "blocks.0.attn.hook_rot_k"
 
 
+@pytest.mark.slow
 def test_the_first_bad_activation_is_of_the_layer_that_is_wrong():
     made = decoder("window-torch", faults=("window_all",), layers=4)  # layers 1 and 3 have none
     report = conform(made, axes=["cached"])

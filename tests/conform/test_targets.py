@@ -56,6 +56,7 @@ def test_what_cannot_be_found_is_named(module, target, words):
         find_target(target.format(module=module))
 
 
+@pytest.mark.slow
 def test_minikv_is_a_target_of_every_axis_but_a_few(tiny):
     made = find_target(f"minikv:{tiny}")
     report = conform(made, effort="quick", length=24)
@@ -64,6 +65,7 @@ def test_minikv_is_a_target_of_every_axis_but_a_few(tiny):
     assert untested == {"warm-prefix", "window", "second"}
 
 
+@pytest.mark.slow
 def test_exact_arithmetic_has_the_same_bits_on_every_axis(tiny):
     report = conform(find_target(f"minikv:{tiny}", "exact"), effort="quick", length=24)
     words = {one.axis: one.word for one in report.verdicts if one.word is not Word.NOT_TESTED}
@@ -208,11 +210,7 @@ def test_a_gguf_file_in_llama_cpp_itself():
     assert report.bugs == [], report
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minikv", "conform", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-
+@pytest.mark.slow
 def test_one_line_in_a_test_file_gives_one_test_an_axis(tmp_path):
     path = tmp_path / "test_mine.py"
     path.write_text(

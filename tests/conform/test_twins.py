@@ -12,6 +12,7 @@ from tests.conform.zoo import decoder
 SMALL = ["kv_bfloat16", "narrow_values", "narrow_values_uncached", "own_row_hidden", "merge_pos"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SMALL)
 def test_float32_faults_are_found_with_the_twin_and_never_called_good_above_the_sight(fault):
     found = judge("llama-numpy", fault, "float32", 1)
@@ -19,6 +20,7 @@ def test_float32_faults_are_found_with_the_twin_and_never_called_good_above_the_
     assert found.blind == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["pos_plus1", "kv_int8", "narrow_values", "window_minus1"])
 def test_faults_in_16_bits_are_found_with_the_twin(fault):
     name = "evict-numpy" if fault.startswith("window") else "gpt-numpy"
@@ -37,7 +39,7 @@ def test_without_a_twin_a_fault_in_bfloat16_is_undecided_with_what_would_decide_
 
 def test_exact_relations_need_no_twin_in_16_bits():
     made = decoder("llama-numpy", dtype="bfloat16", faults=("chunk_offset",))
-    report = conform(made, axes=["cached-causality"], twin="none", shrink=False)
+    report = conform(made, axes=["cached-causality"], twin="none", shrink=False, kinds=False)
     assert report["cached-causality"].word is Word.BUG
 
 
@@ -52,10 +54,13 @@ def test_one_bit_in_one_row_is_a_leak():
         return rows
 
     made.logits = logits
-    reports = [conform(made, axes=["causality"], seed=seed, shrink=False) for seed in range(3)]
+    reports = [
+        conform(made, axes=["causality"], seed=seed, shrink=False, kinds=False) for seed in range(3)
+    ]
     assert any(report["causality"].word is Word.BUG for report in reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", ["wide", "noise", "none"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_few_clean_models_raise_no_alarm(dtype, twin):
@@ -76,7 +81,7 @@ def test_a_twin_that_is_not_finite_is_a_bug_of_the_float64_path():
 
     twin.step = step
     made.wide = lambda: twin
-    report = conform(made, axes=["cached"], shrink=False)
+    report = conform(made, axes=["cached"], shrink=False, kinds=False)
     assert report["float64"].word is Word.BUG
     assert report["cached"].word in GOOD
     assert "not finite in float64" in report["float64"].evidence

@@ -1,0 +1,45 @@
+"""The counts: a sample of every decoder's faults; all: ``python -m tests.conform.counts``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conform.counts import added, clean, judge, kept
+from tests.conform.faults import faults_of
+from tests.conform.zoo import SHAPES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_sample_of_faults_is_found_and_none_called_good_above_its_sight(name, dtype):
+    for fault in faults_of(name, dtype)[::11]:
+        found = judge(name, fault, dtype, 2)
+        assert found.with_twin, (name, fault)
+        assert found.blind == [], (name, fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_clean_models_raise_no_alarm(dtype):
+    for twin in ("wide", "noise", "none"):
+        figures = clean(dtype, twin, 5000, 24)
+        assert figures["false alarms"] == 0, figures
+        assert figures["models"] == 24
+
+
+def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monkeypatch):
+    first = {"models": 50, "first": 0, "false alarms": 0, "undecided": 3, "largest": 2.0}
+    more = {"models": 50, "first": 50, "false alarms": 1, "undecided": 0, "largest": 1.0}
+    assert added(first, more) == {
+        "models": 100,
+        "first": 0,
+        "false alarms": 1,
+        "undecided": 3,
+        "largest": 2.0,
+    }
+    assert added(more, more) == more
+    monkeypatch.setattr("tests.conform.counts.FIGURES", tmp_path / "figures" / "counts.json")
+    kept("clean", first)
+    kept("clean", more)
+    assert '"models": 100' in (tmp_path / "figures" / "counts.json").read_text()
