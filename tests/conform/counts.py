@@ -194,7 +194,7 @@ def clean(dtype: str, twin: str, first: int, count: int) -> dict[str, Any]:
 
 def added(before: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """Two runs over clean models that follow each other, as one."""
-    if before.get("first", 0) + before.get("models", 0) != more["first"]:
+    if not before or before["first"] + before["models"] != more["first"]:
         return more
     both = dict(more) | {"first": before["first"]}
     for what in ("models", "false alarms", "undecided"):

@@ -61,7 +61,7 @@ def marked(case):
     return case if case[2] in FAST else pytest.param(*case, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("axis", "name", "fault"), map(marked, FINDS))
+@pytest.mark.parametrize(("axis", "name", "fault"), [*map(marked, FINDS)])
 def test_axis_finds_its_fault(axis, name, fault):
     made = decoder(name, faults=(fault,))
     effort = "quick" if fault in FAST else "default"
