@@ -52,6 +52,12 @@ from .rule import UNITS
 
 Ids = Sequence[int]
 
+Target = Any
+"""An adapter of the user's, or a function."""
+
+Fact = Any
+"""What an adapter says of itself."""
+
 
 class WrongShapeError(InputError):
     """The target gave other rows than it was asked for."""
@@ -84,7 +90,7 @@ class Subject:
         An adapter, or a function from token ids to logits.
     """
 
-    target: Any
+    target: Target
     _whole: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict, repr=False)
     _batches: dict[object, list[np.ndarray]] = field(default_factory=dict, repr=False)
 
@@ -92,7 +98,7 @@ class Subject:
         """Whether the target has all of these."""
         return all(getattr(self.target, ability, None) is not None for ability in abilities)
 
-    def fact(self, name: str, default: object = None) -> Any:
+    def fact(self, name: str, default: object = None) -> Fact:
         """What the target says of itself."""
         value = getattr(self.target, name, None)
         return default if value is None else value
@@ -121,7 +127,7 @@ class Subject:
 
     def logits(self, ids: Ids) -> np.ndarray:
         """Logits of every position, ``(T, V)``."""
-        method: Callable[[list[int]], object] = getattr(self.target, "logits", self.target)
+        method = self.fact("logits", self.target)
         return as_rows(method(list(ids)), len(ids), "logits")
 
     def whole(self, ids: Ids) -> np.ndarray:

@@ -14,6 +14,9 @@ from ...model import Model, load
 
 CONTEXT = 512
 
+Llama = Any
+"""What the package calls Llama."""
+
 
 class LlamaCppTarget:
     """llama.cpp with one context, whose cache is cut back to what a call shares with it.
@@ -27,7 +30,7 @@ class LlamaCppTarget:
 
     dtype = "float32"
 
-    def __init__(self, llama: Any, file: str) -> None:
+    def __init__(self, llama: Llama, file: str) -> None:
         self.llama = llama
         self.file = file
         self.name = f"llama.cpp:{file}"

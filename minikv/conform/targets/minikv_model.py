@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ...arrays import Array, to_numpy
+from ...caches import Cache, Evicting
 from ...caches.registry import evicting
 from ...errors import InputError
 from ...model import Model, load
@@ -62,29 +62,29 @@ class MinikvTarget:
         """Logits of every position."""
         return self.model.logits(ids)
 
-    def new_cache(self, policy: str = "full", budget: int | None = None) -> Any:
+    def new_cache(self, policy: str = "full", budget: int | None = None) -> Cache:
         """A cache of a policy."""
         if budget is None:
             return self.model.new_cache(policy)
         return self.model.new_cache(policy, budget=budget)
 
-    def step(self, ids: Sequence[int], cache: Any) -> Array:
+    def step(self, ids: Sequence[int], cache: Cache) -> Array:
         """Logits of new tokens."""
         return self.model.forward([ids], [cache], "all")
 
-    def truncate(self, cache: Any, length: int) -> None:
+    def truncate(self, cache: Cache, length: int) -> None:
         """Forget tokens."""
         cache.truncate(length)
 
-    def fork(self, cache: Any) -> Any:
+    def fork(self, cache: Cache) -> Cache:
         """An independent copy."""
         return cache.fork()
 
-    def stored(self, cache: Any) -> int:
+    def stored(self, cache: Cache) -> int:
         """How many tokens' K and V are held."""
         return cache.stored
 
-    def kept(self, cache: Any) -> np.ndarray:
+    def kept(self, cache: Evicting) -> np.ndarray:
         """Positions held, where all layers and heads hold the same."""
         rows = [layer.positions for layer in cache.rows]
         if cache.per_head or any(not np.array_equal(one, rows[0]) for one in rows):
@@ -123,7 +123,7 @@ class MinikvTarget:
         return self.model.run_with_cache(ids)
 
     def step_with_cache(
-        self, ids: Sequence[int], cache: Any
+        self, ids: Sequence[int], cache: Cache
     ) -> tuple[Array | None, dict[str, Array]]:
         """The same of new tokens on a cache."""
         found: dict[str, Array] = {}

@@ -16,6 +16,12 @@ from ...tokenizer import Tokenizer
 from ...weights import resolve
 
 LONGEST = 256  # positions of a static cache
+Module = Any
+"""A model of transformers."""
+
+Held = Any
+"""A cache of transformers."""
+
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -35,7 +41,7 @@ class TransformersTarget:
 
     def __init__(
         self,
-        model: Any,
+        model: Module,
         cache: str = "dynamic",
         positions: str = "mask",
         folder: str | None = None,
@@ -98,7 +104,7 @@ class TransformersTarget:
         """Logits of every position."""
         return self._run(ids, use_cache=False)[0]
 
-    def new_cache(self) -> Any:
+    def new_cache(self) -> Held:
         """A dynamic or static cache that knows the model's windows."""
         import transformers
 
@@ -106,11 +112,11 @@ class TransformersTarget:
             return transformers.StaticCache(config=self.model.config, max_cache_len=LONGEST)
         return transformers.DynamicCache(config=self.model.config)
 
-    def step(self, ids: Sequence[int], cache: Any) -> np.ndarray:
+    def step(self, ids: Sequence[int], cache: Held) -> np.ndarray:
         """Logits of new tokens."""
         return self._run(ids, past_key_values=cache, use_cache=True)[0]
 
-    def truncate(self, cache: Any, length: int) -> None:
+    def truncate(self, cache: Held, length: int) -> None:
         """Crop a dynamic cache."""
         if self.cache == "static":
             raise NotImplementedError("static caches cannot be cropped")
@@ -118,7 +124,7 @@ class TransformersTarget:
             raise NotImplementedError("sliding layers cannot be cropped")
         cache.crop(length)
 
-    def fork(self, cache: Any) -> Any:
+    def fork(self, cache: Held) -> Held:
         """A copy."""
         return copy.deepcopy(cache)
 
@@ -157,7 +163,7 @@ class TransformersTarget:
         return self._watched(ids, use_cache=False)
 
     def step_with_cache(
-        self, ids: Sequence[int], cache: Any
+        self, ids: Sequence[int], cache: Held
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The same of new tokens on a cache."""
         return self._watched(ids, past_key_values=cache, use_cache=True)
