@@ -121,7 +121,7 @@ FAULTS: Mapping[str, Fault] = {
     "window_plus1": Fault(WINDOW, WINDOWED),
     "window_minus1": Fault(WINDOW, WINDOWED),
     "window_none": Fault("a window missing", WINDOWED),
-    "window_all": Fault("a window missing", ("window",)),
+    "window_all": Fault("a window in the wrong layers", ("window",)),
     "window_both": Fault(WINDOW, ("evict",)),
     "sink_lost": Fault("sinks lost", ("evict",)),
     # budgets

@@ -14,6 +14,7 @@ from tests.conform.counts import judge
 from tests.conform.faults import FAULTS
 from tests.conform.zoo import decoder
 
+WINDOWED = ("window_plus1", "window_minus1", "window_all")
 REPRODUCED = ("pos_reset", "pos_plus1", "pos_minus1", "mask_own_chunk", "own_row_hidden")
 REPRODUCED += ("skip_key0", "chunk_open", "rerotate", "kv_float16", "scale_cached", "gqa_tile")
 GUESSED = ("pos_clamp", "mod32", "eps_cached", "stale_global", "trunc_pos", "batch_order")
@@ -28,13 +29,20 @@ def test_the_kind_is_decided_by_reproducing_it_in_minikv(fault):
     assert reproduce(bench) == FAULTS[fault].kind
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", WINDOWED)
+def test_kinds_of_windows_are_reproduced_too(fault):
+    bench = Bench(decoder("window-torch", faults=(fault,)))
+    assert reproduce(bench) == FAULTS[fault].kind
+
+
 def test_nothing_is_reproduced_for_a_clean_decoder_or_another_fault():
     assert reproduce(Bench(decoder("llama-numpy"))) == ""
     assert reproduce(Bench(decoder("llama-numpy", faults=("softmax_extra",)))) == ""
 
 
 def test_every_planted_fault_changes_minikvs_logits():
-    model = decoder("llama-numpy").reference()
+    model = decoder("window-torch").reference()
     ids = [int(token) for token in np.random.default_rng(0).integers(0, 40, 24)]
     for planted in PLANTED:
         rows = np.concatenate([planted.run(model, ids, ch) for ch in ([12, 12], [12] + [1] * 12)])

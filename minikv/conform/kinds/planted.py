@@ -7,12 +7,13 @@ fault that people report of a KV cache is a wrong answer to one of these two que
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...arrays import Array, NewKeys, NewValues, Positions, Stream, TokenIds
-from ...caches.full import Full
+from ...caches.full import Full as FullCache
+from ...config import FULL, SLIDING, ModelConfig
 from ...decoder import Weights
 from ...layers import Hook, Layer, no_hook
 from ...memory import Attended
@@ -29,31 +30,47 @@ class Planted:
         Makes the faulty memory.
     hook : callable
         Makes the hook of a call, given the model and whether the cache held tokens before.
+    config : callable
+        Makes the configuration of calls on a cache that holds tokens.
     """
 
     name: str
-    memory: Callable[[Weights], Full] = Full
+    memory: Callable[[Weights], FullCache] = FullCache
     hook: Callable[[Model, bool], Hook] | None = None
+    config: Callable[[ModelConfig], ModelConfig] | None = None
 
     def run(self, model: Model, ids: Sequence[int], chunks: Sequence[int]) -> np.ndarray:
         """Logits of every position, ``(T, V)`` float64."""
         memory = self.memory(model.weights)
         hook = self.hook or as_it_is
+        later = Model(self.later(model.weights))
         rows = []
         start = 0
         for count in chunks:
             new = list(ids[start : start + count])
-            out = model.forward([new], [memory], "all", hook(model, start > 0))
+            if start:
+                model = later
+                memory.weights = later.weights
+            with np.errstate(invalid="ignore"):  # a query that sees nothing
+                out = model.forward([new], [memory], "all", hook(model, start > 0))
             rows.append(np.asarray(out, dtype=np.float64))
             start += count
         return np.concatenate(rows)
+
+    def later(self, weights: Weights) -> Weights:
+        """The weights under the configuration of later calls."""
+        if self.config is None:
+            return weights
+        config = self.config(weights.config)
+        layers = tuple(replace(layer, config=config) for layer in weights.layers)
+        return replace(weights, config=config, layers=layers)
 
 
 # Positions. What a token was rotated to and where it stands in the mask are one number in minikv;
 # memories with wrong ones say apart where keys stand.
 
 
-class Moved(Full):
+class Moved(FullCache):
     """Rotates new tokens to other positions; the mask knows the true ones."""
 
     def moved(self, count: int) -> Positions:
@@ -107,7 +124,7 @@ class OneEarly(Moved):
 # What is attended to.
 
 
-class WithoutOld(Full):
+class WithoutOld(FullCache):
     """Attends to the new tokens of a call only."""
 
     def update(
@@ -117,7 +134,7 @@ class WithoutOld(Full):
         return last(known, keys, values, k.shape[0])
 
 
-class WithoutNewest(Full):
+class WithoutNewest(FullCache):
     """A single new token does not attend to itself once there is a past."""
 
     def update(
@@ -129,7 +146,7 @@ class WithoutNewest(Full):
         return known[:-1], keys[:-1, ...], values[:-1, ...]
 
 
-class WithoutFirst(Full):
+class WithoutFirst(FullCache):
     """The first token is not attended to once there is a past."""
 
     def update(
@@ -141,7 +158,7 @@ class WithoutFirst(Full):
         return known[1:], keys[1:, ...], values[1:, ...]
 
 
-class OpenChunk(Full):
+class OpenChunk(FullCache):
     """All tokens of a chunk see each other once there is a past."""
 
     def update(
@@ -153,7 +170,7 @@ class OpenChunk(Full):
         return np.minimum(known, positions[0]), keys, values
 
 
-class RotatedAgain(Full):
+class RotatedAgain(FullCache):
     """Keys that were stored turned are turned again when they are read, and stored so."""
 
     def update(
@@ -167,7 +184,7 @@ class RotatedAgain(Full):
         return super().update(layer, positions, residual, k, v)
 
 
-class RoundedStore(Full):
+class RoundedStore(FullCache):
     """K and V are kept in a coarser dtype."""
 
     def rounded(self, x: Array) -> Array:
@@ -249,6 +266,28 @@ def heads_in_turn(model: Model, begun: bool) -> Hook:
     return hook
 
 
+def longer_window(config: ModelConfig) -> ModelConfig:
+    """Windows reach one position further."""
+    return replace(config, sliding_window=(config.sliding_window or 0) + 1)
+
+
+def shorter_window(config: ModelConfig) -> ModelConfig:
+    """Windows reach one position less."""
+    return replace(config, sliding_window=max((config.sliding_window or 0) - 1, 1))
+
+
+def no_window(config: ModelConfig) -> ModelConfig:
+    """Every layer sees all."""
+    return replace(config, layer_types=(FULL,) * config.num_hidden_layers)
+
+
+def window_everywhere(config: ModelConfig) -> ModelConfig:
+    """Every layer has the window that some have."""
+    if config.sliding_window is None:
+        return config
+    return replace(config, layer_types=(SLIDING,) * config.num_hidden_layers)
+
+
 PLANTED: tuple[Planted, ...] = (
     Planted("positions restart in the chunk", Restarting),
     Planted("a position off by one", OneLate),
@@ -263,5 +302,9 @@ PLANTED: tuple[Planted, ...] = (
     Planted("a coarser K/V store", ByteStore),
     Planted("the softmax scale", hook=other_scale),
     Planted("the order of K/V heads", hook=heads_in_turn),
+    Planted("a window off by one", config=longer_window),
+    Planted("a window off by one", config=shorter_window),
+    Planted("a window missing", config=no_window),
+    Planted("a window in the wrong layers", config=window_everywhere),
 )
 """What is tried, in this order."""
