@@ -262,7 +262,8 @@ class Bench:
         else:
             expected = self.whole(pair.ids, wide=True)[pair.start : pair.start + len(got)]
         if np.isfinite(seen.got).all() and not np.isfinite(got).all():
-            self.twin_fault = f"{pair.label}: not finite in float64, where {self._dtype} is"
+            said = f"{pair.label}: not finite in float64, where {self._dtype} is"
+            self.twin_fault = self.twin_fault or said
             return None
         differences = rule.row_differences(expected, got)
         limit = rule.twin_limit(self.twin_spread, pair.shift)
