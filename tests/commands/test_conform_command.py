@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -85,3 +87,11 @@ def test_list_says_what_each_axis_means(run):
     code, out, _ = run("conform", "--list")
     assert code == 0
     assert "same-call: The same call" in out
+
+
+def test_no_other_command_imports_it():
+    program = (
+        "import sys, minikv.cli as m; m.make_parser();"
+        "print([n for n in sys.modules if n.startswith('minikv.conform')])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
