@@ -225,3 +225,15 @@ def test_one_line_in_a_test_file_gives_one_test_an_axis(tmp_path):
     assert "1 failed, 2 passed, 1 skipped" in done.stdout, done.stdout
     assert "test_mine[truncate]" in done.stdout
     assert "looks like: the position after truncate (a guess)" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+@pytest.mark.weights
+@pytest.mark.parametrize("dtype", ["bfloat16,eager", "float32,sdpa"])
+def test_real_weights_raise_no_alarm_without_a_twin(smollm2, dtype):
+    """Massive activations: a row of a right cache moves by a quarter in bfloat16."""
+    pytest.importorskip("transformers")
+    made = find_target(f"transformers:{smollm2}", dtype)
+    report = conform(made, axes=["cached", "length"], effort="quick", length=14, twin="none")
+    assert report.bugs == [], report
