@@ -49,7 +49,7 @@ NOISES = 16.0
 """Differences up to so many of what the noise twin moves are rounding."""
 
 HONEST_UNITS = 2.0**14
-"""Without a wide twin, nothing below is called a bug: real weights round by 11,300 units."""
+"""Without a wide twin, nothing below is a bug: massive activations make large rounding honest."""
 
 ERROR_RATIO = 8.0
 """One of two ways has so many times the other's error against float64: its dtype is too narrow."""
