@@ -12,17 +12,19 @@ from .output import check_folder, print_json
 
 SUMMARY = "put any decoder to the test: rounding, or a bug?"
 DESCRIPTION = """\
-Compare all ways to a decoder's logits: cached and uncached, in chunks, in a padded batch,
-behind a kept prefix, truncated, forked, at the edges of windows and budgets. Each axis gets
-a verdict: same bits, rounding, near tie, undecided, or a bug with its smallest case.
+Compare all ways to a decoder's logits: cached and uncached, in chunks, in a
+padded batch, behind a kept prefix, truncated, forked, at the edges of windows
+and budgets. Each axis gets a verdict: same bits, rounding, near tie, undecided,
+or a bug with its smallest case.
 
 TARGET is FILE.py:NAME (an adapter, or a function from token ids to logits),
-transformers:FOLDER, llama.cpp:FILE.gguf, openai:http://127.0.0.1:PORT, or minikv:NAME.
-Exit code 0; 1 for a bug; 2 where an axis stays undecided or nothing could be tested."""
+transformers:FOLDER, llama.cpp:FILE.gguf, openai:http://127.0.0.1:PORT, or
+minikv:NAME. Exit code 0; 1 for a bug; 2 where an axis stays undecided or
+nothing could be tested."""
 EXAMPLES = """\
   minikv conform my_decoder.py:Adapter
   minikv conform minikv:smollm2-135m-instruct --quick
-  minikv conform transformers:smollm2-135m-instruct --dtype bfloat16 --html report.html
+  minikv conform transformers:FOLDER --dtype bfloat16 --html report.html
   minikv conform my_decoder.py:logits --axes causality,length --json"""
 
 
