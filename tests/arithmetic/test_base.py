@@ -33,7 +33,11 @@ def drawn(exact: NumpyExact, tokens: int, keys: int) -> tuple[np.ndarray, ...]:
     return q, *(exact.settle(rng.normal(size=(keys, 2, 6)).astype(np.float32)) for _ in "kv")
 
 
-@pytest.mark.parametrize("arithmetic", [NumpyExact(64), Exact(64), Float32()], ids=repr)
+@pytest.mark.parametrize(
+    "arithmetic",
+    [NumpyExact(64), Exact(64), Float32()],
+    ids=lambda arithmetic: type(arithmetic).__name__,
+)
 def test_prepared_values_are_cut_by_tokens_and_prepared_once(arithmetic):
     rng = np.random.default_rng(2)
     pattern = rng.uniform(size=(4, 3, 5)).astype(arithmetic.wide)

@@ -1,6 +1,6 @@
 """The tables of docs/conform.md, made from the axes and from figures: ``--write`` puts them there.
 
-python -m tests.conform.counts faults --dtype float32 --keep   # and so on: figures/counts.json
+python -m tests.conform.evidence faults --dtype float32 --keep   # and so on: figures/counts.json
 python -m tests.conform.field                                  # figures/field.json
 python -m tests.conform.tables --write
 """

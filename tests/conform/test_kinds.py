@@ -10,7 +10,7 @@ from minikv.conform.bench import Bench
 from minikv.conform.kinds.planted import PLANTED
 from minikv.conform.kinds.reproduce import reproduce
 from minikv.conform.rule import row_differences
-from tests.conform.counts import judge
+from tests.conform.evidence import judge
 from tests.conform.faults import FAULTS
 from tests.conform.zoo import decoder
 

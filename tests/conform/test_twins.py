@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minikv.conform import Word, conform
-from tests.conform.counts import GOOD, clean_shape, judge
+from tests.conform.evidence import GOOD, clean_shape, judge
 from tests.conform.zoo import decoder
 
 SMALL = ["kv_bfloat16", "narrow_values", "narrow_values_uncached", "own_row_hidden", "merge_pos"]

@@ -1,10 +1,10 @@
-"""The counts: a sample of every decoder's faults; all: ``python -m tests.conform.counts``."""
+"""The counts: a sample of every decoder's faults; all: ``python -m tests.conform.evidence``."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.conform.counts import added, clean, judge, kept
+from tests.conform.evidence import added, clean, judge, kept
 from tests.conform.faults import faults_of
 from tests.conform.zoo import SHAPES
 
@@ -39,7 +39,7 @@ def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monk
         "largest": 2.0,
     }
     assert added(more, more) == more
-    monkeypatch.setattr("tests.conform.counts.FIGURES", tmp_path / "figures" / "counts.json")
+    monkeypatch.setattr("tests.conform.evidence.FIGURES", tmp_path / "figures" / "counts.json")
     kept("clean", first)
     kept("clean", more)
     assert '"models": 100' in (tmp_path / "figures" / "counts.json").read_text()

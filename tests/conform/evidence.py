@@ -1,9 +1,9 @@
 """What conform finds in decoders with planted faults, and in clean ones: the counts.
 
-    python -m tests.conform.counts faults --dtype bfloat16 --seed 2
-    python -m tests.conform.counts weak
-    python -m tests.conform.counts clean --dtype float32 --count 1000
-    python -m tests.conform.counts ... --keep     # in figures/counts.json, for docs/conform.md
+    python -m tests.conform.evidence faults --dtype bfloat16 --seed 2
+    python -m tests.conform.evidence weak
+    python -m tests.conform.evidence clean --dtype float32 --count 1000
+    python -m tests.conform.evidence ... --keep     # in figures/counts.json, for docs/conform.md
 
 A fault counts as found if the run with the twin in float64 says so. Without a twin it may be
 undecided, but it must not be called rounding where its effect is above what the line says it sees.
