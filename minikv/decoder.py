@@ -149,8 +149,7 @@ def forward(
 @shaped
 def embed(weights: Weights, ids: TokenIds) -> Stream:
     """The stream before block 0, ``(T,) int -> (T, D)``."""
-    xp = weights.arithmetic.xp
-    x = xp.take(weights.embed_tokens, xp.asarray(ids), axis=0)
+    x = weights.arithmetic.lookup(weights.embed_tokens, ids)
     if weights.config.family.scaled_embedding:
         x = x * weights.config.embedding_scale
     return x

@@ -39,3 +39,7 @@ class ArithmeticRangeError(MinikvError):
 
 class MissingExtraError(MinikvError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+class RankError(MinikvError):
+    """Another rank of a parallel run failed or was lost, or the ranks do not fit together."""

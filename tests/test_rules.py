@@ -53,6 +53,7 @@ FLOORS = (
     ("model",),
     ("conversation", "fingerprint"),
     ("__init__",),
+    ("parallel",),
     ("verify",),
     ("experiments",),
     ("paper",),

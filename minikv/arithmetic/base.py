@@ -29,6 +29,8 @@ from ..arrays import (
     Pattern,
     Queries,
     Scores,
+    Stream,
+    TokenIds,
     Turns,
     Values,
     shaped,
@@ -110,6 +112,10 @@ class Arithmetic(ABC):
     def linears(self, x: Inputs, *weights: Matrix) -> tuple[Outputs, ...]:
         """`linear` with each of several matrices, for which the rows may be prepared once."""
         return tuple(self.linear(x, weight) for weight in weights)
+
+    def lookup(self, table: Array, ids: TokenIds) -> Stream:
+        """Rows of the embedding, ``(V, D), (T,) int -> (T, D)``."""
+        return self.xp.take(table, self.xp.asarray(ids), axis=0)
 
     @abstractmethod
     def mean_square(self, x: Array) -> Array:

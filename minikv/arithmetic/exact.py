@@ -176,14 +176,20 @@ class Exact(Arithmetic):
         power * 2**(1 - bits) * 2**-bits = 2**-42 * power, and the largest number is at least
         `power`; so the sum is within 2**-41 of the true one.
         """
+        high, low = self.coarse_and_fine(size, self.xp.max(size, axis=-1, keepdims=True))
+        return high + low
+
+    def coarse_and_fine(self, size: Array, top: Array) -> tuple[Array, Array]:
+        """The two exact sums that make `total`, where `top` is the largest number of each row."""
         bits = 51 - (LONGEST - 1).bit_length()
         # no number is twice the row's power, so both are integers up to 2**bits, times their grid
-        power = power_below(self.xp.max(size, axis=-1, keepdims=True))
+        power = power_below(top)
         # as `round_to` does, but `size` is still needed
         shift = power * (2.0 ** (1 - bits) * ROUND)
         high = size + shift - shift
         low = round_to(size - high, power * (2.0 ** (1 - bits) * 2.0**-bits))
-        return self.xp.sum(high, axis=-1, keepdims=True) + self.xp.sum(low, axis=-1, keepdims=True)
+        xp = self.xp
+        return xp.sum(high, axis=-1, keepdims=True), xp.sum(low, axis=-1, keepdims=True)
 
     def grid(self, size: Array, row_sum: Array, bits: int) -> Array:
         """The finest grid for rows of absolute values x that ensures sum x_int <= 2**bits.

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -32,6 +32,9 @@ try:
     import mmap
 except ImportError:  # WebAssembly; files are read whole where there is no module
     mmap = None  # type: ignore[assignment]
+
+Part = Callable[[str], tuple[slice | np.ndarray, ...]]
+"""What is taken of a tensor, by its name; () for all of it."""
 
 MEMORY_MULTIPLE = 64
 """Peak memory of opening files, per byte of them, at most: for a file that is nothing but JSON,
@@ -65,7 +68,9 @@ _VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")
 _LANGUAGE = re.compile(r"(model\.)?language_model\.")
 
 
-def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.ndarray]:
+def load_tensors(
+    folder: str | Path, config: ModelConfig, part: Part | None = None
+) -> Mapping[str, np.ndarray]:
     """Open a folder's weights as float32 arrays.
 
     float32 tensors are read-only views of the memory-mapped file: nothing is copied, and pages
@@ -85,11 +90,14 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.nda
         Holds ``model.safetensors``, or shards and ``model.safetensors.index.json``.
     config : ModelConfig
         The shape that the weights must have.
+    part : callable, optional
+        Which part of each tensor is wanted: no number of the others is read.
 
     Returns
     -------
     mapping of str to ndarray
-        Exactly the names and shapes of ``expected_shapes(config)``, all float32 and finite.
+        Exactly the names and shapes of ``expected_shapes(config)``, or the parts of them, all
+        float32 and finite.
 
     Raises
     ------
@@ -105,11 +113,14 @@ def load_tensors(folder: str | Path, config: ModelConfig) -> Mapping[str, np.nda
         stored[_EMBEDDING] = head
         head = None
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
+    tensors = FolderTensors(stored, folder, files, part)
     for name, raw in stored.items():
         if not isinstance(raw, Packed):  # whose scales and biases have been looked at
-            _check_finite(name, raw)
-    tensors = FolderTensors(stored, folder, files)
-    if head is not None and not _equal_bits(_as_float32(head), tensors[_EMBEDDING]):
+            _check_finite(name, tensors.cut(name, raw))
+            release([raw])
+    if head is not None and not _equal_bits(
+        _as_float32(tensors.cut(_EMBEDDING, head)), tensors[_EMBEDDING]
+    ):
         raise WeightsError(
             "lm_head.weight differs from model.embed_tokens.weight, but config.json says "
             "tie_word_embeddings true: set it to false to use both"
@@ -391,11 +402,19 @@ def _map(path: Path) -> Any:
 
 
 class FolderTensors(Mapping[str, np.ndarray]):
-    """Stored tensors of a folder as float32; one that is still in use is not made again."""
+    """Stored tensors of a folder as float32, or parts of them; one in use is not made again."""
 
-    def __init__(self, stored: dict[str, Stored], folder: Path, files: list[Path]) -> None:
+    def __init__(
+        self,
+        stored: dict[str, Stored],
+        folder: Path,
+        files: list[Path],
+        part: Part | None = None,
+    ) -> None:
         self._stored = stored
+        self._part = part
         self._made = WeakValueDictionary[str, np.ndarray]()
+        self._folder = folder
         self._digest_file = folder / _DIGEST_FILE
         self._files = files
         self._opened = self._state()
@@ -403,8 +422,16 @@ class FolderTensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._made.get(name)
         if tensor is None:
-            tensor = self._made[name] = _as_float32(self._stored[name])
+            raw = self._stored[name]
+            tensor = self._made[name] = _as_float32(self.cut(name, raw))
+            release([raw])
         return tensor
+
+    def cut(self, name: str, raw: np.ndarray) -> np.ndarray:
+        """The part of a tensor that is wanted."""
+        if self._part is None:
+            return raw
+        return raw[self._part(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -419,7 +446,7 @@ class FolderTensors(Mapping[str, np.ndarray]):
             told = kept["sha256"]
             if kept["files"] == self._opened and re.fullmatch("[0-9a-f]{64}", told):
                 return told
-        made = _hash(self)
+        made = _hash(FolderTensors(self._stored, self._folder, self._files))
         if self._opened == self._state():
             with contextlib.suppress(OSError):  # a folder that cannot be written to: made again
                 _replace(self._digest_file, {"files": self._opened, "sha256": made})
