@@ -96,32 +96,13 @@ class Savable:
         CacheError
             If the file cannot be written.
         """
-        from safetensors.numpy import save
-
-        path = Path(path)
         tensors, metadata = self.state()
         noted = {f"note {name}": text for name, text in (notes or {}).items()}
-        data = save(tensors, noted | metadata)
-        scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
-        try:
-            if path.exists() and not path.is_file():
-                raise ValueError("it is no plain file")  # a device or a pipe would be replaced
-            with open(scratch, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except OSError as error:
-            raise CacheError(f"cannot save the cache to {path}: {error.strerror}") from None
-        except ValueError as error:  # also for a name that no file can have
-            raise CacheError(f"cannot save the cache to {path}: {error}") from None
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                scratch.unlink()
+        write_state(path, tensors, noted | metadata)
 
     def load(self, path: str | Path) -> None:
         """Read a file written by `save`; raises `CacheError` like `load_state`."""
-        self.load_state(*_read(path))
+        self.load_state(*read_state(path))
 
     def _checked_seen(self, written: str) -> int:
         """The number of tokens seen, which metadata holds as text."""
@@ -149,7 +130,7 @@ def read_notes(path: str | Path) -> dict[str, str]:
     CacheError
         If the file is no saved cache.
     """
-    _, metadata = _read(path)
+    _, metadata = read_state(path)
     return {
         name.removeprefix("note "): text
         for name, text in metadata.items()
@@ -157,8 +138,38 @@ def read_notes(path: str | Path) -> dict[str, str]:
     }
 
 
-def _read(path: str | Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+def write_state(path: str | Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
+    """Write what `Savable.state` gives, whole or not at all.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    path = Path(path)
+    data = save(tensors, dict(metadata))
+    scratch = path.parent / f".minikv.{os.getpid()}.{threading.get_ident()}"
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no plain file")  # a device or a pipe would be replaced
+        with open(scratch, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise CacheError(f"cannot save the cache to {path}: {error.strerror}") from None
+    except ValueError as error:  # also for a name that no file can have
+        raise CacheError(f"cannot save the cache to {path}: {error}") from None
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            scratch.unlink()
+
+
+def read_state(path: str | Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a saved cache; raises `CacheError` if the file is none."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,6 +1,6 @@
 """The commands of ``minikv``, one a file: a new command is a new file here, and nothing else.
 
-The file is named as the command. It has
+The file is named as the command, with ``_`` for ``-``. It has
 
 * ``SUMMARY``, its line in ``minikv --help``;
 * ``DESCRIPTION`` and ``EXAMPLES``, which its own ``--help`` prints as they stand;
@@ -42,4 +42,6 @@ def find_commands() -> dict[str, Command]:
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules: dict[str, Any] = {name: import_module(f"{__name__}.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "run")}
+    return {
+        name.replace("_", "-"): module for name, module in modules.items() if hasattr(module, "run")
+    }

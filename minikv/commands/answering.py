@@ -16,6 +16,9 @@ from ..completion import StopStrings
 from ..errors import TokenizerError
 from ..generation import sampler
 from ..model import Model, load
+from ..parallel.build import SplitModel, load_rank
+from ..parallel.comm import Comm
+from ..parallel.state import load_cache, save_cache
 from ..progress import status
 from ..tokenizer import StreamDecoder, Tokenizer
 from .caching import add_cache, check_cache
@@ -109,13 +112,27 @@ class Speaker:
         """What the full cache holds of a token."""
         return self.model.config.kv_bytes_per_token(np.dtype(self.model.arithmetic.dtype).name)
 
+    def save_cache(self, cache: Cache, path: str) -> None:
+        """Keep a cache in a file; ranks together keep one."""
+        if isinstance(self.model, SplitModel):
+            save_cache(self.model, cache, path)
+        else:
+            cache.save(path)
+
+    def load_cache(self, cache: Cache, path: str) -> None:
+        """Go on with a cache that was kept, by however many ranks."""
+        if isinstance(self.model, SplitModel):
+            load_cache(self.model, cache, path)
+        else:
+            cache.load(path)
+
     def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
         return self.model.generate(ids, self.max_new_tokens, cache, stop=self.stop, **self.drawing)
 
 
-def load_speaker(args: Namespace) -> Speaker:
-    """Load the model that the options name."""
+def load_speaker(args: Namespace, comm: Comm | None = None) -> Speaker:
+    """Load the model that the options name, or a rank's part of it."""
     drawing = {name: getattr(args, name) for name in DRAWING}
     sampler(**drawing)  # before the seconds of a load
     StopStrings(args.stop)
@@ -123,7 +140,10 @@ def load_speaker(args: Namespace) -> Speaker:
     if args.fetch:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
-        model = load(args.model, args.arithmetic, args.backend)
+        if comm is None:
+            model = load(args.model, args.arithmetic, args.backend)
+        else:
+            model = load_rank(args.model, comm, args.arithmetic, args.backend)
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise TokenizerError(f"{args.model} has no tokenizer.json, which text needs")

@@ -12,11 +12,13 @@ from pathlib import Path
 from ..caches import Cache
 from ..completion import complete
 from ..errors import InputError
+from ..parallel.comm import Comm
 from ..progress import status
 from ..tokenizer import StreamDecoder
 from .answering import Answer, Speaker, add_answering, answer, load_speaker
 from .caching import chosen_cache
 from .output import print_json
+from .ranks import add_ranks, chosen_ranks, say_wire, shared
 
 SUMMARY = "continue a text"
 DESCRIPTION = """\
@@ -28,6 +30,7 @@ EXAMPLES = """\
   minikv generate - --json < essay.txt
   minikv generate --prompts questions.txt --stop "?"
   minikv generate "Once upon a time" --cache residual --budget 16
+  minikv generate "Once upon a time" --arithmetic exact --ranks 4
   minikv generate "Once upon" --save-cache tale.cache
   minikv generate " In the end" --load-cache tale.cache"""
 
@@ -59,49 +62,80 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_answering(parser)
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model, with --chat")
+    add_ranks(parser)
 
 
 def run(args: Namespace) -> int:
     """Continue the prompt, or all prompts of a file."""
     _check(args)
+    with chosen_ranks(args) as comm:
+        told = args
+        if comm is None:
+            told = Namespace(**vars(args) | _read(args))
+        else:
+            read = {} if comm.rank else _read(args)
+            told = shared(args, comm, read)
+        return continued(told, comm)
+
+
+def _read(args: Namespace) -> dict[str, object]:
+    """The texts that the options name files of."""
     if args.prompts:
-        _continue_all(args)
+        return {"texts": read_prompts(args.prompts)}
+    if args.prompt == "-":
+        return {"prompt": sys.stdin.read()}
+    return {}
+
+
+def continued(args: Namespace, comm: Comm | None) -> int:
+    """Continue what was read, alone or as one of some ranks, of which the first prints."""
+    speaker = load_speaker(args, comm)
+    if args.prompts:
+        _continue_all(args, speaker, comm)
         return 0
-    prompt = args.prompt
-    if prompt == "-":
-        prompt = sys.stdin.read()
-    speaker = load_speaker(args)
+    first = comm is None or comm.rank == 0
     cache = chosen_cache(args, speaker.model)
     if args.load_cache:
-        cache.load(args.load_cache)
+        speaker.load_cache(cache, args.load_cache)
     if args.chat:  # the answer is a text of its own
-        ids = _asked(speaker, prompt, args)
+        ids = _asked(speaker, args.prompt, args)
         before: list[int] = []
         echo = ""
     else:  # the text goes on
-        ids = speaker.tokenizer.encode(prompt, add_special=not cache.seen)
+        ids = speaker.tokenizer.encode(args.prompt, add_special=not cache.seen)
         before = ids
-        echo = prompt
+        echo = args.prompt
     decoder = StreamDecoder(speaker.tokenizer, after=before)
-    said = answer(speaker, ids, cache, decoder, args.json, echo)
+    said = answer(speaker, ids, cache, decoder, args.json or not first, echo)
+    if comm is not None:
+        if said.interrupted:  # in the middle of a call, which the others wait in
+            raise KeyboardInterrupt
+        if first and not args.json:
+            say_wire(comm)
     if args.save_cache:
         read_last(speaker, said, cache)
-        cache.save(args.save_cache)
-    if args.json:
-        print_json(
-            {
-                "model": args.model,
-                "arithmetic": args.arithmetic,
-                "chat": args.chat,
-                "prompt": prompt,
-                "text": said.text,
-                "ids": said.ids,
-                **said.figures,
-            }
-        )
+        speaker.save_cache(cache, args.save_cache)
+    if args.json and first:
+        print_json(_figures(args, said, comm))
     if said.interrupted:
         return 130
     return 0
+
+
+def _figures(args: Namespace, said: Answer, comm: Comm | None) -> dict[str, object]:
+    """What ``--json`` prints."""
+    figures: dict[str, object] = {
+        "model": args.model,
+        "arithmetic": args.arithmetic,
+        "chat": args.chat,
+        "prompt": args.prompt,
+        "text": said.text,
+        "ids": said.ids,
+        **said.figures,
+    }
+    if comm is not None:
+        figures |= {"ranks": comm.size, "calls": comm.calls, "wire_bytes": comm.wire}
+    return figures
 
 
 def _check(args: Namespace) -> None:
@@ -127,22 +161,22 @@ def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
     return speaker.tokenizer.encode(text, add_special=False)
 
 
-def _continue_all(args: Namespace) -> None:
+def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
     """Continue the prompts of a file in one ragged batch; a line of JSON for each."""
-    prompts = read_prompts(args.prompts)
-    speaker = load_speaker(args)
     new_cache = functools.partial(chosen_cache, args, speaker.model)
-    with status(f"continuing {len(prompts)} texts"):
+    with status(f"continuing {len(args.texts)} texts"):
         found = complete(
             speaker.model.weights,
             speaker.tokenizer,
-            prompts,
+            args.texts,
             speaker.max_new_tokens,
             new_cache,
             stop=speaker.stop_strings,
             **speaker.drawing,
         )
-    for prompt, completion in zip(prompts, found, strict=True):
+    if comm is not None and comm.rank:
+        return
+    for prompt, completion in zip(args.texts, found, strict=True):
         print_json({"prompt": prompt, **asdict(completion)}, one_line=True)
 
 

@@ -26,6 +26,23 @@ from .sums import SplitSums, Words, split_sums
 PACKAGE = Path(__file__).parents[1]
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SplitModel(Model):
+    """A rank's part of a model, which all ranks call together; its logits are the whole model's.
+
+    Its caches hold the K and V of the rank's heads. They can be those of `POLICIES_BY_HEAD`: other
+    policies look at all heads to decide what goes, and no rank has all.
+
+    Attributes
+    ----------
+    share : Share
+    comm : Comm
+    """
+
+    share: Share
+    comm: Comm
+
+
 class Parts(Mapping[str, np.ndarray]):
     """A rank's parts of tensors that lie in memory."""
 
@@ -119,13 +136,15 @@ def split_model(
     tensors: Tensors,
     comm: Comm,
     arithmetic: str | Arithmetic = "exact",
+    backend: str = "numpy",
     shares: Sequence[Share] | None = None,
-) -> Model:
+) -> SplitModel:
     """A rank of a model whose tensors lie in memory, for tests and theorems."""
     if shares is None:
         shares = even_shares(config, comm.size)
     share = shares[comm.rank]
-    return Model(build_rank(share, Parts(tensors, share), comm, arithmetic))
+    weights = build_rank(share, Parts(tensors, share), comm, arithmetic, backend)
+    return SplitModel(weights, share=share, comm=comm)
 
 
 def load_rank(
@@ -134,7 +153,7 @@ def load_rank(
     arithmetic: str | Arithmetic = "exact",
     backend: str = "numpy",
     shares: Sequence[Share] | None = None,
-) -> Model:
+) -> SplitModel:
     """Load a rank's part of a fetched model; all ranks call it together.
 
     The ranks first compare their code and their weights, so that no other model takes part.
@@ -150,7 +169,7 @@ def load_rank(
 
     Returns
     -------
-    Model
+    SplitModel
         Of the rank's shape; its logits are those of the whole model, on every rank.
 
     Raises
@@ -170,7 +189,7 @@ def load_rank(
     comm.expect_alike("weights", digest_of(config, tensors)())
     tokenizer = Tokenizer.from_folder(folder) if (folder / "tokenizer.json").exists() else None
     weights = build_rank(share, tensors, comm, arithmetic, backend)
-    return Model(weights, tokenizer, folder)
+    return SplitModel(weights, tokenizer, folder, share=share, comm=comm)
 
 
 @cache
