@@ -162,6 +162,17 @@ def _linear(x, weight, bits, largest, out):
     return True
 
 
+_PRODUCTS = [f"void(f8[:,::1], {stored}[:,::1], f8[:,::1])" for stored in ("f4", "u2")]
+
+
+@njit(_PRODUCTS, parallel=True, cache=True)
+def _product(rows, weight, out):
+    """A few rows, on their grids, by all weights, in float64: a rank's part of a split sum."""
+    for n in prange(weight.shape[0]):
+        for t in range(rows.shape[0]):
+            out[t, n] = _dot(rows[t], weight[n])
+
+
 _PAIRS = [
     f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in ("f4", "u2")
 ]
@@ -477,6 +488,10 @@ class NumbaExact(NumpyExact):
 
     def product(self, x: Inputs, weight: Weight) -> Outputs:
         out = np.empty((len(x), len(weight.values)))
+        if len(x) <= _FEW and not isinstance(weight, TiedWeight):
+            with ONE_CALLER:
+                _product(_packed(x), np.ascontiguousarray(weight.values), out)
+            return out
         for start in range(0, len(weight.values), _BLOCK):
             block = slice(start, start + _BLOCK)
             part = weight.values[block]

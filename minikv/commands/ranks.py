@@ -51,9 +51,7 @@ def chosen_ranks(args: Namespace) -> Iterator[Comm | None]:
     started = started_by_mpi()
     if started > 1:
         if args.listen or args.ranks not in (1, started):
-            raise InputError(
-                f"mpirun started {started} processes: leave --ranks and --listen away"
-            )
+            raise InputError(f"mpirun started {started} processes: leave --ranks and --listen away")
         _check(args, started)
         with ending(Mpi()) as comm:
             yield comm
@@ -95,7 +93,5 @@ def shared(args: Namespace, comm: Comm, read: dict[str, Any]) -> Namespace:
 
 def say_wire(comm: Comm) -> None:
     """What the ranks have said to each other, on standard error."""
-    print(
-        f"[{comm.size} ranks; rank 0 sent and received {readable(comm.wire)} in {comm.calls} calls]",
-        file=sys.stderr,
-    )
+    said = f"rank 0 sent and received {readable(comm.wire)} in {comm.calls} calls"
+    print(f"[{comm.size} ranks; {said}]", file=sys.stderr)

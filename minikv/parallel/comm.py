@@ -49,9 +49,11 @@ class Comm(ABC):
         """The sum over all ranks, elementwise."""
         return self.reduce(array, np.add)
 
+    @abstractmethod
     def fail(self, message: str) -> None:
         """Tell the others why this rank ends; their calls then raise `RankError`."""
 
+    @abstractmethod
     def close(self) -> None:
         """Leave, after the last call."""
 

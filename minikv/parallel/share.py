@@ -1,8 +1,9 @@
 """Which part of a model a rank has: some query heads, some of the MLP's width, some words.
 
 A query head can be cut off from its neighbours, since attention adds up nothing over heads; its
-key/value head comes with it. What is left are three places where ranks must meet: attention's output
-(a sum over heads), the MLP's output (a sum over its width), and the logits (side by side).
+key/value head comes with it. What is left are the places where ranks must meet: the embedding (each
+row is on one of them), attention's output (a sum over heads), the MLP's output (a sum over its
+width), and the logits (side by side).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,7 +32,7 @@ def pieces(count: int, size: int) -> list[range]:
     [range(0, 2), range(2, 4), range(4, 6), range(6, 9)]
     """
     edges = [count * rank // size for rank in range(size + 1)]
-    return [range(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(edges)]
 
 
 def shared_by(heads: range, each: int) -> int:
@@ -89,8 +91,7 @@ class Share:
 
     def part(self, name: str) -> Index:
         """What the rank has of a tensor, by Hugging Face's name."""
-        kind, _, end = name.removeprefix("model.").rpartition(".")
-        kind = kind.rpartition(".")[2]
+        kind = name.split(".")[-2]
         head_dim = self.whole.head_dim
         columns = (slice(None),)
         features = (slice(self.features.start, self.features.stop),)
@@ -146,9 +147,7 @@ def shares_of(
     words: Sequence[range],
 ) -> list[Share]:
     """The shares of ranks that have these heads, features and words."""
-    return [
-        Share(config, *part) for part in zip(heads, features, words, strict=True)
-    ]
+    return [Share(config, *part) for part in zip(heads, features, words, strict=True)]
 
 
 def check_size(config: ModelConfig, size: int) -> None:

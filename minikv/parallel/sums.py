@@ -121,10 +121,8 @@ class SplitExact(SplitSums, Exact):
 
     def columns(self, matrix: np.ndarray, name: str, terms: int) -> Columns:
         if terms > LONGEST:
-            raise ArithmeticRangeError(
-                f"{name} sums over {terms} numbers, expected 1 to {LONGEST}"
-            )
-        prepared = type(self.whole).weight(self, matrix, name)  # type: ignore[arg-type]
+            raise ArithmeticRangeError(f"{name} sums over {terms} numbers, expected 1 to {LONGEST}")
+        prepared = type(self.whole).weight(self, matrix, name)
         return Columns(prepared, name, prepared.largest)
 
     def row_tops(self, rows: np.ndarray, name: str) -> np.ndarray:
@@ -189,12 +187,10 @@ def split_sums(arithmetic: Arithmetic, comm: Comm) -> SplitSums:
         If it is neither exact nor one of floating point.
     """
     kind = type(arithmetic)
-    split: type[SplitSums]
+    split: Any = SplitFloat
     if isinstance(arithmetic, Exact):
         split = SplitExact
-    elif isinstance(arithmetic, Float32):
-        split = SplitFloat
-    else:
+    elif not isinstance(arithmetic, Float32):
         raise InputError(f"arithmetic {arithmetic.name!r} cannot be split over ranks; use 'exact'")
     twin: Any = copy.copy(arithmetic)
     twin.__class__ = type(split)(f"{split.__name__}Of{kind.__name__}", (split, kind), {})

@@ -75,14 +75,15 @@ class Threads(Comm):
         self._table.reason = message
         self._table.everybody.abort()
 
+    def close(self) -> None:
+        pass
+
     def _count(self, array: np.ndarray, times: int) -> None:
         self.calls += 1
         self.wire += array.nbytes * times
 
 
-def any_tree(
-    parts: list[np.ndarray], reduction: Reduction, rng: np.random.Generator
-) -> np.ndarray:
+def any_tree(parts: list[np.ndarray], reduction: Reduction, rng: np.random.Generator) -> np.ndarray:
     """The arrays reduced in a random order and association."""
     left = list(parts)
     while len(left) > 1:
@@ -93,9 +94,7 @@ def any_tree(
     return left[0].copy()
 
 
-def run_threads(
-    size: int, work: Callable[[Comm], Result], seed: int | None = None
-) -> list[Result]:
+def run_threads(size: int, work: Callable[[Comm], Result], seed: int | None = None) -> list[Result]:
     """Run ``work(comm)`` on each of some ranks, as threads; their results, by rank.
 
     Where one raises, all end, and its error is raised here.

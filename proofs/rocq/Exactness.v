@@ -176,6 +176,35 @@ Proof.
   induction P; simpl; [constructor | now apply Permutation_app].
 Qed.
 
+(* T12: a row whose terms lie on ranks. Each adds up its own in a tree of its own; the ranks' sums
+   are then reduced in a tree of ranks. That is one tree over all terms, so that the split, the
+   number of ranks and both kinds of order change nothing. *)
+Inductive reduction := Rank (own : tree) | Join (l r : reduction).
+
+Fixpoint reduced (r : reduction) : R :=
+  match r with
+  | Rank own => feval own
+  | Join l r => rnd (reduced l + reduced r)
+  end.
+
+Fixpoint grafted (r : reduction) : tree :=
+  match r with
+  | Rank own => own
+  | Join l r => Add (grafted l) (grafted r)
+  end.
+
+Lemma reduced_grafted r : reduced r = feval (grafted r).
+Proof. induction r as [own|l IHl r IHr]; simpl; [reflexivity | now rewrite IHl, IHr]. Qed.
+
+Theorem split_exact u l r : (-1074 <= u)%Z -> fits u l ->
+  Permutation (leaves (grafted r)) l -> reduced r = dot l.
+Proof. intros Hu F P. rewrite reduced_grafted. now apply (dot_exact u). Qed.
+
+Corollary splits_agree u l r1 r2 : (-1074 <= u)%Z -> fits u l ->
+  Permutation (leaves (grafted r1)) l -> Permutation (leaves (grafted r2)) l ->
+  reduced r1 = reduced r2.
+Proof. intros Hu F P1 P2. now rewrite (split_exact u l r1), (split_exact u l r2). Qed.
+
 (* The usual loop `for x, w in row: acc += x * w` is one of the trees. *)
 Definition loop (row : list (R * R)) : R :=
   fold_left (fun acc p => rnd (acc + rnd (fst p * snd p))) row 0.
@@ -270,6 +299,8 @@ Print Assumptions dot_exact.
 Print Assumptions order_independent.
 Print Assumptions padding_exact.
 Print Assumptions chunks_exact.
+Print Assumptions split_exact.
+Print Assumptions splits_agree.
 Print Assumptions loop_exact.
 Print Assumptions fits_l1.
 Print Assumptions fits_folded.
