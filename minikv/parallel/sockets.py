@@ -255,7 +255,7 @@ class Door:
         self.address = f"{host}:{self.server.getsockname()[1]}"
 
     def gather_ranks(
-        self, size: int, look: Callable[[], None] = lambda: None, seconds: float = JOIN_SECONDS
+        self, size: int, look: Callable[[], None] = lambda: None, seconds: float | None = None
     ) -> Hub:
         """Wait until all ranks are here.
 
@@ -265,7 +265,8 @@ class Door:
             How many, rank 0 included.
         look : callable
             Called again and again; raises an error to give up.
-        seconds : float
+        seconds : float, optional
+            `JOIN_SECONDS` by default.
 
         Raises
         ------
@@ -273,6 +274,8 @@ class Door:
             If not all come in time.
         """
         lines: dict[int, Line] = {}
+        if seconds is None:
+            seconds = JOIN_SECONDS
         end = time.monotonic() + seconds
         self.server.settimeout(0.1)
         with self.server:
@@ -308,7 +311,7 @@ class Door:
         return False
 
 
-def join(address: str, key: str = "", seconds: float = JOIN_SECONDS) -> Spoke:
+def join(address: str, key: str = "", seconds: float | None = None) -> Spoke:
     """Become a rank of the run whose rank 0 is, or soon will be, at ``HOST:PORT``.
 
     Raises
@@ -317,6 +320,8 @@ def join(address: str, key: str = "", seconds: float = JOIN_SECONDS) -> Spoke:
         If nobody listens there in time, or it is no run of minikv's, or one with another key.
     """
     host, port = parse_address(address)
+    if seconds is None:
+        seconds = JOIN_SECONDS
     end = time.monotonic() + seconds
     while True:
         try:
