@@ -124,7 +124,7 @@ THEOREM = Addition(
     says="One file, and one more if it has an abstract form.",
     most=2,
     written={
-        "minikv/verify/theorems/t12_truncation.py": '''
+        "minikv/verify/theorems/t13_truncation.py": '''
 r"""A cache that is cut back to a prefix goes on as if it had seen no more.
 
 Let a cache hold $n$ tokens, and cut it to $m < n$. What it gives for any further tokens is what a
@@ -151,7 +151,7 @@ def check(case: Case) -> None:
 
 
 THEOREM = Theorem(
-    id="T12",
+    id="T13",
     name="truncation",
     text=__doc__,
     formula="truncate(<i>C</i>(<i>x</i>), <i>m</i>) = <i>C</i>(<i>x</i>[:<i>m</i>])",
@@ -191,9 +191,9 @@ THEOREM = Theorem(
         "proofs/test_weakened.py",
         "proofs/test_mutants.py",
         "-k",
-        "T12 or lecture or section",
+        "T13 or lecture or section",
     ),
-    named="T12",
+    named="T13",
     passed=9,
     forgotten="proofs/README.md",
     made=(
