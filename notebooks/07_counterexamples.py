@@ -33,7 +33,7 @@ plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layo
 # ## What is refuted by what
 #
 # A theorem says "for all models of this form, all texts, all ways to cut them into calls". One
-# case refutes it. The theorems T1 to T11 assume three things about the decoder:
+# case refutes it. The theorems T1 to T12 assume three things about the decoder:
 #
 # 1. **No bypass.** A block reads the stream $H_l$ and its own weights, nothing else; nothing is
 #    kept between calls but what the stream determines.

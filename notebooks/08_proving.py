@@ -483,7 +483,7 @@ print("killed by", " ".join(name for name in THEOREMS if name in by))
 
 # %% [markdown]
 # The other one survives rightly: with another $\epsilon$ in *every* norm the program is another
-# decoder, for which all eleven theorems hold. That it is no longer SmolLM is not their business:
+# decoder, for which all twelve theorems hold. That it is no longer SmolLM is not their business:
 # tests that compare logits with another implementation catch it. Before you trust a test suite, ask
 # which mutants it is meant to kill. `python proofs/mutants.py` runs the full list.
 #

@@ -20,6 +20,7 @@ from minikv.config import ModelConfig
 from minikv.errors import ArithmeticRangeError, CacheError, InputError, RankError, WeightsError
 from minikv.fingerprint import hash_logits
 from minikv.parallel import Comm, even_shares, load_rank, run_threads, split_model, split_sums
+from minikv.parallel.cost import said_per_token
 from minikv.parallel.share import Share, pieces
 from minikv.parallel.state import load_cache, save_cache
 from minikv.weights import load_tensors
@@ -363,3 +364,21 @@ def test_a_share_is_what_it_says():
     assert share.groups == (0, 1)
     assert share.config.num_attention_heads == share.config.num_key_value_heads == 2
     assert share.part("model.layers.0.input_layernorm.weight") == ()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_is_said_for_a_token_is_what_the_cost_model_counts(tiny, size):
+    def work(comm: Comm) -> tuple[int, int]:
+        model = load_rank(tiny, comm)
+        cache = model.new_cache()
+        model.forward([GOLDEN["ids"]], [cache])
+        calls, wire = comm.calls, comm.wire
+        model.forward([[7]], [cache])
+        return comm.calls - calls, comm.wire - wire
+
+    said = said_per_token(ModelConfig.from_folder(tiny), size)
+    found = run_threads(size, work)
+    assert {calls for calls, _ in found} == {said.calls}
+    # a thread counts a sum twice, in and out, and of what is gathered its own part for each rank
+    total = sum(wire for _, wire in found)
+    assert total == size * (2 * said.sums) + size * said.gathered
