@@ -467,8 +467,8 @@ plt.show()
 # as ours: a wrong block is still a function of the stream. (Queries go in blocks, and a mask that
 # leaks within a block depends on where it ends; on longer texts, `proofs/mutants.md` has T2 among
 # its killers.) T5 notices where keys made anew are not those that the block made. T7 speaks of a
-# single sum, T9 allows any loss within its bound, and T11 is about sliding windows, which these
-# models do not have.
+# single sum, T9 allows any loss within its bound, T11 is about sliding windows, which these models
+# do not have, and T12 compares ranks with one process, which has the same fault.
 #
 # Two survive. `full-loses-a-row-on-growing` is a fault: the cache loses the oldest row when its
 # buffer is copied to a larger one. But the buffer starts with room for 16 tokens, and our texts
