@@ -12,6 +12,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..errors import InputError
 from ..parallel.comm import Comm
+from ..parallel.gloo import Gloo, started_by_torchrun
 from ..parallel.mpi import Mpi, started_by_mpi
 from ..parallel.share import check_size
 from ..parallel.sockets import parse_address
@@ -32,7 +33,7 @@ def add_ranks(parser: ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="run on N processes; under --arithmetic exact the bits of one (default: 1; under "
-        "mpirun as many as it started)",
+        "mpirun or torchrun as many as it started)",
     )
     group.add_argument(
         "--listen",
@@ -48,12 +49,14 @@ def add_ranks(parser: ArgumentParser) -> None:
 @contextmanager
 def chosen_ranks(args: Namespace) -> Iterator[Comm | None]:
     """This process among the ranks that the options name; None where it is alone."""
-    started = started_by_mpi()
+    started = started_by_mpi() or started_by_torchrun()
     if started > 1:
         if args.listen or args.ranks not in (1, started):
-            raise InputError(f"mpirun started {started} processes: leave --ranks and --listen away")
+            raise InputError(
+                f"mpirun or torchrun started {started} processes: leave --ranks and --listen away"
+            )
         _check(args, started)
-        with ending(Mpi()) as comm:
+        with ending(_world()) as comm:
             yield comm
     elif args.listen:
         if args.ranks < 2:
@@ -68,6 +71,13 @@ def chosen_ranks(args: Namespace) -> Iterator[Comm | None]:
             yield comm
     else:
         yield None
+
+
+def _world() -> Comm:
+    """All processes that mpirun or torchrun started."""
+    if started_by_mpi():
+        return Mpi()
+    return Gloo()
 
 
 def _check(args: Namespace, size: int) -> None:

@@ -30,9 +30,9 @@ import sys, time
 import minikv.generation as generation
 from minikv.cli import main
 fast = generation.sampler
-def slow(*args):
-    choose = fast(*args)
-    return lambda logits: (time.sleep(0.05), choose(logits))[1]
+def slow(*args, **drawing):
+    choose = fast(*args, **drawing)
+    return lambda *given: (time.sleep(0.05), choose(*given))[1]
 generation.sampler = slow
 sys.exit(main(sys.argv[1:]))
 """
@@ -96,7 +96,7 @@ def slow_run(tiny: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    os.read(process.stdout.fileno(), 1)
+    assert os.read(process.stdout.fileno(), 1) == b"H"
     return process
 
 
@@ -219,7 +219,7 @@ HAS_MPI = importlib.util.find_spec("mpi4py") is not None and shutil.which("mpiru
 def test_mpirun_and_ranks_that_differ_are_refused(refused, tiny, monkeypatch):
     monkeypatch.setenv("PMI_SIZE", "2")
     argv = ("generate", "Hello", "--model", tiny)
-    assert "mpirun started 2 processes" in refused(*argv, "--ranks", 3)
+    assert "mpirun or torchrun started 2 processes" in refused(*argv, "--ranks", 3)
     if importlib.util.find_spec("mpi4py") is None:
         assert "needs the package 'mpi4py'" in refused(*argv)
 
@@ -239,3 +239,15 @@ def test_an_error_under_mpirun_ends_all_with_its_message(tiny):
     told = subprocess.run([str(word) for word in line], capture_output=True, text=True, timeout=120)
     assert told.returncode != 0
     assert "minikv: error:" in told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_torchrun_gives_the_answer_of_one_process(run, tiny):
+    pytest.importorskip("torch", reason="needs torch, not installed here")
+    alone = answer(run, "Hello", "--model", tiny)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    line += ["-m", "minikv", "generate", "Hello", "--model", tiny, *EXACT]
+    told = subprocess.run([str(word) for word in line], capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["ids"] == alone["ids"]
