@@ -87,12 +87,14 @@ class SplitSums(Arithmetic):
         parts = self.comm.gather(to_numpy(part))
         return self.xp.asarray(np.concatenate(parts, axis=1))
 
-    def lookup(self, table: Words, ids: TokenIds) -> Stream:
+    def lookup(self, table: Words | Array, ids: TokenIds) -> Stream:
         """Rows of the embedding, each of which one rank has: the others add no bit to its bits.
 
         Numbers would not do: -0.0 + 0.0 is 0.0.
         """
         self.expect_same_ids(ids)
+        if not isinstance(table, Words):
+            return self.whole.lookup(table, ids)
         places = ids - table.first
         here = (places >= 0) & (places < table.shape[0])
         rows = self.whole.lookup(table.part, np.where(here, places, 0))
