@@ -24,7 +24,6 @@ from ..rotary import Rotary
 from .comm import Comm
 from .share import pieces
 
-
 WEIGHTS = (
     "input_layernorm",
     "q_proj",
