@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..caches import Cache
 from ..completion import StopStrings
 from ..errors import TokenizerError
@@ -110,7 +108,7 @@ class Speaker:
     @property
     def bytes_per_token(self) -> int:
         """What the full cache holds of a token."""
-        return self.model.config.kv_bytes_per_token(np.dtype(self.model.arithmetic.dtype).name)
+        return self.model.config.kv_bytes_per_token(f"float{8 * self.model.arithmetic.itemsize}")
 
     def save_cache(self, cache: Cache, path: str) -> None:
         """Keep a cache in a file; ranks together keep one."""

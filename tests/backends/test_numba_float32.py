@@ -31,7 +31,7 @@ pytestmark = pytest.mark.backends
 
 PLAIN, OURS = Float32(), get_backend("numba", "float32")
 BROKEN = ("T1", "T3", "T4", "T6", "T8")  # by plain float32, on the fixture
-HELD = [theorem for theorem in THEOREMS if theorem != "T7"]
+HELD = [theorem for theorem in THEOREMS if theorem not in ("T7", "T12")]  # of order, both
 ROWS = (1, 2, 7, 64, 300)
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-30, -1e-38, 3.0, 0.1]
 seeds = st.integers(0, 2**32 - 1)
