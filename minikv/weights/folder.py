@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -115,9 +116,12 @@ def load_tensors(
     check_shapes({name: raw.shape for name, raw in stored.items()}, config)
     tensors = FolderTensors(stored, folder, files, part)
     for name, raw in stored.items():
-        if not isinstance(raw, Packed):  # whose scales and biases have been looked at
-            _check_finite(name, tensors.cut(name, raw))
-            release([raw])
+        if isinstance(raw, Packed):  # whose scales and biases have been looked at
+            continue
+        wanted = tensors.cut(name, raw)
+        assert isinstance(wanted, np.ndarray)
+        _check_finite(name, wanted)
+        release([raw])
     if head is not None and not _equal_bits(
         _as_float32(tensors.cut(_EMBEDDING, head)), tensors[_EMBEDDING]
     ):
@@ -424,14 +428,20 @@ class FolderTensors(Mapping[str, np.ndarray]):
         if tensor is None:
             raw = self._stored[name]
             tensor = self._made[name] = _as_float32(self.cut(name, raw))
-            release([raw])
+            if not isinstance(raw, Packed):
+                release([raw])
         return tensor
 
-    def cut(self, name: str, raw: np.ndarray) -> np.ndarray:
-        """The part of a tensor that is wanted."""
+    def cut(self, name: str, raw: Stored) -> Stored:
+        """The part of a tensor that is wanted; of a quantised one whole rows are unpacked."""
         if self._part is None:
             return raw
-        return raw[self._part(name)]
+        part = self._part(name)
+        if not isinstance(raw, Packed):
+            return raw[part]
+        rows = part[:1]
+        some = replace(raw, words=raw.words[rows], scales=raw.scales[rows], biases=raw.biases[rows])
+        return some.unpacked()[(slice(None), *part[1:])]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
