@@ -52,6 +52,7 @@ def test_two_processes_give_the_answer_of_one(run, tiny):
     assert split["wire_bytes"] > 1000
 
 
+@pytest.mark.slow
 def test_processes_draw_the_same_tokens_and_say_what_they_sent(run, tiny):
     argv = ("generate", "Hello", "--model", tiny, "--ranks", 2, "--temperature", 1)
     code, out, err = run(*argv, "--max-new-tokens", 5)
@@ -60,6 +61,7 @@ def test_processes_draw_the_same_tokens_and_say_what_they_sent(run, tiny):
     assert "[2 ranks; rank 0 sent and received " in err
 
 
+@pytest.mark.slow
 def test_a_batch_of_prompts_on_two_processes_is_that_of_one(run, tiny, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Hello\nOnce upon a time\n", encoding="utf-8")
@@ -127,6 +129,7 @@ def test_a_killed_rank_ends_the_run_in_one_line(tiny):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @needs_proc
 def test_ctrl_c_ends_all_processes(tiny):
     process = slow_run(tiny)
@@ -160,6 +163,7 @@ def test_a_rank_that_was_started_elsewhere_takes_part(run, tiny, tmp_path):
     assert json.loads(first.communicate(timeout=60)[0])["ids"]
 
 
+@pytest.mark.slow
 def test_a_rank_with_other_weights_ends_both(run, tiny, tmp_path):
     config = ModelConfig.from_folder(tiny)
     tensors = {name: np.array(tensor) for name, tensor in load_tensors(tiny, config).items()}
