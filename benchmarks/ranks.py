@@ -62,9 +62,8 @@ def started(*argv: str) -> subprocess.Popen:
     )
 
 
-def measured(size: int, model: str, backend: str, new: int) -> tuple[list[dict], float]:
-    """What each rank tells of a run, and the processor time of all of them."""
-    before = os.times()
+def measured(size: int, model: str, backend: str, new: int) -> list[dict]:
+    """What each rank tells of a run."""
     argv = ["generate", PROMPT, "--model", model, "--arithmetic", "exact", "--backend", backend]
     argv += ["--max-new-tokens", str(new), "--json"]
     if size > 1:
@@ -72,18 +71,15 @@ def measured(size: int, model: str, backend: str, new: int) -> tuple[list[dict],
         argv += ["--ranks", str(size), "--listen", address]
     processes = [started(*argv)]
     processes += [started("serve-rank", address, "--json") for _ in range(size - 1)]
-    told = [json.loads(process.communicate()[0]) for process in processes]
-    after = os.times()
-    spent = after.children_user + after.children_system
-    return told, spent - before.children_user - before.children_system
+    return [json.loads(process.communicate()[0]) for process in processes]
 
 
 def rows(sizes: list[int], model: str, backend: str):
     """A line of the table for each number of ranks: a short run is taken from a long one."""
     expected = None
     for size in sizes:
-        short, short_spent = measured(size, model, backend, 1)
-        long, long_spent = measured(size, model, backend, 1 + NEW)
+        short = measured(size, model, backend, 1)
+        long = measured(size, model, backend, 1 + NEW)
         expected = expected or long[0]["ids"]
         said = said_per_token_of(long[0], short[0])
         peaks = [rank["peak_memory_bytes"] for rank in long]
@@ -94,7 +90,6 @@ def rows(sizes: list[int], model: str, backend: str):
             readable(said["wire"]),
             readable(max(peaks)),
             readable(long[0]["cache_bytes"]),
-            (long_spent - short_spent) / NEW,
             long[0]["seconds_per_token"],
         )
 
@@ -112,7 +107,7 @@ def measure(args: argparse.Namespace) -> None:
     print(f"{args.model}, exact, {args.backend}, one thread a rank, {NEW} tokens behind a prompt")
     print(f"{time.strftime('%d %B %Y')}; {machine()}\n")
     header = ["ranks", "same tokens", "calls a token", "rank 0 sends and receives a token"]
-    header += ["largest rank's peak memory", "rank 0's cache", "CPU s a token, all", "s a token"]
+    header += ["largest rank's peak memory", "rank 0's cache", "s a token"]
     print_table(header, rows(args.ranks, args.model, args.backend))
 
 
