@@ -28,9 +28,9 @@ def test_wrong_models_are_named():
     with pytest.raises(InputError, match="seed is -1, expected a whole number from 0 up"):
         minikv.random_model(config, -1)
     with pytest.raises(
-        InputError, match="arithmetic 'float16' is unknown; choose one of 'float32'"
+        InputError, match="arithmetic 'float8' is unknown; choose one of 'float32'"
     ):
-        get_arithmetic("float16")
+        get_arithmetic("float8")
     tensors = minikv.random_tensors(config, 0)
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = np.nan
     with pytest.raises(ArithmeticRangeError, match=r"mlp.up_proj holds nan"):

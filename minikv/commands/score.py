@@ -24,8 +24,8 @@ log-likelihood by character (by token and in sum beside it) against the label. W
 questions of our own in that format, to see it work."""
 EXAMPLES = """\
   minikv score
-  minikv score hellaswag_val.jsonl --limit 500 --policies full,residual:every@32,window@64
-  minikv score wiki.test.raw --length 512 --policies full,window@128,window@64,window@32"""
+  minikv score hellaswag.jsonl --limit 500 --policies full,window@64
+  minikv score wiki.test.raw --length 512 --policies full,window@128"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

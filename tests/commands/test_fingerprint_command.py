@@ -90,7 +90,7 @@ def test_extracted_says_what_is_missing_in_one_line(run, monkeypatch, tmp_path):
         (["--ids", "x"], "invalid int"),
         (["--prompt", "a", "--ids", "1"], "not allowed with"),
         (["--prompt", ""], "empty"),
-        (["--arithmetic", "float16"], "float16"),
+        (["--arithmetic", "float8"], "float8"),
     ],
 )
 def test_command_refuses_wrong_input_in_one_line(argv, said, run):
