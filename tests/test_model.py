@@ -27,9 +27,7 @@ def test_wrong_models_are_named():
         minikv.build(config, tensors)
     with pytest.raises(InputError, match="seed is -1, expected a whole number from 0 up"):
         minikv.random_model(config, -1)
-    with pytest.raises(
-        InputError, match="arithmetic 'float8' is unknown; choose one of 'float32'"
-    ):
+    with pytest.raises(InputError, match="arithmetic 'float8' is unknown; choose one of 'float32'"):
         get_arithmetic("float8")
     tensors = minikv.random_tensors(config, 0)
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = np.nan
