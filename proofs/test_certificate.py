@@ -31,6 +31,7 @@ from minikv.verify.dataflow import (
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.slow
 def test_the_decoder_is_certified_at_its_true_depth(name):
     """Where layers slide, with a window of two: the true one is longer than the text."""
     config = dataclasses.replace(shape(name), sliding_window=2)

@@ -229,6 +229,7 @@ def test_only_other_programs_disturb_a_turn(monkeypatch, others, disturbed):
     assert (quiet.disturbed, quiet.turns) == (disturbed, 1)
 
 
+@pytest.mark.slow
 def test_one_small_run_from_end_to_end(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "CONTENDERS", ("float32/numpy", "exact/numpy", "bare"))
     monkeypatch.setattr(peers, "QUICK", peers.Sizes((4,), (8,), (4,), rounds=2, fresh=1, starts=1))

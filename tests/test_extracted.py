@@ -67,6 +67,7 @@ def test_the_tiny_model_has_one_fingerprint_from_rocq_and_from_python() -> None:
     assert done.stdout.count(" 0 differ,") == 11
 
 
+@pytest.mark.slow
 def test_twenty_random_models_of_all_families_have_the_same_bits(executable: Path) -> None:
     families = set()
     for seed in range(20):
@@ -268,6 +269,7 @@ def test_without_a_compiler_run_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("executable")
+@pytest.mark.slow
 def test_the_commands_run_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prove", "--quick", "--only", "T1,T9", "--extracted"]) == 0
     first, second = (line for line in capsys.readouterr().out.splitlines() if line[0:1] == "T")

@@ -63,6 +63,7 @@ def fine(rng: random.Random, folder: Path) -> None:
         (swells, "MB, expected at most"),
     ],
 )
+@pytest.mark.slow
 def test_what_must_not_happen_is_reported_with_its_case(kind, said):
     # The controls; the cases around it run all the same.
     kinds = (fine, fine, kind, fine, fine)

@@ -78,6 +78,7 @@ def exp_bounds(errors: np.ndarray) -> np.ndarray:
     return of_table + of_polynomial + of_product + of_sum
 
 
+@pytest.mark.slow
 def test_the_table_of_exp_is_rounded_correctly_where_it_is_normal():
     errors = table_errors()
     normal = elementary.exp_table() >= 2.0**-1022
@@ -86,6 +87,7 @@ def test_the_table_of_exp_is_rounded_correctly_where_it_is_normal():
     assert 0.74 < errors[~normal].max() <= 0.744  # ldexp rounds these a second time
 
 
+@pytest.mark.slow
 def test_exp_is_within_its_bound_for_all_arguments():
     bounds = exp_bounds(table_errors())
     assert bounds.max() + SLACK <= BOUNDS["exp"]
@@ -97,6 +99,7 @@ def test_exp_is_within_its_bound_for_all_arguments():
     assert error <= BOUNDS["exp"], f"exp({where!r}) is off by {error} ulp"
 
 
+@pytest.mark.slow
 def test_control_the_bound_of_exp_is_not_far_from_what_is_found():
     """Next to 603.039, a table entry just above a power of two is almost half an ulp off."""
     x = np.linspace(603.0374, 603.0375, 4000)

@@ -57,6 +57,7 @@ def test_every_bit_is_the_full_cache_s(name, budget, checkpoints, calls):
     assert_same_bits(decoded(model, cache, calls), expected(model, sum(calls)))
 
 
+@pytest.mark.slow
 def test_each_checkpoint_keeps_its_reach_and_less_than_a_chunk_more():
     for model in MODELS.values():
         for checkpoints in ("embedding", "every", 2):

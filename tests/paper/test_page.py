@@ -75,6 +75,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
         assert path.read_bytes() == (FOLDER / "results" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_html_page_needs_no_other_file():
     pytest.importorskip("matplotlib", reason="plots need the extra `plots`")
     results = kept(FOLDER / "results")
