@@ -105,16 +105,16 @@ def said_per_token_of(long: dict, short: dict) -> dict[str, int]:
 
 def measure(args: argparse.Namespace) -> None:
     print(f"{args.model}, exact, {args.backend}, one thread a rank, {NEW} tokens behind a prompt")
-    print(f"{time.strftime('%d %B %Y')}; {machine()}\n")
-    header = ["ranks", "same tokens", "calls a token", "rank 0 sends and receives a token"]
-    header += ["largest rank's peak memory", "rank 0's cache", "s a token"]
+    print(f"{time.strftime('%d %B %Y')}\n{machine()}\n")
+    header = ["ranks", "same tokens", "calls a token", "rank 0's bytes", "largest peak"]
+    header += ["rank 0's cache", "s a token"]
     print_table(header, rows(args.ranks, args.model, args.backend))
 
 
 def project() -> None:
     print(
         f"a model, no measurement: weights of 4 bytes read at {MEMORY / 1e9:.0f} GB/s by each "
-        "rank, reductions up and down a tree, nothing overlaps; seconds a token\n"
+        "rank,\nreductions up and down a tree, nothing overlaps; seconds a token\n"
     )
     for name, config in SHAPES.items():
         said = said_per_token(config, 8)
