@@ -21,7 +21,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "extension",
 ]
-html_theme, html_title = "furo", f"minikv {version}"
+html_theme = "furo"
+html_title = f"minikv {version}"
 html_math_renderer = "mathml"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_favicon = "_static/icon.svg"

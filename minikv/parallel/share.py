@@ -111,7 +111,8 @@ class Share:
 
     def _kv_rows(self) -> Index:
         head_dim = self.whole.head_dim
-        first, last = self.groups[0], self.groups[-1]
+        first = self.groups[0]
+        last = self.groups[-1]
         if self.groups == tuple(range(first, last + 1)):
             return (slice(first * head_dim, (last + 1) * head_dim),)  # a view
         starts = np.array(self.groups)[:, None] * head_dim

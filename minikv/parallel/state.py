@@ -52,7 +52,7 @@ def load_cache(model: SplitModel, cache: Cache, path: str | Path) -> None:
     if model.comm.rank == 0:
         tensors, metadata = read_state(path)
         kinds = {name: tensor.dtype.str for name, tensor in tensors.items()}
-    metadata, kinds = model.comm.from_first([metadata, kinds])  # type: ignore[misc]
+    metadata, kinds = model.comm.from_first([metadata, kinds])  # type: ignore[misc]  # the pair sent
     whole = {}
     for name, kind in kinds.items():
         given = tensors.get(name, np.empty(0, kind))

@@ -140,13 +140,15 @@ class SplitExact(SplitSums, Exact):
         wide = xp.astype(x, xp.float64)
         size = xp.abs(wide)
         top = self.largest_of_all(size)
-        self.expect_finite(top, [weight])  # type: ignore[list-item]
+        self.expect_finite(top, [weight])  # type: ignore[list-item]  # a part
         row_sum = self.sum_of_all(size, top)
         # of the whole row, which no rank's own estimate may stand for
         grid = Exact.grid(self, size, row_sum, self.significand - self.weight_bits)
         rows = round_to(wide, grid)
-        out = self.across(self.comm.sum, self.whole.product(rows, weight.part))  # type: ignore[attr-defined]
-        self.expect_float32(out, row_sum, weight)  # type: ignore[arg-type]
+        # `whole` is a kernel's arithmetic here, which has products of parts.
+        product = self.whole.product(rows, weight.part)  # type: ignore[attr-defined]
+        out = self.across(self.comm.sum, product)
+        self.expect_float32(out, row_sum, weight)  # type: ignore[arg-type]  # a part
         out = self.narrow(out)
         out += 0.0  # -0.0, which a lone product may be, becomes +0.0
         return out

@@ -168,5 +168,5 @@ class Signature:
     def first_32_good(self) -> bool:
         """Whether a text of 64 has the rows of its first 32 tokens."""
         ids = self.ids[:64]
-        way: Callable[[Subject], Rows] = lambda subject: subject.whole(ids[:32])  # noqa: E731
+        way: Callable[[Subject], Rows] = lambda subject: subject.whole(ids[:32])  # noqa: E731  # one of several
         return not self.bench.differs(Pair("32 of 64", ids, way)).any()

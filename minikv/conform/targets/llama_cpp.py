@@ -37,7 +37,7 @@ class LlamaCppTarget:
         self.vocab = int(llama.n_vocab())
         self.max_length = int(llama.n_ctx())
         if not file.endswith(".gguf"):
-            self.reference = None  # type: ignore[assignment,method-assign]
+            self.reference = None  # type: ignore[assignment,method-assign]  # not here
 
     def reference(self) -> Model:
         """minikv on what the file holds, in float64."""

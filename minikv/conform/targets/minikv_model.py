@@ -44,9 +44,9 @@ class MinikvTarget:
         if len(known) == len(windows):
             self.reach = sum(window - 1 for window in known)
         if again is None:
-            self.wide = None  # type: ignore[assignment,method-assign]
+            self.wide = None  # type: ignore[assignment,method-assign]  # not here
         if model.tokenizer is None:
-            self.encode = None  # type: ignore[assignment,method-assign]
+            self.encode = None  # type: ignore[assignment,method-assign]  # not here
 
     def wide(self) -> MinikvTarget:
         """In float64."""
@@ -143,7 +143,8 @@ class MinikvTarget:
 
 def target(name: str, dtype: str | None = None) -> MinikvTarget:
     """A fetched model, a folder or a GGUF file; `dtype` is an arithmetic or ``numba-float32``."""
-    arithmetic, backend = dtype or "float32", "numpy"
+    arithmetic = dtype or "float32"
+    backend = "numpy"
     if arithmetic.startswith("numba-"):
         arithmetic, backend = arithmetic.removeprefix("numba-"), "numba"
     if arithmetic not in ARITHMETICS:

@@ -64,11 +64,11 @@ class TransformersTarget:
         self.window = getattr(config, "sliding_window", None)
         self.tokenizer = None
         if folder is None:
-            self.reference = None  # type: ignore[assignment,method-assign]
+            self.reference = None  # type: ignore[assignment,method-assign]  # not here
         else:
             self.tokenizer = _tokenizer(folder)
         if self.tokenizer is None:
-            self.encode = None  # type: ignore[assignment,method-assign]
+            self.encode = None  # type: ignore[assignment,method-assign]  # not here
 
     def wide(self) -> TransformersTarget:
         """The same weights in float64."""
