@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .verdict import Verdict, Word
@@ -20,6 +19,8 @@ class Report:
     ----------
     twin : str
         By what numeric relations were decided.
+    seed : int
+        Of the texts.
     measured : dict
         The largest differences and ratios of the run.
     """
@@ -29,6 +30,7 @@ class Report:
     twin: str
     verdicts: tuple[Verdict, ...]
     seconds: float
+    seed: int
     measured: dict[str, float]
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -51,12 +53,21 @@ class Report:
             return 2
         return 0
 
+    @property
+    def not_tested(self) -> dict[str, list[str]]:
+        """The axes that were not tested, by reason."""
+        reasons: dict[str, list[str]] = {}
+        for verdict in self.verdicts:
+            if verdict.word is Word.NOT_TESTED:
+                reasons.setdefault(verdict.evidence, []).append(verdict.axis)
+        return reasons
+
     def __str__(self) -> str:
         lines = [f"{self.target}, {self.dtype}; twin: {self.twin}"]
         for verdict in self.verdicts:
             if verdict.word is not Word.NOT_TESTED:
                 lines += _lines(verdict)
-        lines += _not_tested(self.verdicts)
+        lines += _not_tested(self)
         return "\n".join([*lines, self.summary])
 
     @property
@@ -83,13 +94,9 @@ def _wrapped(text: str, indent: int) -> list[str]:
     )
 
 
-def _not_tested(verdicts: Sequence[Verdict]) -> list[str]:
-    """The axes that were not tested, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        if verdict.word is Word.NOT_TESTED:
-            reasons.setdefault(verdict.evidence, []).append(verdict.axis)
+def _not_tested(report: Report) -> list[str]:
+    """The axes that were not tested, a line for each reason."""
     lines = []
-    for reason, axes in reasons.items():
+    for reason, axes in report.not_tested.items():
         lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4)
     return lines

@@ -23,6 +23,8 @@ from .verdict import Verdict, Word
 
 FIRST = "same-call"
 TWIN = "float64"
+LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+"""Of texts in which a bug is looked for again."""
 
 
 def conform(target: object, axes: Sequence[str] | None = None, **settings: object) -> Report:
@@ -81,6 +83,7 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
         _twin_name(bench),
         tuple(verdicts),
         time.monotonic() - begun,
+        known.seed,
         dict(bench.measured),
         {
             "minikv": __version__,
@@ -114,28 +117,40 @@ def test_one(bench: Bench, axis: Axis) -> Verdict:
         return Verdict(axis.name, Word.BUG, evidence=str(error))
     except Exception as error:  # the target's code may raise anything
         said = f"raised {type(error).__name__}: {' '.join(str(error).split()):.200}"
-        return Verdict(axis.name, Word.BUG, evidence=said)
+        return Verdict(axis.name, Word.BUG, evidence=said, raised=True)
 
 
 def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Bugs with their smallest case, first bad activation and kind."""
     if not any(verdict.word is Word.BUG for verdict in verdicts):
         return list(verdicts)
-    found = []
-    for verdict in verdicts:
-        if bench.settings.shrink and verdict.axis == "cached" and verdict.row is not None:
-            verdict = _smaller(bench, verdict)
-        found.append(verdict)
+    found = list(verdicts)
+    if bench.settings.shrink:
+        found = [_smaller(bench, verdict) for verdict in verdicts]
     return name_kinds(bench, found) if bench.settings.kinds else found
 
 
 def _smaller(bench: Bench, verdict: Verdict) -> Verdict:
-    """A bug of the cache with its smallest case, and what goes wrong in it first."""
-    if verdict.word is not Word.BUG:
+    """A bug of the cache with its smallest case and first bad activation; others, how short."""
+    if verdict.word is not Word.BUG or verdict.axis not in AXES:
         return verdict
-    case = smallest(bench)
-    where = first_bad_activation(bench, case) if case else ""
-    return replace(verdict, case=case, where=verdict.where or where)
+    if verdict.axis == "cached" and verdict.row is not None:
+        case = smallest(bench)
+        where = first_bad_activation(bench, case) if case else ""
+        return replace(verdict, case=case, where=verdict.where or where)
+    return replace(verdict, length=_shortest(bench, verdict))
+
+
+def _shortest(bench: Bench, bug: Verdict) -> int | None:
+    """Tokens of the shortest texts in which an axis still finds its bug; None if of no others."""
+    for length in LENGTHS:
+        if length >= bench.length:
+            break
+        shorter = test_one(bench.shortened(length), AXES[bug.axis])
+        same = shorter.evidence == bug.evidence if bug.raised else not shorter.raised
+        if shorter.word is Word.BUG and same:
+            return length
+    return None
 
 
 def _not_tested(axis: Axis, reason: str) -> Verdict:

@@ -17,6 +17,7 @@ from minikv.conform import Word, conform
 from minikv.conform.targets import find_target, llama_cpp
 from minikv.conform.targets.openai_server import TOP, OpenAITarget
 from minikv.errors import InputError
+from tests.conform.zoo import decoder
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,32 @@ def test_a_function_or_a_class_in_a_file(module, name):
 def test_what_cannot_be_found_is_named(module, target, words):
     with pytest.raises(InputError.__bases__[0], match=words):
         find_target(target.format(module=module))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("batch", 4, "batch of the target is 4, expected a method"),
+        ("reach", print, "reach of the target .* expected a whole number"),
+        ("window", 2.5, "window of the target is 2.5, expected a whole number"),
+        ("policies", "recent", "expected a list of names"),
+        ("dtype", "float8", "dtype of the target is 'float8', expected one of float64"),
+    ],
+)
+def test_a_name_that_means_something_else_in_the_target_is_refused_and_is_no_bug(
+    name, value, words
+):
+    made = decoder("gpt-numpy")
+    setattr(made, name, value)
+    with pytest.raises(InputError, match=words):
+        conform(made)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), "torch.float32"])
+def test_a_dtype_may_be_the_librarys_own_object(dtype):
+    made = decoder("gpt-numpy")
+    made.dtype = dtype
+    assert conform(made, axes=["length"], effort="quick").dtype == "float32"
 
 
 @pytest.mark.slow
