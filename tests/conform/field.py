@@ -15,6 +15,7 @@ import datetime
 import json
 import platform
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ SIZE = {
     "head_dim": 16,
     "max_position_embeddings": 256,
 }
+MISSING = "not installed"
 WINDOW = 9
 SLIDES = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -85,17 +87,38 @@ def tiny(family: str, attention: str, dtype: str) -> Any:
     return model.to(getattr(torch, dtype))
 
 
+PRESSES: dict[str, dict[str, Any]] = {
+    "StreamingLLMPress": {},
+    "SnapKVPress": {"window_size": 4},  # the prompt must be longer than it
+    "PyramidKVPress": {"window_size": 4},
+    "TOVAPress": {},
+    "KnormPress": {},
+    "KeyDiffPress": {},
+    "LagKVPress": {},
+    "RandomPress": {},
+    "ObservedAttentionPress": {},
+    "ExpectedAttentionPress": {},
+    "NonCausalAttnPress": {},
+    "LeverageScorePress": {},
+    "CompactorPress": {"sink_size_start": 1, "sink_size_end": 1},  # likewise
+}
+"""The presses of kvpress 0.5.5 that need a share and nothing else: no download, no training."""
+
+
 class Pressed(TransformersTarget):
     """transformers with a press of kvpress, which compresses the prompt to a budget."""
 
-    policies = ("StreamingLLMPress", "SnapKVPress", "TOVAPress", "KnormPress")
-    grows = policies
-    rolling = policies  # what is kept differs from head to head
+    def __init__(self, model: Any, press: str) -> None:
+        super().__init__(model)
+        self.press = press
+        self.policies = (press,)
+        self.grows = self.policies
+        self.rolling = self.policies  # what is kept differs from head to head
 
     def wide(self) -> Pressed:
         """In float64."""
         twin = super().wide()
-        return Pressed(twin.model)
+        return Pressed(twin.model, self.press)
 
     def new_cache(self, policy: str | None = None, budget: int | None = None) -> Any:
         """A cache that remembers how its prompt is to be pressed."""
@@ -121,7 +144,7 @@ class Pressed(TransformersTarget):
             return self._run(ids, past_key_values=cache, use_cache=True, position_ids=where)[0]
         cache.true_length = len(ids)
         ratio = max(0.0, 1 - budget / len(ids))
-        press = getattr(kvpress, policy)(compression_ratio=ratio)
+        press = getattr(kvpress, policy)(compression_ratio=ratio, **PRESSES[policy])
         with press(self.model):
             return super().step(ids, cache)
 
@@ -133,11 +156,12 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
         {"axes": ["left-padding", "left-padding-cached"]},
         lambda: TransformersTarget(tiny("gpt2", "sdpa", "float32"), positions="default"),
     )
-    yield (
-        "kvpress on llama eager float32",
-        {"axes": ["cached", "budget"]},
-        lambda: Pressed(tiny("llama", "eager", "float32")),
-    )
+    for press in PRESSES:
+        yield (
+            f"kvpress {press} on llama eager float32",
+            {"axes": ["budget"]},
+            lambda p=press: Pressed(tiny("llama", "eager", "float32"), p),
+        )
     for arithmetic in ("float32", "exact"):
         yield f"minikv llama {arithmetic} numpy", {}, lambda a=arithmetic: own(a, "numpy")
     for dtype, attention, cache in (
@@ -155,17 +179,42 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
                     tiny(f, a, d), c
                 ),
             )
-    yield "minikv llama float32 numba", {}, lambda: own("float32", "numba")
+    for arithmetic in ("float32", "exact"):
+        yield f"minikv llama {arithmetic} numba", {}, lambda a=arithmetic: own(a, "numba")
+    for kind, store in (("F32", "float32"), ("F32", "float16"), ("Q4_0", "float16")):
+        yield (
+            f"llama.cpp llama {kind}, K and V {store}",
+            {},
+            lambda k=kind, s=store: llama_cpp_target(k, s),
+        )
+
+
+def llama_cpp_target(kind: str, store: str) -> object:
+    """llama.cpp on minikv's own small model, its weights as they are or quantised."""
+    from minikv.build import random_tensors
+    from minikv.conform.targets.llama_cpp import target
+    from tests.gguf_writer import write_gguf
+
+    tensors = random_tensors(OWN, 0, 1.2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_gguf(
+            Path(folder) / "a.gguf", OWN, tensors, {"tokenizer.ggml.model": "none"}, kind=kind
+        )
+        made = target(str(path), store)
+    made.encode = None  # type: ignore[assignment,method-assign]  # the file has no tokenizer
+    if made.reference is not None:
+        made.reference = lambda: minikv.random_model(OWN, 0, "float64", 1.2)  # type: ignore[method-assign]  # the file is gone
+    return made
+
+
+OWN = minikv.tiny_config(hidden_size=64, intermediate_size=96, head_dim=16, num_hidden_layers=3)
 
 
 def own(arithmetic: str, backend: str) -> MinikvTarget:
     """minikv's own small model."""
-    config = minikv.tiny_config(
-        hidden_size=64, intermediate_size=96, head_dim=16, num_hidden_layers=3
-    )
 
     def made(wanted: str, where: str = "numpy") -> minikv.Model:
-        return minikv.random_model(config, 0, wanted, 1.2, where)
+        return minikv.random_model(OWN, 0, wanted, 1.2, where)
 
     return MinikvTarget(made(arithmetic, backend), made)
 
@@ -180,9 +229,23 @@ def row(name: str, report: Report) -> dict[str, Any]:
         **{word: count for word, count in counts.items() if count},
         "largest units": max((one.units for one in tested if one.word is not Word.BUG), default=0),
         "bugs": [f"{one.axis}: {one.evidence}" for one in report.bugs],
+        "refused": refused(report),
+        "reuse": reuse(report),
         "undecided axes": [one.axis for one in tested if one.word is Word.UNDECIDED],
         "in float64": report.measured.get("largest difference in the twin"),
     }
+
+
+def refused(report: Report) -> str:
+    """Budgets that policies refuse, if they were asked."""
+    told = [one.evidence for one in report.verdicts if one.axis == "budget"]
+    return "; ".join(part for one in told for part in one.split("; ") if "refuses" in part)
+
+
+def reuse(report: Report) -> str:
+    """How much of a prefix was reused, if any was."""
+    told = [one.evidence for one in report.verdicts if one.axis == "warm-prefix"]
+    return "; ".join(one for one in told if "were reused" in one)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,11 +276,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def before() -> list[dict[str, Any]]:
-    """What is there of the same versions."""
+    """What is there of the same versions, but for what was not installed then."""
     if not FIGURES.exists():
         return []
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return figures["rows"] if figures["versions"] == versions() else []
+    now = versions()
+    for package, version in figures["versions"].items():
+        if version not in (now[package], MISSING):
+            return []
+    return [one for one in figures["rows"] if "missing" not in one]
 
 
 def write(rows: list[dict[str, Any]]) -> None:
@@ -236,7 +303,7 @@ def versions() -> dict[str, str]:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = MISSING
     return found
 
 

@@ -55,14 +55,16 @@ def _faults(runs: list[dict[str, Any]]) -> str:
     ]
     for run in runs:
         total = run["decoder x fault"]
-        share = f"{run['kind right']} ({100 * run['kind right'] / total:.0f} %)"
+        share = "not asked"
+        if "kind right" in run:
+            share = f"{run['kind right']} ({100 * run['kind right'] / total:.0f} %)"
         cells = [
             run["run"],
             total,
             run["found with twin"],
             run["by exact relations"],
             share,
-            run["kind reproduced"],
+            run.get("kind reproduced", ""),
             run["without twin: bug"],
             run["without twin: undecided"],
             run["without twin: nothing"],

@@ -13,6 +13,7 @@ from ...extras import require_extra
 from ...model import Model, load
 
 CONTEXT = 512
+PLAIN = ("F32", "F16", "BF16")
 
 Llama = Any
 """What the package calls Llama."""
@@ -26,17 +27,23 @@ class LlamaCppTarget:
     llama : llama_cpp.Llama
         Made with ``logits_all=True``.
     file : str
+    same : bool
+        Whether it computes what minikv does: not where its cache is float16, or where activations
+        are rounded to 8 bits beside quantised weights.
     """
 
     dtype = "float32"
 
-    def __init__(self, llama: Llama, file: str) -> None:
+    def __init__(
+        self, llama: Llama, file: str, same: bool = False, version: str = "not known"
+    ) -> None:
         self.llama = llama
+        self.environment = {"llama-cpp-python": version}
         self.file = file
         self.name = f"llama.cpp:{file}"
         self.vocab = int(llama.n_vocab())
         self.max_length = int(llama.n_ctx())
-        if not file.endswith(".gguf"):
+        if not same:
             self.reference = None  # type: ignore[assignment,method-assign]  # not here
 
     def reference(self) -> Model:
@@ -88,13 +95,31 @@ class LlamaCppTarget:
 
 
 def target(file: str, dtype: str | None = None) -> LlamaCppTarget:
-    """A GGUF file."""
-    if dtype is not None:
-        raise InputError("llama.cpp computes as the file says, leave out the dtype")
+    """A GGUF file, with the float16 cache that llama.cpp chooses or a float32 one."""
+    if dtype not in (None, "float16", "float32"):
+        raise InputError(f"dtype is {dtype!r:.40}, expected float16 or float32, of K and V")
     if not Path(file).is_file():
         raise InputError(f"{file:.80} is no file, expected one that ends on .gguf")
     package = require_extra("llama_cpp", "benchmarks", "a target of llama.cpp")
+    kind = package.GGML_TYPE_F32 if dtype == "float32" else package.GGML_TYPE_F16
     llama = package.Llama(
-        file, n_ctx=CONTEXT, logits_all=True, verbose=False, n_threads=1, n_gpu_layers=0
+        file,
+        n_ctx=CONTEXT,
+        logits_all=True,
+        verbose=False,
+        n_threads=1,
+        n_threads_batch=1,
+        n_gpu_layers=0,
+        type_k=kind,
+        type_v=kind,
     )
-    return LlamaCppTarget(llama, file)
+    same = dtype == "float32" and not quantised(file)
+    made = LlamaCppTarget(llama, file, same, package.__version__)
+    made.name += f", K and V {dtype or 'float16'}"
+    return made
+
+
+def quantised(file: str) -> bool:
+    """Whether a file's matrices are in blocks with a scale each."""
+    gguf = require_extra("gguf", "fetch", "reading a GGUF file")
+    return any(one.tensor_type.name not in PLAIN for one in gguf.GGUFReader(file).tensors)
