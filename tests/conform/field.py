@@ -252,16 +252,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is asked for; all of it is written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="targets whose name has this")
-    parser.add_argument("--resume", action="store_true", help="keep what was run")
+    parser.add_argument("--resume", action="store_true", help="keep what was run, and add to it")
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import torch
 
         torch.set_num_threads(1)
-    rows = before() if options.resume else []
+    known = list(contenders())
+    rows = before([name for name, _, _ in known]) if options.resume else []
     done = {row["target"] for row in rows}
-    for name, settings, make in contenders():
+    for name, settings, make in known:
         if options.only not in name or name in done:
             continue
         try:
@@ -270,13 +271,13 @@ def main(argv: list[str] | None = None) -> int:
         except ImportError as error:
             rows.append({"target": name, "axes": 0, "bugs": [], "missing": str(error)})
         print(json.dumps(rows[-1]), flush=True)
-        if not options.only:
+        if options.resume or not options.only:
             write(rows)
     return 0
 
 
-def before() -> list[dict[str, Any]]:
-    """What is there of the same versions, but for what was not installed then."""
+def before(names: list[str]) -> list[dict[str, Any]]:
+    """Rows of these names and the same versions, but for what was not installed then."""
     if not FIGURES.exists():
         return []
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
@@ -284,11 +285,13 @@ def before() -> list[dict[str, Any]]:
     for package, version in figures["versions"].items():
         if version not in (now[package], MISSING):
             return []
-    return [one for one in figures["rows"] if "missing" not in one]
+    return [one for one in figures["rows"] if one["target"] in names and "missing" not in one]
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """What the table is made from."""
+    """What the table is made from, in the order of the contenders."""
+    order = [name for name, _, _ in contenders()]
+    rows = sorted(rows, key=lambda row: order.index(row["target"]))
     FIGURES.parent.mkdir(exist_ok=True)
     figures = {"date": str(datetime.date.today()), "versions": versions(), "rows": rows}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
