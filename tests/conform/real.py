@@ -6,6 +6,7 @@ weights.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from minikv import ModelConfig
@@ -25,6 +26,7 @@ NAMES = {
 """Each matrix of a block, and the norm before it."""
 
 
+@functools.cache
 def weights_of(folder: str | Path) -> tuple[ModelConfig, Weights]:
     """Configuration and weights of a folder, float32."""
     config = ModelConfig.from_file(Path(folder) / "config.json")
