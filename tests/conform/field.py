@@ -2,7 +2,8 @@
 
     python -m tests.conform.field                 # all of it, into figures/field.json
     python -m tests.conform.field --resume        # what of these versions is not there yet
-    python -m tests.conform.field --only llama    # those whose name has this
+    python -m tests.conform.field --only llama    # those whose name has this; nothing is written
+    python -m tests.conform.field --resume --only llama   # those again, and the others kept
 
 Tiny models with random weights, so that all of it runs in minutes.
 """
@@ -192,14 +193,13 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
 def llama_cpp_target(kind: str, store: str) -> object:
     """llama.cpp on minikv's own small model, its weights as they are or quantised."""
     from minikv.build import random_tensors
-    from minikv.conform.targets.llama_cpp import target
+    from minikv.conform.targets.llama_cpp import CONTEXT, target
     from tests.gguf_writer import write_gguf
 
     tensors = random_tensors(OWN, 0, 1.2)
+    fields = {"tokenizer.ggml.model": "none", "llama.context_length": CONTEXT}
     with tempfile.TemporaryDirectory() as folder:
-        path = write_gguf(
-            Path(folder) / "a.gguf", OWN, tensors, {"tokenizer.ggml.model": "none"}, kind=kind
-        )
+        path = write_gguf(Path(folder) / "a.gguf", OWN, tensors, fields, kind=kind)
         made = target(str(path), store)
     made.encode = None  # type: ignore[assignment,method-assign]  # the file has no tokenizer
     if made.reference is not None:
@@ -260,7 +260,9 @@ def main(argv: list[str] | None = None) -> int:
 
         torch.set_num_threads(1)
     known = list(contenders())
-    rows = before([name for name, _, _ in known]) if options.resume else []
+    rows = []
+    if options.resume:
+        rows = before([name for name, _, _ in known if not anew(name, options.only)])
     done = {row["target"] for row in rows}
     for name, settings, make in known:
         if options.only not in name or name in done:
@@ -274,6 +276,11 @@ def main(argv: list[str] | None = None) -> int:
         if options.resume or not options.only:
             write(rows)
     return 0
+
+
+def anew(name: str, only: str) -> bool:
+    """Whether a target was asked for by name, and is run again even if it was run."""
+    return bool(only) and only in name
 
 
 def before(names: list[str]) -> list[dict[str, Any]]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.conform.evidence import added, clean, judge, kept
+import minikv
+from minikv.conform.rule import row_differences
+from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import faults_of
+from tests.conform.real import real_decoder
 from tests.conform.zoo import SHAPES
+
+IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
 @pytest.mark.slow
@@ -26,6 +32,27 @@ def test_clean_models_raise_no_alarm(dtype):
         figures = clean(dtype, twin, 5000, 8)
         assert figures["false alarms"] == 0, figures
         assert figures["models"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_zoo_with_real_weights_is_the_real_model(smollm2):
+    """Half a unit in each weight, from norms multiplied in, is what makes the difference."""
+    model = minikv.load(smollm2)
+    expected = np.asarray(model.logits(IDS), np.float64)
+    got = np.asarray(real_decoder(smollm2).logits(IDS), np.float64)
+    assert (got.argmax(-1) == expected.argmax(-1)).all()
+    assert row_differences(expected, got).max() < 2.0**-14
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize("fault", ["trunc_off1", "value_residual"])
+def test_faults_in_real_weights_are_found(fault):
+    found = judge_real(fault, "float32")
+    assert found.with_twin
+    assert found.blind == []
 
 
 def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monkeypatch):

@@ -223,7 +223,7 @@ def test_llama_cpp_is_driven_through_its_python_package():
     report = conform(made, length=40)
     words = {one.axis: one.word for one in report.verdicts}
     assert report.bugs == [], report
-    for axis in ("cached", "warm-prefix", "last-position", "length"):
+    for axis in ("cached", "truncate", "warm-prefix", "last-position", "length"):
         assert words[axis] in (Word.SAME, Word.ROUNDING), report
 
 

@@ -27,20 +27,28 @@ class LlamaCppTarget:
     llama : llama_cpp.Llama
         Made with ``logits_all=True``.
     file : str
+    dtype : {"float32", "float16"}
+        Of K and V, and so of the products of attention.
     same : bool
-        Whether it computes what minikv does: not where its cache is float16, or where activations
-        are rounded to 8 bits beside quantised weights.
+        Whether it computes what minikv does: not beside quantised weights, where activations are
+        rounded to 8 bits.
+    version : str
+        Of the package.
     """
 
-    dtype = "float32"
-
     def __init__(
-        self, llama: Llama, file: str, same: bool = False, version: str = "not known"
+        self,
+        llama: Llama,
+        file: str,
+        dtype: str = "float32",
+        same: bool = False,
+        version: str = "not known",
     ) -> None:
         self.llama = llama
+        self.dtype = dtype
         self.environment = {"llama-cpp-python": version}
         self.file = file
-        self.name = f"llama.cpp:{file}"
+        self.name = f"llama.cpp:{file}, K and V {dtype}"
         self.vocab = int(llama.n_vocab())
         self.max_length = int(llama.n_ctx())
         if not same:
@@ -64,17 +72,23 @@ class LlamaCppTarget:
         return []
 
     def step(self, ids: Sequence[int], cache: list[int]) -> np.ndarray:
-        """Logits of new tokens.
+        """Logits of new tokens, behind what llama.cpp holds of this text.
 
         Where another text was run in between, the tokens of this one are run again, in one call.
         """
-        if list(self.llama.input_ids[: self.llama.n_tokens]) != cache:
+        held = list(self.llama.input_ids[: self.llama.n_tokens])
+        if held[: len(cache)] == cache:
+            self.llama.n_tokens = len(cache)
+        else:
             self.llama.reset()
-            if cache:
-                self._after(cache)
+            self._after(cache)
         rows = self._after(ids)
         cache += list(ids)
         return rows
+
+    def truncate(self, cache: list[int], length: int) -> None:
+        """Forget tokens; llama.cpp's own rows of them are dropped by the next step."""
+        del cache[length:]
 
     def request(self, ids: Sequence[int]) -> tuple[np.ndarray, int]:
         """As its server does it: the longest prefix that is in the cache stays."""
@@ -95,13 +109,14 @@ class LlamaCppTarget:
 
 
 def target(file: str, dtype: str | None = None) -> LlamaCppTarget:
-    """A GGUF file, with the float16 cache that llama.cpp chooses or a float32 one."""
-    if dtype not in (None, "float16", "float32"):
+    """A GGUF file, with K and V in float16, as llama.cpp chooses, or in float32."""
+    store = dtype or "float16"
+    if store not in ("float16", "float32"):
         raise InputError(f"dtype is {dtype!r:.40}, expected float16 or float32, of K and V")
     if not Path(file).is_file():
         raise InputError(f"{file:.80} is no file, expected one that ends on .gguf")
     package = require_extra("llama_cpp", "benchmarks", "a target of llama.cpp")
-    kind = package.GGML_TYPE_F32 if dtype == "float32" else package.GGML_TYPE_F16
+    kind = package.GGML_TYPE_F32 if store == "float32" else package.GGML_TYPE_F16
     llama = package.Llama(
         file,
         n_ctx=CONTEXT,
@@ -113,10 +128,8 @@ def target(file: str, dtype: str | None = None) -> LlamaCppTarget:
         type_k=kind,
         type_v=kind,
     )
-    same = dtype == "float32" and not quantised(file)
-    made = LlamaCppTarget(llama, file, same, package.__version__)
-    made.name += f", K and V {dtype or 'float16'}"
-    return made
+    same = store == "float32" and not quantised(file)
+    return LlamaCppTarget(llama, file, store, same, package.__version__)
 
 
 def quantised(file: str) -> bool:
