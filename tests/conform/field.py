@@ -201,7 +201,6 @@ def llama_cpp_target(kind: str, store: str) -> object:
     with tempfile.TemporaryDirectory() as folder:
         path = write_gguf(Path(folder) / "a.gguf", OWN, tensors, fields, kind=kind)
         made = target(str(path), store)
-    made.encode = None  # type: ignore[assignment,method-assign]  # the file has no tokenizer
     if made.reference is not None:
         made.reference = lambda: minikv.random_model(OWN, 0, "float64", 1.2)  # type: ignore[method-assign]  # the file is gone
     return made

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -190,6 +191,8 @@ def test_a_server_that_is_not_there_is_named():
 
 class StubLlama:
     """What llama-cpp-python's class has, on a tiny model of minikv."""
+
+    metadata: ClassVar[dict[str, str]] = {"tokenizer.ggml.model": "gpt2"}
 
     def __init__(self, *_, **__):
         self.model = minikv.random_model(minikv.tiny_config(), seed=3)

@@ -51,6 +51,8 @@ class LlamaCppTarget:
         self.name = f"llama.cpp:{file}, K and V {dtype}"
         self.vocab = int(llama.n_vocab())
         self.max_length = int(llama.n_ctx())
+        if llama.metadata.get("tokenizer.ggml.model", "none") == "none":
+            self.encode = None  # type: ignore[assignment,method-assign]  # not here
         if not same:
             self.reference = None  # type: ignore[assignment,method-assign]  # not here
 
