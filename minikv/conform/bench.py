@@ -143,6 +143,8 @@ class Bench:
         self.random = np.random.default_rng(self.settings.seed)
         limit = self.subject.fact("max_length") or self.settings.tokens
         self.length = min(self.settings.tokens, limit)
+        if self.length < 2:
+            raise InputError(f"texts have {self.length} tokens, expected 2 or more")
         self.twin_fault = ""
         self.measured: dict[str, float] = {}
         self._spreads: dict[tuple[int, ...], np.ndarray] = {}

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .rule import UNITS
 from .verdict import Verdict, Word
 
 WIDTH = 110
@@ -63,7 +64,8 @@ class Report:
         return reasons
 
     def __str__(self) -> str:
-        lines = [f"{self.target}, {self.dtype}; twin: {self.twin}"]
+        unit = f"1 u = {UNITS[self.dtype]:.1e} of a row"
+        lines = [f"{self.target}, {self.dtype} ({unit}); twin: {self.twin}"]
         for verdict in self.verdicts:
             if verdict.word is not Word.NOT_TESTED:
                 lines += _lines(verdict)
@@ -79,7 +81,7 @@ class Report:
 
 
 def _lines(verdict: Verdict) -> list[str]:
-    """An axis in a line, and a bug's details below it; u is a unit of the target's dtype."""
+    """An axis in a line, and a bug's details below it."""
     units = f"{verdict.units:.3g} u" if verdict.units else ""
     first, *more = filter(None, [*verdict.details(), " "])
     lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44)

@@ -71,7 +71,8 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
         verdict = test_one(bench, axis)
         verdicts.append(verdict)
         if axis.name == FIRST and verdict.word is Word.BUG:
-            verdicts += [_not_tested(rest, "calls do not repeat") for rest in wanted[1:]]
+            said = f"the same call again is wrong already: {verdict.evidence}"
+            verdicts += [_not_tested(rest, said) for rest in wanted[1:]]
             break
     if bench.twin_fault:
         verdicts.append(Verdict(TWIN, Word.BUG, evidence=bench.twin_fault))

@@ -109,6 +109,24 @@ def test_a_clean_decoder_passes_every_axis_that_it_has(name):
     assert len(tested) >= 18
 
 
+@pytest.mark.parametrize(
+    "name", ["gpt-numpy", *(pytest.param(n, marks=pytest.mark.slow) for n in ("evict-numpy",))]
+)
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_texts_of_a_few_tokens_raise_no_alarm(name, length):
+    report = conform(decoder(name, seed=3), effort="quick", length=length)
+    assert report.bugs == [], report
+
+
+def test_numbers_that_are_not_finite_are_called_that():
+    made = decoder("gpt-numpy")
+    clean = made.logits
+    made.logits = lambda ids: clean(ids) * np.nan
+    found = conform(made, axes=["causality"], effort="quick")
+    assert str(found["same-call"].kind) == "numbers that are not finite (a guess)"
+    assert "not finite" in found["causality"].evidence
+
+
 def test_the_zoo_is_as_large_as_it_says_and_has_the_reported_causes():
     assert len(SHAPES) >= 6
     assert len(FAULTS) >= 60
