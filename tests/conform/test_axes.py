@@ -118,6 +118,24 @@ def test_texts_of_a_few_tokens_raise_no_alarm(name, length):
     assert report.bugs == [], report
 
 
+@pytest.mark.parametrize(("error", "word"), [(ValueError, Word.NOT_TESTED), (IndexError, Word.BUG)])
+def test_a_policy_that_refuses_every_budget_has_not_been_tested_and_one_that_crashes_is_wrong(
+    error, word
+):
+    made = decoder("llama-numpy")
+    clean = made.new_cache
+
+    def new_cache(policy="full", budget=None):
+        if budget is not None:
+            raise error("nothing may be dropped")
+        return clean()
+
+    made.new_cache = new_cache
+    found = conform(made, axes=["budget"], effort="quick")["budget"]
+    assert found.word is word
+    assert f"refuses 24 ({error.__name__})" in found.evidence
+
+
 def test_numbers_that_are_not_finite_are_called_that():
     made = decoder("gpt-numpy")
     clean = made.logits

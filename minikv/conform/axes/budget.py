@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..adapter import Subject
+from ..adapter import NotTestedError, Subject
 from ..bench import Bench, Pair
 from ..rule import row_differences
 from ..schedules import beginning
@@ -16,6 +16,11 @@ from .axis import Axis
 
 REFUSALS = (ValueError, TypeError, NotImplementedError, AssertionError, RuntimeError, IndexError)
 REFUSES = "refuses"
+CRASHES = (
+    "(RuntimeError)",
+    "(IndexError)",
+    "(TypeError)",
+)  # no refusals of a budget that is enough
 
 
 def test(bench: Bench) -> Verdict:
@@ -32,22 +37,25 @@ def test(bench: Bench) -> Verdict:
         length = len(ids)
         if policy in bench.subject.fact("grows", ()):
             length = chunks[0]  # the budget is the prompt's
-        for budget in (length, length + 5):
-            way = partial(Subject.budgeted, ids=ids, chunks=chunks, policy=(policy, budget))
-            pairs.append(Pair(f"{policy}, budget {budget} of {length} tokens", ids, way))
-        for budget in (0, 1, length - 1, length):
+        for budget in (0, 1, length - 1, length, length + 5):
+            label = f"{policy}, budget {budget} of {length} tokens"
             fault = _misused(bench, (policy, budget), ids, chunks)
-            if fault.startswith(REFUSES):
+            crashed = budget >= length and fault.endswith(CRASHES)
+            if fault.startswith(REFUSES) and not crashed:
                 refused.append(f"{policy} {fault}")
             elif fault:
-                said = f"{policy}, budget {budget} of {length} tokens: {fault}"
-                return Verdict(AXIS.name, Word.BUG, evidence=said)
+                return Verdict(AXIS.name, Word.BUG, evidence=f"{label}: {fault}")
+            elif budget >= length:
+                way = partial(Subject.budgeted, ids=ids, chunks=chunks, policy=(policy, budget))
+                pairs.append(Pair(label, ids, way))
+    if not pairs:
+        raise NotTestedError("; ".join(refused))
     found = bench.numeric(AXIS.name, pairs)
     return replace(found, evidence="; ".join([found.evidence, *refused]))
 
 
 def _misused(bench: Bench, policy: tuple[str, int], ids: tuple[int, ...], chunks: list[int]) -> str:
-    """What is wrong with a budget that is too small, that it was refused, or nothing."""
+    """What is wrong with what is held, that the budget is refused, or nothing."""
     subject = bench.subject
     name, budget = policy
     try:
