@@ -23,7 +23,8 @@ An adapter is any object with some of these, or a plain function from token ids 
 (twins) ``wide()``                       the same target, its weights as they are, in float64
 ``nudged(seed)``                         the same target, each weight moved by half a unit
 ``reference()``                          a `minikv.Model` in float64 of the same weights
-(facts) ``dtype``, ``vocab``             ``"float32"`` by default; by default as many as logits
+(facts) ``dtype``, ``vocab``             ``"float32"`` by default, or a library's own object;
+                                         by default as many as logits
 ``max_length``, ``window``, ``sink``     None or 0 by default
 ``data_dependent``                       whether shapes depend on values, as in a mixture of experts
 ``reach``                                how far back all windows together see, L * (window - 1)

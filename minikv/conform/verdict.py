@@ -71,7 +71,7 @@ class Verdict:
     raised : bool
         Whether the target raised an error.
     length : int or None
-        Tokens of the shortest texts in which the axis still finds its bug.
+        Tokens of the shortest texts, of those tried, in which the axis still finds its bug.
     """
 
     axis: str
