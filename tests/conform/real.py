@@ -47,9 +47,12 @@ def weights_of(folder: str | Path) -> tuple[ModelConfig, Weights]:
 
 
 def real_decoder(
-    folder: str | Path, dtype: str = "float32", faults: tuple[str, ...] = ()
+    folder: str | Path,
+    dtype: str = "float32",
+    faults: tuple[str, ...] = (),
+    layers: int | None = None,
 ) -> Decoder:
-    """The zoo's decoder with a folder's weights, and faults planted in it.
+    """The zoo's decoder with a folder's weights, all or the first layers, and faults planted in it.
 
     It has no second implementation, to save the memory of one.
     """
@@ -57,7 +60,7 @@ def real_decoder(
     made = Decoder(
         dtype=dtype,
         faults=faults,
-        layers=config.num_hidden_layers,
+        layers=layers or config.num_hidden_layers,
         width=config.hidden_size,
         heads=config.num_attention_heads,
         groups=config.num_key_value_heads,
