@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import minikv
 from minikv.conform.rule import row_differences
+from tests.conform import field
 from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import faults_of
 from tests.conform.real import real_decoder
@@ -70,3 +73,18 @@ def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monk
     kept("clean", first)
     kept("clean", more)
     assert '"models": 100' in (tmp_path / "figures" / "counts.json").read_text()
+
+
+def test_rows_of_the_field_are_kept_unless_a_version_changed(tmp_path, monkeypatch):
+    rows = [{"target": "a"}, {"target": "b", "missing": "no such package"}, {"target": "c"}]
+    monkeypatch.setattr(field, "FIGURES", tmp_path / "field.json")
+    monkeypatch.setattr(field, "versions", lambda: {"numpy": "2", "kvpress": "1"})
+
+    def kept_with(versions):
+        figures = {"versions": versions, "rows": rows}
+        field.FIGURES.write_text(json.dumps(figures))
+        return [row["target"] for row in field.before(["a", "b"])]
+
+    assert kept_with({"numpy": "2", "kvpress": "1"}) == ["a"]
+    assert kept_with({"numpy": "2", "kvpress": field.MISSING}) == ["a"]
+    assert kept_with({"numpy": "1", "kvpress": "1"}) == []

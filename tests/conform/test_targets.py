@@ -18,6 +18,7 @@ from minikv.conform import Word, conform
 from minikv.conform.targets import find_target, llama_cpp
 from minikv.conform.targets.openai_server import TOP, OpenAITarget
 from minikv.errors import InputError
+from tests.conform.field import llama_cpp_target
 from tests.conform.zoo import decoder
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +229,18 @@ def test_llama_cpp_is_driven_through_its_python_package():
     assert report.bugs == [], report
     for axis in ("cached", "truncate", "warm-prefix", "last-position", "length"):
         assert words[axis] in (Word.SAME, Word.ROUNDING), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "store"), [("F32", "float32"), ("Q4_0", "float16")])
+def test_llama_cpp_itself_raises_no_alarm_and_reuses_a_prefix(kind, store):
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python, not installed here")
+    made = llama_cpp_target(kind, store)
+    report = conform(made, effort="quick", length=24)
+    assert report.bugs == [], report
+    assert "18 of 18 shared tokens were reused" in report["warm-prefix"].evidence
+    same = Word.ROUNDING if kind == "F32" else Word.NOT_TESTED
+    assert report["second"].word is same
 
 
 @pytest.mark.weights
