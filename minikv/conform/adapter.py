@@ -41,9 +41,11 @@ from __future__ import annotations
 
 import inspect
 import operator
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,7 @@ Fact = Any
 
 NUMBERS = ("vocab", "max_length", "window", "sink", "reach")
 LISTS = ("policies", "grows", "rolling")
+NOT_OWN = ("site-packages", "<frozen ", str(Path(__file__).parents[1]))
 METHODS: tuple[str, ...] = ("logits", "new_cache", "step", "truncate", "fork", "batch", "request")
 METHODS += ("stored", "kept", "masked", "encode", "wide", "nudged", "reference")
 METHODS += ("run_with_cache", "run_with_hooks", "step_with_cache")
@@ -73,6 +76,22 @@ class WrongShapeError(InputError):
 
 class NotTestedError(InputError):
     """An axis cannot be tested on this target; the message says why."""
+
+
+def told(error: Exception) -> str:
+    """What the target's code raised, in a line, and where: outside of minikv and of packages.
+
+    Examples
+    --------
+    >>> told(ValueError("no such row"))
+    'ValueError: no such row'
+    """
+    said = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in NOT_OWN)]
+    if not own:
+        return said
+    return f"{said} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
 
 
 def is_whole(value: object) -> bool:

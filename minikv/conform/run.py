@@ -12,7 +12,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError, MinikvError
 from ..progress import clear
-from .adapter import NotTestedError, Subject, WrongShapeError
+from .adapter import NotTestedError, Subject, WrongShapeError, told
 from .axes import AXES, Axis
 from .bench import Bench, Settings
 from .kinds import name_kinds
@@ -117,8 +117,7 @@ def test_one(bench: Bench, axis: Axis) -> Verdict:
     except WrongShapeError as error:
         return Verdict(axis.name, Word.BUG, evidence=str(error))
     except Exception as error:  # the target's code may raise anything
-        said = f"raised {type(error).__name__}: {' '.join(str(error).split()):.200}"
-        return Verdict(axis.name, Word.BUG, evidence=said, raised=True)
+        return Verdict(axis.name, Word.BUG, evidence=f"raised {told(error)}", raised=True)
 
 
 def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -171,8 +170,7 @@ def _expect_answer(subject: Subject) -> None:
     except MinikvError:
         raise
     except Exception as error:  # the target's code may raise anything
-        said = " ".join(str(error).split())
         raise InputError(
-            f"logits([0, 0]) of {subject.name} raised {type(error).__name__}: {said:.160}; "
+            f"logits([0, 0]) of {subject.name} raised {told(error)}; "
             "expected logits of shape (2, V)"
         ) from error

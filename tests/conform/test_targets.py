@@ -60,6 +60,22 @@ def test_what_cannot_be_found_is_named(module, target, words):
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = (", r"SyntaxError: .* \(my_decoder.py, line 1\)$"),
+        ("1 / 0", r"my_decoder.py raised ZeroDivisionError: .* \(my_decoder.py, line 1\)"),
+        ("class A:\n    def __init__(self, n):\n        pass", "it is called without arguments"),
+        ("class A:\n    def logits(self, ids):\n        return x", "NameError: .*, line 3\\)"),
+    ],
+)
+def test_an_error_in_the_file_is_told_with_its_line(tmp_path, code, words):
+    path = tmp_path / "my_decoder.py"
+    path.write_text(code)
+    with pytest.raises(InputError, match=words):
+        conform(find_target(f"{path}:A"))
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("batch", 4, "batch of the target is 4, expected a method"),
