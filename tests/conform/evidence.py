@@ -6,6 +6,7 @@
     python -m tests.conform.evidence real --dtype float16          # SmolLM2, faults planted in it
     python -m tests.conform.evidence real-clean --dtype bfloat16   # SmolLM2 as it is
     python -m tests.conform.evidence ... --keep     # in figures/counts.json, for docs/conform.md
+    python -m tests.conform.evidence take --counts FILE   # what another copy of that file has
 
 A fault counts as found if the run with the twin in float64 says so. Without a twin it may be
 undecided, but it must not be called rounding where its effect is above what the line says it sees.
@@ -254,6 +255,20 @@ def clean(dtype: str, twin: str, first: int, count: int) -> dict[str, Any]:
     return figures
 
 
+def take(path: Path) -> None:
+    """Take the runs of another file: new ones, and those over more models or cases."""
+    known = json.loads(FIGURES.read_text(encoding="utf-8"))
+    for key, run in json.loads(path.read_text(encoding="utf-8")).items():
+        if size_of(run) > size_of(known.get(key, {})):
+            known[key] = run
+    FIGURES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def size_of(run: dict[str, Any]) -> int:
+    """How many models or cases a run had."""
+    return int(run.get("models", run.get("decoder x fault", 0)))
+
+
 def clean_real(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Real weights without a fault, in the zoo and in transformers, with a twin and without."""
     from minikv.conform.targets import find_target
@@ -340,7 +355,7 @@ def weak() -> Iterator[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     """Print the counts that are asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["faults", "weak", "clean", "real", "real-clean"])
+    parser.add_argument("what", choices=["faults", "weak", "clean", "real", "real-clean", "take"])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="decoders of the zoo, with commas between them")
@@ -349,7 +364,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--keep", action="store_true", help="in figures/counts.json")
+    parser.add_argument("--counts", metavar="FILE", help="a counts.json of another copy")
     options = parser.parse_args(argv)
+    if options.what == "take":
+        take(Path(options.counts))
+        return 0
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     begun = time.process_time()

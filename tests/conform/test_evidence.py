@@ -9,7 +9,7 @@ import pytest
 
 import minikv
 from minikv.conform.rule import row_differences
-from tests.conform import field
+from tests.conform import evidence, field
 from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import faults_of
 from tests.conform.real import real_decoder
@@ -73,6 +73,16 @@ def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monk
     kept("clean", first)
     kept("clean", more)
     assert '"models": 100' in (tmp_path / "figures" / "counts.json").read_text()
+
+
+def test_runs_of_another_copy_are_taken_where_they_are_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "FIGURES", tmp_path / "counts.json")
+    known = {"a": {"models": 100}, "b": {"models": 50}, "c": {"decoder x fault": 9}}
+    other = {"a": {"models": 50}, "b": {"models": 100}, "d": {"decoder x fault": 3}}
+    evidence.FIGURES.write_text(json.dumps(known))
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert evidence.main(["take", "--counts", str(tmp_path / "other.json")]) == 0
+    assert json.loads(evidence.FIGURES.read_text()) == known | {"b": other["b"], "d": other["d"]}
 
 
 def test_rows_of_the_field_are_kept_unless_a_version_changed(tmp_path, monkeypatch):
