@@ -166,8 +166,8 @@ class Subject:
         if not fits:
             value = " ".join(repr(self.fact(name)).split())
             raise InputError(
-                f"{name} of the target is {value:.60}, expected {expected}: a name that conform "
-                "reads; give the target's own another, or set it to None in an adapter"
+                f"{name} of the target is {value:.60}, expected {expected}: conform reads this "
+                "name; rename what you have, or wrap the target in an adapter"
             )
 
     def can(self, *abilities: str) -> bool:
