@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -105,7 +106,13 @@ def fields_too(
 
 
 def repository() -> str | None:
-    """Where the project's metadata says that its source is; None if it does not say."""
+    """Where the source is: as ``MINIKV_REPOSITORY`` says, or the project's metadata; else None.
+
+    Every page then has a link to its own source there, to read or to edit.
+    """
+    told = os.environ.get("MINIKV_REPOSITORY")
+    if told:
+        return told.rstrip("/")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     urls = {name.lower(): address for name, address in project.get("urls", {}).items()}
     for name in ("repository", "source"):
@@ -121,7 +128,8 @@ def page_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     context["origin"] = origin
     address = repository()
     if origin and address:
-        context["origin_address"] = f"{address}/blob/main/{origin}"
+        branch = os.environ.get("MINIKV_BRANCH", "main")
+        context["origin_address"] = f"{address}/edit/{branch}/{origin}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..tokenizer import Tokenizer
 from ..weights import load_tensors, resolve, weights_hash
 from .extracted import run_extracted
 from .options import add_arithmetic, add_backend, add_json, add_model
-from .output import print_json, print_table
+from .output import alone, check_output, deliver, print_table
 
 SUMMARY = "one number for a model's answer, the same on every machine"
 DESCRIPTION = """\
@@ -53,6 +53,7 @@ def run(args: Namespace) -> int:
     """Read the text, and print both numbers; 1 if the extracted decoder has other bits."""
     if args.extracted:
         _expect_alone(args)
+    check_output(args)
     ids = args.ids
     if ids is None:
         ids = Tokenizer.from_folder(resolve(args.model)).encode(args.prompt)
@@ -75,17 +76,16 @@ def run(args: Namespace) -> int:
         "chunk": args.chunk,
     }
     where = {"minikv": __version__, "backend": args.backend, **environment()}
-    if args.json:
-        print_json({**figures, "ids": list(ids), "environment": where})
+    if deliver(args, {**figures, "ids": list(ids), "environment": where}):
         return 0
     figures["chunk"] = args.chunk or "all in one"
     where["simd"] = " ".join(where["simd"])
     holds = "of this machine"
     if args.arithmetic == "exact":
         holds = "the same everywhere"
-    print_table([holds, ""], ([key, str(value)] for key, value in figures.items()))
+    print_table(["", holds], ([key, str(value)] for key, value in figures.items()))
     print()
-    print_table(["computed by", ""], ([key, str(value)] for key, value in where.items()))
+    print_table(["", "computed by"], ([key, str(value)] for key, value in where.items()))
     return 0
 
 
@@ -95,7 +95,8 @@ def _expect_alone(args: Namespace) -> None:
         f"--arithmetic {args.arithmetic}": args.arithmetic != "exact",
         f"--backend {args.backend}": args.backend != "numpy",
         f"--chunk {args.chunk}": args.chunk is not None,
-        "--json": args.json,
+        "--json": alone(args),
+        f"--output {args.output}": args.output is not None,
     }
     for option, given in contradictions.items():
         if given:

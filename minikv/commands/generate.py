@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..parallel.comm import Comm
 from ..progress import status
 from ..tokenizer import StreamDecoder
-from .answering import Answer, Speaker, add_answering, answer, load_speaker
+from .answering import Answer, Speaker, add_answering, answer, chosen_voice, load_speaker
 from .caching import chosen_cache
 from .output import print_json
 from .ranks import add_ranks, chosen_ranks, say_wire, shared
@@ -106,7 +106,7 @@ def continued(args: Namespace, comm: Comm | None) -> int:
         before = ids
         echo = args.prompt
     decoder = StreamDecoder(speaker.tokenizer, after=before)
-    said = answer(speaker, ids, cache, decoder, args.json or not first, echo)
+    said = answer(speaker, ids, cache, decoder, chosen_voice(args, echo, first))
     if comm is not None:
         if said.interrupted:  # in the middle of a call, which the others wait in
             raise KeyboardInterrupt
@@ -116,7 +116,7 @@ def continued(args: Namespace, comm: Comm | None) -> int:
         read_last(speaker, said, cache)
         speaker.save_cache(cache, args.save_cache)
     if args.json and first:
-        print_json(_figures(args, said, comm))
+        print_json(_figures(args, said, comm), one_line=args.stream)
     if said.interrupted:
         return 130
     return 0
@@ -148,8 +148,10 @@ def _check(args: Namespace) -> None:
         raise InputError("--system is a message of the chat template: it goes with --chat")
     if args.load_cache and args.chat:
         raise InputError("--load-cache goes on with a text, and --chat begins one: give one")
-    if args.prompts and (args.chat or args.load_cache or args.save_cache):
-        raise InputError("--prompts takes neither --chat nor --load-cache nor --save-cache")
+    if args.prompts and (args.chat or args.load_cache or args.save_cache or args.stream):
+        raise InputError(
+            "--prompts takes neither --chat nor --load-cache nor --save-cache nor --stream"
+        )
 
 
 def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
@@ -164,7 +166,7 @@ def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
 def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
     """Continue the prompts of a file in one ragged batch; a line of JSON for each."""
     new_cache = functools.partial(chosen_cache, args, speaker.model)
-    with status(f"continuing {len(args.texts)} texts"):
+    with status(f"continuing {len(args.texts)} texts") as progress:
         found = complete(
             speaker.model.weights,
             speaker.tokenizer,
@@ -172,12 +174,16 @@ def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
             speaker.max_new_tokens,
             new_cache,
             stop=speaker.stop_strings,
+            top_log_probs=speaker.logprobs or 0,
+            progress=progress,
             **speaker.drawing,
         )
     if comm is not None and comm.rank:
         return
     for prompt, completion in zip(args.texts, found, strict=True):
-        print_json({"prompt": prompt, **asdict(completion)}, one_line=True)
+        told = {"prompt": prompt, **asdict(completion)}
+        told["top"] = [speaker.spelled(top) for top in completion.top]
+        print_json(told, one_line=True)
 
 
 def read_prompts(path: str) -> list[str]:

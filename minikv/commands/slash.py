@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +9,7 @@ from ..conversation import Conversation
 from ..errors import InputError, MinikvError
 from ..generation import sampler
 from .answering import Answer, Speaker
-from .output import readable
+from .output import print_aside, readable
 
 
 @dataclass
@@ -172,7 +171,7 @@ def obey(talk: Talk, line: str) -> str:
     except MinikvError as error:
         said = f"minikv: {error}"
     if said:
-        print(said, file=sys.stderr)
+        print_aside(said)
     question = talk.again
     talk.again = ""
     return question

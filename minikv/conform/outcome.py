@@ -52,11 +52,15 @@ class Report:
         return 0
 
     def __str__(self) -> str:
-        lines = [f"{self.target}, {self.dtype}; twin: {self.twin}"]
+        return self.fitted(WIDTH)
+
+    def fitted(self, width: int) -> str:
+        """What is printed, in lines of a width."""
+        lines = _wrapped(f"{self.target}, {self.dtype}; twin: {self.twin}", 4, width)
         for verdict in self.verdicts:
             if verdict.word is not Word.NOT_TESTED:
-                lines += _lines(verdict)
-        lines += _not_tested(self.verdicts)
+                lines += _lines(verdict, width)
+        lines += _not_tested(self.verdicts, width)
         return "\n".join([*lines, self.summary])
 
     @property
@@ -67,23 +71,23 @@ class Report:
         return f"{told}; {self.seconds:.1f} s, exit code {self.exit_code}"
 
 
-def _lines(verdict: Verdict) -> list[str]:
+def _lines(verdict: Verdict, width: int) -> list[str]:
     """An axis in a line, and a bug's details below it; u is a unit of the target's dtype."""
     units = f"{verdict.units:.3g} u" if verdict.units else ""
     first, *more = filter(None, [*verdict.details(), " "])
-    lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44)
+    lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44, width)
     for part in more:
-        lines += _wrapped(f"{'':44}{part}".rstrip(), 46)
+        lines += _wrapped(f"{'':44}{part}".rstrip(), 46, width)
     return list(filter(None, lines))
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrapped(text: str, indent: int, width: int) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, initial_indent=""
+        text, width, subsequent_indent=" " * indent, drop_whitespace=True, initial_indent=""
     )
 
 
-def _not_tested(verdicts: Sequence[Verdict]) -> list[str]:
+def _not_tested(verdicts: Sequence[Verdict], width: int) -> list[str]:
     """The axes that were not tested, by reason."""
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
@@ -91,5 +95,5 @@ def _not_tested(verdicts: Sequence[Verdict]) -> list[str]:
             reasons.setdefault(verdict.evidence, []).append(verdict.axis)
     lines = []
     for reason, axes in reasons.items():
-        lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4)
+        lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4, width)
     return lines

@@ -161,6 +161,18 @@ def test_bye_leaves_and_stats_count(run, tiny, monkeypatch):
     assert f"({turns[1]['cache_tokens']} tokens; the full cache: " in err
 
 
+def test_log_probabilities_and_a_stream_are_told_of_each_answer(run, tiny, monkeypatch):
+    argv = ["--model", tiny, "--max-new-tokens", 4, "--logprobs", 2]
+    turns, _ = chat(monkeypatch, run, ["one", "two"], *argv)
+    assert [len(turn["top"]) for turn in turns] == [len(turn["ids"]) for turn in turns]
+    assert turns[0]["top"][0][0]["id"] == turns[0]["ids"][0]
+    lines, _ = chat(monkeypatch, run, ["one", "two"], *argv, "--stream")
+    told = [line for line in lines if "prompt" in line]
+    assert [line["ids"] for line in told] == [turn["ids"] for turn in turns]
+    streamed = [line["id"] for line in lines if line.get("id") is not None]
+    assert streamed == turns[0]["ids"] + turns[1]["ids"]
+
+
 def test_a_text_of_several_lines_is_one_question(run, tiny, monkeypatch):
     lines = ['"""first', "second", 'third"""', "plain", '"""one line"""', '"""', "x", '"""']
     turns, _ = chat(monkeypatch, run, lines, "--model", tiny, "--max-new-tokens", 2)
