@@ -132,11 +132,38 @@ def page_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
         context["origin_address"] = f"{address}/edit/{branch}/{origin}"
 
 
+def aliases_by_name(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    arguments: str | None,
+    back: str | None,
+) -> tuple[str | None, str | None]:
+    """Write the alias of an array as its name, where autodoc writes what stands for it."""
+    return named(arguments), named(back)
+
+
+def named(signature: str | None) -> str | None:
+    """A signature with aliases by their names.
+
+    Examples
+    --------
+    >>> named("TypeAliasForwardRef('Array') | None")
+    'Array | None'
+    """
+    if signature is None:
+        return None
+    return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", signature)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.add_transform(PapersAsLinks)
     app.connect("autodoc-process-docstring", module_summary)
     app.connect("autodoc-skip-member", fields_too)
+    app.connect("autodoc-process-signature", aliases_by_name)
     app.connect("html-page-context", page_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -36,7 +36,7 @@ def add_answering(parser: ArgumentParser) -> None:
     add_arithmetic(parser, "float32")
     add_backend(parser)
     parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s"
+        "--max-new-tokens", type=amount, default=128, metavar="N", help="default: %(default)s"
     )
     parser.add_argument(
         "--temperature",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from .. import __version__
+from ..config import ModelConfig
+from ..decoder import check_ids
 from ..environment import environment
 from ..errors import InputError
 from ..fingerprint import PROMPT, fingerprint
@@ -13,7 +15,7 @@ from ..progress import status
 from ..tokenizer import Tokenizer
 from ..weights import load_tensors, resolve, weights_hash
 from .extracted import run_extracted
-from .options import add_arithmetic, add_backend, add_json, add_model
+from .options import add_arithmetic, add_backend, add_json, add_model, count
 from .output import alone, check_output, deliver, print_table
 
 SUMMARY = "one number for a model's answer, the same on every machine"
@@ -38,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_arithmetic(parser, "exact")
     add_backend(parser)
     parser.add_argument(
-        "--chunk", type=int, metavar="N", help="feed N tokens a call (default: all in one)"
+        "--chunk", type=count, metavar="N", help="feed N tokens a call (default: all in one)"
     )
     parser.add_argument(
         "--extracted",
@@ -55,7 +57,9 @@ def run(args: Namespace) -> int:
         _expect_alone(args)
     check_output(args)
     ids = args.ids
-    if ids is None:
+    if ids is not None:
+        check_ids(ids, ModelConfig.from_folder(resolve(args.model)))  # before the model is loaded
+    else:
         ids = Tokenizer.from_folder(resolve(args.model)).encode(args.prompt)
     if args.extracted:
         report, differ = run_extracted("--model", args.model, "--tokens", *ids)

@@ -295,7 +295,8 @@ class WordWrap:
     def __init__(self, width: int | None) -> None:
         self.width = width
         self._column = 0
-        self._held = ""
+        self._held = ""  # the beginning of a word
+        self._blanks = ""  # what stands before it, and may become an end of line
 
     def put(self, piece: str) -> str:
         """What can be shown now."""
@@ -305,8 +306,13 @@ class WordWrap:
         self._held = parts.pop()
         shown = ""
         for word, blank in zip(parts[::2], parts[1::2], strict=True):
-            shown += self._placed(word) + blank
-            self._column = 0 if blank == "\n" else self._column + 1
+            shown += self._placed(word)
+            if blank == "\n":
+                shown += "\n"
+                self._column = 0
+                self._blanks = ""
+            else:
+                self._blanks += blank
         return shown
 
     def rest(self) -> str:
@@ -315,21 +321,31 @@ class WordWrap:
         self._held = ""
         return word
 
+    def passed(self, text: str) -> None:
+        """Take a text as shown, whatever its width."""
+        self.put(text)
+        self.rest()
+        self._column += len(self._blanks)
+        self._blanks = ""
+
     def _placed(self, word: str) -> str:
-        """A word, on a line of its own where it does not fit behind what is there."""
-        fits = self.width is None or self._column + len(word) <= self.width
-        if fits or not self._column or not word:
-            self._column += len(word)
-            return word
-        self._column = len(word)
-        return f"\n{word}"
+        """A word and the blanks before it; on a line of its own where it does not fit."""
+        if not word:
+            return ""
+        blanks = self._blanks
+        self._blanks = ""
+        needed = self._column + len(blanks) + len(word)
+        if self.width is not None and self._column and needed > self.width:
+            self._column = len(word)
+            return f"\n{word}"
+        self._column = needed
+        return f"{blanks}{word}"
 
 
 def wrapping(before: str) -> WordWrap:
     """For the width of the terminal, behind a text; elsewhere lines are as long as they are."""
     wrap = WordWrap(line_width())
-    wrap.put(before)
-    wrap.rest()
+    wrap.passed(before)
     return wrap
 
 

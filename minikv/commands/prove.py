@@ -154,7 +154,7 @@ def run(args: Namespace) -> int:
     facts = {"fingerprint": digest, "minikv": __version__, **environment()}
     said = conclusion(results, material.said)
     of_columns = HOW_TO_RUN if extracted == NOT_RUN else RAN
-    say(filled(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}"))
+    say(filled(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}", None))
     told = [asdict(result) for result in results]
     deliver(args, {"results": told, "extracted": extracted, "facts": facts, "conclusion": said})
     if args.html:
@@ -202,7 +202,7 @@ class Table:
 
     def skip(self, claim: Theorem) -> None:
         """Print that a claim says nothing about this model."""
-        self._say(claim, "    - (about sliding windows)")
+        self._say(claim, "    - (it is about sliding windows)")
 
     def _say(self, claim: Theorem, figures: str) -> None:
         """Print a line, and below it what is left of the statement."""

@@ -72,7 +72,7 @@ def test_help_has_a_line_for_each_command(run, tiny, monkeypatch):
     lines = err.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [f"/{name}" for name in slash.COMMANDS]
     assert all(len(line.split()) > 1 for line in lines)
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
 
 
 def test_retry_puts_the_question_again_and_undo_takes_it_back(run, tiny, monkeypatch):

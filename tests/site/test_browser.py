@@ -187,6 +187,11 @@ def test_every_page_names_its_source_and_the_version(site):
         assert made or (site.parents[2] / found[1]).is_file(), path.name
 
 
+def test_signatures_name_types_as_the_source_does(desk):
+    wrong = [page["page"] for page in desk if "ForwardRef" in page["text"]]
+    assert wrong == []
+
+
 def test_every_paper_that_is_named_is_linked(desk):
     assert unlinked(desk) == set()
 
