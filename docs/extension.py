@@ -15,6 +15,7 @@ import latex2mathml.converter
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.util.inspect import TypeAliasForwardRef
 
 ROOT = next(
     folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists()
@@ -132,30 +133,9 @@ def page_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
         context["origin_address"] = f"{address}/edit/{branch}/{origin}"
 
 
-def aliases_by_name(
-    app: Sphinx,
-    what: str,
-    name: str,
-    obj: Any,
-    options: Any,
-    arguments: str | None,
-    back: str | None,
-) -> tuple[str | None, str | None]:
-    """Write the alias of an array as its name, where autodoc writes what stands for it."""
-    return named(arguments), named(back)
-
-
-def named(signature: str | None) -> str | None:
-    """A signature with aliases by their names.
-
-    Examples
-    --------
-    >>> named("TypeAliasForwardRef('Array') | None")
-    'Array | None'
-    """
-    if signature is None:
-        return None
-    return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", signature)
+def alias_by_name(alias: TypeAliasForwardRef) -> str:
+    """An alias within a type, as ``Array | None``, by its name; not as Sphinx's own class."""
+    return alias.name
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -164,6 +144,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(PapersAsLinks)
     app.connect("autodoc-process-docstring", module_summary)
     app.connect("autodoc-skip-member", fields_too)
-    app.connect("autodoc-process-signature", aliases_by_name)
+    TypeAliasForwardRef.__repr__ = alias_by_name 
     app.connect("html-page-context", page_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -108,7 +108,11 @@ class _Shares:
 
     def reading(self, name: str) -> Progress:
         """What is told while a prompt is read, layer by layer."""
-        return lambda label, done, total=1.0: self._tell(name, READING * done / total)
+
+        def tell(label: str, done: float, total: float = 1.0) -> None:
+            self._tell(name, READING * done / total)
+
+        return tell
 
     def stepped(self, name: str, steps: int) -> None:
         """Tell that new tokens have been decoded everywhere."""
