@@ -144,6 +144,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(PapersAsLinks)
     app.connect("autodoc-process-docstring", module_summary)
     app.connect("autodoc-skip-member", fields_too)
-    TypeAliasForwardRef.__repr__ = alias_by_name 
+    TypeAliasForwardRef.__repr__ = alias_by_name
     app.connect("html-page-context", page_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -156,7 +156,8 @@ def run(args: Namespace) -> int:
     of_columns = HOW_TO_RUN if extracted == NOT_RUN else RAN
     say(filled(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}", None))
     told = [asdict(result) for result in results]
-    deliver(args, {"results": told, "extracted": extracted, "facts": facts, "conclusion": said})
+    figures = {"on": material.said, "results": told, "extracted": extracted, "facts": facts}
+    deliver(args, {**figures, "conclusion": said})
     if args.html:
         made = page(results, example, material.said, facts)
         args.html.write_text(made, encoding="utf-8")

@@ -66,7 +66,8 @@ def run(args: Namespace) -> None:
     for name in args.policies:
         policy_cache(name, model.weights)  # refuses a wrong one before the work
     rows = _answered(args, path, model) if asks else _read(args, path, model)
-    if deliver(args, {"model": args.model, "file": path.name, "rows": rows}):
+    scored = {"model": args.model, "arithmetic": args.arithmetic, "file": path.name}
+    if deliver(args, {**scored, "rows": rows}):
         return
     print_table([*rows[0]], (row.values() for row in rows))
 

@@ -110,6 +110,13 @@ def test_json_output_to_a_file_and_output_to_a_dash_say_the_same(written, tmp_pa
     assert not (Path.cwd() / "-").exists()
 
 
+@pytest.mark.parametrize("name", ["demo", "score", "frontier", "latency", "compare"])
+def test_figures_of_a_model_name_it_and_its_arithmetic(written, tiny, name):
+    told = json.loads(written(name, "--json"))
+    assert told["model"] == str(tiny)
+    assert told.get("arithmetic") in ("float32", "exact") or {"float32", "exact"} <= told.keys()
+
+
 def test_every_command_with_figures_is_tried():
     assert TRIED.keys() == find_commands().keys() - TALKING
 

@@ -62,7 +62,8 @@ def faulty(tmp_path_factory) -> list[Page]:
         "<i id='here'></i><img src='gone.png'>"
         f"<div class='highlight-python'><pre style='overflow: auto; width: 99px'>{'x' * 99}</pre>"
         "</div><math style='display: none'><mi>x</mi></math>"
-        "<math style='font-family: sans-serif'><msub><mi>h</mi><mi>l</mi></msub></math></article>"
+        "<math><msub><mi>h</mi><mi style='transform: translateY(-9px)'>l</mi></msub></math>"
+        "</article>"
     )
     return look(folder, ["index.html"], PHONE, tmp_path_factory.mktemp("profile"))
 
