@@ -84,5 +84,6 @@ def _list(args: Namespace) -> None:
             ]
             for known in KNOWN.values()
         ),
+        keys=2,
     )
     print_text("\ngated: accept the licence on the model's page of the hub, and run  hf auth login")

@@ -21,7 +21,8 @@ PAGE = 100
 """How wide sentences are where no terminal says it."""
 
 _GAP = "  "
-_WORD = 20  # letters of a word that stay together, however narrow the terminal
+_WORD = 24  # letters of a word that stay together, however narrow the terminal
+_NAME = 32  # letters of a row's name, which somebody may copy
 _WORDS = re.compile(r"\S*\s+|\S+")
 _JOINTS = re.compile(r"[^\s_/,:]*[\s_/,:]+|[^\s_/,:]+")
 
@@ -136,7 +137,7 @@ class Column:
             words[1:] = map(len, texts[1:])
         self.least = max(words)
         if key:
-            self.least = max(self.least, min(self.width, _WORD))
+            self.least = max(self.least, min(self.width, _NAME))
 
     def lines(self, row: int, width: int) -> list[str]:
         """A cell in lines of a width, at least one."""
