@@ -224,7 +224,7 @@ def print_text(text: str, width: int | None = PAGE) -> None:
 
     Examples
     --------
-    >>> print_text("One sentence.\nAnother one.")
+    >>> print_text("One sentence.\\nAnother one.")
     One sentence.
     Another one.
     """

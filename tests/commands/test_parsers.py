@@ -117,10 +117,6 @@ def test_figures_of_a_model_name_it_and_its_arithmetic(written, tiny, name):
     assert told.get("arithmetic") in ("float32", "exact") or {"float32", "exact"} <= told.keys()
 
 
-def test_every_command_with_figures_is_tried():
-    assert TRIED.keys() == find_commands().keys() - TALKING
-
-
 @pytest.mark.parametrize("name", sorted(TRIED))
 def test_a_file_that_cannot_be_written_is_refused_at_once(refused, tmp_path, tiny, name):
     words = [word.format(tiny=tiny, texts="no-such-file") for word in TRIED[name]]
