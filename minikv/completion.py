@@ -43,7 +43,11 @@ class Completion:
     top: list[list[tuple[int, float]]] = field(default_factory=list, repr=False)
 
 
-@dataclass
+Ended = Callable[[int, Completion], None]
+"""Is told which text of a batch has ended, from 0, and what it was continued with."""
+
+
+@dataclass(eq=False)
 class _Row:
     """A text of the batch, while it grows."""
 
@@ -56,6 +60,10 @@ class _Row:
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     text: str = ""
     ended_by: str = ""
+
+    def completion(self) -> Completion:
+        """What it has become."""
+        return Completion(self.text, self.ids, self.log_probs, self.ended_by, self.top)
 
 
 class StopStrings:
@@ -131,6 +139,7 @@ def complete(
     repetition_penalty: float | None = None,
     top_log_probs: int = 0,
     progress: Progress = silent,
+    ended: Ended | None = None,
 ) -> list[Completion]:
     """Continue texts, all in one batch: each as if it were alone.
 
@@ -153,6 +162,8 @@ def complete(
         How many of the likeliest tokens to keep of each step.
     progress : callable
         Told how many tokens each text has, of `max_new_tokens`.
+    ended : callable, optional
+        Told of each text as soon as it has ended.
 
     Raises
     ------
@@ -187,10 +198,11 @@ def complete(
         _step(weights, growing, most)
         for row in growing:
             _look(row, tokenizer, stop_ids, stop, weights.config.max_position_embeddings)
-    return [
-        Completion(row.text, row.ids, row.log_probs, row.ended_by or "length", row.top)
-        for row in rows
-    ]
+            if len(row.ids) == count:
+                row.ended_by = row.ended_by or "length"
+            if ended is not None and row.ended_by:
+                ended(rows.index(row), row.completion())
+    return [row.completion() for row in rows]
 
 
 def _step(weights: decoder.Weights, rows: Sequence[_Row], most: int) -> None:

@@ -14,7 +14,7 @@ from .arithmetic import Arithmetic
 from .arrays import Array
 from .build import build, random_tensors
 from .caches import Cache, make_cache
-from .completion import Completion, complete
+from .completion import Completion, Ended, complete
 from .config import ModelConfig
 from .layers import Hook, Layer, no_hook
 from .memory import Memory
@@ -142,6 +142,7 @@ class Model:
         repetition_penalty: float | None = None,
         top_log_probs: int = 0,
         progress: Progress = silent,
+        ended: Ended | None = None,
     ) -> Completion | list[Completion]:
         """Continue a text, or several in one ragged batch; see `minikv.completion.complete`.
 
@@ -169,6 +170,7 @@ class Model:
             repetition_penalty,
             top_log_probs,
             progress,
+            ended,
         )
         if isinstance(text, str):
             return found[0]

@@ -170,7 +170,7 @@ def load_speaker(args: Namespace, comm: Comm | None = None) -> Speaker:
     sampler(**drawing)  # before the seconds of a load
     StopStrings(args.stop)
     check_cache(args)
-    if args.stream and not args.json:
+    if args.stream and not (args.json or getattr(args, "prompts", None)):
         raise InputError("--stream prints lines of JSON: it goes with --json")
     if args.fetch:
         fetch_missing(args.model)

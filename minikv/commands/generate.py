@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..caches import Cache
-from ..completion import complete
+from ..completion import Completion, complete
 from ..errors import InputError
 from ..parallel.comm import Comm
-from ..progress import status
+from ..progress import clear, status
 from ..tokenizer import StreamDecoder
 from .answering import Answer, Speaker, add_answering, answer, chosen_voice, load_speaker
 from .caching import chosen_cache
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--prompts",
         metavar="FILE",
         help="continue many texts in one batch: one a line, or FILE.jsonl with a prompt each; "
-        "prints a line of JSON for each",
+        "prints a line of JSON for each (with --stream: as soon as it has ended)",
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
@@ -148,10 +148,8 @@ def _check(args: Namespace) -> None:
         raise InputError("--system is a message of the chat template: it goes with --chat")
     if args.load_cache and args.chat:
         raise InputError("--load-cache goes on with a text, and --chat begins one: give one")
-    if args.prompts and (args.chat or args.load_cache or args.save_cache or args.stream):
-        raise InputError(
-            "--prompts takes neither --chat nor --load-cache nor --save-cache nor --stream"
-        )
+    if args.prompts and (args.chat or args.load_cache or args.save_cache):
+        raise InputError("--prompts takes neither --chat nor --load-cache nor --save-cache")
 
 
 def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
@@ -166,6 +164,15 @@ def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
 def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
     """Continue the prompts of a file in one ragged batch; a line of JSON for each."""
     new_cache = functools.partial(chosen_cache, args, speaker.model)
+    quiet = comm is not None and comm.rank > 0
+
+    def tell(number: int, completion: Completion) -> None:
+        told = {"prompt": args.texts[number], **asdict(completion), "number": number + 1}
+        told["top"] = [speaker.spelled(top) for top in completion.top]
+        if not quiet:
+            clear()
+            print_json(told, one_line=True)
+
     with status(f"continuing {len(args.texts)} texts") as progress:
         found = complete(
             speaker.model.weights,
@@ -176,14 +183,12 @@ def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
             stop=speaker.stop_strings,
             top_log_probs=speaker.logprobs or 0,
             progress=progress,
+            ended=tell if args.stream else None,
             **speaker.drawing,
         )
-    if comm is not None and comm.rank:
-        return
-    for prompt, completion in zip(args.texts, found, strict=True):
-        told = {"prompt": prompt, **asdict(completion)}
-        told["top"] = [speaker.spelled(top) for top in completion.top]
-        print_json(told, one_line=True)
+    if not args.stream:
+        for number, completion in enumerate(found):
+            tell(number, completion)
 
 
 def read_prompts(path: str) -> list[str]:

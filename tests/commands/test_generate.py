@@ -180,6 +180,8 @@ def test_prompts_of_a_file_are_continued_as_each_alone(run, tiny, tmp_path):
             assert row["ids"] == json.loads(run("generate", text, *settings, "--json")[1])["ids"]
             assert len(row["log_probs"]) == len(row["ids"])
             assert row["top"] == []
+    streamed = [json.loads(line) for line in run(*argv, "--stream")[1].splitlines()]
+    assert sorted(streamed, key=lambda row: row["number"]) == found
     told = [json.loads(line) for line in run(*argv, "--logprobs", 3)[1].splitlines()]
     for row, plain in zip(told, found, strict=True):
         assert row["log_probs"] == plain["log_probs"]
@@ -254,7 +256,6 @@ def test_a_percentage_is_told_where_the_prompt_takes_long(run, tiny, monkeypatch
     ("words", "said"),
     [
         (["Hello", "--stream"], "it goes with --json"),
-        (["--prompts", "x", "--stream", "--json"], "nor --stream"),
         (["Hello", "--logprobs", "-1"], "from 0 up"),
         ([], "either a PROMPT, or --prompts FILE"),
         (["Hello", "--prompts", "x"], "either a PROMPT, or --prompts FILE"),
