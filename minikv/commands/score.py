@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..progress import show
+from ..progress import show, status
 from .options import add_arithmetic, add_json, add_model, count, names
 from .output import check_output, deliver, print_table
 
@@ -62,7 +62,8 @@ def run(args: Namespace) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a text or questions as .jsonl")
     check_output(args)
-    model = load(args.model, args.arithmetic)
+    with status(f"preparing {args.model} ({args.arithmetic})"):
+        model = load(args.model, args.arithmetic)
     for name in args.policies:
         policy_cache(name, model.weights)  # refuses a wrong one before the work
     rows = _answered(args, path, model) if asks else _read(args, path, model)
