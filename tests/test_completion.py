@@ -39,6 +39,22 @@ def test_each_text_of_a_batch_is_what_it_is_alone(model, cache, temperature):
     assert [each.log_probs for each in batch] == [each.log_probs for each in alone]
 
 
+def test_each_text_is_told_as_soon_as_it_has_ended(model):
+    alone = model.complete(TEXTS[1], 8)
+    told: list[tuple[int, str, int]] = []
+
+    def end(number, completion):
+        told.append((number, completion.ended_by, len(completion.ids)))
+
+    stop = [alone.text[3:5]]
+    found = model.complete(TEXTS, 8, stop=stop, ended=end)
+    assert told[0][0] == 1, "the second one ends first"
+    assert sorted(told) == [
+        (number, each.ended_by, len(each.ids)) for number, each in enumerate(found)
+    ]
+    assert [length for _, _, length in told] == sorted(length for _, _, length in told)
+
+
 def test_texts_of_a_batch_are_not_each_others(model):
     """The control: other texts have other continuations."""
     first, second, _ = model.complete(TEXTS, 8)

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
+from minikv.caches import POLICIES
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError
 from minikv.generation import candidates, finite_logits, nucleus, penalised, sampler
+from minikv.memory import Told
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -83,6 +85,35 @@ def test_a_cache_of_another_model_is_refused_before_the_first_token():
     other = minikv.random_model(EXACT.config, 2, "exact")
     with pytest.raises(InputError, match="a cache is not of this model"):
         EXACT.generate([1], 3, cache=other.new_cache())
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "float32"])
+def test_telling_how_far_a_prompt_is_read_changes_no_bit(arithmetic):
+    model = minikv.random_model(minikv.tiny_config(), seed=3, arithmetic=arithmetic)
+    for name, policy in POLICIES.items():
+        for settings in policy.examples(4):
+            told: list[tuple[float, float]] = []
+            plain = model.new_cache(name, **settings)
+            cache = model.new_cache(name, **settings)
+            memory = Told(cache, lambda label, *far, told=told: told.append(far))
+            for part in (TEXT, TEXT[:1]):
+                logits = model.forward([part], [memory])
+                assert logits.tobytes() == model.forward([part], [plain]).tobytes(), name
+            assert told == [(0, 2), (1, 2)] * 2
+            assert cache.nbytes == plain.nbytes
+
+
+def test_an_observer_sees_each_step_and_changes_nothing():
+    seen: list[tuple[bytes, int]] = []
+    settings = {"temperature": 2.0, "seed": 3, "repetition_penalty": 1.5}
+
+    def look(logits, token):
+        seen.append((logits.tobytes(), token))
+
+    tokens = list(EXACT.generate(TEXT, 5, observer=look, **settings))
+    assert tokens == list(EXACT.generate(TEXT, 5, **settings))
+    logits = EXACT.logits([*TEXT, *tokens])[-6:-1]  # of the model: neither drawn nor penalised
+    assert seen == [(row.tobytes(), token) for row, token in zip(logits, tokens, strict=True)]
 
 
 # Sampling

@@ -104,6 +104,8 @@ WRONG_HOOKS = [
     ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
     ({"hook_embed": lambda v, n: v[:-1]}, r"returned shape \(23, 24\), expected \(24, 24\)"),
     ({"hook_embed": lambda v, n: np.float32(0)}, r"returned shape \(\), expected"),
+    ({"hook_embed": lambda v: v}, r"hook_embed is no function .* expected hook\(value, name\)"),
+    ({"hook_embed": 3}, "hook_embed is no function"),
     ({"hook_embed": lambda v, n: v + 1j}, "returned complex64, expected real numbers"),
     ({"hook_embed": lambda v, n: v.tolist()}, r"returned shape list, expected \(24, 24\)"),
 ]
