@@ -64,6 +64,14 @@ def test_a_batch_of_70_sequences_is_its_sequences_one_by_one():
     assert [cache.seen for cache in caches] == [len(text) for text in texts]
 
 
+def test_15_heads_are_cut_and_merged_in_their_order():
+    rows = np.random.default_rng(0).normal(size=(4, 90)).astype(np.float32)
+    for layer in WIDE.layers:
+        heads = layer.heads(rows)
+        assert_same_bits(heads[:, 14], rows[:, 84:])
+        assert_same_bits(layer.merged(heads), rows)
+
+
 def test_each_of_three_caches_is_of_this_model_and_given_once():
     ours = [DEEP.new_cache() for _ in range(3)]
     for place in range(3):
