@@ -87,6 +87,16 @@ def test_float16_is_rounded_as_numpy_does():
     assert_same_bits(Float16Numbers.of(x[abs(x) > 1e-4]), expected[abs(x) > 1e-4])
 
 
+def test_float16_ends_halfway_between_its_largest_number_and_the_next():
+    ends = np.float32([65504, 65519.996, 65520, 65520.004, 65536])
+    for x in (ends, -ends):
+        with np.errstate(over="ignore"):
+            expected = x.astype(np.float16).astype(np.float32)
+        assert_same_bits(Float16Numbers.of(x), expected)
+        for one in range(len(x)):
+            assert_same_bits(Float16Numbers.of(x[one : one + 1]), expected[one : one + 1])
+
+
 OPERATIONS = {
     "+": (np.add, lambda x, y: x + y),
     "-": (np.subtract, lambda x, y: x - y),
@@ -233,6 +243,18 @@ def test_a_norm_of_large_rows_stays_within_float16():
     true = row / np.sqrt((row**2).mean())
     # four roundings of the mean, the root's, the quotient's and the product's: 7 halves of 2**-10
     assert np.abs(np.asarray(got) / np.where(true, true, 1) - (true != 0)).max() <= 7 * 2.0**-11
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+@pytest.mark.parametrize("power", range(-8, 9, 2))
+def test_a_norm_adds_eps_to_the_mean_whatever_the_rows_size(arithmetic, power):
+    row = np.float32([[0.75, -1, 0.5, 0.875]]) * 2.0**power
+    eps = 2.0**-10
+    got = np.asarray(arithmetic.rms_norm(row, np.ones(4, np.float32), eps))
+    true = row / np.sqrt((row.astype(np.float64) ** 2).mean() + eps)
+    # squares, two additions, the mean and eps: five roundings under the root; then three more
+    bits = BITS[arithmetic.numbers][0]
+    assert np.abs(got / true - 1).max() <= 6 * 2.0**-bits
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
