@@ -64,6 +64,22 @@ def test_a_batch_of_70_sequences_is_its_sequences_one_by_one():
     assert [cache.seen for cache in caches] == [len(text) for text in texts]
 
 
+@pytest.mark.parametrize("policy", ["full", "none", "residual"])
+def test_a_vocabulary_of_70000_tokens_is_remembered_whole(policy):
+    """Where token ids are kept, they take more than 16 bits."""
+    config = minikv.tiny_config(vocab_size=70_000, num_hidden_layers=1)
+    model = minikv.random_model(config, 1, "exact")
+    text = [69_999, 65_536, 65_535, 4_463, 0]  # 4,463 is 69,999 less 2**16
+    parameters = {"budget": 0, "checkpoints": "tokens"} if policy == "residual" else {}
+    cache = model.new_cache(policy, **parameters)
+    model.forward([text[:4]], [cache], logits="none")
+    again = model.new_cache(policy, **parameters)
+    again.load_state(*cache.state())
+    expected = model.forward([text])
+    assert_same_bits(model.forward([text[4:]], [cache]), expected)
+    assert_same_bits(model.forward([text[4:]], [again]), expected)
+
+
 def test_15_heads_are_cut_and_merged_in_their_order():
     rows = np.random.default_rng(0).normal(size=(4, 90)).astype(np.float32)
     for layer in WIDE.layers:
