@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError
-from minikv.generation import candidates, finite_logits, nucleus, penalised, sampler
+from minikv.generation import at_least, candidates, finite_logits, nucleus, penalised, sampler
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -168,6 +168,30 @@ def test_min_p_keeps_what_is_at_least_so_likely_beside_the_likeliest():
     for min_p, expected in ((0.0, 4), (0.1, 4), (0.11, 3), (0.41, 2), (0.51, 1), (1.0, 1)):
         choose = sampler(1.0, None, None, 0, min_p=min_p)
         assert {choose(logits) for _ in range(400)} == set(range(expected))
+
+
+def test_a_penalty_knows_every_token_that_was_said_however_long_ago():
+    logits = np.ones(4)
+    for ago in (1, 63, 64, 65, 500, 5000):
+        assert penalised(logits, [0, *[2] * ago], 2.0).tolist() == [0.5, 1.0, 0.5, 1.0]
+
+
+def test_min_p_keeps_what_is_exactly_so_likely():
+    ids, p = at_least(np.arange(3), np.array([0.5, 0.25, 0.25]), 0.5)
+    assert ids.tolist() == [0, 1, 2]
+    assert p.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_probabilities_are_those_of_the_float64_logits():
+    """Float32 logits are not subtracted in float32, where half of a unit is lost beyond 2**24."""
+    logits = np.array([2.0**24, 1.5, 2.0**23 + 0.5], np.float32)
+    for temperature in (1.0, 2.0**20, 2.0**24):
+        for got, expected in zip(
+            candidates(logits, temperature),
+            candidates(logits.astype(np.float64), temperature),
+            strict=True,
+        ):
+            assert got.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
