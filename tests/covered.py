@@ -54,9 +54,18 @@ TESTS = (
     "tests/test_patching.py",
     "tests/test_projection.py",
     "tests/test_rotary.py",
+    "tests/test_sizes.py",
     "proofs/test_t06_rows.py",
     "proofs/test_t07_order.py",
     "proofs/test_theorems.py",
+)
+# Checks are walked besides where ``mutation.py`` is to choose tests of them.
+CHECKS = ("minikv/verify/*.py", "minikv/verify/theorems/*.py")
+TESTS_OF_CHECKS = (
+    "proofs/test_certificate.py",
+    "proofs/test_counterexamples.py",
+    "proofs/test_mutants.py",
+    "proofs/test_weakened.py",
 )
 # What Numba compiles, and what it calls while it does, which is not each time.
 COMPILED = [r"@njit\b", r"@overload\b", r"@intrinsic\b", r"def _pointer\b"]
@@ -189,8 +198,12 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tests = tuple(options.tests)
         core = tuple(options.core)
+        if options.keep and tests == TESTS:
+            tests += TESTS_OF_CHECKS
+            core += CHECKS
         made = walked(folder, options.jobs, tests, core, options.examples)
-        share = made.report(show_missing=True, skip_covered=False)
+        include = [str(ROOT / name) for name in options.core]
+        share = made.report(show_missing=True, skip_covered=False, include=include)
     print(f"{share:.2f} % of the core's lines and branches are walked by default tests")
     raise SystemExit(share < 100.0)
 
