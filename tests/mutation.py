@@ -172,10 +172,11 @@ class Walked:
     def __post_init__(self) -> None:
         from coverage import CoverageData
 
-        self.data = CoverageData(basename=str(self.folder / "walked"))
-        self.data.read()
-        for path in self.folder.glob("walk.*.json"):
+        self.data: list[CoverageData] = []
+        for path in sorted(self.folder.glob("walk.*.json")):
             self.seconds |= json.loads(path.read_text(encoding="utf-8"))
+            self.data.append(CoverageData(basename=str(path.with_suffix(""))))
+            self.data[-1].read()
         for record in outcomes().values():
             self.learn(record)
 
@@ -190,7 +191,11 @@ class Walked:
 
     def _lines(self, file: str) -> dict[int, list[str]]:
         if file not in self.by_line:
-            self.by_line[file] = self.data.contexts_by_lineno(str(PACKAGE / file))
+            found: dict[int, list[str]] = defaultdict(list)
+            for data in self.data:
+                for line, tests in data.contexts_by_lineno(str(PACKAGE / file)).items():
+                    found[line] += tests
+            self.by_line[file] = dict(found)
         return self.by_line[file]
 
     def tests(self, mutant: Mutant, most: float) -> tuple[list[str], int]:
@@ -579,6 +584,8 @@ def run(todo: list[Mutant], walked: Walked, options: argparse.Namespace) -> None
 
 def run_in_parallel(todo: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
     """`run`, in so many processes."""
+    for mutant in todo:
+        walked.walking(mutant)  # read now: coverage.py empties a file that a forked process reads
     processes = []
     for start in range(options.jobs):
         process = os.fork()
