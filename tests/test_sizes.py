@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -78,6 +79,25 @@ def test_a_vocabulary_of_70000_tokens_is_remembered_whole(policy):
     expected = model.forward([text])
     assert_same_bits(model.forward([text[4:]], [cache]), expected)
     assert_same_bits(model.forward([text[4:]], [again]), expected)
+
+
+def test_recomputing_takes_the_memory_of_one_layer_however_many_there_are():
+    """K and V of the whole text are made, read and dropped layer by layer."""
+    peaks = {}
+    text = np.random.default_rng(5).integers(0, 97, 120)
+    for layers in (2, 12):
+        config = minikv.tiny_config(num_hidden_layers=layers)
+        model = minikv.random_model(config, 2, "exact")
+        cache = model.new_cache("residual", budget=0)
+        model.forward([text], [cache], logits="none")
+        model.forward([[5]], [cache])  # what is made once is made
+        tracemalloc.start()
+        model.forward([[6]], [cache])
+        peaks[layers] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    of_a_layer = len(text) * config.kv_bytes_per_token() // layers
+    # keeping those of ten more layers would take ten; small objects of each take less than half
+    assert of_a_layer < peaks[12] < peaks[2] + 5 * of_a_layer
 
 
 def test_15_heads_are_cut_and_merged_in_their_order():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.arithmetic import Bfloat16, Float16, get_arithmetic
-from minikv.arithmetic.rounded import Bfloat16Numbers, Float16Numbers, Rounded
+from minikv.arithmetic.rounded import Bfloat16Numbers, Float16Numbers, Numbers, Rounded
 from minikv.backends import get_backend
 from minikv.errors import InputError
 from minikv.verify import THEOREMS, Refuted
@@ -255,6 +255,29 @@ def test_a_norm_adds_eps_to_the_mean_whatever_the_rows_size(arithmetic, power):
     # squares, two additions, the mean and eps: five roundings under the root; then three more
     bits = BITS[arithmetic.numbers][0]
     assert np.abs(got / true - 1).max() <= 6 * 2.0**-bits
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_elementary_functions_are_those_of_float64_rounded(arithmetic):
+    x = arithmetic.numbers.of(np.linspace(-9, 9, 99))
+    for name in ("exp", "sin", "cos"):
+        expected = arithmetic.numbers.of(getattr(np, name)(np.asarray(x, np.float64)))
+        got = getattr(arithmetic, name)(x)
+        assert_same_bits(np.asarray(got), np.asarray(expected))
+        assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_a_matrix_lies_column_by_column(arithmetic):
+    matrix = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    kept = arithmetic.weight(matrix, "w")
+    assert kept.flags.f_contiguous
+    assert_same_bits(np.ascontiguousarray(kept), np.asarray(arithmetic.numbers.of(matrix)))
+
+
+def test_numbers_of_no_format_are_asked_for_one():
+    with pytest.raises(NotImplementedError):
+        Numbers.of(1.0)
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
