@@ -170,6 +170,13 @@ def test_min_p_keeps_what_is_at_least_so_likely_beside_the_likeliest():
         assert {choose(logits) for _ in range(400)} == set(range(expected))
 
 
+def test_what_is_missing_by_2_to_the_minus_32_counts_as_reached_and_more_does_not():
+    ids = np.arange(3)
+    for missing, kept in ((0.0, 1), (0.75, 1), (1.0, 1), (1.25, 2), (2.0, 2)):
+        p = np.array([0.5 - missing * 2.0**-32, 0.3, 0.2 + missing * 2.0**-32])
+        assert len(nucleus(ids, p, 0.5)[0]) == kept
+
+
 def test_a_penalty_knows_every_token_that_was_said_however_long_ago():
     logits = np.ones(4)
     for ago in (1, 63, 64, 65, 500, 5000):
