@@ -117,6 +117,14 @@ def test_wrong_hooks_are_named(hooks, message):
         EXACT.run_with_hooks(TEXT, hooks)
 
 
+def test_a_hook_that_names_nothing_is_named_beside_one_that_names_something():
+    def same(value, name):
+        return value
+
+    with pytest.raises(InputError, match=r"hook 'blocks\.9\.hook_mlp_out' names no activation"):
+        EXACT.run_with_hooks(TEXT, {"hook_embed": same, "blocks.9.hook_mlp_out": same})
+
+
 def test_kl_divergence_is_zero_for_the_same_and_positive_for_another():
     logits = EXACT.logits(TEXT)
     assert (minikv.kl_divergence(logits, logits) == 0).all()

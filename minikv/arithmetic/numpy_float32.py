@@ -40,8 +40,7 @@ class NumpyFloat32(Float32):
     ) -> HeadOutputs:
         """`Arithmetic.attention`; of many queries one K/V head at a time, and in place.
 
-        The scores of a block of queries then stay in the processor's cache from the product that
-        makes them to the one that uses them.
+        Scores of R query heads are then held at a time, not of all H.
         """
         tokens, heads, head_dim = q.shape
         if tokens <= self.query_block or watch.hooked or sight.per_head:
