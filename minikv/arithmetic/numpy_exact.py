@@ -14,8 +14,8 @@ from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
 from .room import Room
 
 SUBNORMALS = (
-    "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
-    "where the stream holds none of them"
+    "this processor makes float32 numbers below 2**-126 zero, in sums, products and the largest of "
+    "a row: exact arithmetic keeps its bits only where the stream holds none of them"
 )
 
 
