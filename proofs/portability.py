@@ -265,9 +265,9 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     """Fingerprints of a text, in this process.
 
     `job` has "model", "ids", "namespace", "ways" (keys of `ways`, or "" for one call without a
-    cache) and "skip", the kernels that need no second look. The answer has "environment", and,
-    unless skipped, what `prints` says, what was "told" in warnings, and, of golden models, what
-    exact's "operations" answer; or "missing": why the library cannot be used.
+    cache), "skip", the kernels that need no second look, and "operations", whether exact's are
+    asked for. The answer has "environment", and, unless skipped, what `prints` says, what was
+    "told" in warnings, and what "operations" answer; or "missing": why the library cannot be used.
     """
     name, xp = job["namespace"], np
     if name != "numpy":
@@ -289,7 +289,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         answer |= prints(job, xp, backend)
-        if job["model"] == golden.NAME:
+        if job["operations"]:
             with unchecked() if answer["refused"] else nullcontext():
                 answer["operations"] = golden.operations()
     answer["told"] = sorted({str(warning.message) for warning in caught})
@@ -311,6 +311,7 @@ class Task:
         namespace: str = "numpy",
         skip: Sequence[str] = (),
         threads: int = 1,
+        operations: bool = False,
         **variables: str,
     ) -> list[Row]:
         """Run `worker` with these environment variables; a row for each way in `names`."""
@@ -323,6 +324,7 @@ class Task:
             "namespace": namespace,
             "ways": list(names),
             "skip": list(skip),
+            "operations": operations,
         }
         settings = {key: value for key, value in os.environ.items() if key not in SETTINGS}
         settings |= dict.fromkeys(THREADS, str(threads)) | {"JAX_PLATFORMS": "cpu"} | variables
@@ -508,7 +510,8 @@ def _emulated(task: Task, base: Row, name: str, root: Path) -> Iterator[Row]:
     if native := emulated.native_python(name, root):
         commands[f"{name} on this processor"] = native
     for environment_name, python in commands.items():
-        row = task.row(varied, environment_name, python=python, **emulated.variables(root))
+        how = {"python": python, "operations": True, **emulated.variables(root)}
+        row = task.row(varied, environment_name, **how)
         if row.operations:
             row = replace(row, kernel="", note=f"{packages}, {row.note}")
             row = differing(row, base)
@@ -691,7 +694,8 @@ def _subject(args: argparse.Namespace) -> tuple[str, list[int]]:
 
 def _others(task: Task, emulation: Emulation, compiled: bool) -> Iterator[Row]:
     """This machine, fed in two ways for float32's sake, and what else is asked for."""
-    base, *rest = task.rows("feeding", {"": "one call", "chunks of 7": "chunks of 7"})
+    fed = {"": "one call", "chunks of 7": "chunks of 7"}
+    base, *rest = task.rows("feeding", fed, operations=True)
     yield from (base, *rest)
     if base.status != "ran":
         return

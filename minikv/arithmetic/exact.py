@@ -78,7 +78,7 @@ def expect_ieee_float64(xp: ModuleType) -> None:
         )
     if float((xp.asarray([1e16], dtype=xp.float64) + 2.99999)[0]) != 1e16 + 2:
         raise ArithmeticRangeError(
-            f"{xp.__name__} rounds float64 twice on this processor (x87), so that exp, sin, cos and "
+            f"{xp.__name__} rounds float64 twice on this processor (x87), so that exp, sin and "
             "quotients of a few numbers have other last bits: use a 64-bit Python"
         )
 
