@@ -15,8 +15,8 @@ from .masking import masked_in_place
 from .room import Room
 
 SUBNORMALS = (
-    "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
-    "where the stream holds none of them"
+    "this processor makes float32 numbers below 2**-126 zero, in sums, products and the largest of "
+    "a row: exact arithmetic keeps its bits only where the stream holds none of them"
 )
 
 

@@ -22,8 +22,9 @@ SUMMARY = "one number for a model's answer, the same on every machine"
 DESCRIPTION = """\
 Print the SHA-256 of the logits of all positions of a text, the SHA-256 of the weights,
 and what computed them. With the exact arithmetic, the same weights and token ids
-give the same fingerprint on every machine; with float32 they do not. A checkout of the
-repository can try everything that one machine can vary: python proofs/portability.py"""
+give the same fingerprint on every machine that keeps to IEEE 754; with float32 they
+do not. A checkout of the repository can try everything that one machine can vary, and
+other instruction sets by emulation: python proofs/portability.py --help"""
 EXAMPLES = """\
   minikv fingerprint
   minikv fingerprint --prompt "Once upon a time" --json
