@@ -243,14 +243,18 @@ def _check(args: Namespace) -> None:
         raise InputError("--shape runs D and T1: only --seed, --json and --output go with it")
 
 
+def random_material(count: int, seed: int) -> Material:
+    """Random models and texts, the smallest first, and a hundred more for the controls."""
+    return Material(
+        f"{count} random models and texts (seed {seed})",
+        [random_case(seed + step, (step + 1) / count) for step in range(count)],
+        [random_case(seed + step, scale=1.0) for step in range(100)],
+    )
+
+
 def _material(args: Namespace) -> Material:
     if not args.model:
-        steps = range(args.count)
-        return Material(
-            f"{args.count} random models and texts (seed {args.seed})",
-            [random_case(args.seed + step, (step + 1) / args.count) for step in steps],
-            [random_case(args.seed + step, scale=1.0) for step in range(100)],
-        )
+        return random_material(args.count, args.seed)
     tokens = 12
     if args.count > CASES:
         tokens = 48
