@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import FetchError, InputError
+from ..errors import InputError, MinikvError
 from ..progress import clear, show
 from .options import add_json
 from .output import check_folder, print_json, print_table
 
 if TYPE_CHECKING:
     from ..paper.claim import Claim
-    from ..paper.run import Result
+    from ..paper.run import Result, Section
 
 SUMMARY = "the paper, table by table: its figures beside ours"
 DESCRIPTION = """\
@@ -28,6 +28,7 @@ EXAMPLES = """\
   minikv paper --list
   minikv paper --quick --html paper.html
   minikv paper --table 2
+  minikv paper --figure 5 --model FOLDER --model OTHER
   minikv paper --claim equation-28 --json"""
 
 
@@ -44,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run on this model in place of a claim's own; may be given again",
+        help="run on this model in place of a claim's own; given again, on each, one by one",
     )
     add_json(parser)
     parser.add_argument(
@@ -58,21 +59,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run what is chosen; print it, and write what is asked for."""
     claims = _chosen(args)
+    _check(args, claims)
     if args.list:
         _list(claims, args.json)
         return
-    _check(args)
-    results, missing = _examined(args, claims)
+    sections = _examined(args, claims)
     if args.json:
-        told = {id: result.to_json() for id, result in results.items()}
-        print_json({"quick": args.quick, "not_run": missing, "claims": told})
+        print_json({"quick": args.quick, **_grouped(sections, args.model)})
     else:
-        _summarise(claims, results, missing)
+        _summarise(sections)
     if args.html:
         from ..paper.render import page
 
-        asked = {claim.id: claim for claim in claims}
-        Path(args.html).write_text(page(asked, results, missing), encoding="utf-8")
+        Path(args.html).write_text(page(sections), encoding="utf-8")
 
 
 def _chosen(args: Namespace) -> list[Claim]:
@@ -87,8 +86,19 @@ def _chosen(args: Namespace) -> list[Claim]:
     return list(CLAIMS.values())
 
 
-def _check(args: Namespace) -> None:
-    """Refuse what would fail at the end."""
+def _check(args: Namespace, claims: Sequence[Claim]) -> None:
+    """Refuse what contradicts itself, and what would fail at the end."""
+    if args.list:
+        given = [name for name in ("quick", "model", "html", "keep") if getattr(args, name)]
+        if given:
+            raise InputError(f"--list runs nothing: leave out --{given[0]}")
+        return
+    _check_models(args.model, claims)
+    if args.keep and len(args.model) > 1:
+        raise InputError(
+            f"--keep writes one file a claim, and {len(args.model)} models are given: run one "
+            "after the other, each into a folder of its own"
+        )
     if args.html:
         from ..extras import require_extra
 
@@ -96,6 +106,19 @@ def _check(args: Namespace) -> None:
         check_folder("--html", args.html)
     if args.keep and not Path(args.keep).is_dir():
         raise InputError(f"--keep {args.keep}: expected a folder that exists")
+
+
+def _check_models(names: Sequence[str], claims: Sequence[Claim]) -> None:
+    """Refuse a model that is not there, is named again, or that nothing chosen would read."""
+    from ..weights import resolve
+
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InputError(f"--model {name} is given twice")
+        resolve(name)
+    if names and not any(claim.models for claim in claims):
+        told = ", ".join(claim.id for claim in claims)
+        raise InputError(f"--model {names[0]}: {told} reads no weights, leave it out")
 
 
 def _list(claims: Sequence[Claim], as_json: bool) -> None:
@@ -107,34 +130,69 @@ def _list(claims: Sequence[Claim], as_json: bool) -> None:
     print_table(["claim", "what it says", "needs"], rows)
 
 
-def _examined(args: Namespace, claims: Sequence[Claim]) -> tuple[dict[str, Result], dict[str, str]]:
-    """The results by id, each printed as soon as it is there; and why others were not run."""
-    from ..paper.run import examine, keep
+def _examined(args: Namespace, claims: Sequence[Claim]) -> list[Section]:
+    """What came of each claim on each model; each printed as soon as it is there.
 
-    results: dict[str, Result] = {}
-    missing: dict[str, str] = {}
-    for claim in claims:
+    Raises
+    ------
+    MinikvError
+        The first one, where nothing could be run.
+    """
+    from ..paper.run import Section, examine, keep
+
+    sections: list[Section] = []
+    errors: list[MinikvError] = []
+    for claim, on in _asked(claims, args.model):
         try:
-            result = examine(claim, args.quick, args.model, show)
-        except FetchError as error:
-            if len(claims) == 1 or args.model:
-                raise
-            missing[claim.id] = f"not run: {error}"
+            result = examine(claim, args.quick, [on] if on else [], show)
+        except MinikvError as error:
+            errors.append(error)
+            sections.append(Section(claim, on, None, f"not run: {error}"))
             continue
-        results[claim.id] = result
+        sections.append(Section(claim, on, result))
         clear()
         if not args.json:
-            _print(claim, result)
+            _print(sections[-1], result)
         if args.keep:
             keep(result, args.keep)
-    return results, missing
+    if len(errors) == len(sections):
+        raise errors[0]
+    return sections
 
 
-def _print(claim: Claim, result: Result) -> None:
+def _asked(claims: Sequence[Claim], models: Sequence[str]) -> Iterator[tuple[Claim, str]]:
+    """Each claim with each model that was given; with no name where it needs none."""
+    for claim in claims:
+        for on in models if claim.models and models else [""]:
+            yield claim, on
+
+
+def _grouped(sections: Sequence[Section], models: Sequence[str]) -> dict[str, Any]:
+    """Results for a program by claim; of several models, by model and claim."""
+    if len(models) < 2:
+        return _by_claim(sections)
+    of_none = [section for section in sections if not section.on]
+    each = {
+        name: _by_claim([section for section in sections if section.on == name]) for name in models
+    }
+    return {**_by_claim(of_none), "models": each}
+
+
+def _by_claim(sections: Sequence[Section]) -> dict[str, Any]:
+    """What was not run, and why; and the results of the others."""
+    return {
+        "not_run": {each.claim.id: each.missing for each in sections if each.result is None},
+        "claims": {each.claim.id: each.result.to_json() for each in sections if each.result},
+    }
+
+
+def _print(section: Section, result: Result) -> None:
     from ..paper.render import ran_on
 
+    claim = section.claim
     finding = result.finding
-    print(f"{claim.where}: {claim.title} [{claim.id}]")
+    on = f" on {section.on}" if section.on else ""
+    print(f"{claim.where}: {claim.title} [{claim.id}]{on}")
     _print_wrapped(f"The paper: {claim.says}")
     _print_wrapped(f"Run: {claim.protocol}")
     print()
@@ -150,15 +208,8 @@ def _print_wrapped(text: str) -> None:
     print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def _summarise(
-    claims: Sequence[Claim], results: dict[str, Result], missing: dict[str, str]
-) -> None:
-    from ..paper.render import verdict
+def _summarise(sections: Sequence[Section]) -> None:
+    from ..paper.render import summary
 
-    if len(claims) == 1:
-        return
-    rows = [
-        [claim.id, claim.title, missing.get(claim.id) or verdict(results.get(claim.id))]
-        for claim in claims
-    ]
-    print_table(["claim", "what it says", "verdict"], rows)
+    if len(sections) > 1:
+        print_table(*summary(sections))

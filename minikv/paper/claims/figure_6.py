@@ -208,7 +208,7 @@ CLAIM = Claim(
         "the prompt is read with all directions, and what is cached of it, and all that follows, "
         "is truncated. The paper gives neither its directions nor its texts. --quick: 2 texts, 2 "
         f"ranks, and not the run in which every operation is rounded, which has 2 texts of {SHORT} "
-        f"tokens and {FEW} new ones. Of several --model, the first is taken."
+        f"tokens and {FEW} new ones."
     ),
     models=("smollm2-135m-instruct",),
     run=run,

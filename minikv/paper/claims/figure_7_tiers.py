@@ -182,7 +182,7 @@ CLAIM = Claim(
         "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows, which "
         "nothing reads ahead; against projecting the same rows from residuals in memory, by "
         "turns. Wall clock, medians of 5; what lies below the file is this machine's disk, "
-        "virtual or not. --quick: 100 rows, medians of 3. Of several --model, the first is taken."
+        "virtual or not. --quick: 100 rows, medians of 3."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
