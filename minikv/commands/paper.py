@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ EXAMPLES = """\
   minikv paper --quick --html paper.html
   minikv paper --table 2
   minikv paper --figure 5 --model FOLDER --model OTHER
-  minikv paper --claim equation-28 --json"""
+  minikv paper --claim equation-28 --json
+  minikv paper --machine epyc-2-cores --keep docs/paper/results"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,6 +40,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     which.add_argument("--table", metavar="N", help="the claims of one table of the paper")
     which.add_argument("--figure", metavar="N", help="the claims of one figure of the paper")
     which.add_argument("--claim", metavar="ID", help="one claim, as --list names it")
+    which.add_argument(
+        "--machine",
+        metavar="NAME",
+        help="measure this machine for the map of figure 7, into --keep's folder machines/",
+    )
     which.add_argument("--list", action="store_true", help="list the claims, and run none")
     parser.add_argument("--quick", action="store_true", help="fewer texts, lengths and tokens")
     parser.add_argument(
@@ -58,6 +65,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run what is chosen; print it, and write what is asked for."""
+    if args.machine is not None:
+        _measure(args)
+        return
     claims = _chosen(args)
     _check(args, claims)
     if args.list:
@@ -72,6 +82,35 @@ def run(args: Namespace) -> None:
         from ..paper.render import page
 
         Path(args.html).write_text(page(sections), encoding="utf-8")
+
+
+def _measure(args: Namespace) -> None:
+    """This machine's memory and arithmetic, kept for whoever makes the page."""
+    from ..experiments.machines import checked_name, measure, write
+
+    checked_name(args.machine)
+    given = [name for name in ("quick", "model", "html") if getattr(args, name)]
+    if given:
+        raise InputError(f"--machine measures no claim: leave out --{given[0]}")
+    if not args.keep:
+        raise InputError("--machine: expected --keep FOLDER, where its figures are to be written")
+    _check_kept(args.keep)
+    told = measure(args.machine)
+    path = write(args.keep, told)
+    if args.json:
+        print_json({"file": str(path), **asdict(told)})
+        return
+    print(
+        f"{told.described}: a copy moves {told.traffic / 1e9:.1f} GB/s "
+        f"({told.lowest[0] / 1e9:.1f} to {told.highest[0] / 1e9:.1f}), a product does "
+        f"{told.rate / 1e9:.1f} GFLOP/s ({told.lowest[1] / 1e9:.1f} to "
+        f"{told.highest[1] / 1e9:.1f}); wrote {path}"
+    )
+
+
+def _check_kept(folder: str) -> None:
+    if not Path(folder).is_dir():
+        raise InputError(f"--keep {folder}: expected a folder that exists")
 
 
 def _chosen(args: Namespace) -> list[Claim]:
@@ -104,8 +143,8 @@ def _check(args: Namespace, claims: Sequence[Claim]) -> None:
 
         require_extra("matplotlib", "plots", "--html")
         check_folder("--html", args.html)
-    if args.keep and not Path(args.keep).is_dir():
-        raise InputError(f"--keep {args.keep}: expected a folder that exists")
+    if args.keep:
+        _check_kept(args.keep)
 
 
 def _check_models(names: Sequence[str], claims: Sequence[Claim]) -> None:

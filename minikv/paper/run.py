@@ -14,6 +14,7 @@ from typing import Any
 from ..arithmetic import Arithmetic
 from ..errors import InputError
 from ..experiments import machine
+from ..experiments.timing import load_average
 from ..model import Model
 from ..progress import Progress, silent
 from ..verify.cases import model_of
@@ -188,14 +189,6 @@ def examine(
         today,
         exact,
     )
-
-
-def load_average() -> tuple[float, ...]:
-    """The system's load average over the last minute; nothing where it has none."""
-    try:
-        return (os.getloadavg()[0],)
-    except (AttributeError, OSError):  # Windows
-        return ()
 
 
 def checked(claim: Claim, finding: Finding) -> Finding:

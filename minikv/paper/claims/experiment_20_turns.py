@@ -27,7 +27,8 @@ MEGABYTES = {"10^6": 10**6, "2^20": 2**20}
 def counted(megabyte: int) -> dict[str, int | float]:
     """The paper's figures by its formulas: tokens of 103 MB, and what 42 MB leaves for a budget."""
     tokens = paper_budget(megabyte)["tokens"]
-    kv, residual = (shape_bytes(SHAPE, kept) for kept in ("K/V", "embedding"))
+    kv = shape_bytes(SHAPE, "K/V")
+    residual = shape_bytes(SHAPE, "embedding")
     budget = budget_of(PAPER_DIRECT * megabyte, kv, residual, tokens)
     return {
         "tokens": tokens,
@@ -178,10 +179,10 @@ def plot(figure: Figure, figures: Figures) -> None:
         "held by the cache (MB = 10⁶ bytes)",
         "A conversation: counted, and measured by tracemalloc",
     )
-    counted_rows, turns = figures["formula"], figures["turns"]
-    points = [(row["setting"], row["turn"], row["bytes"] / 1e6) for row in counted_rows]
+    points = [(row["setting"], row["turn"], row["bytes"] / 1e6) for row in figures["formula"]]
     points += [
-        (f"{row['setting']}, measured", row["turn"], row["allocated"] / 1e6) for row in turns
+        (f"{row['setting']}, measured", row["turn"], row["allocated"] / 1e6)
+        for row in figures["turns"]
     ]
     lines(axes, points, x_ticks=(1, 5, 10, 15, 20), bottom=0)
 

@@ -14,6 +14,7 @@ from ...config import FULL
 from ...decoder import Weights, forward
 from ...errors import InputError
 from ...experiments.plots import COLOURS, labelled
+from ...experiments.score import ROWS, log_likelihoods, perplexity
 from ...layers import Layer
 from ...model import Model
 from ...patching import kl_divergence, run_with_hooks
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SHAPE = "gemma-3-4b"
 DECODED = 8  # tokens that are decoded one by one, behind a text longer than the window
-ROWS = 32  # of logits that are in float64 at a time
 WITHIN = 256  # tokens of a text that is shorter than the window
 SCORED = 64  # of a text's last tokens, whose perplexity and divergence are taken
 
@@ -148,18 +148,6 @@ def cache_free(model: Model, mistake: Mistake, ids: Sequence[int]) -> Array:
     return logits
 
 
-def perplexity(logits: Array, ids: Sequence[int]) -> float:
-    """exp of the mean loss of tokens 2 to the last, in float64."""
-    losses = []
-    for start in range(0, len(ids) - 1, ROWS):
-        rows = slice(start, min(start + ROWS, len(ids) - 1))
-        x = to_numpy(logits)[rows].astype(np.float64)
-        x -= x.max(axis=-1, keepdims=True)
-        said = x[np.arange(len(x)), list(ids[rows.start + 1 : rows.stop + 1])]
-        losses.append(np.log(np.exp(x).sum(axis=-1)) - said)
-    return float(np.exp(np.concatenate(losses).mean()))
-
-
 def mean_divergence(right: Array, other: Array) -> float:
     """KL of the next-token distributions, in nats, over all positions."""
     starts = range(0, len(right), ROWS)
@@ -237,7 +225,7 @@ def _effects(model: Model, tokens: int) -> Iterator[Row]:
             "tokens": tokens,
             "recomputed": difference(held, again).to_json(),
             "kl": mean_divergence(right, logits),
-            "perplexity": perplexity(logits, scored),
+            "perplexity": perplexity([log_likelihoods(logits[:-1, ...], scored[1:])]),
         }
 
 

@@ -148,10 +148,14 @@ def _printed(row: Row) -> str:
 
 
 def _told(found: Row) -> str:
-    k, v = ("not finite" if found[kind] is None else f"{found[kind]:.2g}" for kind in "kv")
+    far = f"{_distance(found['k'])}, {_distance(found['v'])}"
     if not found["numbers"]:
-        return f"{k}, {v} (same bits)"
-    return f"{k}, {v} ({found['k_layers']} and {found['v_layers']} layers)"
+        return f"{far} (same bits)"
+    return f"{far} ({found['k_layers']} and {found['v_layers']} layers)"
+
+
+def _distance(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2g}"
 
 
 def _same_everywhere(measured: Sequence[Row], reading: str) -> bool:
