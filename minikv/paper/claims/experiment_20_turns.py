@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...experiments import read_conversation
 from ...experiments.accounting import PAPER_DIRECT, PAPER_FULL, paper_budget, shape_bytes
 from ...experiments.memory import Turn, converse, memory
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import below, labelled, lines, printed
 from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
 from .equation_28 import held
 
@@ -172,19 +172,38 @@ def _measured_rows(turns: Sequence[dict[str, Any]], times: Figures) -> list[tupl
 
 
 def plot(figure: Figure, figures: Figures) -> None:
-    """Bytes by turn, as counted and as measured."""
-    axes = labelled(
-        figure.subplots(),
-        "turn of the conversation",
-        "held by the cache (MB = 10⁶ bytes)",
-        "A conversation: counted, and measured by tracemalloc",
-    )
-    points = [(row["setting"], row["turn"], row["bytes"] / 1e6) for row in figures["formula"]]
+    """Bytes by turn, as counted and as measured; and the paper's two, at its shape, by formula."""
+    left, right = figure.subplots(1, 2)
+    turn = "turn of the conversation"
+    labelled(left, turn, "held by the cache (MB = 10⁶ bytes)", "here: counted, and measured")
+    labelled(right, turn, "", f"the paper: {SHAPE}, equation 28")
+    points = [
+        (_label(row["setting"]), row["turn"], row["bytes"] / 1e6) for row in figures["formula"]
+    ]
     points += [
-        (f"{row['setting']}, measured", row["turn"], row["allocated"] / 1e6)
+        (f"{_label(row['setting'])}, measured", row["turn"], row["allocated"] / 1e6)
         for row in figures["turns"]
     ]
-    lines(axes, points, x_ticks=(1, 5, 10, 15, 20), bottom=0)
+    lines(left, points, x_ticks=(1, 5, 10, 15, 20), bottom=0)
+    told = figures["counted"]["10^6"]
+    budgets = {"full": told["tokens"], _label("@B"): told["budget"], _label("@0"): 0}
+    theirs = []
+    for name, budget in budgets.items():
+        for number in range(1, 21):
+            tokens = round(told["tokens_a_turn"] * number)
+            size = held(SHAPE, tokens, min(budget, tokens), "embedding")
+            theirs.append((name, number, size / 1e6))
+    printed(right, "the paper, full cache", [(20, PAPER_FULL)], "^")
+    printed(right, "the paper, KV-Direct", [(20, PAPER_DIRECT)], "v")
+    lines(right, theirs, x_ticks=(1, 5, 10, 15, 20), bottom=0)
+    below(figure, (left, right), 3)
+
+
+def _label(setting: str) -> str:
+    """A setting as the legend has it."""
+    if setting == "full":
+        return "full"
+    return "KV-Direct, B = 0" if setting.endswith("@0") else "KV-Direct, its budget"
 
 
 CLAIM = Claim(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import below, labelled, lines
 from ...experiments.ranks import READINGS, ROTATED, Reading, heads
 from ...model import Model
 from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
@@ -105,9 +105,7 @@ def plot(figure: Figure, figures: Figures) -> None:
             text = f"the paper's mean over heads and layers, {told['paper']}"
             axes.axhline(mean, color="grey", linewidth=4, alpha=0.6, label=text)
         lines(axes, points, x_ticks=range(0, layers, 5), bottom=0)
-        axes.get_legend().remove()
-    handles, labels = many[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
+    below(figure, many, 2)
 
 
 CLAIM = Claim(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...decoder import Weights
 from ...experiments.compare import compare, summary
 from ...experiments.low_rank import Truncated
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import below, labelled, lines, printed
 from ...experiments.texts import read_prompts
 from ...model import Model
 from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
@@ -177,19 +177,16 @@ def plot(figure: Figure, figures: Figures) -> None:
     labelled(left, "rank r", "tokens equal to the full cache's (%)")
     labelled(right, "rank r", "D_KL, mean over the steps (nats)")
     kept = [row for row in figures["rows"] if row["directions"] in (TEXT, WEIGHTS)]
-    matches = [(row["directions"], row["rank"], 100 * row["match"]) for row in kept]
-    matches += [("the paper", 64, 100.0), ("the paper", 32, 15.0), ("the paper", 14, 7.5)]
+    matches = [(f"{row['directions']}, free runs", row["rank"], 100 * row["match"]) for row in kept]
+    printed(left, "the paper", [(14, 7.5), (32, 15.0), (64, 100.0)], "P")
     lines(left, matches, bottom=0)
-    divergences = [
+    divergences = [(f"{row['directions']}, free runs", row["rank"], row["kl_free"]) for row in kept]
+    divergences += [
         (f"{row['directions']}, same text", row["rank"], row["kl_same_text"]) for row in kept
     ]
-    divergences += [
-        (f"{row['directions']}, free runs", row["rank"], row["kl_free"]) for row in kept
-    ]
-    divergences += [("the paper", 64, 5e-4), ("the paper", 32, 10.9), ("the paper", 14, 11.0)]
+    printed(right, "the paper", [(14, 11.0), (32, 10.9), (64, 5e-4)], "P")
     lines(right, divergences, bottom=0)
-    for axes in (left, right):
-        axes.legend(loc="best", fontsize=10, frameon=False)
+    below(figure, (left, right), 3)
 
 
 CLAIM = Claim(
