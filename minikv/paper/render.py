@@ -83,7 +83,8 @@ what the paper prints, what comes out here by its own protocol, and a verdict.
 minikv paper --list             # the claims, and the weights that each needs
 minikv paper --quick            # all of them, shortened
 minikv paper --table 2          # one of them
-minikv paper --model FOLDER     # on other weights
+minikv paper --model FOLDER     # on other weights; given again, on each by itself
+minikv paper --machine NAME --keep docs/paper/results    # this machine, on figure 7's map
 ```
 
 A figure of the paper is called the paper's; every other was made by the code that the command runs,

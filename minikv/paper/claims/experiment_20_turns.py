@@ -214,7 +214,8 @@ CLAIM = Claim(
         f"after 20 turns of {REPLY} tokens at Gemma 3-4B, {PAPER_FULL} MB of cache are "
         f"{PAPER_DIRECT} MB, with equal time a turn (0.07 to 0.26 s); elsewhere a budget of "
         f"{OTHER_BUDGET} MB and a ratio of {OTHER_RATIO} on DeepSeek-R1-1.5B; section 6 says that "
-        "the prototype has B = 0 and recomputes everything."
+        "the prototype has B = 0 and recomputes everything. It quotes another's program on a model "
+        "of 12B, 978 MB to 150 and 13 s a turn to 4."
     ),
     protocol=(
         f'the system prompt "{SYSTEM}", 20 questions of ours on the paper\'s topics (France, the '
@@ -222,7 +223,8 @@ CLAIM = Claim(
         "the budget that has the paper's share of it by equation 28, and KV-Direct with B = 0, "
         "both measured at the end alone. Bytes as the cache counts them and as tracemalloc "
         "finds them allocated; the median time of the last three tokens of the last turn, all "
-        "settings in one run. The paper's megabytes are counted at its shapes in bfloat16."
+        "settings in one run. The paper's megabytes are counted at its shapes in bfloat16. The "
+        "program that it quotes is not run: neither it nor its model is here."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
