@@ -240,8 +240,8 @@ CLAIM = Claim(
         "that decoding left, projected in one call, against the K and V that decoding left; the "
         "text run anew in one call against those. Seven arithmetics: float32 and float64 by BLAS; "
         "exact; bfloat16 and float16 with each operation rounded; both with float32 accumulators, "
-        "as matrix units have. T1 on the prompt. All layers, sliding ones too. --quick: the first "
-        "model and length, exact and in float32."
+        "as matrix units have; which ran on what is in the table. T1 on tokens of the prompt. All "
+        "layers, sliding ones too. --quick: the first model and length, exact and in float32."
     ),
     models=("smollm2-135m-instruct", "gemma-3-270m"),
     run=run,
