@@ -42,8 +42,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     which.add_argument("--claim", metavar="ID", help="one claim, as --list names it")
     which.add_argument(
         "--machine",
-        metavar="NAME",
-        help="measure this machine for the map of figure 7, into --keep's folder machines/",
+        metavar="M",
+        help="measure this machine, by a name, for the map of figure 7; --keep says where",
     )
     which.add_argument("--list", action="store_true", help="list the claims, and run none")
     parser.add_argument("--quick", action="store_true", help="fewer texts, lengths and tokens")
