@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,10 +186,17 @@ def examine(
         processor,
         load,
         os.cpu_count(),
-        machine(),
+        described(),
         today,
         exact,
     )
+
+
+def described() -> str:
+    """What a run was made on, with the compiler of its kernels where it has loaded one."""
+    compiler = sys.modules.get("numba")
+    version = getattr(compiler, "__version__", None)
+    return f"{machine()}, Numba {version}" if version else machine()
 
 
 def checked(claim: Claim, finding: Finding) -> Finding:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,7 @@ from minikv.paper.render import (
     ran_on,
     slug,
 )
-from minikv.paper.run import Section, examine, keep, kept
+from minikv.paper.run import Section, described, examine, keep, kept
 
 FOLDER = Path(__file__).parents[2] / "docs" / "paper"
 
@@ -118,6 +120,13 @@ def test_a_run_on_a_crowded_machine_says_so(load, told):
     held = kept(FOLDER / "results")["equation-28"]
     result = replace(held, load=load, cores=2, machine="m")
     assert ran_on(result).endswith(f"; m{told}")
+
+
+def test_a_run_names_the_compiler_of_its_kernels_where_it_has_one(monkeypatch):
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    without = described()
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(__version__="9.9"))
+    assert described() == f"{without}, Numba 9.9"
 
 
 def test_a_run_says_what_the_processor_spent():
