@@ -243,7 +243,12 @@ def _finding(figures: Figures) -> Finding:
     )
     base = figures["mistakes"][1]["lengths"]
     short = figures["mistakes"][4]["lengths"][0]
-    right = figures["mistakes"][0]["lengths"][1]["perplexity"]
+    right = figures["mistakes"][0]["lengths"]
+    worse = " and ".join(
+        f"{other['perplexity']:.3g} where the right one has {own['perplexity']:.3g} "
+        f"({own['tokens']} tokens)"
+        for own, other in zip(right[1:], base[1:], strict=True)
+    )
     lengths = " and ".join(str(row["tokens"]) for row in figures["same"])
     reason = (
         f"On {figures['model']}, exact, texts of {lengths} tokens, decoded K and V have the bits "
@@ -251,10 +256,9 @@ def _finding(figures: Figures) -> Finding:
         f"ones too, and T1 holds in {figures['blocks']} blocks at {SHAPE}'s true width: a window "
         "masks keys, it does not re-index them. What gives K > 0, V = 0 in the sliding layers "
         f"alone ({base[0]['recomputed']['k_layers']} here, 29 of 34 in the paper) is making their "
-        f"keys by the global rotary base, and a run that does so has a perplexity of "
-        f"{base[1]['perplexity']:.3g} where the right one has {right:.3g}. Equation 16 cannot "
-        "explain it: the paper's prompt and lengths, to 256, are shorter than the window, where it "
-        f"changes {short['recomputed']['numbers']} numbers."
+        f"keys by the global rotary base, and a run that does so has a perplexity of {worse}. "
+        "Equation 16 cannot explain it: the paper's prompt and lengths, to 256, are shorter than "
+        f"the window, where it changes {short['recomputed']['numbers']} numbers."
     )
     columns = (
         "mistake",
