@@ -139,12 +139,12 @@ def other(what: str, got: Array, expected: Array) -> Finding:
 
 def at_most(what: str, got: float, bound: float) -> Finding:
     """That a number is within its bound; NaN is not."""
-    return Finding(what, got <= bound, f"{got:.3g}, bound {bound:.3g}")
+    return Finding(what, bool(got <= bound), f"{got:.3g}, bound {bound:.3g}")
 
 
 def above(what: str, got: float, bound: float) -> Finding:
     """The control of `at_most`: what is bounded is not zero, or a smaller bound does not hold."""
-    return Finding(what, got > bound, f"{got:.3g}, above {bound:.3g}", control=True)
+    return Finding(what, bool(got > bound), f"{got:.3g}, above {bound:.3g}", control=True)
 
 
 def true(what: str, holds: bool, said: str, control: bool = False) -> Finding:

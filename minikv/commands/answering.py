@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,8 @@ class Speaker:
         Texts that end an answer.
     drawing : dict
         The other parameters of `Model.generate`.
+    source : callable, optional
+        ``source(ids, max_new_tokens, cache)`` continues in place of `Model.generate`.
     """
 
     model: Model
@@ -104,6 +106,7 @@ class Speaker:
     max_new_tokens: int
     stop_strings: tuple[str, ...]
     drawing: dict[str, Any]
+    source: Callable[[Sequence[int], int, Cache], Iterator[int]] | None = None
 
     @property
     def bytes_per_token(self) -> int:
@@ -126,6 +129,8 @@ class Speaker:
 
     def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
+        if self.source is not None:
+            return self.source(ids, self.max_new_tokens, cache)
         return self.model.generate(ids, self.max_new_tokens, cache, stop=self.stop, **self.drawing)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...arrays import NewKeys, NewValues, Positions, TokenIds
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Entry, Finding, Kind, Verdict, above, at_most, other, same
 from ..ground import decoded, full_logits, kv, new_full, small_model, text
 from ..quantising import FULL_BITS, Quantised, distortion, excess, stored
 
@@ -90,7 +90,7 @@ def demonstrate() -> Sequence[Finding]:
     return [
         same("all bits for all tokens = the full cache", all_bits, full_logits()),
         at_most("4 bits: |x - stored| / (half a step), layer 0", off, 1.0),
-        Finding("3 bits against the bound of 4", wrong > 1, f"{wrong:.3g}, above 1", control=True),
+        above("3 bits against the bound of 4", wrong, 1.0),
         at_most("4 bits: the head that moves furthest", moved, bound),
         other("4 and 8 bits, beside the full cache", decoded(ByToken()), full_logits()),
         same("recomputed from residuals = the full cache", decoded(lossless), full_logits()),
