@@ -42,11 +42,11 @@ VERDICTS = {
 
 def links(entry: Entry) -> str:
     """Where an entry is written, proved, refuted and tested."""
-    found = [f"[file](../{entry.file})"]
+    found = [f"[{Path(entry.file).name}](../{entry.file})"]
     found += [f"[{theorem}](../proofs/README.md)" for theorem in entry.theorems]
     found += [f"[{name}](../proofs/counterexamples/{name}.py)" for name in entry.counterexamples]
     if entry.built:
-        found.append(f"[test](../{entry.test})")
+        found.append(f"[{Path(entry.test).name}](../{entry.test})")
     return ", ".join(found)
 
 

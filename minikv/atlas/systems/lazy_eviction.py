@@ -7,8 +7,8 @@ intervals. The newest `window` rows always stay.
 
 *Departures.* The budget here is the peak; after an eviction ``budget - window`` rows are left,
 where the paper lets `budget` be left and the window come on top. The score is the quotient alone,
-without the paper's sigmoid and its second term. Moments are counted in tokens; the queries of one
-call are a single moment. Weights are averaged over the heads that share keys.
+without the paper's sigmoid and its second term. Moments are counted in tokens. Weights are
+averaged over the heads that share keys.
 
 *Its authors claim* half of the cache or less at the same accuracy in long reasoning; they do not
 claim that no bit changes.
@@ -51,15 +51,15 @@ class LazyEviction(Evicting):
         weights = to_numpy(pattern, dtype=np.float64)
         groups = layer.config.num_key_value_heads
         keys = weights.shape[-1]
-        strongest = weights.reshape(groups, -1, weights.shape[1], keys).mean(axis=1).max(axis=1).T
-        now = float(positions[-1])
+        by_query = weights.reshape(groups, -1, len(positions), keys).mean(axis=1)  # (G, T, S)
         last = rows.numbers["last"][:keys]
         longest = rows.numbers["interval"][:keys]
         born = rows.positions[:keys].astype(np.float64)
-        since = now - np.maximum(last, born)
-        again = strongest >= self.alpha
-        longest[:] = np.where(again, np.maximum(longest, since), longest)
-        last[:] = np.where(again, now, np.maximum(last, born))
+        for number, now in enumerate(positions.tolist()):
+            again = self.alpha <= by_query[:, number].T
+            since = now - np.maximum(last, born)
+            longest[:] = np.where(again, np.maximum(longest, since), longest)
+            last[:] = np.where(again, now, last)
 
     def priority(self, rows: Rows) -> np.ndarray:
         now = rows.positions.max()
