@@ -56,7 +56,8 @@ def row(entry: Entry) -> str:
     number = f" arXiv {entry.arxiv}" if entry.arxiv else ""
     why = entry.reason
     if entry.cure:
-        why += f" Cure: {entry.cure}."
+        words = entry.cure.removeprefix("none: ")
+        why += f" Cure: {words}." if words == entry.cure else f" No cure: {words}."
     cells = [name + number, str(entry.kind), str(entry.verdict), entry.state, why, links(entry)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
