@@ -22,7 +22,9 @@ built has its reason.
 
 `minikv atlas` lists them, and `minikv atlas NAME` runs the smallest demonstration of one. A policy
 of the atlas goes wherever policies go: `minikv compare --policies atlas:cake,h2o`. Each file says
-the rule, every departure from the paper, and what its authors claim.
+the rule, every departure from the paper, and what its authors claim. What each policy keeps of
+given keys, values and queries is in [vectors](../proofs/policy_vectors.py), for other programs to
+compare with.
 
 ```{{raw}} html
 <div id="atlas-filter"></div>

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from minikv.caches import POLICIES
+
 TINY = str(Path(__file__).parents[1] / "fixtures" / "tiny")
 ASKED = ("generate", "Hello there", "--model", TINY, "--arithmetic", "exact", "--json")
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """A policy of the atlas that is asked for is registered, and gone after the test."""
+    with patch.dict(POLICIES):
+        yield
 
 
 def said(run, *more: str) -> dict:
