@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from minikv.atlas import Entry, Kind, Verdict, entries
 
 FILE = Path(__file__).parent / "atlas.md"
+DRAFTS = Path(__file__).parent / "experiments" / "drafts.json"
 INTRODUCTION = """\
 # The atlas
 
@@ -64,6 +66,34 @@ def row(entry: Entry) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def drafts() -> list[str]:
+    """What drafts by lossy caches saved, from the committed figures."""
+    told = json.loads(DRAFTS.read_text(encoding="utf-8"))
+    lines = [
+        "",
+        "## A lossy cache as the draft of an exact verifier",
+        "",
+        "`minikv generate --draft POLICY --budget N` guesses with a cache that loses tokens and",
+        "verifies with the full one: under exact arithmetic tokens, logits and cache are those of",
+        f"one by one. {told['model']}, {told['arithmetic']}, the last {told['tokens']} tokens of",
+        f"{told['rows'][0]['texts']} texts, {told['new_tokens']} new ones each, {told['ahead']}",
+        f"guesses a round; {told['machine']}, {told['date']}:",
+        "",
+        f"    {told['command']}",
+        "",
+        "| draft | budget | guesses accepted | calls of the verifier | fewer than one by one "
+        "| calls of the draft | same tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in told["rows"]:
+        same = "yes" if row["same_tokens"] else "no"
+        lines.append(
+            f"| `{row['policy']}` | {row['budget']} | {row['accepted']:.0%} | {row['calls']} "
+            f"| {row['saved']} | {row['draft_calls']} | {same} |"
+        )
+    return lines
+
+
 def page() -> str:
     """The page as Markdown."""
     found = entries().values()
@@ -81,6 +111,8 @@ def page() -> str:
     ]
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
+    if DRAFTS.exists():
+        lines += drafts()
     kinds = Counter(entry.kind for entry in found)
     lines += ["", "## Kinds", "", "| kind | systems |", "|---|---|"]
     lines += [f"| {kind} | {kinds[kind]} |" for kind in Kind if kinds[kind]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 
@@ -55,5 +56,10 @@ def run(args: Namespace) -> None:
         "than one by one.\ndraft_calls: through the lossy cache. same_tokens: as one by one.\n"
         f"{measured_by(args)}"
     )
-    figures = {**measured_on(args), **vars(setting), "date": time.strftime("%Y-%m-%d")}
+    figures = {
+        "command": " ".join(["minikv", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        **measured_on(args),
+        **vars(setting),
+    }
     publish(args, {**figures, "rows": table, "prompts": rows}, table, note)

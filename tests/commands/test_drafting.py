@@ -79,3 +79,14 @@ def test_what_does_not_go_with_a_draft_is_refused(run, words, message):
     code, _, err = run(*ASKED, *words)
     assert code == 2
     assert message in err
+
+
+def test_drafts_prints_a_table_or_all_figures(run):
+    words = ("drafts", "--model", TINY, "--policies", "window", "--budgets", "16")
+    code, out, _ = run(*words, "--new-tokens", "3")
+    assert code == 0
+    assert "accepted" in out
+    code, out, _ = run(*words, "--new-tokens", "3", "--json")
+    told = json.loads(out)
+    assert (told["new_tokens"], len(told["prompts"])) == (3, 8)
+    assert {"command", "date", "machine"} <= told.keys()
