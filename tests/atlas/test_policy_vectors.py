@@ -48,7 +48,7 @@ def test_budgets_windows_and_grouped_heads_are_among_them(name):
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_vector_hangs_on_a_last_place(name):
     """In single precision the same tokens are kept, so that another program can agree."""
-    for vector in vectors(name)[::3]:
+    for vector in vectors(name)[1::4]:
         if "calls" in vector:
             given = INPUTS[vector["input"]]
             found = policy_vectors.played(POLICIES[name], vector["parameters"], given, "float32")
@@ -60,15 +60,13 @@ def test_another_policy_does_not_agree():
     for name in POLICIES:
         if name in ("window", "lookahead_kv"):  # told nothing of the future, it is a window
             continue
-        differ = [
-            vector
-            for vector in vectors(name)
-            if "calls" in vector
-            and policy_vectors.played(
+        assert any(
+            policy_vectors.played(
                 POLICIES["window"],
                 {"budget": vector["parameters"]["budget"]},
                 INPUTS[vector["input"]],
             )
             != vector["calls"]
-        ]
-        assert differ, name
+            for vector in vectors(name)
+            if "calls" in vector
+        ), name

@@ -46,7 +46,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_draft_gives_tokens_logits_and_cache_of_one_by_one(kind, seed):
     case = random_case(seed, size=0.7, scale=1.0)
     ids = case.ids[: max(1, len(case.ids) // 2)]

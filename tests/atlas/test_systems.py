@@ -46,6 +46,17 @@ def faults() -> list[Fault]:
     return [Fault(**fault) for fault in tomllib.loads(text)["fault"]]
 
 
+def first_ones_fast() -> list:
+    """The first fault of each system; the others are left to who asks for slow tests."""
+    seen: set[str] = set()
+    found = []
+    for fault in faults():
+        marks = [pytest.mark.slow] if fault.system in seen else []
+        found.append(pytest.param(fault, marks=marks))
+        seen.add(fault.system)
+    return found
+
+
 def module_of(source: str, name: str) -> types.ModuleType:
     """A module made of a text, in the place of one that is there."""
     module = types.ModuleType(name)
@@ -91,7 +102,7 @@ def test_a_demonstration_has_a_claim_and_a_control(entry):
     assert {finding.control for finding in findings(entry.name)} == {False, True}
 
 
-@pytest.mark.parametrize("fault", faults(), ids=str)
+@pytest.mark.parametrize("fault", first_ones_fast(), ids=str)
 def test_a_fault_is_noticed(fault):
     with planted(fault) as entry:
         found = [finding.holds for finding in entry.demonstrate()]

@@ -22,7 +22,7 @@ def registry():
 
 
 def said(run, *more: str) -> dict:
-    code, out, _ = run(*ASKED, "--max-new-tokens", "10", *more)
+    code, out, _ = run(*ASKED, "--max-new-tokens", "7", *more)
     assert code == 0
     return json.loads(out)
 
