@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import Arithmetic
 from ..arrays import Array, to_numpy
 from ..caches import Cache, Evicting
 from ..layers import Hook, no_hook
@@ -23,13 +24,13 @@ TOKENS = 14
 PROMPT = 10  # of these, fed in one call; the others follow one by one
 
 
-def small_model(seed: int = 1, layers: int = 2, arithmetic: str = "exact") -> Model:
+def small_model(seed: int = 1, layers: int = 2, arithmetic: str | Arithmetic = "exact") -> Model:
     """A random model of four query heads on two K/V heads; made once."""
     return _made(seed, layers, arithmetic)
 
 
 @functools.cache
-def _made(seed: int, layers: int, arithmetic: str) -> Model:
+def _made(seed: int, layers: int, arithmetic: str | Arithmetic) -> Model:
     config = tiny_config(num_hidden_layers=layers, tie_word_embeddings=False)
     return random_model(config, seed, arithmetic)
 

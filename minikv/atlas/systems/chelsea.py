@@ -93,7 +93,8 @@ ENTRY = Entry(
     kind=Kind.MERGING,
     state="the centroids, and how many rows each stands for",
     verdict=Verdict.LOSSY,
-    reason="Equal rows merge without loss only where the score gets the logarithm of their count.",
+    reason="Equal rows merge without loss where the score gets the logarithm of their count, and "
+    "with loss without it.",
     cure="add log m to the score of m equal rows",
     demonstrate=demonstrate,
 )

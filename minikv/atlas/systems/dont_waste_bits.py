@@ -105,7 +105,7 @@ ENTRY = Entry(
     state="the rounded rows, and what the controller has seen",
     verdict=Verdict.BOUNDED,
     reason="Each number is off by half a step, a head's output by 2 tanh(delta / 2) max|v| + eta; "
-    "no bit pattern of the full cache survives. The controller is given.",
+    "the full cache's bits are lost. The controller is given.",
     cure="recompute keys and values from residuals: T1",
     theorems=("T1", "T3"),
     counterexamples=("quantised_cache",),

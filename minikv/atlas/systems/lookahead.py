@@ -20,6 +20,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...model import Model
+from ...verify.backwards import BACKWARDS, blas_keeps_rows
 from ..entry import Entry, Finding, Kind, Verdict, other, same, true
 from ..ground import small_model, text
 from ..speculation import Draft, Figures, Speculator, no_draft
@@ -62,7 +63,7 @@ def demonstrate() -> Sequence[Finding]:
     true_draft = run(model, lambda said: known.get(len(said), [])[:4])
     bad = run(model, hostile)
     trie = run(model, trie_draft)
-    single = small_model(arithmetic="float32")
+    single = small_model(arithmetic=BACKWARDS if blas_keeps_rows() else "float32")
     one_by_one = run(single, no_draft)
     drafted = run(single, lambda said: one_by_one[0][len(said) - 6 :][:4])
     calls = [figures.calls, true_draft[3].calls, bad[3].calls]
