@@ -88,6 +88,7 @@ class Arkv(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     whole = decoded(Arkv(model.weights, TOKENS, original=1.0))
     cache = Arkv(model.weights, 7, original=0.5)

@@ -49,6 +49,7 @@ class Rewritten(Wrapped):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     rewritten = decoded(Rewritten(0.5))
     again = decoded(Rewritten(0.5))
     replayed = decoded(small_model().new_cache("residual", budget=0, checkpoints="every"))

@@ -53,6 +53,7 @@ class Augmented(Wrapped):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     logits = decoded(Augmented(2))
     keys = kv(small_model(), text())[0][1]
     latent = coprocessor(keys[:PROMPT], 2)

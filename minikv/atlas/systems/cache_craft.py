@@ -29,6 +29,7 @@ CHUNK = 8  # tokens of the chunk; the others come before it
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
     before = TOKENS - CHUNK

@@ -10,8 +10,8 @@ its newest `window` tokens and those of the highest mean plus `gamma` times vari
 Budgets are dealt by Adams's method, which needs no rounding and leaves no layer empty. Means and
 variances are over the heads that share keys; no pooling over neighbours.
 
-*Its authors claim* the full cache's accuracy with 3.2 % of it; and that the cascade is an
-allocation at once: that is checked here, bit for bit.
+*Its authors claim* the full cache's accuracy with 3.2 % of it. *Here:* the cascade ends where an
+allocation at once ends, bit for bit, and budgets add up exactly.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...memory import Attended
 from ..budgets import keep_best, shares
-from ..entry import Entry, Finding, Kind, Verdict, same, true
-from ..ground import TOKENS, decoded, full_logits, other, small_model
+from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..ground import TOKENS, decoded, full_logits, small_model
 
 
 @dataclass(eq=False, repr=False)
@@ -101,6 +101,7 @@ class Cake(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cascading = Cake(weights, 6)
     dealing = Cake(weights, 6, cascade=False)

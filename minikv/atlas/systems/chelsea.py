@@ -65,6 +65,7 @@ def attended(
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     rng = np.random.default_rng(0)
     q = rng.normal(size=6)
     keys, values = rng.normal(size=(2, 12, 6))

@@ -60,6 +60,7 @@ def inputs(seed: int, whole: bool) -> Inputs:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     exact = inputs(0, whole=True)
     floats = inputs(0, whole=False)
     plain = recurrent(exact)

@@ -61,6 +61,7 @@ def streams(into: dict[str, np.ndarray]) -> Hook:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     sparse: dict[str, np.ndarray] = {}
     dense: dict[str, np.ndarray] = {}
     logits = decoded(Delta(new_full(3), 5), streams(sparse), layers=3)

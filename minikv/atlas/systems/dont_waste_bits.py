@@ -79,6 +79,7 @@ def worst_head(bits: int) -> tuple[float, float]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     keys, _ = kv(small_model(), text())
     layer = small_model().layers[0]
     rows = keys[0].astype(np.float64)

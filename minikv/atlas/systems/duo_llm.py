@@ -24,6 +24,7 @@ from ..routes import by_content, bypass
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     whole = to_numpy(model.forward([text()], None, "all", bypass(by_content)))
     by_calls = decoded(new_full(), bypass(by_content))

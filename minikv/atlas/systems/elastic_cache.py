@@ -67,6 +67,7 @@ def unmasked(ids: Sequence[int]) -> KV:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     other_text = (*text()[:CHANGED], (text()[CHANGED] + 1) % 97, *text()[CHANGED + 1 :])
     before, after = unmasked(text()), unmasked(other_text)
     causal, changed = kv(small_model(), text()), kv(small_model(), other_text)

@@ -49,6 +49,7 @@ def resumed(keep_rows: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     prompt, after = resumed(keep_rows=True)
     _, lost = resumed(keep_rows=False)
     return [

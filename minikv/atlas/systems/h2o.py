@@ -19,6 +19,7 @@ from ..ground import evicting_findings
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     return evicting_findings(H2O, recent=2)
 
 

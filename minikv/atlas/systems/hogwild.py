@@ -98,6 +98,7 @@ def worked(schedule: Sequence[int], words: Sequence[Sequence[int]]) -> list[np.n
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     words = text()[SHARED : SHARED + 4], text(1)[:4]
     alone = worked([0] * 4, words[:1])[0]
     turns = worked([0, 1] * 4, words)

@@ -56,6 +56,7 @@ class Paged(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     keys = kv(small_model(), text())[0][0][:, 0]
     table = page_table(keys)
     memory = np.empty_like(keys)

@@ -54,6 +54,7 @@ class KeyGeometry(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
 
     def kept(scale: float) -> list[list[int]]:

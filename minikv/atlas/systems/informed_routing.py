@@ -56,6 +56,7 @@ def forecast(route: Route, matrix: np.ndarray) -> Hook:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     matrix = fitted()
     hook = forecast(by_content, matrix)

@@ -39,6 +39,7 @@ def delta_steps(keys: np.ndarray, values: np.ndarray, gates: np.ndarray) -> list
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     keys = whole_numbers(0, TOKENS, WIDTH)
     values = whole_numbers(1, TOKENS, WIDTH)
     gates = np.where(whole_numbers(2, TOKENS, WIDTH) > 0, 0.5, 1.0)

@@ -71,6 +71,7 @@ def gathered(rows: Sequence[Row], length: int) -> KV:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     one = text()
     two = (*one[:6], *text(1)[6:])

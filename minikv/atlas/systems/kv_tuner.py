@@ -74,6 +74,7 @@ def head_moved(key_bits: int, value_bits: int) -> tuple[float, float]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     best = searched()
     worst = ((2, 8), (2, 8))
     values = head_moved(16, 4)

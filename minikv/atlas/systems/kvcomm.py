@@ -57,6 +57,7 @@ def estimated(
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     base = text(5)[:LENGTH]
     anchors = [text(seed)[:LENGTH] for seed in (6, 7)]
     new = text(8)[:LENGTH]

@@ -74,6 +74,7 @@ class LazyEviction(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     held = watched(LazyEviction(small_model().weights, budget=8, window=4)).held
     peak = true("the peak is the budget, reached between evictions", held == 8, f"{held} of 8")
     return [*evicting_findings(LazyEviction), peak]

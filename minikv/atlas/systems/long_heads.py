@@ -48,6 +48,7 @@ class OwnChunks(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     memory = OwnChunks(new_full(), 3)
     logits = decoded(memory)
     reads = memory.reads[1]

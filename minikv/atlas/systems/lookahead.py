@@ -56,6 +56,7 @@ def run(model: Model, draft: Draft) -> tuple[list[int], np.ndarray, np.ndarray, 
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     tokens, logits, keys, figures = run(model, no_draft)
     plain = list(model.generate(text()[:6], NEW, stop=()))

@@ -73,6 +73,7 @@ def true_future() -> Importance:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     future = true_future()
     cache = LookaheadKV(weights, 7, importance=future)

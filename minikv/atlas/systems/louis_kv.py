@@ -56,6 +56,7 @@ def cosine(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     never = Turning(new_full(), 4, -2.0)
     always = Turning(new_full(), 4, 2.0)
     everything = decoded(Turning(new_full(), TOKENS, 0.5))

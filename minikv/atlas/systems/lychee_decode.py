@@ -43,6 +43,7 @@ class HybridHeads(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     memory = HybridHeads(new_full(), 4)
     logits = decoded(memory)
     found = set(np.flatnonzero(memory.found).tolist()) | {TOKENS - 1}

@@ -43,6 +43,7 @@ def recursions(shared: bool, routed: bool = True) -> list[np.ndarray]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     positions = np.arange(len(text()))
     shared = recursions(shared=True)

@@ -58,6 +58,7 @@ class Drawn(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     one = decoded(Drawn(weights, 7, seed=1))
     two = decoded(Drawn(weights, 7, seed=2))

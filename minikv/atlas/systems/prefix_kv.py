@@ -96,6 +96,7 @@ class PrefixKV(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cache = PrefixKV(weights, 6)
     logits = decoded(cache)

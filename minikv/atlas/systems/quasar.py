@@ -41,6 +41,7 @@ def rounded_model(bits: int = BITS) -> Model:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     full, logits, _, _ = run(small_model(), no_draft)
     alone, rows, _, _ = run(rounded_model(), no_draft)
     tokens, verified, _, figures = run(rounded_model(), lambda said: full[len(said) - 6 :][:3])

@@ -50,6 +50,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     q, k, v = np.random.default_rng(0).normal(size=(3, TOKENS, 4))
     ones = np.abs(rat(q, k, v, 1) - attention(q, k, v)).max()
     whole = rat(q, k, v, TOKENS)

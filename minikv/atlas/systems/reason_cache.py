@@ -21,6 +21,7 @@ from ..injecting import Prefixed, replayed
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     logits, alone = replayed(model, text(), Prefixed(2), lambda: None)
     _, cured = replayed(model, text(), Prefixed(2), lambda: Prefixed(2))

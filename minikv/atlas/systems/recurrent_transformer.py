@@ -45,6 +45,7 @@ def one_after_the_other(stream: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     stream = to_numpy(stream_of(small_model(), text()))
     behind, keys, _ = one_after_the_other(stream)

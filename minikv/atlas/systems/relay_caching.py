@@ -28,6 +28,7 @@ CHANGED = 5  # tokens of the prefix that are others
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     new = (*text(1)[:CHANGED], *text()[CHANGED:])
     old = kv(model, text())

@@ -42,6 +42,7 @@ class HeadMask(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     masked = HeadMask(new_full(), (True, False))
     logits = decoded(masked)
     reads = masked.reads[0].sum(axis=0).tolist()

@@ -45,6 +45,7 @@ def hadamard(x: np.ndarray) -> np.ndarray:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     rng = np.random.default_rng(0)
     whole = rng.integers(-9, 10, size=(2, 5, WIDTH)).astype(np.float64)
     q, k = whole

@@ -51,6 +51,7 @@ class EarlyStop(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     budget = 0.2
     stopped = EarlyStop(new_full(), budget)
     logits, z = last_outputs(stopped)

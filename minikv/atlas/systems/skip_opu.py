@@ -25,6 +25,7 @@ from ..routes import by_content, passed, stream_of
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     first, second = model.layers
     before = to_numpy(stream_of(model, text()))

@@ -46,6 +46,7 @@ def without_positions(layer: Layer) -> Layer:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
     nope = without_positions(layer)

@@ -59,6 +59,7 @@ def high_part(x: np.ndarray) -> np.ndarray:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     cascade = Cascade(new_full(3), KEEP)
     logits = decoded(cascade, layers=3)
     whole = decoded(Cascade(new_full(3), (TOKENS,) * 3), layers=3)

@@ -48,6 +48,7 @@ def hierarchical(drafter: Model, sorter: Model, ahead: int = 3) -> Draft:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     target = rounded_model(4)
     tokens, logits, _, alone = run(target, no_draft)
     drafted, rows, _, figures = run(target, hierarchical(shallow(small_model()), rounded_model()))

@@ -58,6 +58,7 @@ def tree_mask(name: str, value: Array) -> Array:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     model = small_model()
     trunk = text()[:TRUNK]
     one, two = text()[TRUNK : TRUNK + BRANCH], text(1)[TRUNK : TRUNK + BRANCH]

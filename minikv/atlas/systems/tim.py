@@ -71,6 +71,7 @@ def without_the_span(kept: np.ndarray) -> list[np.ndarray]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     start, stop = PRUNED
     kept = np.r_[0:start, stop:TOKENS]
     _, values = kv(small_model(), text())

@@ -64,6 +64,7 @@ def ring(seed: int, order: int) -> np.ndarray:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     q, k, v = case(0)
     whole = NumpyExact(KEYS).attention(q, k, v, Sight(np.array([KEYS]), np.arange(KEYS)), 8**-0.5)
     scores = k[:, 0].astype(np.float64) @ q[0, 0].astype(np.float64) * 8**-0.5

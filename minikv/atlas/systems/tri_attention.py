@@ -87,6 +87,7 @@ class TriAttention(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     rates = frequencies(small_model().config)
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(2, 2 * len(rates)))

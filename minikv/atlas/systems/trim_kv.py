@@ -61,6 +61,7 @@ class TrimKV(Evicting):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     budget = 6
     window = positions_kept(Window(weights, budget))

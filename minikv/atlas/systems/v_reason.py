@@ -68,6 +68,7 @@ def optimised(steps: int) -> list[float]:
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     numbers = optimised(2)
     logits = decoded(Controlled(numbers))
     return [

@@ -42,6 +42,7 @@ def one_bit_frequencies(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     keys, values = (rows[0][:, 0].astype(np.float64) for rows in kv(small_model(), text()))
     back = np.fft.ifft(np.fft.fft(keys, axis=0, norm="ortho"), axis=0, norm="ortho").real
     wide = np.argsort(-(keys.max(axis=0) - keys.min(axis=0)))[:2]

@@ -50,6 +50,7 @@ class TwoLevels(Reading):
 
 
 def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
     zoomed = TwoLevels(new_full(), 2)
     logits = decoded(zoomed)
     counts = [int(read.sum(axis=0).max()) for read in zoomed.reads.values()]
