@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 import minikv
@@ -33,3 +36,13 @@ def test_a_draft_that_loses_nothing_is_always_right_and_a_small_window_is_not():
     assert perfect["accepted"] == 1.0
     assert lossy["accepted"] < 1.0
     assert perfect["saved"] > lossy["saved"]
+
+
+def test_the_committed_figures_are_of_eight_texts_and_add_up():
+    path = Path(__file__).parents[2] / "docs" / "experiments" / "drafts.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert told["rows"] == summary(told["prompts"])
+    assert {row["texts"] for row in told["rows"]} == {8}
+    assert told["command"].startswith("minikv drafts ")
+    one_by_one = told["new_tokens"] - 1
+    assert all(row["calls"] + row["saved"] == one_by_one for row in told["prompts"])
