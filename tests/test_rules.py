@@ -55,6 +55,7 @@ FLOORS = (
     ("__init__",),
     ("parallel",),
     ("verify",),
+    ("atlas",),
     ("experiments",),
     ("paper",),
     ("conform",),
