@@ -1,7 +1,8 @@
 """Build the site into ``docs/_build/html``; a warning is an error.
 
-    pip install -e ".[docs,plots]"
+    pip install -e ".[docs,lite,plots]"
     python docs/build.py
+    MINIKV_REPOSITORY=https://github.com/OWNER/minikv python docs/build.py  # with links to edit
 
 The chapters, the theorems and the page for contributors are those of the repository, where links
 lead from file to file; one to a file that is not part of the site becomes the file's name. The
@@ -20,9 +21,11 @@ from pathlib import Path
 import alt_text
 import cli_page
 import files_page
+import lite_site
 import outline
 import papers_page
 import picture
+import proof_page
 import speed_page
 
 from minikv.extras import EXTRAS
@@ -30,6 +33,7 @@ from minikv.extras import EXTRAS
 ROOT = Path(__file__).parents[1]
 DOCS, OUT = ROOT / "docs", ROOT / "docs" / "_build"
 SOURCE = OUT / "source"
+EDITION = OUT / "edition"  # the files of the chapters that run in a browser
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 MADE_HERE = {"cli.md": "docs/cli_page.py"}  # pages that are no file of the repository
 ELSEWHERE = {
@@ -78,6 +82,13 @@ def lay_out() -> None:
             write("benchmarks/CONCLUSIONS.md", "\n".join(speed_page.conclusions(results)))
     extras = [f"| `{name}` | {purpose} |" for name, (_, purpose) in EXTRAS.items()]
     write("extras.md", "\n".join(["| extra | what for |", "|---|---|", *extras]))
+    write("proof-live.html", proof_page.fragment())
+    if lacking := lite_site.missing():
+        print(lite_site.WITHOUT.format(missing=", ".join(lacking)))
+    else:
+        lite_site.lay_out(EDITION)
+        write("lite-links.html", lite_site.links(EDITION))
+    (SOURCE / "_static" / "proof" / "minikv.zip").write_bytes(proof_page.packed())
     svg = picture.FILE.read_text(encoding="utf-8")
     write("claim.html", f'<div class="picture">\n{picture.for_the_page(svg)}</div>\n')
 
@@ -97,6 +108,9 @@ def pages(chapters: list[Path]) -> dict[str, str]:
     texts["papers.md"] += papers_page.also_cited(texts["papers.md"])
     names = {name.removesuffix(".md") for name in texts} - {"index", "404"}
     texts["index.md"] = outline.with_the_rest(texts["index.md"], names)
+    texts["proof.md"] = texts["proof.md"].replace("PYODIDE_VERSION", proof_page.version())
+    if not lite_site.missing():
+        texts["proof.md"] += lite_site.SECTION
     parts = outline.parts(texts["reference.md"])
     return texts | {f"{name}.md": part for name, part in parts.items()}
 
@@ -129,7 +143,10 @@ def main() -> None:
                 cell["source"] = adapted("".join(cell["source"]), path.parent, on_site)
         write(path.name, json.dumps(notebook))
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    sys.exit(subprocess.run([*command, str(SOURCE), str(OUT / "html")]).returncode)
+    code = subprocess.run([*command, str(SOURCE), str(OUT / "html")]).returncode
+    if code == 0 and not lite_site.missing():
+        lite_site.build(EDITION, OUT / "html" / "lite")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, MinikvError
 from ..progress import clear, show
 from .options import add_json
-from .output import check_folder, print_json, print_table
+from .output import alone, check_folder, check_output, deliver, print_table, print_text
 
 if TYPE_CHECKING:
     from ..paper.claim import Claim
@@ -65,18 +63,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run what is chosen; print it, and write what is asked for."""
+    check_output(args)
     if args.machine is not None:
         _measure(args)
         return
     claims = _chosen(args)
     _check(args, claims)
     if args.list:
-        _list(claims, args.json)
+        _list(claims, args)
         return
     sections = _examined(args, claims)
-    if args.json:
-        print_json({"quick": args.quick, **_grouped(sections, args.model)})
-    else:
+    if not deliver(args, {"quick": args.quick, **_grouped(sections, args.model)}):
         _summarise(sections)
     if args.html:
         from ..paper.render import page
@@ -97,8 +94,7 @@ def _measure(args: Namespace) -> None:
     _check_kept(args.keep)
     told = measure(args.machine)
     path = write(args.keep, told)
-    if args.json:
-        print_json({"file": str(path), **asdict(told)})
+    if deliver(args, {"file": str(path), **asdict(told)}):
         return
     print(
         f"{told.described}: a copy moves {told.traffic / 1e9:.1f} GB/s "
@@ -160,10 +156,9 @@ def _check_models(names: Sequence[str], claims: Sequence[Claim]) -> None:
         raise InputError(f"--model {names[0]}: {told} reads no weights, leave it out")
 
 
-def _list(claims: Sequence[Claim], as_json: bool) -> None:
-    if as_json:
-        told = {claim.id: {"title": claim.title, "needs": claim.models} for claim in claims}
-        print_json({"claims": told})
+def _list(claims: Sequence[Claim], args: Namespace) -> None:
+    told = {claim.id: {"title": claim.title, "needs": claim.models} for claim in claims}
+    if deliver(args, {"claims": told}):
         return
     rows = [[claim.id, claim.title, ", ".join(claim.models) or "no weights"] for claim in claims]
     print_table(["claim", "what it says", "needs"], rows)
@@ -190,7 +185,7 @@ def _examined(args: Namespace, claims: Sequence[Claim]) -> list[Section]:
             continue
         sections.append(Section(claim, on, result))
         clear()
-        if not args.json:
+        if not alone(args):
             _print(sections[-1], result)
         if args.keep:
             keep(result, args.keep)
@@ -231,20 +226,15 @@ def _print(section: Section, result: Result) -> None:
     claim = section.claim
     finding = result.finding
     on = f" on {section.on}" if section.on else ""
-    print(f"{claim.where}: {claim.title} [{claim.id}]{on}")
-    _print_wrapped(f"The paper: {claim.says}")
-    _print_wrapped(f"Run: {claim.protocol}")
+    print_text(f"{claim.where}: {claim.title} [{claim.id}]{on}")
+    print_text(f"The paper: {claim.says}")
+    print_text(f"Run: {claim.protocol}")
     print()
     print_table(finding.columns, finding.rows)
     print()
-    _print_wrapped(f"{str(finding.verdict).upper()}. {finding.reason}")
-    _print_wrapped(f"({ran_on(result)})")
+    print_text(f"{str(finding.verdict).upper()}. {finding.reason}")
+    print_text(f"({ran_on(result)})")
     print(flush=True)
-
-
-def _print_wrapped(text: str) -> None:
-    width = shutil.get_terminal_size((100, 24)).columns
-    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _summarise(sections: Sequence[Section]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import reduce as folded
@@ -94,16 +95,79 @@ def any_tree(parts: list[np.ndarray], reduction: Reduction, rng: np.random.Gener
     return left[0].copy()
 
 
+class Waiting(BaseException):
+    """A rank has laid down its array, and not all have; no work is to catch this."""
+
+
+class Turns(Table):
+    """Where the arrays of ranks meet that run one after the other, again and again.
+
+    A rank runs until it needs what others have not laid down yet, and the next one begins. Once all
+    have laid down their arrays, all begin anew, and are given what is known by now.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.known: list[list[np.ndarray]] = []
+        self.asked = 0  # by the rank whose turn it is
+
+    def put(self, rank: int, array: np.ndarray) -> list[np.ndarray]:
+        """What all laid down at this point of an earlier turn."""
+        if self.asked == len(self.known):
+            self.places[rank] = array.copy()
+            raise Waiting
+        seen = self.known[self.asked]
+        self.asked += 1
+        return list(seen)
+
+
+def run_turns(size: int, work: Callable[[Comm], Result], seed: int | None = None) -> list[Result]:
+    """`run_threads` without threads: the same results, in time that grows with reductions squared.
+
+    ``work`` is run many times over, and has to do the same each time.
+
+    Examples
+    --------
+    >>> run_turns(3, lambda comm: int(comm.sum(np.array([comm.rank]))[0]))
+    [3, 3, 3]
+    """
+    table = Turns(size)
+    while True:
+        results: dict[int, Result] = {}
+        for rank in range(size):
+            table.asked = 0
+            with contextlib.suppress(Waiting):
+                results[rank] = work(Threads(rank, table, seed))
+        if len(results) == size:
+            return [results[rank] for rank in range(size)]
+        if results:
+            raise RankError("another rank has ended")
+        table.known.append(table.places)
+        table.places = [np.empty(0)] * size
+
+
+def has_threads() -> bool:
+    """Whether this Python can start a thread; one in WebAssembly cannot."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run_threads(size: int, work: Callable[[Comm], Result], seed: int | None = None) -> list[Result]:
     """Run ``work(comm)`` on each of some ranks, as threads; their results, by rank.
 
-    Where one raises, all end, and its error is raised here.
+    Where one raises, all end, and its error is raised here. Where there are no threads, ranks take
+    turns (`run_turns`).
 
     Examples
     --------
     >>> run_threads(3, lambda comm: int(comm.sum(np.array([comm.rank]))[0]))
     [3, 3, 3]
     """
+    if not has_threads():
+        return run_turns(size, work, seed)
     table = Table(size)
     results: dict[int, Result] = {}
     errors: list[Exception] = []

@@ -7,6 +7,7 @@ in `TRUST`. That is what the properties T1, T6 and T7 are for.
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,7 +181,7 @@ def asked(sources: Sequence[ModuleType] = SOURCES) -> Iterator[str]:
     for module in sources:
         modules = {name for name, value in vars(module).items() if isinstance(value, ModuleType)}
         for function in functions_of(module):
-            if function.__name__ in _GENERATED:
+            if function.__name__ in _GENERATED or function.__module__ == dataclasses.__name__:
                 continue
             for code in (function.__code__, *codes_in(function.__code__)):
                 for found in _asks(code, modules):

@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,23 +24,24 @@ Page = dict[str, Any]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves the site, the page that looks at it, and takes the answer."""
+    """Serves the site, files beside it or in place of its own, and takes the answer."""
 
-    def __init__(self, *arguments: Any, answer: list[Any], told: threading.Event, **more: Any):
+    def __init__(
+        self,
+        *arguments: Any,
+        answer: list[Any],
+        told: threading.Event,
+        beside: Mapping[str, Path],
+        **more: Any,
+    ):
         self.answer = answer
         self.told = told
+        self.beside = beside
         super().__init__(*arguments, **more)
 
-    def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/look":
-            super().do_GET()
-            return
-        body = LOOK.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def translate_path(self, path: str) -> str:
+        known = self.beside.get(path.partition("?")[0])
+        return str(known) if known else super().translate_path(path)
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
@@ -54,11 +55,13 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[Any], threading.Event]]:
+def served(
+    folder: Path, beside: Mapping[str, Path]
+) -> Iterator[tuple[str, list[Any], threading.Event]]:
     """The address of the site, what the page answers, and whether it has."""
     answer: list[Any] = []
     told = threading.Event()
-    handler = partial(Handler, directory=str(folder), answer=answer, told=told)
+    handler = partial(Handler, directory=str(folder), answer=answer, told=told, beside=beside)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -66,6 +69,44 @@ def served(folder: Path) -> Iterator[tuple[str, list[Any], threading.Event]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def visit(folder: Path, page: str, profile: Path, beside: Mapping[str, Path]) -> tuple[Any, str]:
+    """What a page of our own sends back, and the address at which the site was.
+
+    Parameters
+    ----------
+    folder : Path
+        The built site.
+    page : str
+        Path and query of the page, which is one of `beside`.
+    profile : Path
+        An empty folder for the browser's own files.
+    beside : dict
+        Files by their path on the server: the page, and what it needs.
+    """
+    assert CHROMIUM is not None
+    with served(folder, beside) as (address, answer, told):
+        command = [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--window-size=1500,1000",
+            f"--user-data-dir={profile}",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"{address}{page}",
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as browser:
+            try:
+                assert told.wait(240), "the browser said nothing for four minutes"
+            finally:
+                browser.terminate()
+    return answer[0], address
 
 
 def look(folder: Path, pages: list[str], width: int, profile: Path) -> list[Page]:
@@ -86,28 +127,8 @@ def look(folder: Path, pages: list[str], width: int, profile: Path) -> list[Page
     list of dict
         See ``look.html``.
     """
-    assert CHROMIUM is not None
-    with served(folder) as (address, answer, told):
-        query = f"width={width}&pages={','.join(pages)}"
-        command = [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--window-size=1500,1000",
-            f"--user-data-dir={profile}",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            f"{address}/look?{query}",
-        ]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as browser:
-            try:
-                assert told.wait(240), "the browser said nothing for four minutes"
-            finally:
-                browser.terminate()
-    for page in answer[0]:
+    query = f"width={width}&pages={','.join(pages)}"
+    answer, address = visit(folder, f"/look.html?{query}", profile, {"/look.html": LOOK})
+    for page in answer:
         page["base"] = address
-    return answer[0]
+    return answer

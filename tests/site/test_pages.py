@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import doctest
+import io
+import json
 import re
+import subprocess
+import sys
+import tomllib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import alt_text
@@ -14,11 +21,14 @@ import files_page
 import outline
 import papers_page
 import picture
+import proof_page
 import pytest
 import speed_page
+from golden_models import CONFIGS
 
 from minikv.cli import make_parser
 from minikv.commands import find_commands
+from minikv.verify import CLAIMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +85,28 @@ def test_the_list_of_files_has_every_module_with_a_line_about_it():
     listed = re.findall(r"^\| `(\w+\.py)` \| (.+) \|$", files_page.section(), re.MULTILINE)
     modules = [path.name for path in (ROOT / "minikv").rglob("*.py")]
     assert sorted(name for name, _ in listed) == sorted(modules)
+
+
+def test_a_page_can_be_edited_where_the_repository_is_said_to_be(monkeypatch, tmp_path):
+    extension = pytest.importorskip("extension", reason="needs Sphinx (extra `docs`)")
+    (tmp_path / "origins.json").write_text('{"howto": "docs/howto.md"}', encoding="utf-8")
+    site = SimpleNamespace(srcdir=tmp_path)
+    monkeypatch.setattr(extension, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+
+    def context(page: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        extension.page_source(site, page, "", found, None)
+        return found
+
+    monkeypatch.delenv("MINIKV_REPOSITORY", raising=False)
+    assert "origin_address" not in context("howto")
+    monkeypatch.setenv("MINIKV_REPOSITORY", "https://github.com/someone/minikv/")
+    expected = "https://github.com/someone/minikv/edit/main/docs/howto.md"
+    assert context("howto")["origin_address"] == expected
+    assert "origin_address" not in context("search")
+    monkeypatch.setenv("MINIKV_BRANCH", "draft")
+    assert "/edit/draft/" in context("howto")["origin_address"]
 
 
 RESULTS = """\
@@ -140,3 +172,72 @@ def test_every_plot_of_the_chapters_gets_words_of_its_own():
     alt_text.describe(cells)
     assert cells[1]["metadata"]["mystnb"]["image"]["alt"] == "Plot: Bytes. Up: MB."
     assert cells[2]["metadata"] == {}
+
+
+def test_the_page_of_the_proof_has_every_golden_value_and_every_claim():
+    page = proof_page.fragment()
+    known = json.loads(proof_page.GOLDEN.read_text(encoding="utf-8"))
+    models = re.findall(r'data-model="(.+?)"', page)
+    assert models == ["tiny", *(f"random: {name}" for name in CONFIGS)]
+    for name in models:
+        digits = known[name]["fingerprint"]
+        assert f"<code>{digits[:32]}<wbr>{digits[32:]}</code>" in page
+    assert re.findall(r'data-claim="(.+?)"', page) == list(CLAIMS)
+
+
+def test_the_browser_is_not_told_what_it_should_find():
+    packed = proof_page.packed()
+    assert packed == proof_page.packed()
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        contents = b"".join(archive.read(name) for name in archive.namelist())
+    known = json.loads(proof_page.GOLDEN.read_text(encoding="utf-8"))
+    assert known["tiny"]["weights"].encode() in contents
+    for value in known.values():
+        assert value["fingerprint"].encode() not in contents
+
+
+@pytest.fixture
+def unpacked(tmp_path) -> Path:
+    """The zip file of the page, alone in a folder."""
+    archive = tmp_path / "minikv.zip"
+    archive.write_bytes(proof_page.packed())
+    return archive
+
+
+def told(archive: Path, **options: object) -> list[dict[str, object]]:
+    """The events of the page's program, run by this Python with NumPy alone."""
+    program = (
+        "import sys\n"
+        "for name in ('safetensors', 'tokenizers', 'numba', 'threadpoolctl', 'jinja2'):\n"
+        "    sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(archive)!r})\n"
+        "import proof\n"
+        "proof.main(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", program, json.dumps(options)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=archive.parent, check=True)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_the_program_of_the_page_needs_numpy_alone(unpacked):
+    events = told(unpacked, cases=1, fault="")
+    known = json.loads(proof_page.GOLDEN.read_text(encoding="utf-8"))
+    found = {event["name"]: event for event in events if event["kind"] == "fingerprint"}
+    assert list(found) == list(proof_page.golden())
+    for name, event in found.items():
+        assert event["same_weights"]
+        assert event["exact"] == known[name]["fingerprint"] != event["float32"]
+    verdicts = {event["id"]: event["verdict"] for event in events if event["kind"] == "claim"}
+    assert list(verdicts) == list(CLAIMS)
+    assert events[-1]["kind"] == "done"
+
+
+def test_a_fault_that_is_not_known_is_an_error_in_a_line(unpacked):
+    assert told(unpacked, cases=1, fault="none-such") == [
+        {"kind": "error", "text": "KeyError: 'none-such'"}
+    ]
+
+
+def test_every_fault_of_the_page_is_one_of_the_mutants():
+    known = tomllib.loads(proof_page.MUTANTS.read_text(encoding="utf-8"))
+    assert set(proof_page.FAULTS) <= set(known)
