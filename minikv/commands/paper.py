@@ -96,7 +96,7 @@ def _measure(args: Namespace) -> None:
     path = write(args.keep, told)
     if deliver(args, {"file": str(path), **asdict(told)}):
         return
-    print(
+    print_text(
         f"{told.described}: a copy moves {told.traffic / 1e9:.1f} GB/s "
         f"({told.lowest[0] / 1e9:.1f} to {told.highest[0] / 1e9:.1f}), a product does "
         f"{told.rate / 1e9:.1f} GFLOP/s ({told.lowest[1] / 1e9:.1f} to "
