@@ -194,7 +194,8 @@ class Rounded(Arithmetic):
         for left in range(0, outputs, columns):
             some = matrix[:, :, left : left + columns]
             for top in range(0, tokens, at_once):
-                products = rows[:, top : top + at_once] * some
+                with _silent():
+                    products = rows[:, top : top + at_once] * some
                 out[top : top + at_once, left : left + columns] = self.halved(products)
         return out.view(self.numbers)
 
