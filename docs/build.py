@@ -2,6 +2,7 @@
 
     pip install -e ".[docs,lite,plots]"
     python docs/build.py
+    MINIKV_REPOSITORY=https://github.com/OWNER/minikv python docs/build.py  # with links to edit
 
 The chapters, the theorems and the page for contributors are those of the repository, where links
 lead from file to file; one to a file that is not part of the site becomes the file's name. The

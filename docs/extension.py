@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import latex2mathml.converter
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.util.inspect import TypeAliasForwardRef
 
 ROOT = next(
     folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists()
@@ -105,7 +107,13 @@ def fields_too(
 
 
 def repository() -> str | None:
-    """Where the project's metadata says that its source is; None if it does not say."""
+    """Where the source is: as ``MINIKV_REPOSITORY`` says, or the project's metadata; else None.
+
+    Every page then has a link to its own source there, to read or to edit.
+    """
+    told = os.environ.get("MINIKV_REPOSITORY")
+    if told:
+        return told.rstrip("/")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     urls = {name.lower(): address for name, address in project.get("urls", {}).items()}
     for name in ("repository", "source"):
@@ -121,7 +129,13 @@ def page_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     context["origin"] = origin
     address = repository()
     if origin and address:
-        context["origin_address"] = f"{address}/blob/main/{origin}"
+        branch = os.environ.get("MINIKV_BRANCH", "main")
+        context["origin_address"] = f"{address}/edit/{branch}/{origin}"
+
+
+def alias_by_name(alias: TypeAliasForwardRef) -> str:
+    """An alias within a type, as ``Array | None``, by its name; not as Sphinx's own class."""
+    return alias.name
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -130,5 +144,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(PapersAsLinks)
     app.connect("autodoc-process-docstring", module_summary)
     app.connect("autodoc-skip-member", fields_too)
+    TypeAliasForwardRef.__repr__ = alias_by_name
     app.connect("html-page-context", page_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .commands import find_commands
+from .commands.output import print_aside
 from .errors import InputError, MinikvError
 from .extras import require_extra
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MinikvError, MemoryError, OSError) as error:
         if isinstance(error, OSError):
             _discard_output()
-        print("minikv: error:", " ".join(_reason(error).splitlines()), file=sys.stderr)
+        print_aside(" ".join(["minikv: error:", *_reason(error).splitlines()]))
         return 2
 
 

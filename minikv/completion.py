@@ -13,6 +13,7 @@ from .caches import Cache, make_cache
 from .errors import InputError, TokenizerError
 from .generation import Sampler, check_room, finite_logits, sampler
 from .numbers import whole
+from .progress import Progress, silent
 from .tokenizer import Tokenizer
 
 
@@ -30,15 +31,23 @@ class Completion:
         ln p of each of them, given all before it: of the model, whatever the temperature.
     ended_by : str
         ``"stop token"``, ``"stop string"``, ``"length"`` or ``"context"``.
+    top : list of list of (int, float)
+        For each of them the tokens that were likeliest in its place, and their ln p, where asked
+        for.
     """
 
     text: str
     ids: list[int]
     log_probs: list[float] = field(repr=False)
     ended_by: str
+    top: list[list[tuple[int, float]]] = field(default_factory=list, repr=False)
 
 
-@dataclass
+Ended = Callable[[int, Completion], None]
+"""Is told which text of a batch has ended, from 0, and what it was continued with."""
+
+
+@dataclass(eq=False)
 class _Row:
     """A text of the batch, while it grows."""
 
@@ -48,8 +57,13 @@ class _Row:
     unread: list[int]
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
     text: str = ""
     ended_by: str = ""
+
+    def completion(self) -> Completion:
+        """What it has become."""
+        return Completion(self.text, self.ids, self.log_probs, self.ended_by, self.top)
 
 
 class StopStrings:
@@ -123,6 +137,9 @@ def complete(
     stop: Sequence[str] = (),
     min_p: float | None = None,
     repetition_penalty: float | None = None,
+    top_log_probs: int = 0,
+    progress: Progress = silent,
+    ended: Ended | None = None,
 ) -> list[Completion]:
     """Continue texts, all in one batch: each as if it were alone.
 
@@ -141,6 +158,12 @@ def complete(
         As in `minikv.generation.generate`.
     stop : sequence of str
         Texts at which a completion ends, besides the model's own stop tokens.
+    top_log_probs : int
+        How many of the likeliest tokens to keep of each step.
+    progress : callable
+        Told how many tokens each text has, of `max_new_tokens`.
+    ended : callable, optional
+        Told of each text as soon as it has ended.
 
     Raises
     ------
@@ -159,6 +182,7 @@ def complete(
         return make_cache(cache, weights)
 
     count = whole("max_new_tokens", max_new_tokens)
+    most = whole("top_log_probs", top_log_probs, least=0)
     rows = []
     for text in texts:
         prompt = tokenizer.encode(text)
@@ -166,23 +190,30 @@ def complete(
         choose = sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
         rows.append(_Row(prompt, new_cache(), choose, list(prompt)))
     stop_ids = {*weights.config.eos_token_id, *tokenizer.eos_ids}
-    for _ in range(count):
+    for step in range(count):
+        progress("", step, count)
         growing = [row for row in rows if not row.ended_by]
         if not growing:
             break
-        _step(weights, growing)
+        _step(weights, growing, most)
         for row in growing:
             _look(row, tokenizer, stop_ids, stop, weights.config.max_position_embeddings)
-    return [Completion(row.text, row.ids, row.log_probs, row.ended_by or "length") for row in rows]
+            if len(row.ids) == count:
+                row.ended_by = row.ended_by or "length"
+            if ended is not None and row.ended_by:
+                ended(rows.index(row), row.completion())
+    return [row.completion() for row in rows]
 
 
-def _step(weights: decoder.Weights, rows: Sequence[_Row]) -> None:
-    """One more token for each text."""
+def _step(weights: decoder.Weights, rows: Sequence[_Row], most: int) -> None:
+    """One more token for each text, and the likeliest in its place, where any are kept."""
     unread = [row.unread for row in rows]
     logits = to_numpy(decoder.forward(weights, unread, [row.cache for row in rows]))
     for row, scores in zip(rows, logits, strict=True):
         token = row.choose(finite_logits(scores), row.prompt + row.ids)
         row.log_probs.append(log_probability(scores, token))
+        if most:
+            row.top.append(likeliest(scores, most))
         row.ids.append(token)
         row.unread = [token]
 
@@ -217,5 +248,27 @@ def log_probability(logits: np.ndarray, token: int) -> float:
     >>> round(log_probability(np.log([0.25, 0.75]), 1), 6) == round(float(np.log(0.75)), 6)
     True
     """
+    return float(log_probabilities(logits)[token])
+
+
+def likeliest(logits: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The tokens that are likeliest, and their ln p, in float64; the likeliest first.
+
+    Parameters
+    ----------
+    logits : (V,) ndarray
+    count : int
+
+    Examples
+    --------
+    >>> [(token, round(p, 2)) for token, p in likeliest(np.log([0.25, 0.7, 0.05]), 2)]
+    [(1, -0.36), (0, -1.39)]
+    """
+    ln_p = log_probabilities(logits)
+    return [(int(token), float(ln_p[token])) for token in np.argsort(-ln_p, kind="stable")[:count]]
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """ln p of every token, ``(V,)``, in float64."""
     wide = logits.astype(np.float64) - logits.max()
-    return float(wide[token] - np.log(np.exp(wide).sum()))
+    return wide - np.log(np.exp(wide).sum())

@@ -11,7 +11,7 @@ from types import ModuleType
 from .errors import MissingExtraError
 
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
-    "chat": (("jinja2",), "chat templates"),
+    "chat": (("jinja2", "prompt_toolkit"), "chat templates, editing of lines"),
     "fetch": (("gguf", "huggingface_hub"), "models from the net, GGUF files"),
     "plots": (("matplotlib",), "plots of the experiments"),
     "numba": (("numba",), "compiled kernels"),

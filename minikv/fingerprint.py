@@ -1,7 +1,8 @@
 """The fingerprint of a model's answer: one number that two people can compare.
 
 Under the exact arithmetic it is a constant of the weights and the token ids: it depends neither on
-the machine, BLAS, thread count, SIMD level or array library, nor on how the text is fed. Under
+the machine, BLAS, thread count, SIMD level or array library, nor on how the text is fed. (A machine
+has IEEE 754's numbers, subnormal ones too, and rounds once; of another the arithmetic tells.) Under
 float32 it depends on all of them.
 """
 

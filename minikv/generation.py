@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,18 @@ from .arrays import to_numpy
 from .caches import Cache
 from .config import ModelConfig
 from .errors import ArithmeticRangeError, InputError
+from .memory import Memory, Told
 from .numbers import is_whole, whole
+from .progress import Progress, silent
 
 Sampler = Callable[[np.ndarray, Sequence[int]], int]
 """From logits, ``(V,)``, and the tokens so far to the token id that is chosen."""
+
+Observer = Callable[[np.ndarray, int], None]
+"""Sees the logits, ``(V,)``, of a step, and the token that was chosen."""
+
+Cut = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From tokens, likeliest first, and their probabilities to the first of them, and theirs."""
 
 ROUNDING = 2.0**-32  # more than a sum of 2**20 probabilities in float64 can be off, 2**20 * 2**-53
 
@@ -32,6 +41,8 @@ def generate(
     stop: Iterable[int] | None = None,
     min_p: float | None = None,
     repetition_penalty: float | None = None,
+    observer: Observer | None = None,
+    progress: Progress = silent,
 ) -> Iterator[int]:
     """Continue a text, yielding each new token id as soon as it is chosen.
 
@@ -61,6 +72,10 @@ def generate(
         Draw only among tokens that are at least so likely beside the likeliest, see `at_least`.
     repetition_penalty : float, optional
         Above 1, tokens of `ids` and new ones come less again, see `penalised`.
+    observer : callable, optional
+        Called with the logits of each step, as the model gave them, and the token that was chosen.
+    progress : callable
+        Told how far the reading of the prompt is, layer by layer; it changes no bit.
 
     Raises
     ------
@@ -79,7 +94,8 @@ def generate(
         check_room(cache.next_position + len(prompt), weights.config)
     if stop is None:
         stop = weights.config.eos_token_id
-    return _tokens(weights, prompt, count, cache, choose, _stop_ids(stop))
+    observed = choose if observer is None else _observed(choose, observer)
+    return _tokens(weights, prompt, count, cache, observed, _stop_ids(stop), progress)
 
 
 def check_room(length: int, config: ModelConfig) -> None:
@@ -90,6 +106,17 @@ def check_room(length: int, config: ModelConfig) -> None:
             f"the prompt has {length} tokens, expected at most {context - 1} so "
             f"that one can follow within the context of {context}; shorten the prompt"
         )
+
+
+def _observed(choose: Sampler, observer: Observer) -> Sampler:
+    """A sampler that shows what it sees and chooses."""
+
+    def choose_and_show(logits: np.ndarray, said: Sequence[int]) -> int:
+        token = choose(logits, said)
+        observer(logits, token)
+        return token
+
+    return choose_and_show
 
 
 def _stop_ids(stop: Iterable[int]) -> frozenset[int]:
@@ -109,14 +136,17 @@ def _tokens(
     cache: Cache,
     choose: Sampler,
     stop: frozenset[int],
+    progress: Progress,
 ) -> Iterator[int]:
     """Feed the prompt, and then each token that was chosen, one by one."""
     new = prompt
+    memory: Memory = Told(cache, progress)
     said = prompt.tolist()
     for _ in range(count):
         if cache.next_position + len(new) >= weights.config.max_position_embeddings:
             return  # one more token would not fit behind these
-        logits = decoder.forward(weights, [new], [cache])
+        logits = decoder.forward(weights, [new], [memory])
+        memory = cache
         token = choose(finite_logits(to_numpy(logits)[0]), said)
         said.append(token)
         yield token
@@ -165,22 +195,33 @@ def sampler(
     penalty = 1.0
     if repetition_penalty is not None:
         penalty = repetition_penalty
+    cuts = _cuts(top_k, top_p, min_p)
     rng = np.random.default_rng(seed)
 
     def likeliest(logits: np.ndarray, said: Sequence[int] = ()) -> int:
         return int(np.argmax(penalised(logits, said, penalty)))
 
     def draw(logits: np.ndarray, said: Sequence[int] = ()) -> int:
-        ids, p = candidates(penalised(logits, said, penalty), temperature, top_k)
-        if top_p is not None:
-            ids, p = nucleus(ids, p, top_p)
-        if min_p is not None:
-            ids, p = at_least(ids, p, min_p)
+        ids, p = candidates(penalised(logits, said, penalty), temperature)
+        for cut in cuts:
+            ids, p = cut(ids, p)
         return int(rng.choice(ids, p=p))
 
     if temperature == 0:
         return likeliest
     return draw
+
+
+def _cuts(top_k: int | None, top_p: float | None, min_p: float | None) -> list[Cut]:
+    """What is left of the candidates, one cut after the other."""
+    cuts: list[Cut] = []
+    if top_k is not None:
+        cuts.append(partial(highest, top_k=top_k))
+    if top_p is not None:
+        cuts.append(partial(nucleus, top_p=top_p))
+    if min_p is not None:
+        cuts.append(partial(at_least, min_p=min_p))
+    return cuts
 
 
 def _check_draw(
@@ -246,22 +287,36 @@ def at_least(ids: np.ndarray, p: np.ndarray, min_p: float) -> tuple[np.ndarray, 
     return ids[:keep], p[:keep] / p[:keep].sum()
 
 
-def candidates(
-    logits: np.ndarray, temperature: float, top_k: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `top_k` most likely tokens, or all, most likely first, and their probabilities.
+def candidates(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """All tokens, most likely first, and their probabilities at a temperature.
+
+    Ackley, Hinton and Sejnowski 1985, "A learning algorithm for Boltzmann machines".
 
     Examples
     --------
-    >>> ids, p = candidates(np.log([0.1, 0.6, 0.3]), temperature=1.0, top_k=2)
+    >>> ids, p = candidates(np.log([0.1, 0.6, 0.3]), temperature=1.0)
     >>> ids.tolist(), p.round(3).tolist()
-    ([1, 2], [0.667, 0.333])
+    ([1, 2, 0], [0.6, 0.3, 0.1])
     """
     with np.errstate(over="ignore"):  # a tiny temperature makes -inf of a difference: weight 0
         scaled = (logits.astype(np.float64) - logits.max()) / temperature
-    ids = np.argsort(-scaled, kind="stable")[:top_k]
+    ids = np.argsort(-scaled, kind="stable")
     weights = np.exp(scaled[ids])
     return ids, weights / weights.sum()
+
+
+def highest(ids: np.ndarray, p: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top_k` most likely tokens.
+
+    Fan et al. 2018, "Hierarchical neural story generation", arXiv 1805.04833.
+
+    Examples
+    --------
+    >>> ids, p = highest(np.array([7, 5, 6]), np.array([0.5, 0.25, 0.25]), top_k=2)
+    >>> ids.tolist(), p.round(3).tolist()
+    ([7, 5], [0.667, 0.333])
+    """
+    return ids[:top_k], p[:top_k] / p[:top_k].sum()
 
 
 def nucleus(ids: np.ndarray, p: np.ndarray, top_p: float) -> tuple[np.ndarray, np.ndarray]:

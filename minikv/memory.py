@@ -8,6 +8,7 @@ import numpy as np
 
 from .arrays import Keys, NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, Values
 from .layers import Layer
+from .progress import Progress
 
 Attended = tuple[np.ndarray, Keys, Values]
 """Positions, keys and values that tokens attend to, their own included.
@@ -51,3 +52,49 @@ class Memory(Protocol):
 
     def advance(self, tokens: int) -> None:
         """Make the call's new tokens part of the sequence."""
+
+
+class Told:
+    """A memory that tells how far a call of the decoder is, layer by layer.
+
+    It hands every call on as it comes, so that no bit changes.
+
+    Parameters
+    ----------
+    memory : Memory
+    progress : callable
+        Called at each layer, with how many are done and how many there are.
+    """
+
+    def __init__(self, memory: Memory, progress: Progress) -> None:
+        self.memory = memory
+        self.progress = progress
+        self.weights = getattr(memory, "weights", None)
+
+    @property
+    def watches(self) -> bool:
+        """As the memory."""
+        return self.memory.watches
+
+    def begin(self, ids: TokenIds) -> tuple[TokenIds, Positions]:
+        """As the memory."""
+        return self.memory.begin(ids)
+
+    def update(
+        self, layer: Layer, positions: Positions, residual: Stream, k: NewKeys, v: NewValues
+    ) -> Attended:
+        """As the memory, and tell."""
+        self.progress("", layer.index, layer.config.num_hidden_layers)
+        return self.memory.update(layer, positions, residual, k, v)
+
+    def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
+        """As the memory."""
+        self.memory.observe(layer, positions, pattern)
+
+    def evict(self, layer: Layer) -> None:
+        """As the memory."""
+        self.memory.evict(layer)
+
+    def advance(self, tokens: int) -> None:
+        """As the memory."""
+        self.memory.advance(tokens)

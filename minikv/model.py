@@ -14,10 +14,11 @@ from .arithmetic import Arithmetic
 from .arrays import Array
 from .build import build, random_tensors
 from .caches import Cache, make_cache
-from .completion import Completion, complete
+from .completion import Completion, Ended, complete
 from .config import ModelConfig
 from .layers import Hook, Layer, no_hook
 from .memory import Memory
+from .progress import Progress, silent
 from .tokenizer import Tokenizer
 from .weights import load_tensors, resolve
 
@@ -104,6 +105,8 @@ class Model:
         stop: Iterable[int] | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
+        observer: generation.Observer | None = None,
+        progress: Progress = silent,
     ) -> Iterator[int]:
         """Continue `ids`, one token id at a time; the parameters of `minikv.generation.generate`.
 
@@ -121,6 +124,8 @@ class Model:
             stop,
             min_p,
             repetition_penalty,
+            observer,
+            progress,
         )
 
     def complete(
@@ -135,6 +140,9 @@ class Model:
         stop: Sequence[str] = (),
         min_p: float | None = None,
         repetition_penalty: float | None = None,
+        top_log_probs: int = 0,
+        progress: Progress = silent,
+        ended: Ended | None = None,
     ) -> Completion | list[Completion]:
         """Continue a text, or several in one ragged batch; see `minikv.completion.complete`.
 
@@ -160,6 +168,9 @@ class Model:
             stop,
             min_p,
             repetition_penalty,
+            top_log_probs,
+            progress,
+            ended,
         )
         if isinstance(text, str):
             return found[0]

@@ -28,6 +28,8 @@ KV cache keeps them: under `Exact` they are on its grid, and what a hook returns
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -73,7 +75,8 @@ def run_with_hooks(
     Raises
     ------
     InputError
-        If a name is not an activation of this model, or a replacement has another shape.
+        If a name is not an activation of this model, a hook does not take a value and its name, or
+        a replacement has another shape.
 
     Examples
     --------
@@ -85,6 +88,8 @@ def run_with_hooks(
     >>> bool((model.run_with_hooks([1, 2], zero) == 0).all())
     True
     """
+    for name, hook in hooks.items():
+        _check_hook(name, hook)
     used = set()
 
     def apply(name: str, value: Array) -> Array:
@@ -108,6 +113,17 @@ def run_with_hooks(
             f"hook {unused[0]!r} names no activation; run_with_cache(ids)[1] lists the names"
         )
     return logits
+
+
+def _check_hook(name: str, hook: Callable) -> None:
+    """Refuse what cannot be called with a value and its name."""
+    try:
+        with contextlib.suppress(ValueError):  # what is compiled may not say what it takes
+            inspect.signature(hook).bind(None, name)
+    except TypeError:
+        raise InputError(
+            f"hook {name} is no function of two arguments, expected hook(value, name)"
+        ) from None
 
 
 def kl_divergence(p_logits: Array, q_logits: Array) -> np.ndarray:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 Progress = Callable[[str, float, float], None]
 """Called with what is being done, how much of it is done, and how much there is in all."""
+
+PATIENCE = 2.0
+"""Seconds before a status says how far it is."""
 
 _BAR = 24  # characters
 
@@ -34,11 +38,20 @@ def show(label: str, done: float, total: float = 1.0) -> None:
 
 
 @contextlib.contextmanager
-def status(text: str) -> Iterator[None]:
-    """Say what takes so long, and empty the line when it is done."""
+def status(text: str) -> Iterator[Progress]:
+    """Say what takes so long, and empty the line when it is done.
+
+    Who calls what it yields has the line say a percentage, after `PATIENCE` seconds.
+    """
+    began = time.monotonic()
+
+    def tell(label: str, done: float, total: float = 1.0) -> None:
+        if time.monotonic() - began >= PATIENCE:
+            _write(f"\r{text} ... {min(done / total, 1.0):4.0%}")
+
     _write(f"{text} ...")
     try:
-        yield
+        yield tell
     finally:
         clear()
 

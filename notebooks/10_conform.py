@@ -27,14 +27,19 @@ plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "fi
 class Student:
     """Two blocks of attention and an MLP, on random weights."""
 
-    width, context = 32, 80
-    vocab, max_length = 40, 80
+    width = 32
+    vocab = 40
+    max_length = 80
 
     def __init__(self, dtype="float32", weights=None):
         self.dtype = dtype
         random = np.random.default_rng(0)
-        d, v = self.width, self.vocab
-        shapes = {"embed": (v, d), "where": (self.context, d), "head": (d, v)}
+        d = self.width
+        shapes = {
+            "embed": (self.vocab, d),
+            "where": (self.max_length, d),
+            "head": (d, self.vocab),
+        }
         for block in (0, 1):
             shapes |= {f"{name}{block}": (d, d) for name in "qkvo"}
             shapes |= {f"up{block}": (d, 2 * d), f"down{block}": (2 * d, d)}
@@ -62,8 +67,9 @@ class Student:
             y = self.norm(x)
             q, k, v = (y @ w[f"{name}{block}"] for name in "qkv")
             old = len(cache[block][0])
-            k = cache[block][0] = np.concatenate([cache[block][0], k])
-            v = cache[block][1] = np.concatenate([cache[block][1], v])
+            k = np.concatenate([cache[block][0], k])
+            v = np.concatenate([cache[block][1], v])
+            cache[block] = [k, v]
             scores = q @ k.T * q.dtype.type(self.width**-0.5)
             scores = np.where(self.mask(old, len(ids)), scores, q.dtype.type(-np.inf))
             pattern = np.exp(scores - scores.max(-1, keepdims=True))

@@ -12,8 +12,13 @@ cannot be run here is a row too, with the reason.
 
     python proofs/portability.py --quick
     python proofs/portability.py --python old-numpy/bin/python --python jax/bin/python
+    python proofs/portability.py --golden                # the models whose digits are known
+    python proofs/portability.py --emulated arm64 s390x  # them, on other instruction sets, by QEMU
+    python proofs/portability.py --compiled              # them, by exact.c, compiled in many ways
 
-Exit code 0 if everything that ran agrees, 1 if not, 2 for input that cannot be used.
+The last three compare with the golden values too, and `--write` puts their rows into the table of
+docs/machines.md. Exit code 0 if everything that ran agrees, 1 if not, 2 for input that cannot be
+used.
 """
 
 from __future__ import annotations
@@ -24,22 +29,33 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # another interpreter need not have minikv installed
-    sys.path.insert(0, str(ROOT))
+for folder in (ROOT, ROOT / "proofs", ROOT / "proofs" / "independent", ROOT / "tests"):
+    if str(folder) not in sys.path:  # another interpreter need not have minikv installed
+        sys.path.insert(0, str(folder))
 
+import emulated
+import golden
+import machines
 import numpy as np
+from golden_models import CONFIGS, random_case
 
 import minikv
-from minikv.arithmetic import get_arithmetic
+from minikv.arithmetic import Arithmetic, exact, get_arithmetic
 from minikv.commands.output import print_json, print_table
 from minikv.environment import environment
-from minikv.errors import MinikvError
+from minikv.errors import ArithmeticRangeError, InputError, MinikvError
 from minikv.fingerprint import fingerprint, hash_logits, split
 from minikv.model import Model
 from minikv.tokenizer import Tokenizer
@@ -74,6 +90,7 @@ NAMESPACES = {
     "array_api_strict": "array_api_strict",
     "torch": "array_api_compat.torch",
     "jax": "jax.numpy",
+    "numba": "numpy",
 }
 RANDOM = {  # configurations of random weights, by the name that --model takes
     "random-small": minikv.ModelConfig(
@@ -102,7 +119,9 @@ RANDOM = {  # configurations of random weights, by the name that --model takes
 class Row:
     """One environment: what each arithmetic gave there, or why it did not run.
 
-    `status` is "ran", "same" (the kernel of a row above), "unavailable" or "failed".
+    `status` is "ran", "same" (the kernel of a row above), "unavailable", "failed", or "refused"
+    where `Exact` refuses to run and was made to. `other` names the golden models whose exact
+    fingerprint is another one.
     """
 
     varied: str
@@ -114,6 +133,11 @@ class Row:
     note: str = ""
     float32: str = ""
     exact: str = ""
+    other: Sequence[str] = ()
+    operations: Mapping[str, str] = field(default_factory=dict)
+
+
+TOLD = [name for name in Row.__dataclass_fields__ if name != "operations"]
 
 
 # How the text is fed: functions of a model and the text, to the fingerprint of the text.
@@ -179,12 +203,71 @@ def source(model: str) -> tuple[minikv.ModelConfig, dict[str, np.ndarray]]:
     return config, load_tensors(folder, config)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model and a text whose fingerprint is taken."""
+
+    name: str
+    config: minikv.ModelConfig
+    tensors: Mapping[str, np.ndarray]
+    ids: Sequence[int]
+
+
+def subjects(model: str, ids: Sequence[int]) -> list[Subject]:
+    """The golden models with their texts, or one model with this text."""
+    if model == golden.NAME:
+        return [Subject(f"random: {name}", *random_case(name)) for name in CONFIGS]
+    return [Subject(model, *source(model), ids)]
+
+
+def unchecked() -> AbstractContextManager[Any]:
+    """Where exact does not ask whether the processor is IEEE's."""
+    return patch.object(exact, "expect_ieee_float64")
+
+
+def sums(name: str, subject: Subject, xp: ModuleType) -> tuple[Arithmetic, str]:
+    """An arithmetic for a model, and why it refuses this processor; then it is made to run."""
+    context = subject.config.max_position_embeddings
+    try:
+        return get_arithmetic(name, context=context, xp=xp), ""
+    except ArithmeticRangeError as error:
+        refused = str(error)
+    with unchecked():
+        return get_arithmetic(name, context=context, xp=xp), refused
+
+
+def prints(job: dict[str, Any], xp: ModuleType, backend: str) -> dict[str, Any]:
+    """ "prints" by way and arithmetic, "other" by way, and what was "refused" and "told"."""
+    found: dict[str, dict[str, str]] = {way: {} for way in job["ways"]}
+    other: dict[str, list[str]] = {}
+    refused = ""
+    for arithmetic in ("float32", "exact"):
+        digests: dict[str, dict[str, str]] = {way: {} for way in job["ways"]}
+        for subject in subjects(job["model"], job["ids"]):
+            sum_by: str | Arithmetic = arithmetic
+            if backend == "numpy":
+                sum_by, said = sums(arithmetic, subject, xp)
+                refused = refused or said
+            model = Model(minikv.build(subject.config, subject.tensors, sum_by, backend))
+            for way in job["ways"]:
+                feed = ways(subject.config.num_hidden_layers)[way] if way else fingerprint
+                digests[way][subject.name] = feed(model, subject.ids)
+            del model  # before the next one takes as much memory
+        for way, of_models in digests.items():
+            [*values] = of_models.values()
+            found[way][arithmetic] = values[0] if len(values) == 1 else golden.together(of_models)
+            if job["model"] == golden.NAME:
+                other[way] = golden.differing(of_models)
+    return {"prints": found, "other": other, "refused": refused}
+
+
 def worker(job: dict[str, Any]) -> dict[str, Any]:
     """Fingerprints of a text, in this process.
 
     `job` has "model", "ids", "namespace", "ways" (keys of `ways`, or "" for one call without a
-    cache) and "skip", the kernels that need no second look. The answer has "environment", and,
-    unless skipped, "prints" by way and arithmetic; or "missing": why the library cannot be used.
+    cache), "skip", the kernels that need no second look, and "operations", whether exact's are
+    asked for. The answer has "environment", and, unless skipped, what `prints` says, what was
+    "told" in warnings, and what "operations" answer; or "missing": why the library cannot be used.
     """
     name, xp = job["namespace"], np
     if name != "numpy":
@@ -198,20 +281,19 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"environment": environment()}
     if name != "numpy":
         answer["environment"]["library"] = f"{name} {library.__version__}"
-    if name in ("torch", "jax"):
+    if name in ("torch", "jax", "numba"):
         answer["environment"]["kernel"] = "its own"
     if answer["environment"]["kernel"] in job["skip"]:
         return answer
-    config, tensors = source(job["model"])
-    prints: dict[str, dict[str, str]] = {way: {} for way in job["ways"]}
-    for arithmetic in ("float32", "exact"):
-        sums = get_arithmetic(arithmetic, context=config.max_position_embeddings, xp=xp)
-        model = Model(minikv.build(config, tensors, sums))
-        for way in job["ways"]:
-            feed = ways(config.num_hidden_layers)[way] if way else fingerprint
-            prints[way][arithmetic] = feed(model, job["ids"])
-        del model  # before the next one takes as much memory
-    return answer | {"prints": prints}
+    backend = "numba" if name == "numba" else "numpy"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        answer |= prints(job, xp, backend)
+        if job["operations"]:
+            with unchecked() if answer["refused"] else nullcontext():
+                answer["operations"] = golden.operations()
+    answer["told"] = sorted({str(warning.message) for warning in caught})
+    return answer
 
 
 @dataclass(frozen=True)
@@ -225,10 +307,11 @@ class Task:
         self,
         varied: str,
         names: dict[str, str],
-        python: str = sys.executable,
+        python: Sequence[str] = (sys.executable,),
         namespace: str = "numpy",
         skip: Sequence[str] = (),
         threads: int = 1,
+        operations: bool = False,
         **variables: str,
     ) -> list[Row]:
         """Run `worker` with these environment variables; a row for each way in `names`."""
@@ -241,6 +324,7 @@ class Task:
             "namespace": namespace,
             "ways": list(names),
             "skip": list(skip),
+            "operations": operations,
         }
         settings = {key: value for key, value in os.environ.items() if key not in SETTINGS}
         settings |= dict.fromkeys(THREADS, str(threads)) | {"JAX_PLATFORMS": "cpu"} | variables
@@ -253,11 +337,22 @@ class Task:
         if "prints" not in answer:
             return [Row(varied, name, "same", **common) for name in names.values()]
         note = f"{where['library']}, " if "library" in where else ""
-        note += f"NumPy {where['numpy']}"
+        note += f"Python {where['python']}, NumPy {where['numpy']}"
         if where["threads"] != threads:
             note += f"; {threads} threads asked for"
+        common["note"] = "; ".join([note, *answer["told"]])
+        if answer["refused"]:
+            common["note"] += f"; refused, and made to run: {answer['refused']}"
+            common["status"] = "refused"
         return [
-            Row(varied, name, note=note, **common, **answer["prints"][way])
+            Row(
+                varied,
+                name,
+                **common,
+                **answer["prints"][way],
+                other=answer["other"].get(way, ()),
+                operations=answer.get("operations", {}),
+            )
             for way, name in names.items()
         ]
 
@@ -266,10 +361,10 @@ class Task:
         return self.rows(varied, {"": name}, **how)[0]
 
 
-def _answer(python: str, job: str, settings: dict[str, str]) -> dict[str, Any]:
+def _answer(python: Sequence[str], job: str, settings: dict[str, str]) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            [python, str(Path(__file__).resolve()), "--worker"],
+            [*python, str(Path(__file__).resolve()), "--worker"],
             input=job,
             env=settings,
             text=True,
@@ -279,7 +374,7 @@ def _answer(python: str, job: str, settings: dict[str, str]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"failed": f"no answer after {TIMEOUT} s"}
     except OSError as error:
-        return {"failed": f"{python}: {error.strerror}"}
+        return {"failed": f"{python[0]}: {error.strerror}"}
     if done.returncode < 0:
         return {"failed": f"killed by signal {-done.returncode}"}
     if done.returncode or not done.stdout.strip():
@@ -302,9 +397,12 @@ def measure(task: Task, pythons: Sequence[str], quick: bool) -> Iterator[Row]:
     yield from simd_levels(task, base, sys.executable, "")
     usable = [sys.executable]
     for python in pythons:
-        yield (row := task.row("NumPy", python, python=python))
+        row = task.row("NumPy", python, python=[python])
         if row.status == "ran":
             usable.append(python)
+            row = replace(row, environment=row.note)  # where it lies says nothing elsewhere
+        yield row
+        if row.status == "ran":
             yield from simd_levels(task, row, python, f" of {row.note}")
     for library in NAMESPACES:
         yield from array_library(task, library, usable, quick)
@@ -317,13 +415,13 @@ def array_library(task: Task, library: str, pythons: Sequence[str], quick: bool)
         yield Row(varied, library, "unavailable", note="left out by --quick")
         return
     for python in pythons:
-        row = task.row(varied, library, python=python, namespace=library)
+        row = task.row(varied, library, python=[python], namespace=library)
         if row.status == "unavailable":
             missing.append(row)
             continue
         yield row
         if library == "torch" and row.status == "ran":
-            how = {"python": python, "namespace": library}
+            how = {"python": [python], "namespace": library}
             yield task.row(varied, "torch, 2 threads", threads=2, **how)
             yield task.row(varied, "torch, MKL_CBWR=COMPATIBLE", MKL_CBWR="COMPATIBLE", **how)
     if len(missing) == len(pythons):
@@ -364,10 +462,81 @@ def simd_levels(task: Task, base: Row, python: str, of: str) -> Iterator[Row]:
         if not off:
             yield Row("SIMD", name + of, "unavailable", note="NumPy finds none to switch off")
             continue
-        row = task.row("SIMD", name + of, python=python, NPY_DISABLE_CPU_FEATURES=" ".join(off))
+        row = task.row("SIMD", name + of, python=[python], NPY_DISABLE_CPU_FEATURES=" ".join(off))
         if still := set(off) & set(row.simd):
             row = replace(row, status="failed", note=f"still on: {' '.join(sorted(still))}")
         yield row
+
+
+def differing(row: Row, base: Row) -> Row:
+    """The row, whose note says which operations answer otherwise than this machine's."""
+    changed = [name for name, known in base.operations.items() if row.operations[name] != known]
+    if not changed:
+        return row
+    return replace(row, note=f"{row.note}; these differ: {', '.join(changed)}")
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What is emulated: fetched packages stay in `kept`, if given; so many at a time."""
+
+    architectures: Sequence[str]
+    kept: Path | None = None
+    jobs: int = 1
+
+
+def emulated_rows(task: Task, base: Row, emulation: Emulation) -> Iterator[Row]:
+    """The golden models on other instruction sets."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(emulation.jobs) as pool:
+        parent = emulation.kept or Path(folder)
+
+        def rows(name: str) -> list[Row]:
+            return list(_emulated(task, base, name, parent / name))
+
+        for found in pool.map(rows, emulation.architectures):
+            yield from found
+
+
+def _emulated(task: Task, base: Row, name: str, root: Path) -> Iterator[Row]:
+    varied = "emulated instruction set"
+    emulator = emulated.emulator_version(name)
+    print(f"{varied}: fetching {name} ...", file=sys.stderr, flush=True)
+    try:
+        packages = emulated.fetched(name, root)
+    except InputError as error:
+        yield Row(varied, name, "failed", note=str(error))
+        return
+    commands = {f"{name} on {emulator}": emulated.emulated_python(name, root)}
+    if native := emulated.native_python(name, root):
+        commands[f"{name} on this processor"] = native
+    for environment_name, python in commands.items():
+        how = {"python": python, "operations": True, **emulated.variables(root)}
+        row = task.row(varied, environment_name, **how)
+        if row.operations:
+            row = replace(row, kernel="", note=f"{packages}, {row.note}")
+            row = differing(row, base)
+        yield row
+
+
+def compiled_rows() -> Iterator[Row]:
+    """The golden models by exact.c, from each compiler with each set of flags."""
+    import compiled  # and all that it needs, which no process of another row does
+
+    with tempfile.TemporaryDirectory() as folder:
+        for program in compiled.programs(Path(folder)):
+            print(f"exact.c: {program.name} ...", file=sys.stderr, flush=True)
+            if program.missing:
+                yield Row("exact.c", program.name, "unavailable", note=program.missing)
+                continue
+            digests = compiled.golden_prints(program.command)
+            right, asked = compiled.counted(program.command)
+            yield Row(
+                "exact.c",
+                program.name,
+                note=f"{program.version}, {right} of {asked} known answers",
+                exact=golden.together(digests),
+                other=golden.differing(digests),
+            )
 
 
 def _dispatched(python: str) -> list[str]:
@@ -382,9 +551,14 @@ def _dispatched(python: str) -> list[str]:
 def faults(rows: Sequence[Row]) -> list[str]:
     """Why the rows do not show what they should; empty if they do."""
     exact = {row.exact for row in rows if row.status == "ran"}
-    float32 = {row.float32 for row in rows if row.status == "ran"}
+    float32 = {row.float32 for row in rows if row.status == "ran" and row.float32}
     found = [
         f"{row.varied}, {row.environment}: {row.note}" for row in rows if row.status == "failed"
+    ]
+    found += [
+        f"{row.varied}, {row.environment}: not the golden fingerprint of {', '.join(row.other)}"
+        for row in rows
+        if row.status == "ran" and row.other
     ]
     if len(exact) != 1:
         found.append(f"exact has {len(exact)} values, expected one")
@@ -417,48 +591,127 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PATH",
         help="another interpreter, for its NumPy and its array libraries",
     )
+    add(
+        "--golden",
+        action="store_true",
+        help="the golden models, each with its text, in the place of one model",
+    )
+    add(
+        "--emulated",
+        nargs="*",
+        metavar="ARCH",
+        help="the golden models on other instruction sets, emulated by QEMU, with Debian's NumPy; "
+        f"some of {', '.join(emulated.PROCESSORS)} (default: all)",
+    )
+    add("--compiled", action="store_true", help="the golden models by exact.c, compiled here")
+    add(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="where fetched packages stay for the next time (default: they are deleted)",
+    )
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="instruction sets that are emulated at a time (default: 1)",
+    )
+    add("--write", action="store_true", help="put the rows into the table of docs/machines.md")
     add("--json", action="store_true", help="print JSON")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
         print(json.dumps(worker(json.load(sys.stdin))))
         return 0
-    model = args.model or (
-        "random-small" if args.quick else DEFAULT if is_fetched(DEFAULT) else "random-smollm"
-    )
     try:
-        ids = args.ids
-        if ids is None and model in RANDOM:
-            ids = [i * i * 31 % RANDOM[model].vocab_size for i in range(70)]
-        elif ids is None:
-            ids = Tokenizer.from_folder(resolve(model)).encode(TEXT)
-        config, _ = source(model)
-        minikv.decoder.check_ids(ids, config)
+        emulation = Emulation(_architectures(args), args.keep, args.jobs)
+        model, ids = _subject(args)
     except MinikvError as error:
         print(f"portability: error: {error}", file=sys.stderr)
         return 2
-    rows = list(measure(Task(model, ids), args.python, args.quick))
+    task = Task(model, ids)
+    if emulation.architectures or args.compiled:
+        rows = list(_others(task, emulation, args.compiled))
+    else:
+        rows = list(measure(task, args.python, args.quick))
     wrong = faults(rows)
+    told = [{key: value for key, value in asdict(row).items() if key in TOLD} for row in rows]
     if args.json:
         print_json(
             {
                 "model": model,
                 "ids": ids,
                 "environment": environment(),
-                "rows": [asdict(row) for row in rows],
+                "rows": told,
                 "faults": wrong,
             }
         )
     else:
         report(model, ids, rows, wrong)
+    if args.write and not wrong:
+        machines.write(told)
     return 1 if wrong else 0
+
+
+def _architectures(args: argparse.Namespace) -> list[str]:
+    """What is to be emulated; options that contradict each other are refused."""
+    apart = args.emulated is not None or args.compiled
+    if apart and (args.model or args.ids or args.quick or args.python):
+        raise InputError(
+            "--emulated and --compiled run the golden models and their texts: give them without "
+            "--model, --ids, --quick and --python"
+        )
+    if args.golden and (args.model or args.ids):
+        raise InputError("--golden has models and texts of its own: without --model and --ids")
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: expected 1 or more")
+    if args.write and not (apart or args.golden):
+        raise InputError("--write is for golden values: with --golden, --emulated or --compiled")
+    if args.emulated is None:
+        return []
+    names = emulated.chosen(args.emulated)
+    emulated.expect_tools(names)
+    return names
+
+
+def _subject(args: argparse.Namespace) -> tuple[str, list[int]]:
+    """The model and the text; golden models have texts of their own."""
+    if args.golden or args.compiled or args.emulated is not None:
+        return golden.NAME, []
+    model = args.model or (
+        "random-small" if args.quick else DEFAULT if is_fetched(DEFAULT) else "random-smollm"
+    )
+    ids = args.ids
+    if ids is None and model in RANDOM:
+        ids = [i * i * 31 % RANDOM[model].vocab_size for i in range(70)]
+    elif ids is None:
+        ids = Tokenizer.from_folder(resolve(model)).encode(TEXT)
+    config, _ = source(model)
+    minikv.decoder.check_ids(ids, config)
+    return model, ids
+
+
+def _others(task: Task, emulation: Emulation, compiled: bool) -> Iterator[Row]:
+    """This machine, fed in two ways for float32's sake, and what else is asked for."""
+    fed = {"": "one call", "chunks of 7": "chunks of 7"}
+    base, *rest = task.rows("feeding", fed, operations=True)
+    yield from (base, *rest)
+    if base.status != "ran":
+        return
+    yield from emulated_rows(task, base, emulation)
+    if compiled:
+        yield from compiled_rows()
 
 
 def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[str]) -> None:
     """The table, and what it says."""
     where = environment()
+    read = f"{len(ids)} tokens"
+    if model == golden.NAME:
+        read = f"{len(CONFIGS)} models, each with its text"
     print(
-        f"{model}, {len(ids)} tokens; {where['cpu']}, {where['platform']}, "
+        f"{model}, {read}; {where['cpu']}, {where['platform']}, "
         f"NumPy {where['numpy']}, {where['blas']}\n"
     )
     print_table(
@@ -470,8 +723,8 @@ def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[
                 row.kernel or "-",
                 str(row.threads or "-"),
                 *(
-                    (row.float32[:12], row.exact[:12])
-                    if row.status == "ran"
+                    (row.float32[:12] or "-", row.exact[:12])
+                    if row.exact
                     else (f"({row.status})", "")
                 ),
                 row.note,

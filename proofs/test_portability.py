@@ -126,13 +126,13 @@ def test_a_process_that_dies_is_a_failed_row(code, said, tmp_path):
     python = tmp_path / "python"  # an interpreter that dies in its own way
     python.write_text(f"#!{sys.executable}\n{code}\n")
     python.chmod(0o755)
-    row = Task("random-small", [1, 2]).row("NumPy", "broken", python=str(python))
+    row = Task("random-small", [1, 2]).row("NumPy", "broken", python=[str(python)])
     assert row.status == "failed"
     assert said in row.note
 
 
 def test_an_interpreter_that_does_not_exist_is_a_failed_row(tmp_path):
-    row = Task("random-small", [1, 2]).row("NumPy", "none", python=str(tmp_path / "none"))
+    row = Task("random-small", [1, 2]).row("NumPy", "none", python=[str(tmp_path / "none")])
     assert (row.status, row.note) == ("failed", f"{tmp_path / 'none'}: No such file or directory")
 
 

@@ -1,11 +1,12 @@
 """Which lines and branches of the core no default test walks: ``python tests/covered.py``.
 
     pip install -e ".[dev,test,numba,torch]"
-    python tests/covered.py [--jobs 2] [--keep FOLDER]
+    python tests/covered.py [--jobs 2] [--keep FOLDER] [--examples N]
 
 The core is the forward pass, its sums and its memories. The tests that concern it run once, in
 `jobs` processes, and the command fails if a line or a branch is left out. ``--keep`` leaves in a
-folder which test walked which line and how long it took; ``mutation.py`` chooses tests by it.
+folder which test walked which line and how long it took; ``mutation.py`` chooses tests by it. For
+that alone few examples of each property will do (``--examples 8``), which may leave lines out.
 
 A function that Numba compiles is no line of Python, and does not count: its bits are compared with
 those of the Python that it stands for.
@@ -53,9 +54,18 @@ TESTS = (
     "tests/test_patching.py",
     "tests/test_projection.py",
     "tests/test_rotary.py",
+    "tests/test_sizes.py",
     "proofs/test_t06_rows.py",
     "proofs/test_t07_order.py",
     "proofs/test_theorems.py",
+)
+# Checks are walked besides where ``mutation.py`` is to choose tests of them.
+CHECKS = ("minikv/verify/*.py", "minikv/verify/theorems/*.py")
+TESTS_OF_CHECKS = (
+    "proofs/test_certificate.py",
+    "proofs/test_counterexamples.py",
+    "proofs/test_mutants.py",
+    "proofs/test_weakened.py",
 )
 # What Numba compiles, and what it calls while it does, which is not each time.
 COMPILED = [r"@njit\b", r"@overload\b", r"@intrinsic\b", r"def _pointer\b"]
@@ -66,7 +76,12 @@ class Walk:
     """A pytest plugin: says to coverage which test runs, and writes down how long each took."""
 
     coverage: object
+    examples: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def pytest_configure(self) -> None:
+        if self.examples:
+            draw_few(self.examples)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -106,10 +121,20 @@ def files_of(tests: tuple[str, ...]) -> list[str]:
     return found
 
 
-def walk(tests: list[str], data: Path, core: tuple[str, ...] = CORE) -> int:
+def draw_few(examples: int) -> None:
+    """Let each property that does not say otherwise draw so many examples."""
+    from hypothesis import settings
+
+    settings.register_profile("few", max_examples=examples)
+    settings.load_profile("few")
+
+
+def walk(
+    tests: list[str], data: Path, core: tuple[str, ...] = CORE, examples: int | None = None
+) -> int:
     """Run tests in this process, and keep what they walked and how long they took."""
     made = tracer(data, core)
-    plugin = Walk(made)
+    plugin = Walk(made, examples)
     made.start()
     status = pytest.main(["-n0", "-p", "no:cacheprovider", *tests], plugins=[plugin])
     made.stop()
@@ -118,7 +143,13 @@ def walk(tests: list[str], data: Path, core: tuple[str, ...] = CORE) -> int:
     return int(status)
 
 
-def walked(folder: Path, jobs: int, tests: tuple[str, ...], core: tuple[str, ...]) -> object:
+def walked(
+    folder: Path,
+    jobs: int,
+    tests: tuple[str, ...],
+    core: tuple[str, ...],
+    examples: int | None = None,
+) -> object:
     """Run tests in so many processes; what they walked together. Exits where a test fails."""
     files = files_of(tests)
     parts = [files[start::jobs] for start in range(jobs)]
@@ -135,6 +166,7 @@ def walked(folder: Path, jobs: int, tests: tuple[str, ...], core: tuple[str, ...
             str(folder / f"walk.{number}"),
         ]
         command += ["--core", *core, "--tests", *part]
+        command += ["--examples", str(examples)] if examples else []
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
     statuses = [process.wait() for process in running]
     if any(statuses):
@@ -151,10 +183,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder that keeps which test walked what")
     parser.add_argument("--core", nargs="+", default=CORE, help="files to look at")
     parser.add_argument("--tests", nargs="+", default=TESTS, help="files and folders of tests")
+    parser.add_argument("--examples", type=int, help="of each property (default: as in tests)")
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        raise SystemExit(walk(list(options.tests), options.part, tuple(options.core)))
+        part = (list(options.tests), options.part, tuple(options.core), options.examples)
+        raise SystemExit(walk(*part))
     with contextlib.ExitStack() as stack:
         folder = (
             options.keep.resolve()
@@ -162,8 +196,14 @@ def main() -> None:
             else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         )
         folder.mkdir(parents=True, exist_ok=True)
-        made = walked(folder, options.jobs, tuple(options.tests), tuple(options.core))
-        share = made.report(show_missing=True, skip_covered=False)
+        tests = tuple(options.tests)
+        core = tuple(options.core)
+        if options.keep and tests == TESTS:
+            tests += TESTS_OF_CHECKS
+            core += CHECKS
+        made = walked(folder, options.jobs, tests, core, options.examples)
+        include = [str(ROOT / name) for name in options.core]
+        share = made.report(show_missing=True, skip_covered=False, include=include)
     print(f"{share:.2f} % of the core's lines and branches are walked by default tests")
     raise SystemExit(share < 100.0)
 

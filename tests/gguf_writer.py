@@ -52,6 +52,7 @@ def write_gguf(
     tensors: Mapping[str, np.ndarray],
     fields: Mapping[str, Any],
     conventional: bool = True,
+    kind: str = "F32",
 ) -> Path:
     """Write tensors, under Hugging Face's names, as llama.cpp stores them.
 
@@ -68,6 +69,8 @@ def write_gguf(
     conventional : bool
         Permute rows and shift norms as llama.cpp does. Without it, exactly what should be
         changed is not, and the other way round.
+    kind : str
+        Of matrices: ``"F32"``, or a quantisation of the package `gguf`, such as ``"Q4_0"``.
     """
     gguf = require_extra("gguf", "fetch", "writing a GGUF file")
     family = ARCHITECTURES[config.model_type]
@@ -85,7 +88,12 @@ def write_gguf(
     for name, tensor in tensors.items():
         stored = _stored(name, tensor, config, conventional)
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        writer.add_tensor(theirs, np.ascontiguousarray(stored, np.float32))
+        values = np.ascontiguousarray(stored, np.float32)
+        if kind == "F32" or values.ndim < 2:
+            writer.add_tensor(theirs, values)
+        else:
+            quantised = gguf.GGMLQuantizationType[kind]
+            writer.add_tensor(theirs, gguf.quants.quantize(values, quantised), raw_dtype=quantised)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

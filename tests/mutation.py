@@ -2,10 +2,13 @@
 
 ``proofs/mutants.toml`` holds faults that we thought of; these are made by rule (``mutate.py``).
 600 and more are drawn, the same number of every part of the core, as far as it has so many. Each is
-run against the tests that walk its lines, as ``python tests/covered.py --keep`` wrote down, quick
-ones first, until one fails. An outcome is a line of ``tests/mutation.jsonl``: who goes on another
-day runs what has no line yet. Nothing in the checkout is changed: a process is forked for each
-fault, and imports the faulty source in the place of the file.
+run against the tests that walk its lines, as ``python tests/covered.py --keep`` wrote down, those
+that killed its neighbours and quick ones first, until one fails. An outcome is a line of
+``tests/mutation.jsonl``: who goes on another day runs what has no line yet.
+
+Nothing in the checkout is changed. All tests are imported once; a process is forked for each fault,
+and gives the faulty code to the functions that have it. A fault of what runs at import, and one
+that survived, is run with the faulty source imported in the place of the file.
 
     python tests/covered.py --keep walked                # once: which test walks which line
     python tests/mutation.py --walked walked --run 50    # fifty more
@@ -20,21 +23,27 @@ all faults that can be drawn may be.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
+import importlib
+import inspect
 import itertools
 import json
 import math
 import os
+import select
 import signal
 import sys
 import time
 import tomllib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import Any, TextIO
 
 import pytest
 from mutate import Mutant, mutants
@@ -68,6 +77,13 @@ STRATA: dict[str, tuple[str, ...]] = {
     "patching": ("patching.py",),
     "generation": ("generation.py",),
 }
+# Of these, every comparison and every number beyond 2 has a test in which its neighbour fails.
+EDGED = (
+    *("decoder.py", "layers.py", "projection.py", "rotary.py", "generation.py", "patching.py"),
+    *files("arithmetic/*.py"),
+    *files("caches/*.py"),
+    *files("caches/residual/*.py"),
+)
 DRAWN = 640  # of which some turn out to be no other program
 # These plant faults of their own, in code that has one already: they speak of checks only.
 PLANTING = ("proofs/test_mutants.py", "proofs/test_weakened.py")
@@ -93,6 +109,45 @@ def drawn(count: int = DRAWN) -> dict[str, list[Mutant]]:
     }
 
 
+def edges() -> dict[str, list[Mutant]]:
+    """By file, each comparison with the end that it has not, and each number next to its value.
+
+    0, 1 and 2 count axes, bits and halves: those that decide anything stand in a comparison.
+    """
+    return {name: [one for one in _all_of((name,)) if _is_edge(one)] for name in EDGED}
+
+
+def _is_edge(mutant: Mutant) -> bool:
+    before = mutant.text[mutant.start : mutant.stop].decode()
+    try:
+        node = ast.parse(before, mode="eval").body
+    except SyntaxError:
+        return False
+    if isinstance(node, ast.Compare):
+        return True
+    number = isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
+    return number and node.value > 2 and mutant.after.decode() != f"({node.value - 1})"
+
+
+def blunt(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The edges of which no test is known to fail, and why."""
+    same = equivalents()
+    for mutant in (one for made in edges().values() for one in made):
+        outcome = found.get(mutant.name, {"outcome": "not run"})["outcome"]
+        if outcome != "killed" and mutant.name not in same:
+            yield f"{outcome}: {mutant.name}"
+
+
+def edge_summary() -> str:
+    """How many edges fail a test, in a line."""
+    count = sum(map(len, edges().values()))
+    left = len(list(blunt(outcomes())))
+    return (
+        f"{count} comparisons, and numbers beyond 2, of the core: next to {count - left} a test "
+        f"fails or nothing changes, {left} left"
+    )
+
+
 def _all_of(names: tuple[str, ...]) -> Iterator[Mutant]:
     for file in sorted(names):
         yield from mutants((PACKAGE / file).read_text(encoding="utf-8"), file)
@@ -111,41 +166,64 @@ class Walked:
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
+    killed: Counter[tuple[str, str]] = field(default_factory=Counter)  # file of mutants, test
+    by_line: dict[str, dict[int, list[str]]] = field(default_factory=dict)  # and by file
 
     def __post_init__(self) -> None:
         from coverage import CoverageData
 
-        self.data = CoverageData(basename=str(self.folder / "walked"))
-        self.data.read()
-        for path in self.folder.glob("walk.*.json"):
+        self.data: list[CoverageData] = []
+        for path in sorted(self.folder.glob("walk.*.json")):
             self.seconds |= json.loads(path.read_text(encoding="utf-8"))
+            self.data.append(CoverageData(basename=str(path.with_suffix(""))))
+            self.data[-1].read()
+        for record in outcomes().values():
+            self.learn(record)
+
+    def learn(self, record: dict[str, Any]) -> None:
+        """Count a test that killed a mutant."""
+        self.killed[record["mutant"].partition(" ")[0], record.get("by", "")] += 1
+
+    def walking(self, mutant: Mutant) -> set[str]:
+        """The tests that walk a mutant's lines, and "" where they run while tests are imported."""
+        lines = self._lines(mutant.file)
+        return {test for line in mutant.lines for test in lines.get(line, [])}
+
+    def _lines(self, file: str) -> dict[int, list[str]]:
+        if file not in self.by_line:
+            found: dict[int, list[str]] = defaultdict(list)
+            for data in self.data:
+                for line, tests in data.contexts_by_lineno(str(PACKAGE / file)).items():
+                    found[line] += tests
+            self.by_line[file] = dict(found)
+        return self.by_line[file]
 
     def tests(self, mutant: Mutant, most: float) -> tuple[list[str], int]:
         """Tests that walk a mutant's lines, about `most` seconds of them, and how many there are.
 
-        First those that lie as the file does, and of these one case of each test, then another of
-        each. Of what runs at import, or once for all tests, every test of the file counts.
+        First those that killed a neighbour, then those that lie as the file does, and of these one
+        case of each test, then another of each. Of what runs at import, or once for all tests,
+        every test of the file counts.
         """
-        by_line = self.data.contexts_by_lineno(str(PACKAGE / mutant.file))
-        found = {test for line in mutant.lines for test in by_line.get(line, [])}
+        found = self.walking(mutant)
         if "" in found or not found:
-            found = {test for tests in by_line.values() for test in tests}
+            found |= {test for tests in self._lines(mutant.file).values() for test in tests}
         theorem = mutant.file.startswith("verify/")
         found = {test for test in found if test and (theorem or not test.startswith(PLANTING))}
         cases: dict[str, list[str]] = defaultdict(list)
         for test in sorted(found, key=self._seconds):
             cases[test.partition("[")[0]].append(test)
         order = sorted(
-            (_distance(test, mutant.file), rank, self._seconds(test), test)
+            (-self.killed[mutant.file, test], _distance(test, mutant.file), rank, test)
             for tests in cases.values()
             for rank, test in enumerate(tests)
         )
         chosen = []
-        for *_, seconds, test in order:
+        for *_, test in order:
             if most < 0 and chosen:
                 break
             chosen.append(test)
-            most -= seconds
+            most -= self._seconds(test)
         return chosen, len(found)
 
     def _seconds(self, test: str) -> float:
@@ -163,6 +241,15 @@ def _distance(test: str, file: str) -> int:
 # One run
 
 
+def set_up_hypothesis() -> None:
+    """A failure need not be made small, and the same examples are drawn each time."""
+    from hypothesis import Phase, settings
+
+    phases = [Phase.explicit, Phase.generate]
+    settings.register_profile("mutation", phases=phases, derandomize=True)
+    settings.load_profile("mutation")
+
+
 @dataclass(eq=False)
 class Chosen:
     """A pytest plugin: runs tests, in this order, or whole files; says which failed first."""
@@ -171,20 +258,124 @@ class Chosen:
     failed: str = ""
 
     def pytest_configure(self) -> None:
-        from hypothesis import Phase, settings
-
-        phases = [Phase.explicit, Phase.generate]  # a failure need not be made small
-        settings.register_profile("mutation", phases=phases, derandomize=True)
-        settings.load_profile("mutation")
+        set_up_hypothesis()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        there = {item.nodeid: item for item in items}
-        whole = [item for item in items if item.nodeid.partition("::")[0] in self.tests]
-        items[:] = [there[name] for name in self.tests if name in there] + whole
+        found = []
+        for name in self.tests:
+            found += [item for item in items if name in (item.nodeid, *_wholes(item.nodeid))]
+        items[:] = found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
             self.failed = report.nodeid
+
+
+@dataclass(eq=False)
+class Bench:
+    """A pytest plugin: imports all tests, then serves one request after the other.
+
+    Attributes
+    ----------
+    serve : callable
+        Is given this, once all tests are there.
+    """
+
+    serve: Callable[[Bench], None]
+    tests: dict[str, pytest.Item] = field(default_factory=dict)
+    failed: str = ""
+
+    def pytest_configure(self) -> None:
+        set_up_hypothesis()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.tests = {item.nodeid: item for item in session.items}
+        self.serve(self)
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def cases(self, name: str) -> list[pytest.Item]:
+        """One test, or all cases of a test, or all of a file."""
+        if name in self.tests:
+            return [self.tests[name]]
+        return [item for one, item in self.tests.items() if name in _wholes(one)]
+
+    def run(self, mutant: Mutant, tests: list[str]) -> dict[str, str]:
+        """The outcome of tests in this process, which then is of no other use."""
+        try:
+            give_the_fault(mutant)
+        except LookupError:
+            return {"outcome": "untested"}
+        items = [item for name in tests for item in self.cases(name)]
+        for item, after in itertools.zip_longest(items, items[1:]):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if self.failed:
+                return {"outcome": "killed", "by": self.failed}
+        return {"outcome": "survived" if items else "untested"}
+
+
+def functions_with(mutant: Mutant) -> dict[str, CodeType]:
+    """The code of each function that a fault changes; none if it changes what runs at import."""
+    before = _codes(mutant.text, mutant.file)
+    after = _codes(mutant.source, mutant.file)
+    if before.keys() != after.keys():
+        return {}
+    changed = {name: code for name, code in after.items() if _body(code) != _body(before[name])}
+    return changed if all(map(_is_function, changed.values())) else {}
+
+
+def give_the_fault(mutant: Mutant) -> None:
+    """Give the faulty code to the functions that have it, and forget what others computed."""
+    from minikv.verify.functions import functions_of
+
+    changed = functions_with(mutant)
+    dotted = mutant.file.removesuffix(".py").replace("/", ".")
+    for function in functions_of(importlib.import_module(f"minikv.{dotted}")):
+        code = changed.pop(function.__code__.co_qualname, None)
+        if code is not None:
+            function.__code__ = code
+    if changed:
+        raise LookupError(f"{mutant.file} has no function {' or '.join(changed)} any more")
+    modules = [module for name, module in sys.modules.items() if name.startswith("minikv")]
+    for value in [value for module in modules for value in vars(module).values()]:
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
+def _codes(source: bytes | str, file: str) -> dict[str, CodeType]:
+    """The code of a module, of its classes and of their functions, by name."""
+    found = {}
+    waiting = [compile(source, file, "exec", dont_inherit=True)]
+    while waiting:
+        code = waiting.pop()
+        found[code.co_qualname] = code
+        if not _is_function(code):
+            waiting += [one for one in code.co_consts if isinstance(one, CodeType)]
+    return found
+
+
+def _is_function(code: CodeType) -> bool:
+    """Whether a code is that of a function, and not of a module or a class."""
+    return bool(code.co_flags & inspect.CO_OPTIMIZED)
+
+
+def _body(code: CodeType) -> tuple[object, ...]:
+    """What makes two codes do the same; of a module or a class without the functions in it."""
+    constants = tuple(
+        _body(one) if isinstance(one, CodeType) else (type(one), repr(one))
+        for one in code.co_consts
+        if _is_function(code) or not isinstance(one, CodeType)
+    )
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return (code.co_code, constants, names)
+
+
+def _wholes(test: str) -> tuple[str, str]:
+    """What names a case besides itself: the test that it is a case of, and its file."""
+    return test.partition("[")[0], test.partition("::")[0]
 
 
 def imported_in_place_of(path: Path, source: str) -> None:
@@ -199,12 +390,12 @@ def imported_in_place_of(path: Path, source: str) -> None:
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
-def run_here(path: Path, source: str, tests: list[str]) -> dict[str, str]:
-    """The outcome of tests in this process, which then is of no other use.
+def run_imported(mutant: Mutant, tests: list[str]) -> dict[str, str]:
+    """The outcome of tests in this process, into which nobody has imported minikv before.
 
     The first few run before the files of the others are imported.
     """
-    imported_in_place_of(path, source)
+    imported_in_place_of(PACKAGE / mutant.file, mutant.source)
     options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--no-header"]
     found = {"outcome": "untested"}
     for part in (tests[:FIRST], tests[FIRST:]):
@@ -220,50 +411,72 @@ def run_here(path: Path, source: str, tests: list[str]) -> dict[str, str]:
     return found
 
 
-@dataclass
-class Running:
-    """A process that runs one mutant."""
-
-    process: int
-    answer: int  # a file descriptor
-    until: float
-    started: float
-
-    def outcome(self) -> dict[str, Any] | None:
-        """What came of it; None while it runs."""
-        ended, _ = os.waitpid(self.process, os.WNOHANG)
-        took = round(time.monotonic() - self.started, 1)
-        if ended:
-            with os.fdopen(self.answer, encoding="utf-8") as file:
-                said = file.read()
-            return (json.loads(said) if said else {"outcome": "killed", "by": "crash"}) | {
-                "seconds": took
-            }
-        if time.monotonic() < self.until:
-            return None
-        os.kill(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
-        os.close(self.answer)
-        return {"outcome": "killed", "by": "stuck", "seconds": took}
-
-
-def start(path: Path, source: str, tests: list[str], most: float) -> Running:
-    """Fork a process that runs tests with a source in the place of a file."""
+def apart(call: Callable[[], dict[str, str]], most: float) -> dict[str, Any]:
+    """What a call in a forked process says; a crash, or more seconds than `most`, is a kill."""
     answer, write = os.pipe()
-    now = time.monotonic()
+    began = time.monotonic()
     process = os.fork()
-    if process:
-        os.close(write)
-        return Running(process, answer, now + most, now)
+    if not process:
+        _say(call, write)
+    os.close(write)
+    ready, _, _ = select.select([answer], [], [], most)
+    if not ready:
+        os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with os.fdopen(answer, encoding="utf-8") as file:
+        said = json.loads(file.read() or '{"outcome": "killed", "by": "crash"}')
+    said = said if ready else {"outcome": "killed", "by": "stuck"}
+    return said | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _say(call: Callable[[], dict[str, str]], write: int) -> None:
+    """Write down what a call says, and end the process."""
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silence, descriptor)
     try:
-        said = run_here(path, source, tests)
+        said = call()
     except BaseException as error:  # whatever a fault may lead to
         said = {"outcome": "killed", "by": type(error).__name__}
     os.write(write, json.dumps(said).encode())
     os._exit(0)
+
+
+class Apart:
+    """A process that has imported all tests, and runs some of them on a mutant when it is asked."""
+
+    def __init__(self, files: list[str], mutants: list[Mutant], most: float) -> None:
+        self._mutants = mutants
+        self._most = most
+        asked, ask = os.pipe()
+        answered, answer = os.pipe()
+        if not os.fork():
+            os.close(ask)
+            self._serve(files, os.fdopen(asked), answer)
+        os.close(asked)
+        os.close(answer)
+        self._ask = os.fdopen(ask, "w")
+        self._answers = os.fdopen(answered)
+
+    def run(self, mutant: Mutant, tests: list[str]) -> dict[str, Any]:
+        """The outcome of tests on one of the mutants."""
+        print(json.dumps([self._mutants.index(mutant), tests]), file=self._ask, flush=True)
+        return json.loads(self._answers.readline())
+
+    def _serve(self, files: list[str], asked: TextIO, answer: int) -> None:
+        """Answer until nobody asks any more."""
+
+        def serve(bench: Bench) -> None:
+            for line in asked:
+                index, tests = json.loads(line)
+                said = apart(partial(bench.run, self._mutants[index], tests), self._most)
+                os.write(answer, f"{json.dumps(said)}\n".encode())
+
+        silent = ["-q", "-s", "-n0", "-p", "no:cacheprovider", "--no-header", "--no-summary"]
+        silence = os.open(os.devnull, os.O_RDWR)
+        os.dup2(silence, 1)
+        pytest.main([*silent, *files], [Bench(serve)])
+        os._exit(0)
 
 
 def warm_up() -> None:
@@ -341,29 +554,47 @@ def summary() -> str:
     return score(names, outcomes())[0].splitlines()[-1]
 
 
-def run(chosen: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
-    """Run mutants, so many at a time, and write each outcome down as soon as it is known."""
-    most = options.seconds
-    waiting = list(reversed(chosen))
-    running: dict[str, tuple[Running, int, int]] = {}
-    while waiting or running:
-        while waiting and len(running) < options.jobs:
-            mutant = waiting.pop()
-            tests, of = walked.tests(mutant, most)
-            if options.files:
-                tests = options.files
-            limit = 60.0 + STUCK * most
-            begun = start(PACKAGE / mutant.file, mutant.source, tests, limit)
-            running[mutant.name] = (begun, len(tests), of)
-        for name, (one, tests, of) in list(running.items()):
-            said = one.outcome()
-            if said is not None:
-                record = {"mutant": name, **said, "tests": tests, "of": of}
-                with open(OUTCOMES, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-                print(f"{record['outcome']:9} {said['seconds']:6.1f} s  {name}", flush=True)
-                del running[name]
-        time.sleep(0.05)
+def run(todo: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
+    """Run mutants one by one, and write each outcome down as soon as it is known.
+
+    Survivors that are run again are imported, and have nothing else imported before.
+    """
+    most = 60.0 + STUCK * options.seconds
+    files = sorted({test.partition("::")[0] for test in walked.seconds})
+    ready = None if options.again or options.files else Apart(files, todo, most)
+    for mutant in todo:
+        tests, of = walked.tests(mutant, options.seconds)
+        tests = options.files or tests
+        said = None
+        if ready and functions_with(mutant):
+            said = ready.run(mutant, tests)
+            if said["outcome"] == "untested":
+                said = None
+            elif "::" in said.get("by", "") and "" in walked.walking(mutant):
+                again = apart(partial(run_imported, mutant, [said["by"]]), most)
+                said = said if again["outcome"] == "killed" else None
+        if said is None:
+            said = apart(partial(run_imported, mutant, tests), most)
+        record = {"mutant": mutant.name, **said, "tests": len(tests), "of": of}
+        with open(OUTCOMES, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        print(f"{record['outcome']:9} {said['seconds']:6.1f} s  {mutant.name}", flush=True)
+        walked.learn(record)
+
+
+def run_in_parallel(todo: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
+    """`run`, in so many processes."""
+    for mutant in todo:
+        walked.walking(mutant)  # read now: coverage.py empties a file that a forked process reads
+    processes = []
+    for start in range(options.jobs):
+        process = os.fork()
+        if not process:
+            run(todo[start :: options.jobs], walked, options)
+            os._exit(0)
+        processes.append(process)
+    for process in processes:
+        os.waitpid(process, 0)
 
 
 def in_turns(strata: dict[str, list[Mutant]]) -> Iterator[Mutant]:
@@ -377,12 +608,9 @@ def expect_nothing_fails() -> None:
     """The control: without a fault, the tests that killed one pass, as they are run here."""
     by = (record.get("by", "") for record in outcomes().values())
     tests = sorted({test for test in by if "::" in test})
-    path = PACKAGE / "decoder.py"
-    one = start(path, path.read_text(encoding="utf-8"), tests, 3600.0)
-    said = None
-    while said is None:
-        time.sleep(0.2)
-        said = one.outcome()
+    text = (PACKAGE / "decoder.py").read_bytes()
+    sound = Mutant("decoder.py", "none", range(0), text, 0, 0, b"")
+    said = apart(partial(run_imported, sound, tests), 3600.0)
     if said["outcome"] != "survived":
         raise SystemExit(f"without a fault, {said}: the score says nothing")
     print(
@@ -396,6 +624,9 @@ def main() -> None:
     parser.add_argument("--walked", type=Path, help="the folder that covered.py --keep made")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for one mutant")
+    parser.add_argument(
+        "--edges", action="store_true", help="every comparison and number of the core, not a draw"
+    )
     parser.add_argument("--again", action="store_true", help="run the survivors again")
     parser.add_argument("--only", default="", help="mutants whose name has this in it")
     parser.add_argument("--files", nargs="+", help="run these tests, or files of them")
@@ -403,7 +634,7 @@ def main() -> None:
         "--control", action="store_true", help="see that without a fault these tests pass"
     )
     options = parser.parse_args()
-    strata = drawn()
+    strata = edges() if options.edges else drawn()
     found = outcomes()
     if options.run or options.control:
         if options.walked is None or not hasattr(os, "fork"):
@@ -418,7 +649,7 @@ def main() -> None:
             lived = {name for name, record in found.items() if record["outcome"] != "killed"}
             todo = [m for m in in_turns(strata) if m.name in lived - equivalents().keys()]
         todo = [mutant for mutant in todo if options.only in mutant.name]
-        run(todo[: options.run], walked, options)
+        run_in_parallel(todo[: options.run], walked, options)
         found = outcomes()
         if options.control:
             expect_nothing_fails()
@@ -426,7 +657,9 @@ def main() -> None:
     table, survivors = score(names, found)
     for name in survivors:
         print(f"{found[name]['outcome']}: {name} ({found[name]['tests']} of {found[name]['of']})")
-    print(table)
+    if options.edges:
+        print(*(line for line in blunt(found) if line.startswith("not run")), sep="\n")
+    print(edge_summary() if options.edges else table)
     sys.exit(0)
 
 

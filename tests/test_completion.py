@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minikv
-from minikv.completion import log_probability
+from minikv.completion import StopStrings, log_probability
 from minikv.errors import InputError, TokenizerError
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
@@ -39,6 +41,22 @@ def test_each_text_of_a_batch_is_what_it_is_alone(model, cache, temperature):
     assert [each.log_probs for each in batch] == [each.log_probs for each in alone]
 
 
+def test_each_text_is_told_as_soon_as_it_has_ended(model):
+    alone = model.complete(TEXTS[1], 8)
+    told: list[tuple[int, str, int]] = []
+
+    def end(number, completion):
+        told.append((number, completion.ended_by, len(completion.ids)))
+
+    stop = [alone.text[3:5]]
+    found = model.complete(TEXTS, 8, stop=stop, ended=end)
+    assert told[0][0] == 1, "the second one ends first"
+    assert sorted(told) == [
+        (number, each.ended_by, len(each.ids)) for number, each in enumerate(found)
+    ]
+    assert [length for _, _, length in told] == sorted(length for _, _, length in told)
+
+
 def test_texts_of_a_batch_are_not_each_others(model):
     """The control: other texts have other continuations."""
     first, second, _ = model.complete(TEXTS, 8)
@@ -61,6 +79,42 @@ def test_probabilities_sum_to_one():
     total = math.fsum(math.exp(log_probability(logits, token)) for token in range(4))
     # each term: one rounding of exp and one of ln, on numbers below 1; 4 terms
     assert abs(total - 1) < 4 * 2**-50
+
+
+def test_log_probabilities_are_taken_in_float64():
+    logits = np.array([3.0, -1.0, 0.5, 2.25], np.float32)
+    total = math.fsum(math.exp(log_probability(logits, token)) for token in range(4))
+    assert abs(total - 1) < 4 * 2**-50
+
+
+def test_a_penalty_knows_the_prompt(model):
+    """Of a text whose own words would come next."""
+    text = "the the the the"
+    ids = model.tokenizer.encode(text)
+    completion = model.complete(text, 12, repetition_penalty=2.0)
+    assert completion.ids == list(model.generate(ids, 12, repetition_penalty=2.0))
+    plain = model.complete(text, 12)
+    assert set(plain.ids) & set(ids)
+    assert completion.ids != plain.ids
+
+
+words = st.text("ab ", min_size=1, max_size=4)
+
+
+@given(st.lists(words, min_size=1, max_size=3), st.lists(words, max_size=8))
+def test_text_ends_before_the_first_stop_string_in_whatever_pieces_it_comes(stop, pieces):
+    text = "".join(pieces)
+    stops = StopStrings(stop)
+    shown = "".join(map(stops.put, pieces))
+    if not stops.found:
+        shown += stops.rest()
+    assert stops.found == any(each in text for each in stop)
+    assert text.startswith(shown)
+    assert stops.found or shown == text
+    assert not any(each in shown for each in stop)
+    whole = StopStrings(stop).put(text)
+    if stops.found:
+        assert whole == text[: min(text.index(each) for each in stop if each in text)]
 
 
 def test_a_stop_string_ends_a_text_and_is_not_in_it(model):

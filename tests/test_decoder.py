@@ -167,6 +167,7 @@ WRONG_IDS = [
     ([], "no tokens given, expected at least one"),
     ([97], "token id 97 at index 0 is outside the vocabulary (0 to 96)"),
     ([1, 2, -1], "token id -1 at index 2 is outside the vocabulary"),
+    ([1, 99, -1, 98], "token id 99 at index 1 is outside the vocabulary"),  # the first of several
     ([2**62], "is outside the vocabulary"),
     ([2**80], "token ids"),
     ([1.0, 2.0], "token ids have dtype float64, expected whole numbers"),

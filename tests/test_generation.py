@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minikv
+from minikv.caches import POLICIES
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError
-from minikv.generation import candidates, finite_logits, nucleus, penalised, sampler
+from minikv.generation import at_least, candidates, finite_logits, nucleus, penalised, sampler
+from minikv.memory import Told
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
 TEXT = np.random.default_rng(0).integers(0, 97, 24).tolist()
@@ -83,6 +85,35 @@ def test_a_cache_of_another_model_is_refused_before_the_first_token():
     other = minikv.random_model(EXACT.config, 2, "exact")
     with pytest.raises(InputError, match="a cache is not of this model"):
         EXACT.generate([1], 3, cache=other.new_cache())
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "float32"])
+def test_telling_how_far_a_prompt_is_read_changes_no_bit(arithmetic):
+    model = minikv.random_model(minikv.tiny_config(), seed=3, arithmetic=arithmetic)
+    for name, policy in POLICIES.items():
+        for settings in policy.examples(4):
+            told: list[tuple[float, float]] = []
+            plain = model.new_cache(name, **settings)
+            cache = model.new_cache(name, **settings)
+            memory = Told(cache, lambda label, *far, told=told: told.append(far))
+            for part in (TEXT, TEXT[:1]):
+                logits = model.forward([part], [memory])
+                assert logits.tobytes() == model.forward([part], [plain]).tobytes(), name
+            assert told == [(0, 2), (1, 2)] * 2
+            assert cache.nbytes == plain.nbytes
+
+
+def test_an_observer_sees_each_step_and_changes_nothing():
+    seen: list[tuple[bytes, int]] = []
+    settings = {"temperature": 2.0, "seed": 3, "repetition_penalty": 1.5}
+
+    def look(logits, token):
+        seen.append((logits.tobytes(), token))
+
+    tokens = list(EXACT.generate(TEXT, 5, observer=look, **settings))
+    assert tokens == list(EXACT.generate(TEXT, 5, **settings))
+    logits = EXACT.logits([*TEXT, *tokens])[-6:-1]  # of the model: neither drawn nor penalised
+    assert seen == [(row.tobytes(), token) for row, token in zip(logits, tokens, strict=True)]
 
 
 # Sampling
@@ -168,6 +199,37 @@ def test_min_p_keeps_what_is_at_least_so_likely_beside_the_likeliest():
     for min_p, expected in ((0.0, 4), (0.1, 4), (0.11, 3), (0.41, 2), (0.51, 1), (1.0, 1)):
         choose = sampler(1.0, None, None, 0, min_p=min_p)
         assert {choose(logits) for _ in range(400)} == set(range(expected))
+
+
+def test_what_is_missing_by_2_to_the_minus_32_counts_as_reached_and_more_does_not():
+    ids = np.arange(3)
+    for missing, kept in ((0.0, 1), (0.75, 1), (1.0, 1), (1.25, 2), (2.0, 2)):
+        p = np.array([0.5 - missing * 2.0**-32, 0.3, 0.2 + missing * 2.0**-32])
+        assert len(nucleus(ids, p, 0.5)[0]) == kept
+
+
+def test_a_penalty_knows_every_token_that_was_said_however_long_ago():
+    logits = np.ones(4)
+    for ago in (1, 63, 64, 65, 500, 5000):
+        assert penalised(logits, [0, *[2] * ago], 2.0).tolist() == [0.5, 1.0, 0.5, 1.0]
+
+
+def test_min_p_keeps_what_is_exactly_so_likely():
+    ids, p = at_least(np.arange(3), np.array([0.5, 0.25, 0.25]), 0.5)
+    assert ids.tolist() == [0, 1, 2]
+    assert p.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_probabilities_are_those_of_the_float64_logits():
+    """Float32 logits are not subtracted in float32, where half of a unit is lost beyond 2**24."""
+    logits = np.array([2.0**24, 1.5, 2.0**23 + 0.5], np.float32)
+    for temperature in (1.0, 2.0**20, 2.0**24):
+        for got, expected in zip(
+            candidates(logits, temperature),
+            candidates(logits.astype(np.float64), temperature),
+            strict=True,
+        ):
+            assert got.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

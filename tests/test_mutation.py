@@ -12,7 +12,17 @@ from pathlib import Path
 import mutation
 import pytest
 from mutate import mutants
-from mutation import PACKAGE, ROOT, STRATA, drawn, equivalents, outcomes, score, wilson
+from mutation import (
+    PACKAGE,
+    ROOT,
+    STRATA,
+    drawn,
+    equivalents,
+    functions_with,
+    outcomes,
+    score,
+    wilson,
+)
 
 SOURCE = '''"""Read 1 and 2: prose is left alone."""
 LIMIT: int = 2**8
@@ -131,17 +141,23 @@ def test_what_is_written_down_can_be_read():
     ],
 )
 def test_a_fault_is_run_in_the_place_of_the_file(old, new, outcome, tmp_path):
-    """By one test: it knows nothing of a longer buffer, and of a shorter one it does."""
+    """By one test: it knows nothing of a longer buffer, and of a shorter one it does.
+
+    Both in a process that imports the file, and in one that has imported all tests before.
+    """
     tests = ["tests/caches/test_full.py::test_growing_loses_nothing"]
     program = (
-        "import sys, json, time; sys.path.insert(0, 'tests'); import mutation\n"
+        "import sys, json; sys.path.insert(0, 'tests'); import mutation\n"
+        "from functools import partial\n"
         "path = mutation.PACKAGE / 'caches/full.py'\n"
-        f"source = path.read_text().replace({old!r}, {new!r})\n"
-        f"one = mutation.start(path, source, {tests!r}, 20.0)\n"
-        "said = None\n"
-        "while said is None:\n"
-        "    time.sleep(0.1)\n"
-        "    said = one.outcome()\n"
+        f"before, middle, after = path.read_bytes().partition({old.encode()!r})\n"
+        "mutant = mutation.Mutant('caches/full.py', 'one', range(0), before + middle + after,\n"
+        f"    len(before), len(before + middle), {new.encode()!r})\n"
+        f"tests = {tests!r}\n"
+        "said = [mutation.apart(partial(mutation.run_imported, mutant, tests), 12.0)]\n"
+        "if mutant.after != b'def':\n"  # which is no Python
+        "    ready = mutation.Apart(['tests/caches/test_full.py'], [mutant], 12.0)\n"
+        "    said.append(ready.run(mutant, tests))\n"
         "print(json.dumps(said))\n"
     )
     environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)}
@@ -149,5 +165,24 @@ def test_a_fault_is_run_in_the_place_of_the_file(old, new, outcome, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert json.loads(done.stdout)["outcome"] == outcome, done.stderr
+    assert {said["outcome"] for said in json.loads(done.stdout)} == {outcome}, done.stderr
     assert Path(PACKAGE / "caches/full.py").read_text(encoding="utf-8").count(old) == 1
+
+
+def test_what_runs_at_import_is_imported_and_what_a_function_does_is_given_to_it():
+    """A constant, a default and a class are made at import; also where a function is in a class."""
+    source = (
+        "LIMIT = 2\n"
+        "def f(x=3):\n"
+        "    return [y + 5 for y in x]\n"
+        "class C:\n"
+        "    size = 7\n"
+        "    def g(self):\n"
+        "        return lambda: 11\n"
+    )
+    found = {}
+    for mutant in mutants(source, "f.py"):
+        found.setdefault(mutant.name.split()[-3], set()).update(functions_with(mutant))
+    assert found["5"] == {"f"}
+    assert found["11"] == {"C.g"}
+    assert not found["2"] | found["3"] | found["7"]

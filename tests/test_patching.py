@@ -104,6 +104,8 @@ WRONG_HOOKS = [
     ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
     ({"hook_embed": lambda v, n: v[:-1]}, r"returned shape \(23, 24\), expected \(24, 24\)"),
     ({"hook_embed": lambda v, n: np.float32(0)}, r"returned shape \(\), expected"),
+    ({"hook_embed": lambda v: v}, r"hook_embed is no function .* expected hook\(value, name\)"),
+    ({"hook_embed": 3}, "hook_embed is no function"),
     ({"hook_embed": lambda v, n: v + 1j}, "returned complex64, expected real numbers"),
     ({"hook_embed": lambda v, n: v.tolist()}, r"returned shape list, expected \(24, 24\)"),
 ]
@@ -113,6 +115,14 @@ WRONG_HOOKS = [
 def test_wrong_hooks_are_named(hooks, message):
     with pytest.raises(InputError, match=message):
         EXACT.run_with_hooks(TEXT, hooks)
+
+
+def test_a_hook_that_names_nothing_is_named_beside_one_that_names_something():
+    def same(value, name):
+        return value
+
+    with pytest.raises(InputError, match=r"hook 'blocks\.9\.hook_mlp_out' names no activation"):
+        EXACT.run_with_hooks(TEXT, {"hook_embed": same, "blocks.9.hook_mlp_out": same})
 
 
 def test_kl_divergence_is_zero_for_the_same_and_positive_for_another():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from minikv import progress
 from minikv.progress import clear, show, status
 
 
@@ -61,9 +62,22 @@ def test_a_status_is_gone_when_it_is_over(terminal):
     assert screen.getvalue() == "reading ...\r\033[K"
 
 
-def test_nothing_is_written_where_there_is_no_terminal(capsys):
+def test_a_status_says_a_percentage_once_it_takes_long(terminal, monkeypatch):
+    now = iter([0.0, 1.9, 2.0, 3.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    screen = terminal()
+    with status("reading") as tell:
+        tell("", 1, 30)
+        assert screen.getvalue() == "reading ..."
+        tell("", 3, 30)
+        tell("", 31, 30)
+    assert screen.getvalue() == "reading ...\rreading ...  10%\rreading ... 100%\r\033[K"
+
+
+def test_nothing_is_written_where_there_is_no_terminal(capsys, monkeypatch):
     show("x", 1, 2)
-    with status("x"):
-        pass
+    with status("x") as tell:
+        monkeypatch.setattr(progress, "PATIENCE", 0.0)
+        tell("x", 1, 2)
     clear()
     assert capsys.readouterr() == ("", "")

@@ -92,6 +92,27 @@ def test_what_a_hook_puts_in_their_place_is_moved_to_the_grid_of_attention(name)
     assert_same_bits(cache.state()[0][f"{name}.1"], on_the_grid)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_row_that_a_hook_changes_is_moved_to_the_grid_whichever_it_is(name):
+    """Not only where all are, or the first is, another array's."""
+    model = model_of("llama")
+    for row in range(len(TEXT)):
+        expected = {}
+
+        def replace(called, value, row=row, expected=expected):
+            if called != NAMES[name]:
+                return value
+            value = value.copy()
+            value[row] *= np.float32(1 / 3)
+            expected["rows"] = model.arithmetic.settle(value)
+            assert not same_bits(expected["rows"][row], value[row])
+            return value
+
+        cache = model.new_cache()
+        model.forward([TEXT], [cache], hook=replace)
+        assert_same_bits(cache.state()[0][f"{name}.1"], expected["rows"])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_queries_and_keys_are_products_with_bias_norm_and_turn_as_the_family_has_them(family):
     model = model_of(family)

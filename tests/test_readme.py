@@ -42,6 +42,7 @@ UNLISTED = {
     "__init__",
     "__main__",
     "cli",
+    "colour",
     "commands",
     "experiments",
     "numbers",

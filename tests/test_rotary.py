@@ -103,6 +103,22 @@ def test_a_table_that_grew_is_the_one_that_is_made_at_once():
                 assert_same_bits(table, expected[positions])
 
 
+def test_a_table_is_made_anew_once_for_each_doubling(monkeypatch):
+    """So that a thousand tokens fed one by one take ten more tables, and not a thousand."""
+    made = []
+    cos = type(EXACT.arithmetic).cos
+
+    def counted(self, angle):
+        made.append(len(angle))
+        return cos(self, angle)
+
+    monkeypatch.setattr(type(EXACT.arithmetic), "cos", counted)
+    rotary = Rotary(EXACT.config, EXACT.arithmetic)
+    for position in range(1000):
+        rotary(np.array([position]))
+    assert made == [1 << bits for bits in range(11)]
+
+
 def test_an_angle_beyond_the_range_of_sine_and_cosine_is_refused():
     """A frequency of theta**(-2i/d), or one divided by a factor, can turn too fast."""
     for stretched in ({"rope_theta": 1e-9}, {"rope_scaling": RopeScaling(1e-9)}):

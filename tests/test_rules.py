@@ -38,7 +38,7 @@ CORE = (
 # From the ground up: a module or package imports only from floors below its own.
 FLOORS = (
     ("errors",),
-    ("arrays", "extras", "numbers", "progress"),
+    ("arrays", "colour", "extras", "numbers", "progress"),
     ("families",),
     ("config_json",),  # between a file and names; it does not know ModelConfig
     ("config",),

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arrays import Array, Outputs
+from ..arrays import Array, Outputs, Scores
 from ..errors import ArithmeticRangeError
 from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
+from .masking import masked_in_place
 from .room import Room
 
 SUBNORMALS = (
-    "this processor makes float32 numbers below 2**-126 zero: exact arithmetic keeps its bits only "
-    "where the stream holds none of them"
+    "this processor makes float32 numbers below 2**-126 zero, in sums, products and the largest of "
+    "a row: exact arithmetic keeps its bits only where the stream holds none of them"
 )
 
 
@@ -82,6 +83,9 @@ class NumpyExact(Exact):
         if any_of(abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power):
             return super().grid(size, self.total(size), bits)
         return 2.0 * power
+
+    def masked(self, scores: Scores, hidden: np.ndarray | None) -> Scores:
+        return masked_in_place(scores, hidden)
 
     def expect_finite(self, row_sum: np.ndarray | float, weights: Sequence[Weight]) -> None:
         largest = largest_of(row_sum)

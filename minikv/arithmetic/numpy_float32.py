@@ -1,12 +1,15 @@
-"""`Float32` on NumPy: the same sums, of weights that lie close together."""
+"""`Float32` on NumPy: the same sums, of weights that lie close together, and scores in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import HeadOutputs, Keys, Queries, Scores, Values
 from .base import Matrix
 from .float32 import Float32
+from .masking import masked_in_place
 from .room import Room
+from .sight import UNWATCHED, Sight, Watch
 
 
 class NumpyFloat32(Float32):
@@ -22,3 +25,55 @@ class NumpyFloat32(Float32):
         kept = self._room.empty(matrix.shape, np.float32)
         kept[:] = matrix
         return kept
+
+    def masked(self, scores: Scores, hidden: np.ndarray | None) -> Scores:
+        return masked_in_place(scores, hidden)
+
+    def attention(
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        sight: Sight,
+        scale: float,
+        watch: Watch = UNWATCHED,
+    ) -> HeadOutputs:
+        """`Arithmetic.attention`; of many queries one K/V head at a time, and in place.
+
+        Scores of R query heads are then held at a time, not of all H.
+        """
+        tokens, heads, head_dim = q.shape
+        if tokens <= self.query_block or watch.hooked or sight.per_head:
+            return super().attention(q, k, v, sight, scale, watch)
+        groups = k.shape[1]
+        share = heads // groups
+        q = (q * scale).reshape(tokens, groups, share, head_dim)
+        keys = np.ascontiguousarray(k.transpose(1, 2, 0))  # (G, d, S)
+        step = 2 * self.query_block  # of one K/V head's scores, as much room as two blocks of all
+        room = np.empty(step * share * len(k), self.dtype)
+        ones = np.ones(len(k), self.dtype)
+        out = np.empty((tokens, groups, share, head_dim), self.dtype)
+        for start in range(0, tokens, step):
+            queries = slice(start, min(start + step, tokens))
+            seen = sight.keys_for(queries, watch)
+            hidden = sight.hidden(queries, seen)
+            patterns = []
+            for g in range(groups):
+                rows = q[queries, g].reshape(-1, head_dim)  # (T*R, d)
+                length = seen.stop - seen.start
+                pattern = room[: len(rows) * length].reshape(len(rows), length)
+                np.matmul(rows, keys[g, :, seen], out=pattern)
+                by_head = pattern.reshape(-1, share, length).swapaxes(0, 1)  # (R, T, S), a view
+                self.masked(by_head, hidden)
+                pattern -= pattern.max(axis=-1, keepdims=True)
+                np.exp(pattern, out=pattern)
+                total = pattern @ ones[seen, None]  # (T*R, 1)
+                z = pattern @ v[seen, g]
+                z /= total
+                out[queries, g] = z.reshape(-1, share, head_dim)
+                if watch.observe is not None:
+                    pattern /= total
+                    patterns.append(by_head.copy())
+            if watch.observe is not None:
+                watch.observe(sight.query_positions[queries], np.concatenate(patterns))
+        return out.reshape(tokens, heads, head_dim)

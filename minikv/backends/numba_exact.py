@@ -238,23 +238,28 @@ def exp_in_place(x, table):
         x[j] = (((f * _EXP3 + _EXP2) * f + _EXP1) * f + _EXP0) * f * power[j] + power[j]
 
 
+@njit
+def _weights(row, denominator, table):
+    """`Exact.softmax` of a row, in place."""
+    top = -np.inf
+    known = True
+    for s in range(row.shape[0]):
+        top = max(top, row[s])
+    for s in range(row.shape[0]):
+        row[s] -= top
+        known &= row[s] == row[s]
+    exp_in_place(row, table)
+    for s in range(row.shape[0]):
+        row[s] = (row[s] + denominator) - denominator
+    total = _total(row) if known else np.nan  # NaN has no weight: the row is NaN, and refused
+    for s in range(row.shape[0]):
+        row[s] /= total
+
+
 @njit("void(f8[:,::1], f8, f8[::1])", cache=True)
 def _softmax(scores, denominator, table):
     for i in range(scores.shape[0]):
-        row = scores[i]
-        top = -np.inf
-        known = True
-        for s in range(row.shape[0]):
-            top = max(top, row[s])
-        for s in range(row.shape[0]):
-            row[s] -= top
-            known &= row[s] == row[s]
-        exp_in_place(row, table)
-        for s in range(row.shape[0]):
-            row[s] = (row[s] + denominator) - denominator
-        total = _total(row) if known else np.nan  # NaN has no weight: the row is NaN, and refused
-        for s in range(row.shape[0]):
-            row[s] /= total
+        _weights(scores[i], denominator, table)
 
 
 def _pointer(typing, address):
@@ -275,12 +280,17 @@ def _group(x, g):
     return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
 
 
-_ATTEND = "b1(f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1])"
+_ATTEND = (
+    "b1(f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1], f8[:,:,:])"
+)
 
 
 @njit(_ATTEND, parallel=True, cache=True)
-def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
-    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where a grid is in doubt."""
+def _attend(q, k, v, first, last, scale, denominator, bits, table, out, weights):
+    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where a grid is in doubt.
+
+    Its weights are written into `weights`, ``(H, T, S)``, unless that is empty.
+    """
     tokens, heads, width = q.shape
     share = heads // k.shape[1]
     powers = np.empty((k.shape[1], k.shape[0]))
@@ -294,21 +304,59 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out):
         seen = slice(first[t], last[t])
         keys, values = _group(k, h // share)[seen], _group(v, h // share)[seen]
         row = np.empty(width)
-        pattern = np.empty((1, len(keys)))
+        pattern = np.empty(len(keys))
         power = powers[h // share, seen]
         for j in range(width):
             row[j] = np.float64(q[t, h, j]) * scale
         decided[i] &= _round_row(row, bits)
         for s in range(len(keys)):
-            pattern[0, s] = _dot(row, keys[s, :width])
-        _softmax(pattern, denominator, table)
-        pattern[0] *= power
-        decided[i] &= _round_row(pattern[0], bits)
-        pattern[0] /= power
+            pattern[s] = _dot(row, keys[s, :width])
+        _weights(pattern, denominator, table)
+        if weights.shape[0] > 0:
+            weights[h, t, first[t] : last[t]] = pattern
+        pattern *= power
+        decided[i] &= _round_row(pattern, bits)
+        pattern /= power
         row[:] = 0.0
-        _weigh(row, pattern[0], values)
+        _weigh(row, pattern, values)
         for j in range(width):
             out[t, h, j] = np.float32(row[j]) + np.float32(0.0)
+    return np.all(decided)
+
+
+@njit("b1(f4[:,:,::1], f8, i8, f8[:,:,::1])", cache=True)
+def _place_queries(q, scale, bits, out):
+    """Scaled queries ``(T, H, d)`` on their grids, ``(G, T*R, d)``; False as `_attend`."""
+    share = q.shape[1] // out.shape[0]
+    decided = True
+    for t in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            row = out[h // share, t * share + h % share]
+            for j in range(q.shape[2]):
+                row[j] = np.float64(q[t, h, j]) * scale
+            decided &= _round_row(row, bits)
+    return decided
+
+
+_WEIGHTS = "b1(f8[:,::1], i8, i8[:], i8[:], f8[:], f8, i8, f8[::1])"
+
+
+@njit(_WEIGHTS, parallel=True, cache=True)
+def _place_weights(scores, share, first, last, powers, denominator, bits, table):
+    """Scores ``(T*R, S)``, in place, to weights times the powers of V; False as `_attend`.
+
+    A query sees the keys from `first` on and before `last`, both ``(T,)``. The rows are then on
+    grids of which each key has a multiple.
+    """
+    decided = np.ones(len(scores), dtype=np.bool_)
+    for i in prange(len(scores)):
+        t = i // share
+        scores[i, : first[t]] = 0.0
+        scores[i, last[t] :] = 0.0
+        row = scores[i, first[t] : last[t]]
+        _weights(row, denominator, table)
+        row *= powers[first[t] : last[t]]
+        decided[i] &= _round_row(row, bits)
     return np.all(decided)
 
 
@@ -558,34 +606,124 @@ class NumbaExact(NumpyExact):
         scale: float,
         watch: Watch = UNWATCHED,
     ) -> HeadOutputs:
-        """A few queries in one kernel; more, or watched ones, as `Arithmetic.attention` does."""
-        if watch.nobody and len(q) <= _FEW and not sight.per_head:
+        """Few queries in one kernel, many by BLAS between kernels; the rest as `Arithmetic`."""
+        seen = None if watch.hooked else SeenKeys.by(sight)
+        if seen is not None and seen.most <= self.context:
             out = np.empty(q.shape, np.float32)
-            if self._attend_few(q, k, v, sight, scale, out):
+            keys = k[seen.all]
+            values = v[seen.all]
+            if len(q) <= _FEW:
+                watched = watch.observe is not None
+                weights = np.zeros((q.shape[1] * watched, len(q), seen.all.stop))
+                if self._attend_few(q, keys, values, seen, scale, out, weights):
+                    if watch.observe is not None:
+                        watch.observe(sight.query_positions, weights)
+                    return out
+            elif watch.nobody and self._attend_many(q, keys, values, seen, scale, out):
                 return out
         return super().attention(q, k, v, sight, scale, watch)
 
     def _attend_few(
-        self, q: Queries, k: Keys, v: Values, sight: Sight, scale: float, out: HeadOutputs
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        seen: SeenKeys,
+        scale: float,
+        out: HeadOutputs,
+        weights: Pattern,
     ) -> bool:
-        """Attention into `out`; False where it is in doubt, or the arrays are not as compiled."""
-        # of each query, the first key that it sees and the one behind the last, both (T,)
-        last = sight.key_positions.searchsorted(sight.query_positions, "right")
-        first = np.zeros_like(last)
-        if sight.window is not None:
-            oldest = sight.query_positions - sight.window
-            first = sight.key_positions.searchsorted(oldest, "right")
-        seen = slice(int(first[0]), int(last[-1]))  # positions ascend
-        k = k[seen]
-        v = v[seen]
-        if not _as_compiled(q, k, v) or (last - first).max() > self.context:
+        """Attention into `out`; False where it is in doubt, or the arrays are not as compiled.
+
+        The weights go into `weights`, ``(H, T, S)``, whose columns are keys, the first included.
+        """
+        if not _as_compiled(q, k, v):
             return False
         denominator = 2.0**-self.denominator_bits * ROUND
         bits = self.significand - self.kv_bits
-        first = first - seen.start
-        last = last - seen.start
+        first = seen.first
+        last = seen.last
+        weights = weights[..., seen.all]
         with ONE_CALLER:
-            return _attend(q, k, v, first, last, scale, denominator, bits, EXP_TABLE, out)
+            return _attend(q, k, v, first, last, scale, denominator, bits, EXP_TABLE, out, weights)
+
+    def _attend_many(
+        self, q: Queries, k: Keys, v: Values, seen: SeenKeys, scale: float, out: HeadOutputs
+    ) -> bool:
+        """Attention into `out`, one K/V head at a time; False where a grid is in doubt.
+
+        Weights times powers meet values divided by them: the terms of each sum are those of
+        `weighted_sum`, and exact as they are.
+        """
+        tokens, heads, head_dim = q.shape
+        groups = k.shape[1]
+        share = heads // groups
+        denominator = 2.0**-self.denominator_bits * ROUND
+        bits = self.significand - self.kv_bits
+        queries = np.empty((groups, tokens * share, head_dim))
+        if not _place_queries(_packed(q), scale, bits, queries):
+            return False
+        keys = np.ascontiguousarray(k.transpose(1, 2, 0), np.float64)  # (G, d, S)
+        prepared = self.values(v)
+        values = (prepared.rows / prepared.powers).transpose(1, 0, 2)  # (G, S, d)
+        powers = np.ascontiguousarray(prepared.powers[..., 0].T)  # (G, S)
+        room = np.empty(2 * self.query_block * share * len(k))
+        for start in range(0, tokens, 2 * self.query_block):
+            some = slice(start, min(start + 2 * self.query_block, tokens))
+            low = int(seen.first[some][0])
+            high = int(seen.last[some][-1])
+            first = seen.first[some] - low
+            last = seen.last[some] - low
+            rows = slice(some.start * share, some.stop * share)
+            scores = room[: len(first) * share * (high - low)].reshape(-1, high - low)
+            for g in range(groups):
+                np.matmul(queries[g, rows], keys[g, :, low:high], out=scores)
+                power = powers[g, low:high]
+                with ONE_CALLER:
+                    decided = _place_weights(
+                        scores, share, first, last, power, denominator, bits, EXP_TABLE
+                    )
+                if not decided:
+                    return False
+                z = (scores @ values[g, low:high]).reshape(-1, share, head_dim)
+                out[some, g * share : (g + 1) * share] = z
+        out += np.float32(0.0)  # and -0.0, of a product of its own, becomes +0.0
+        return True
+
+
+@dataclass(frozen=True)
+class SeenKeys:
+    """Which keys each query sees, from the `first` on and before the `last`: both ``(T,)`` int.
+
+    Both count from the start of `all`, the keys that any query sees.
+    """
+
+    all: slice
+    first: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def by(cls, sight: Sight) -> SeenKeys | None:
+        """The same as a `Sight` says; None where heads see other numbers of keys."""
+        by_head = sight.key_positions.reshape(len(sight.key_positions), -1).T  # (1 or G, S)
+        last = _passed(by_head, sight.query_positions)
+        first = np.zeros_like(last)
+        if sight.window is not None:
+            first = _passed(by_head, sight.query_positions - sight.window)
+        if (first != first[0]).any() or (last != last[0]).any():
+            return None
+        seen = slice(int(first[0, 0]), int(last[0, -1]))  # positions ascend
+        return cls(seen, first[0] - seen.start, last[0] - seen.start)
+
+    @property
+    def most(self) -> int:
+        """How many keys one query sees at most."""
+        return int((self.last - self.first).max())
+
+
+def _passed(key_positions: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """How many keys of each head lie at a position or before it, ``(G, S), (T,) -> (G, T)``."""
+    return np.stack([keys.searchsorted(positions, "right") for keys in key_positions])
 
 
 _GELU_BY_NAME = {"silu": False, "gelu_pytorch_tanh": True}

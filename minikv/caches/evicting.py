@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,69 +13,8 @@ from ..layers import Layer
 from ..memory import Attended
 from ..numbers import whole
 from .base import Cache
+from .rows import Rows
 from .saving import expect
-
-
-class Rows:
-    """What one layer holds: S tokens for each of its G key/value heads, oldest first.
-
-    Attributes
-    ----------
-    layer : Layer
-    keys, values : (S, G, d)
-        Arrays of the library that computes; `minikv.arrays.to_numpy` makes them NumPy's.
-    numbers : dict of (S, G) NumPy arrays
-        What is known of each key beside itself: `positions`, `scores` and what the policy adds
-        in `Evicting.numbers`. They start at 0, and come and go with their key.
-    """
-
-    def __init__(self, layer: Layer, numbers: dict[str, type], empty: Callable[..., Array]) -> None:
-        groups = layer.config.num_key_value_heads
-        self.layer = layer
-        self.numbers: dict[str, np.ndarray] = {
-            name: np.empty((0, groups), dtype) for name, dtype in numbers.items()
-        }
-        self.keys = empty(0, groups, layer.config.head_dim)
-        self.values = empty(0, groups, layer.config.head_dim)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def positions(self) -> np.ndarray:
-        """``(S, G)`` int: positions in the text, ascending over S."""
-        return self.numbers["positions"]
-
-    @property
-    def scores(self) -> np.ndarray:
-        """``(S, G)`` float64: what `Evicting.observe` wrote down of each key, to be written to."""
-        return self.numbers["scores"]
-
-    def append(self, positions: Positions, keys: NewKeys, values: NewValues) -> None:
-        """Add tokens, newest last: ``(T,)``, ``(T, G, d)``, ``(T, G, d)``."""
-        xp = self.layer.arithmetic.xp
-        for name, old in self.numbers.items():
-            new = np.zeros((len(positions), old.shape[1]), dtype=old.dtype)
-            self.numbers[name] = np.concatenate([old, new])
-        self.positions[len(self) - len(positions) :] = positions[:, None]
-        self.keys = xp.concat([self.keys, keys], axis=0)
-        self.values = xp.concat([self.values, values], axis=0)
-
-    def keep(self, kept: np.ndarray) -> None:
-        """Leave the rows of these indices, ``(K, G)``, ascending over K, and drop the others."""
-        xp = self.layer.arithmetic.xp
-        for name, old in self.numbers.items():
-            self.numbers[name] = np.take_along_axis(old, kept, axis=0)
-        indices = xp.asarray(kept[:, :, None])
-        self.keys = xp.take_along_axis(self.keys, indices, axis=0)
-        self.values = xp.take_along_axis(self.values, indices, axis=0)
-
-    def cut(self, count: int) -> None:
-        """Leave the oldest `count` rows."""
-        for name, old in self.numbers.items():
-            self.numbers[name] = old[:count]
-        self.keys = self.keys[:count, ...]
-        self.values = self.values[:count, ...]
 
 
 @dataclass(eq=False, repr=False)
@@ -227,14 +165,13 @@ class Evicting(Cache):
         groups, head_dim = self._row
         for index, rows in enumerate(self.rows):
             count = len(np.atleast_1d(tensors[f"positions.{index}"]))
+            keys = self._checked(tensors[f"k.{index}"], count, groups, head_dim)
+            values = self._checked(tensors[f"v.{index}"], count, groups, head_dim)
+            rows.append(np.arange(count), self._xp.asarray(keys), self._xp.asarray(values))
             for name, dtype in self.numbers.items():
                 saved = tensors[f"{name}.{index}"]
                 kind = np.dtype(dtype).name
                 rows.numbers[name] = self._checked(saved, count, groups, dtype=kind)
-            keys = self._checked(tensors[f"k.{index}"], count, groups, head_dim)
-            values = self._checked(tensors[f"v.{index}"], count, groups, head_dim)
-            rows.keys = self._xp.asarray(keys)
-            rows.values = self._xp.asarray(values)
             self._check_rows(rows)
 
     def _check_rows(self, rows: Rows) -> None:

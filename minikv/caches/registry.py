@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from ..decoder import Weights
@@ -97,8 +97,11 @@ def make_cache(policy: str | Cache, weights: Weights, **parameters: Any) -> Cach
     chosen = POLICIES[policy]
     if issubclass(chosen, Evicting) and "budget" not in parameters:
         raise CacheError(f"cache policy {policy!r} needs budget=N, how many tokens it keeps")
-    try:
-        return chosen(weights, **parameters)
-    except TypeError as error:
-        advice = f"see help(minikv.caches.POLICIES[{policy!r}])"
-        raise CacheError(f"cache policy {policy!r}: {error}; {advice}") from None
+    known = [field.name for field in fields(chosen) if field.name != "weights"]
+    for name in parameters:
+        if name not in known:
+            expected = ", ".join(known) or "none"
+            raise CacheError(
+                f"cache policy {policy!r} has no parameter {name!r}, expected: {expected}"
+            )
+    return chosen(weights, **parameters)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import sys
+import json
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..caches import Cache
-from ..completion import StopStrings
-from ..errors import TokenizerError
-from ..generation import sampler
+from ..completion import StopStrings, likeliest, log_probability
+from ..errors import InputError, TokenizerError
+from ..generation import Observer, sampler
 from ..model import Model, load
 from ..parallel.build import SplitModel, load_rank
 from ..parallel.comm import Comm
 from ..parallel.state import load_cache, save_cache
-from ..progress import status
+from ..progress import Progress, silent, status
 from ..tokenizer import StreamDecoder, Tokenizer
 from .caching import add_cache, check_cache
 from .fetch import fetch_missing
-from .options import add_arithmetic, add_backend, add_json, add_model, add_template
-from .output import peak_memory, readable, wrapping
+from .options import add_arithmetic, add_backend, add_json, add_model, add_template, amount
+from .output import peak_memory, print_aside, print_json, print_table, readable, wrapping
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 """The options of a draw, by the names that `Model.generate` has for them."""
@@ -34,7 +36,7 @@ def add_answering(parser: ArgumentParser) -> None:
     add_arithmetic(parser, "float32")
     add_backend(parser)
     parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s"
+        "--max-new-tokens", type=amount, default=128, metavar="N", help="default: %(default)s"
     )
     parser.add_argument(
         "--temperature",
@@ -75,9 +77,18 @@ def add_answering(parser: ArgumentParser) -> None:
         metavar="WORD",
         help="end where this text comes, without it; may be given again",
     )
+    parser.add_argument(
+        "--logprobs",
+        type=amount,
+        metavar="K",
+        help="ln p of each token, by the model, and of the K likeliest in its place",
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="with --json: a line for each token, as it comes"
+    )
     add_template(parser)
     parser.add_argument("--fetch", action="store_true", help="fetch the model where it is missing")
-    add_json(parser, "text and figures")
+    add_json(parser, "text and figures", to_file=False)
     add_cache(parser)
 
 
@@ -96,6 +107,8 @@ class Speaker:
         Texts that end an answer.
     drawing : dict
         The other parameters of `Model.generate`.
+    logprobs : int, optional
+        How many of the likeliest tokens are told of each step; None tells no log-probability.
     """
 
     model: Model
@@ -104,6 +117,7 @@ class Speaker:
     max_new_tokens: int
     stop_strings: tuple[str, ...]
     drawing: dict[str, Any]
+    logprobs: int | None = None
 
     @property
     def bytes_per_token(self) -> int:
@@ -124,9 +138,30 @@ class Speaker:
         else:
             cache.load(path)
 
-    def tokens(self, ids: Sequence[int], cache: Cache) -> Iterator[int]:
+    def tokens(
+        self,
+        ids: Sequence[int],
+        cache: Cache,
+        observer: Observer | None = None,
+        progress: Progress = silent,
+    ) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
-        return self.model.generate(ids, self.max_new_tokens, cache, stop=self.stop, **self.drawing)
+        return self.model.generate(
+            ids,
+            self.max_new_tokens,
+            cache,
+            stop=self.stop,
+            observer=observer,
+            progress=progress,
+            **self.drawing,
+        )
+
+    def spelled(self, top: Sequence[tuple[int, float]]) -> list[dict[str, object]]:
+        """Tokens and their ln p, for a program to read."""
+        return [
+            {"id": token, "text": self.tokenizer.decode([token]), "log_prob": ln_p}
+            for token, ln_p in top
+        ]
 
 
 def load_speaker(args: Namespace, comm: Comm | None = None) -> Speaker:
@@ -135,6 +170,8 @@ def load_speaker(args: Namespace, comm: Comm | None = None) -> Speaker:
     sampler(**drawing)  # before the seconds of a load
     StopStrings(args.stop)
     check_cache(args)
+    if args.stream and not (args.json or getattr(args, "prompts", None)):
+        raise InputError("--stream prints lines of JSON: it goes with --json")
     if args.fetch:
         fetch_missing(args.model)
     with status(f"preparing {args.model} ({args.arithmetic})"):
@@ -152,7 +189,109 @@ def load_speaker(args: Namespace, comm: Comm | None = None) -> Speaker:
         max_new_tokens=args.max_new_tokens,
         stop_strings=tuple(args.stop),
         drawing=drawing,
+        logprobs=args.logprobs,
     )
+
+
+@dataclass(frozen=True)
+class Said:
+    """A token of an answer, as it is told.
+
+    Parameters
+    ----------
+    id : int
+    spelling : str
+        Its own.
+    text : str
+        What can be shown now: a token may end in the middle of a character.
+    scores : dict
+        ``log_prob`` and ``top``, where they are asked for.
+    """
+
+    id: int
+    spelling: str
+    text: str
+    scores: dict[str, Any]
+
+
+class Silent:
+    """Tells nothing while an answer comes."""
+
+    def begin(self) -> None:
+        """The prompt has been read."""
+
+    def put(self, token: Said) -> None:
+        """A token has come."""
+
+    def end(self, rest: str, figures: dict[str, Any]) -> None:
+        """There are no more; `rest` is text that was held back."""
+
+
+class Streaming(Silent):
+    """Prints a line of JSON for each token."""
+
+    def put(self, token: Said) -> None:
+        """Print its id, its text, and its scores."""
+        print_json({"id": token.id, "text": token.text, **token.scores}, one_line=True)
+
+    def end(self, rest: str, figures: dict[str, Any]) -> None:
+        """Print what was held back, if any was."""
+        if rest:
+            print_json({"id": None, "text": rest}, one_line=True)
+
+
+class Speaking(Silent):
+    """Prints the text as it comes, and a line of figures on standard error.
+
+    Parameters
+    ----------
+    echo : str
+        Printed before the first token.
+    """
+
+    def __init__(self, echo: str = "") -> None:
+        self.echo = echo
+        self._wrapped = wrapping(echo)
+        self._told: list[Said] = []
+
+    def begin(self) -> None:
+        """Print the echo."""
+        print(self.echo, end="", flush=True)
+
+    def put(self, token: Said) -> None:
+        """Print its text."""
+        self._told.append(token)
+        print(self._wrapped.put(token.text), end="", flush=True)
+
+    def end(self, rest: str, figures: dict[str, Any]) -> None:
+        """Print what was held back, the scores, and the figures."""
+        print(self._wrapped.put(rest) + self._wrapped.rest())
+        if any(token.scores for token in self._told):
+            print()
+            print_table(["token", "ln p", "likeliest"], map(_scored, self._told))
+        print_aside(_sentence(figures))
+
+
+def chosen_voice(args: Namespace, echo: str = "", first: bool = True) -> Silent:
+    """Who tells an answer, as the options say; of several ranks only the first does."""
+    if not first:
+        return Silent()
+    if args.stream:
+        return Streaming()
+    if args.json:
+        return Silent()
+    return Speaking(echo)
+
+
+def _scored(token: Said) -> tuple[object, ...]:
+    """A row of the table of log-probabilities."""
+    top = [f"{_quoted(each['text'])} {each['log_prob']:.3f}" for each in token.scores["top"]]
+    return (_quoted(token.spelling), f"{token.scores['log_prob']:.3f}", ", ".join(top))
+
+
+def _quoted(text: str) -> str:
+    """A text in which blanks and ends of lines can be seen."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -175,14 +314,9 @@ class Answer:
 
 
 def answer(
-    speaker: Speaker,
-    ids: list[int],
-    cache: Cache,
-    decoder: StreamDecoder,
-    quiet: bool = False,
-    echo: str = "",
+    speaker: Speaker, ids: list[int], cache: Cache, decoder: StreamDecoder, voice: Silent
 ) -> Answer:
-    """Continue `ids` and print the text as it comes, and a line of figures on standard error.
+    """Continue `ids`, and tell the text as it comes.
 
     Parameters
     ----------
@@ -192,44 +326,34 @@ def answer(
     cache : Cache
     decoder : StreamDecoder
         Spells what is generated.
-    quiet : bool
-        Print nothing.
-    echo : str
-        Printed before the first token.
+    voice : Silent, Speaking or Streaming
+        Who tells it.
     """
-
     written: list[str] = []
-    wrapped = wrapping(echo)
-
-    def write(text: str) -> None:
-        written.append(text)
-        if not quiet:
-            print(wrapped.put(text), end="", flush=True)
-
+    scores: list[dict[str, Any]] = []
     stops = StopStrings(speaker.stop_strings)
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False
-    tokens = speaker.tokens(ids, cache)
     start = time.perf_counter()
     try:
-        with status(f"reading {len(ids)} tokens"):
+        with status(f"reading {len(ids)} tokens") as progress:
+            tokens = speaker.tokens(ids, cache, _observer(speaker, scores), progress)
             token = next(tokens, None)
-        if not quiet:
-            print(echo, end="", flush=True)
+        voice.begin()
         while token is not None:
             times.append(time.perf_counter())
             new.append(token)
-            write(stops.put(decoder.put(token)))
+            written.append(stops.put(decoder.put(token)))
+            scored = scores[-1] if scores else {}
+            voice.put(Said(token, speaker.tokenizer.decode([token]), written[-1], scored))
             token = None if stops.found else next(tokens, None)
     except KeyboardInterrupt:
         interrupted = True
     first = time.perf_counter()
     if times:
         first = times[0]
-    write(stops.put(decoder.flush()) + stops.rest())
-    if not quiet:
-        print(wrapped.rest())
+    rest = stops.put(decoder.flush()) + stops.rest()
     figures = {
         "prompt_tokens": len(ids),
         "new_tokens": len(new),
@@ -241,9 +365,24 @@ def answer(
         "cache_bytes": cache.nbytes,
         "full_cache_bytes": cache.seen * speaker.bytes_per_token,
     }
-    if not quiet:
-        print(_sentence(figures), file=sys.stderr)
-    return Answer("".join(written), new, figures)
+    if speaker.logprobs is not None:
+        figures["log_probs"] = [score["log_prob"] for score in scores]
+        figures["top"] = [score["top"] for score in scores]
+    voice.end(rest, figures)
+    return Answer("".join([*written, rest]), new, figures)
+
+
+def _observer(speaker: Speaker, scores: list[dict[str, Any]]) -> Observer | None:
+    """What takes down log-probabilities, where they are asked for."""
+    count = speaker.logprobs
+    if count is None:
+        return None
+
+    def observe(logits: np.ndarray, token: int) -> None:
+        top = speaker.spelled(likeliest(logits, count))
+        scores.append({"log_prob": log_probability(logits, token), "top": top})
+
+    return observe
 
 
 def _ended_by(speaker: Speaker, new: Sequence[int], interrupted: bool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ..conversation import ContextFull, Conversation
 from ..errors import InputError
 from ..tokenizer import StreamDecoder
-from .answering import add_answering, answer, load_speaker
+from .answering import add_answering, answer, chosen_voice, load_speaker
 from .caching import chosen_cache
 from .editing import Reader, history_file, reader
 from .output import print_json
@@ -58,14 +58,14 @@ def run(args: Namespace) -> None:
         if is_command(line):
             question = obey(talk, line)
         if question:
-            _reply(talk, question, args.json)
+            _reply(talk, question, args)
         if talk.over:
             break
     if args.save_cache:
         talk.conversation.save(args.save_cache)
 
 
-def _reply(talk: Talk, question: str, as_json: bool) -> None:
+def _reply(talk: Talk, question: str, args: Namespace) -> None:
     """Answer a question."""
     try:
         unread = talk.conversation.ask(question)
@@ -74,10 +74,10 @@ def _reply(talk: Talk, question: str, as_json: bool) -> None:
         return
     decoder = StreamDecoder(talk.speaker.tokenizer)
     with quiet_keyboard():
-        said = answer(talk.speaker, unread, talk.conversation.cache, decoder, as_json)
+        said = answer(talk.speaker, unread, talk.conversation.cache, decoder, chosen_voice(args))
     talk.conversation.answer(said.ids, said.ended)
     talk.answers.append(said)
-    if as_json:
+    if args.json:
         print_json({"prompt": question, "text": said.text, "ids": said.ids, **said.figures}, True)
 
 

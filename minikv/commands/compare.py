@@ -17,8 +17,8 @@ policy on its own text), D_KL(full || policy) of the next token (on the full cac
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
 streaming_llm, h2o, snapkv, tova, none; module:Class is one of your own. Residual loses nothing
-under --arithmetic exact. Takes twenty minutes on two cores, --quick under one; residual:embedding
-replays the text each token."""
+under --arithmetic exact. Takes twenty minutes on two cores, --quick two or three, and longer
+where other work is done beside it; residual:embedding replays the text each token."""
 EXAMPLES = """\
   minikv compare --plot compare.png
   minikv compare --policies residual:embedding,residual:5,window --budgets 64"""
@@ -71,11 +71,11 @@ def run(args: Namespace) -> None:
         f"{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {new_tokens} new ones, "
         f"{time.perf_counter() - start:.0f} s.\n"
         "match: fraction of new tokens, after the first, equal to the full cache's, position by "
-        "position; mean\nand worst prompt. kl: D_KL(full || policy) in nats, over all steps, on "
-        "the full cache's text.\nfirst_divergence: the earliest in any prompt. bits_equal: all "
+        "position; mean and worst prompt. kl: D_KL(full || policy) in nats, over all steps, on "
+        "the full cache's text. first_divergence: the earliest in any prompt. bits_equal: all "
         "logits of all steps. bytes: held at the end, mean.\n"
         f"{measured_by(args)}"
     )
     figures = {**measured_on(args), "new_tokens": new_tokens, "rows": table, "prompts": rows}
-    publish(args, figures, table, note)
+    publish(args, figures, table, note, keys=2)
     draw(args, plots.compare, table, f"Greedy tokens kept, {args.model}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..progress import show
 from .options import add_json, names
-from .output import check_folder, print_json
+from .output import check_folder, check_output, deliver, line_width, print_text
 
 SUMMARY = "put any decoder to the test: rounding, or a bug?"
 DESCRIPTION = """\
@@ -49,7 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=["wide", "noise", "none"],
         help="the best twin that may be used (default: %(default)s, float64)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the texts (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the texts (default: %(default)s)"
+    )
     parser.add_argument("--length", type=int, metavar="N", help="tokens of a text")
     parser.add_argument("--junit", metavar="FILE", help="write a JUnit file")
     parser.add_argument("--html", metavar="FILE", help="write a page")
@@ -62,9 +64,12 @@ def run(args: Namespace) -> int:
     """Test it, and return the exit code."""
     from ..conform.axes import AXES
 
+    check_output(args)
     if args.list:
+        if deliver(args, {"axes": {axis.name: axis.meaning for axis in AXES.values()}}):
+            return 0
         for axis in AXES.values():
-            print(f"{axis.name}: {axis.meaning}")
+            print_text(f"{axis.name}: {axis.meaning}")
         return 0
     if args.target is None:
         raise InputError("no TARGET given, expected for example  my_decoder.py:Adapter")
@@ -73,6 +78,7 @@ def run(args: Namespace) -> int:
 
 def _test(args: Namespace) -> int:
     from ..conform import conform
+    from ..conform.outcome import WIDTH
     from ..conform.report import as_figures, as_html, as_issue, as_junit
     from ..conform.targets import find_target
 
@@ -95,10 +101,9 @@ def _test(args: Namespace) -> int:
         Path(args.junit).write_text(as_junit(report), encoding="utf-8")
     if args.html:
         Path(args.html).write_text(as_html(report), encoding="utf-8")
-    if args.json:
-        print_json(as_figures(report))
+    if deliver(args, as_figures(report)):
         return report.exit_code
-    print(report)
+    print(report.fitted(line_width() or WIDTH))
     if args.issue:
         for bug in report.bugs:
             print(f"\n{as_issue(report, bug)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from ..errors import TokenizerError
 from ..model import Model, load
 from ..progress import show, status
 from .options import add_json, add_model, count
-from .output import print_json, print_table, readable
+from .output import check_output, deliver, print_table, print_text, readable
 
 if TYPE_CHECKING:
     from ..experiments.demo import Decoded
@@ -25,7 +24,7 @@ EXAMPLES = """\
   minikv demo
   minikv demo "Once upon a time" --new-tokens 24"""
 
-
+LINE = 78  # characters, where no terminal says how many
 HEADER = ("cache", "same bits", "first other token", "bytes held")
 
 
@@ -42,6 +41,7 @@ def run(args: Namespace) -> None:
     from ..experiments import machine
     from ..experiments.demo import CACHES, PROMPT, demonstrate
 
+    check_output(args)
     text = args.prompt or PROMPT
     found: dict[str, dict[str, Decoded]] = {}
     for arithmetic in ("exact", "float32"):
@@ -52,19 +52,18 @@ def run(args: Namespace) -> None:
     assert model.tokenizer is not None
     written = model.tokenizer.decode(found["exact"]["full"].tokens)
     tables = {arithmetic: _table(decoded) for arithmetic, decoded in found.items()}
-    if args.json:
-        said = {"model": args.model, "machine": machine(), "prompt": text, "text": written}
-        print_json({**said, "new_tokens": args.new_tokens, **tables})
+    said = {"model": args.model, "machine": machine(), "prompt": text, "text": written}
+    if deliver(args, {**said, "new_tokens": args.new_tokens, **tables}):
         return
     print(f"{args.model}, {len(ids)} tokens and {args.new_tokens} new ones, greedy:\n")
-    print(f"{textwrap.indent(textwrap.fill(f'{text}|{written}', 76), '  ')}\n")
+    print_text("\n".join(f"  {line}" for line in f"{text}|{written}\n".split("\n")), LINE)
     for arithmetic, rows in tables.items():
         print(f"--- {arithmetic}")
-        print_table(HEADER, map(_cells, rows))
+        print_table(HEADER, map(_cells, rows), verdicts=["same bits"])
         print()
     for name, what in CACHES.items():
         print(f"{name:<12} {what}")
-    print(f"\n{conclusion(tables)}\n{machine()}")
+    print_text(f"\n{conclusion(tables)}\n{machine()}", LINE)
 
 
 def _ids(model: Model, name: str, text: str) -> list[int]:
@@ -112,4 +111,4 @@ def conclusion(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             "In float32 it is the same computation, and other bits: a product of more rows is "
             "summed in another order."
         )
-    return textwrap.fill(" ".join(said), 79)
+    return " ".join(said)

@@ -17,7 +17,7 @@ from ..fingerprint import fingerprint
 from ..model import random_model, tiny_config
 from ..weights.fetch import KNOWN, home, is_fetched
 from .options import add_json
-from .output import print_json, print_table, readable
+from .output import check_output, deliver, print_table, readable
 
 SUMMARY = "whether everything here works, and what is missing"
 DESCRIPTION = """\
@@ -52,12 +52,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Look at everything, and print."""
+    check_output(args)
     findings = list(examine())
-    if args.json:
-        print_json({"findings": [asdict(finding) for finding in findings]})
-    else:
+    if not deliver(args, {"findings": [asdict(finding) for finding in findings]}):
         rows = ([each.what, each.state, each.found] for each in findings)
-        print_table(["looked at", "state", "found"], rows)
+        print_table(["looked at", "state", "found"], rows, verdicts=["state"])
     return int(any(finding.state == BROKEN for finding in findings))
 
 

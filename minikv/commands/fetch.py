@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..weights.fetch import DEFAULT, KNOWN, fetch, home, is_fetched
 from .options import add_json
-from .output import print_json, print_table
+from .output import check_output, deliver, print_table, print_text
 
 SUMMARY = "fetch a model, or list what can be fetched"
 DESCRIPTION = """\
@@ -34,14 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Fetch, or list."""
+    check_output(args)
     if args.list:
-        _list(args.json)
+        _list(args)
         return
     fetch_missing(args.name)
     folder = fetch(args.name)  # there already, or an unknown name
-    if args.json:
-        print_json({"name": args.name, "folder": str(folder)})
-    else:
+    if not deliver(args, {"name": args.name, "folder": str(folder)}):
         print(f"{args.name} is in {folder}")
 
 
@@ -54,7 +53,7 @@ def fetch_missing(name: str) -> None:
     fetch(name)
 
 
-def _list(as_json: bool) -> None:
+def _list(args: Namespace) -> None:
     rows = [
         {
             "name": known.name,
@@ -67,10 +66,9 @@ def _list(as_json: bool) -> None:
         }
         for known in KNOWN.values()
     ]
-    if as_json:
-        print_json({"home": str(home()), "models": rows})
+    if deliver(args, {"home": str(home()), "models": rows}):
         return
-    print(f"models go to {home()}\n")
+    print_text(f"models go to {home()}\n")
     yes = {True: "yes", False: ""}
     print_table(
         ["fetched", "name", "about MB", "gated", "licence", "repository", "note"],
@@ -86,5 +84,6 @@ def _list(as_json: bool) -> None:
             ]
             for known in KNOWN.values()
         ),
+        keys=2,
     )
-    print("\ngated: accept the licence on the model's page of the hub, and run  hf auth login")
+    print_text("\ngated: accept the licence on the model's page of the hub, and run  hf auth login")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from .. import __version__
+from ..config import ModelConfig
+from ..decoder import check_ids
 from ..environment import environment
 from ..errors import InputError
 from ..fingerprint import PROMPT, fingerprint
@@ -13,15 +15,16 @@ from ..progress import status
 from ..tokenizer import Tokenizer
 from ..weights import load_tensors, resolve, weights_hash
 from .extracted import run_extracted
-from .options import add_arithmetic, add_backend, add_json, add_model
-from .output import print_json, print_table
+from .options import add_arithmetic, add_backend, add_json, add_model, count
+from .output import alone, check_output, deliver, print_table
 
 SUMMARY = "one number for a model's answer, the same on every machine"
 DESCRIPTION = """\
 Print the SHA-256 of the logits of all positions of a text, the SHA-256 of the weights,
 and what computed them. With the exact arithmetic, the same weights and token ids
-give the same fingerprint on every machine; with float32 they do not. A checkout of the
-repository can try everything that one machine can vary: python proofs/portability.py"""
+give the same fingerprint on every machine that keeps to IEEE 754; with float32 they
+do not. A checkout of the repository can try everything that one machine can vary, and
+other instruction sets by emulation: python proofs/portability.py --help"""
 EXAMPLES = """\
   minikv fingerprint
   minikv fingerprint --prompt "Once upon a time" --json
@@ -38,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_arithmetic(parser, "exact")
     add_backend(parser)
     parser.add_argument(
-        "--chunk", type=int, metavar="N", help="feed N tokens a call (default: all in one)"
+        "--chunk", type=count, metavar="N", help="feed N tokens a call (default: all in one)"
     )
     parser.add_argument(
         "--extracted",
@@ -53,8 +56,11 @@ def run(args: Namespace) -> int:
     """Read the text, and print both numbers; 1 if the extracted decoder has other bits."""
     if args.extracted:
         _expect_alone(args)
+    check_output(args)
     ids = args.ids
-    if ids is None:
+    if ids is not None:
+        check_ids(ids, ModelConfig.from_folder(resolve(args.model)))  # before the model is loaded
+    else:
         ids = Tokenizer.from_folder(resolve(args.model)).encode(args.prompt)
     if args.extracted:
         report, differ = run_extracted("--model", args.model, "--tokens", *ids)
@@ -75,17 +81,16 @@ def run(args: Namespace) -> int:
         "chunk": args.chunk,
     }
     where = {"minikv": __version__, "backend": args.backend, **environment()}
-    if args.json:
-        print_json({**figures, "ids": list(ids), "environment": where})
+    if deliver(args, {**figures, "ids": list(ids), "environment": where}):
         return 0
     figures["chunk"] = args.chunk or "all in one"
     where["simd"] = " ".join(where["simd"])
     holds = "of this machine"
     if args.arithmetic == "exact":
         holds = "the same everywhere"
-    print_table([holds, ""], ([key, str(value)] for key, value in figures.items()))
+    print_table(["", holds], ([key, str(value)] for key, value in figures.items()))
     print()
-    print_table(["computed by", ""], ([key, str(value)] for key, value in where.items()))
+    print_table(["", "computed by"], ([key, str(value)] for key, value in where.items()))
     return 0
 
 
@@ -95,7 +100,8 @@ def _expect_alone(args: Namespace) -> None:
         f"--arithmetic {args.arithmetic}": args.arithmetic != "exact",
         f"--backend {args.backend}": args.backend != "numpy",
         f"--chunk {args.chunk}": args.chunk is not None,
-        "--json": args.json,
+        "--json": alone(args),
+        f"--output {args.output}": args.output is not None,
     }
     for option, given in contradictions.items():
         if given:

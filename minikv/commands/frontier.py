@@ -36,7 +36,7 @@ def run(args: Namespace) -> None:
     rows = frontier(load_model(args), args.evicted, args.repeats, progress=show)
     note = (
         f"{args.evicted} tokens without K and V; medians of {args.repeats} steps. bytes: of such a "
-        "token (gemma_bytes: at Gemma 3-4B's shape, bfloat16).\nrecompute_seconds: the step, less "
+        "token (gemma_bytes: at Gemma 3-4B's shape, bfloat16). recompute_seconds: the step, less "
         "the full cache's, for each of these tokens. A number k: every k-th layer.\n"
         f"{measured_by(args)}"
     )

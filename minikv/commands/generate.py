@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..caches import Cache
-from ..completion import complete
+from ..completion import Completion, complete
 from ..errors import InputError
 from ..parallel.comm import Comm
-from ..progress import status
+from ..progress import clear, status
 from ..tokenizer import StreamDecoder
-from .answering import Answer, Speaker, add_answering, answer, load_speaker
+from .answering import Answer, Speaker, add_answering, answer, chosen_voice, load_speaker
 from .caching import chosen_cache
 from .output import print_json
 from .ranks import add_ranks, chosen_ranks, say_wire, shared
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--prompts",
         metavar="FILE",
         help="continue many texts in one batch: one a line, or FILE.jsonl with a prompt each; "
-        "prints a line of JSON for each",
+        "prints a line of JSON for each (with --stream: as soon as it has ended)",
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
@@ -106,7 +106,7 @@ def continued(args: Namespace, comm: Comm | None) -> int:
         before = ids
         echo = args.prompt
     decoder = StreamDecoder(speaker.tokenizer, after=before)
-    said = answer(speaker, ids, cache, decoder, args.json or not first, echo)
+    said = answer(speaker, ids, cache, decoder, chosen_voice(args, echo, first))
     if comm is not None:
         if said.interrupted:  # in the middle of a call, which the others wait in
             raise KeyboardInterrupt
@@ -116,7 +116,7 @@ def continued(args: Namespace, comm: Comm | None) -> int:
         read_last(speaker, said, cache)
         speaker.save_cache(cache, args.save_cache)
     if args.json and first:
-        print_json(_figures(args, said, comm))
+        print_json(_figures(args, said, comm), one_line=args.stream)
     if said.interrupted:
         return 130
     return 0
@@ -164,7 +164,16 @@ def _asked(speaker: Speaker, question: str, args: Namespace) -> list[int]:
 def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
     """Continue the prompts of a file in one ragged batch; a line of JSON for each."""
     new_cache = functools.partial(chosen_cache, args, speaker.model)
-    with status(f"continuing {len(args.texts)} texts"):
+    quiet = comm is not None and comm.rank > 0
+
+    def tell(number: int, completion: Completion) -> None:
+        told = {"prompt": args.texts[number], **asdict(completion), "number": number + 1}
+        told["top"] = [speaker.spelled(top) for top in completion.top]
+        if not quiet:
+            clear()
+            print_json(told, one_line=True)
+
+    with status(f"continuing {len(args.texts)} texts") as progress:
         found = complete(
             speaker.model.weights,
             speaker.tokenizer,
@@ -172,12 +181,14 @@ def _continue_all(args: Namespace, speaker: Speaker, comm: Comm | None) -> None:
             speaker.max_new_tokens,
             new_cache,
             stop=speaker.stop_strings,
+            top_log_probs=speaker.logprobs or 0,
+            progress=progress,
+            ended=tell if args.stream else None,
             **speaker.drawing,
         )
-    if comm is not None and comm.rank:
-        return
-    for prompt, completion in zip(args.texts, found, strict=True):
-        print_json({"prompt": prompt, **asdict(completion)}, one_line=True)
+    if not args.stream:
+        for number, completion in enumerate(found):
+            tell(number, completion)
 
 
 def read_prompts(path: str) -> list[str]:

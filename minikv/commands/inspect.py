@@ -16,7 +16,7 @@ from ..shapes import PER_TOKEN, per_token
 from ..weights import load_tensors, resolve
 from ..weights.fetch import DEFAULT
 from .options import add_json
-from .output import print_json, print_table
+from .output import check_output, deliver, print_table, print_text
 
 SUMMARY = "a model's configuration, tensors, and bytes per token"
 DESCRIPTION = """\
@@ -52,26 +52,25 @@ class Tensor:
 
 def run(args: Namespace) -> None:
     """Read all of it, and tell."""
+    check_output(args)
     folder = resolve(args.name)
     config = ModelConfig.from_file(folder / "config.json")
     with status(f"reading {folder}"):
         tensors = [_measured(name, tensor) for name, tensor in load_tensors(folder, config).items()]
     kinds = ("float32", "float64", "exact")
     per_weight = {kind: np.dtype(get_arithmetic(kind).wide).itemsize for kind in kinds}
-    if args.json:
-        print_json(
-            {
-                "folder": str(folder),
-                "config": asdict(config),
-                "family": asdict(config.family),
-                "parameters": config.num_parameters,
-                "bytes_per_token": per_token(config),
-                "bytes_per_weight": per_weight,
-                "tensors": [asdict(tensor) for tensor in tensors],
-            }
-        )
+    figures = {
+        "folder": str(folder),
+        "config": asdict(config),
+        "family": asdict(config.family),
+        "parameters": config.num_parameters,
+        "bytes_per_token": per_token(config),
+        "bytes_per_weight": per_weight,
+        "tensors": [asdict(tensor) for tensor in tensors],
+    }
+    if deliver(args, figures):
         return
-    print(f"{args.name}: {config.num_parameters:,} parameters, all finite, in {folder}\n")
+    print_text(f"{args.name}: {config.num_parameters:,} parameters, all finite, in {folder}\n")
     told = asdict(config) | asdict(config.family)
     print_table(["configuration", ""], ([key, str(value)] for key, value in told.items()))
     print()

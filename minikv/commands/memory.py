@@ -87,8 +87,8 @@ def _measure(args: Namespace) -> None:
     peak = peak_memory()
     note = (
         f"{len(turns)} turns, replies of {args.reply_tokens} tokens. bytes: K/V, checkpoints "
-        "and ids of the tokens seen; allocated: by the cache;\npeak: with activations; these "
-        "two by tracemalloc. seconds_per_token: median of the last 3 of the turn, tracemalloc\n"
+        "and ids of the tokens seen; allocated: by the cache; peak: with activations; these "
+        "two by tracemalloc. seconds_per_token: median of the last 3 of the turn, tracemalloc "
         f"running. Peak of the process, with weights: {peak or 0:,} bytes.\n{measured_by(args)}"
     )
     figures = {**measured_on(args), "rows": rows, "turns": turns, "process_peak": peak}

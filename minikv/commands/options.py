@@ -41,9 +41,13 @@ def add_backend(parser: ArgumentParser) -> None:
     )
 
 
-def add_json(parser: ArgumentParser, what: str = "figures") -> None:
-    """Add ``--json``."""
+def add_json(parser: ArgumentParser, what: str = "figures", to_file: bool = True) -> None:
+    """Add ``--json``, and ``--output``, which writes the same to a file."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+    if to_file:
+        parser.add_argument(
+            "--output", metavar="FILE", help="write the same JSON to FILE; - is standard output"
+        )
 
 
 def add_template(parser: ArgumentParser) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import FetchError, InputError
 from ..progress import clear, show
 from .options import add_json
-from .output import check_folder, print_json, print_table
+from .output import alone, check_folder, check_output, deliver, print_table, print_text
 
 if TYPE_CHECKING:
     from ..paper.claim import Claim
@@ -57,16 +55,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run what is chosen; print it, and write what is asked for."""
+    check_output(args)
     claims = _chosen(args)
     if args.list:
-        _list(claims, args.json)
+        _list(claims, args)
         return
     _check(args)
     results, missing = _examined(args, claims)
-    if args.json:
-        told = {id: result.to_json() for id, result in results.items()}
-        print_json({"quick": args.quick, "not_run": missing, "claims": told})
-    else:
+    told = {id: result.to_json() for id, result in results.items()}
+    if not deliver(args, {"quick": args.quick, "not_run": missing, "claims": told}):
         _summarise(claims, results, missing)
     if args.html:
         from ..paper.render import page
@@ -98,10 +95,9 @@ def _check(args: Namespace) -> None:
         raise InputError(f"--keep {args.keep}: expected a folder that exists")
 
 
-def _list(claims: Sequence[Claim], as_json: bool) -> None:
-    if as_json:
-        told = {claim.id: {"title": claim.title, "needs": claim.models} for claim in claims}
-        print_json({"claims": told})
+def _list(claims: Sequence[Claim], args: Namespace) -> None:
+    told = {claim.id: {"title": claim.title, "needs": claim.models} for claim in claims}
+    if deliver(args, {"claims": told}):
         return
     rows = [[claim.id, claim.title, ", ".join(claim.models) or "no weights"] for claim in claims]
     print_table(["claim", "what it says", "needs"], rows)
@@ -123,7 +119,7 @@ def _examined(args: Namespace, claims: Sequence[Claim]) -> tuple[dict[str, Resul
             continue
         results[claim.id] = result
         clear()
-        if not args.json:
+        if not alone(args):
             _print(claim, result)
         if args.keep:
             keep(result, args.keep)
@@ -134,20 +130,15 @@ def _print(claim: Claim, result: Result) -> None:
     from ..paper.render import ran_on
 
     finding = result.finding
-    print(f"{claim.where}: {claim.title} [{claim.id}]")
-    _print_wrapped(f"The paper: {claim.says}")
-    _print_wrapped(f"Run: {claim.protocol}")
+    print_text(f"{claim.where}: {claim.title} [{claim.id}]")
+    print_text(f"The paper: {claim.says}")
+    print_text(f"Run: {claim.protocol}")
     print()
     print_table(finding.columns, finding.rows)
     print()
-    _print_wrapped(f"{str(finding.verdict).upper()}. {finding.reason}")
-    _print_wrapped(f"({ran_on(result)})")
+    print_text(f"{str(finding.verdict).upper()}. {finding.reason}")
+    print_text(f"({ran_on(result)})")
     print(flush=True)
-
-
-def _print_wrapped(text: str) -> None:
-    width = shutil.get_terminal_size((100, 24)).columns
-    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _summarise(

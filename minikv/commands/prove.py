@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
+import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..colour import judged
 from ..config import SLIDING, ModelConfig
 from ..environment import environment
 from ..errors import InputError
@@ -26,7 +27,16 @@ from ..verify.texts import long_cases, real_cases
 from .extracted import run_extracted
 from .inspect import print_bytes
 from .options import add_json
-from .output import check_folder, peak_memory, print_json, print_table
+from .output import (
+    alone,
+    check_folder,
+    check_output,
+    deliver,
+    filled,
+    peak_memory,
+    print_table,
+    print_text,
+)
 
 SUMMARY = "check the theorems, and that each can fail"
 DESCRIPTION = """\
@@ -79,9 +89,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "(in a checkout, with coq and ocaml)",
     )
     add_json(parser, "the results, and nothing else,")
-    parser.add_argument(
-        "--output", metavar="FILE", help="write the same JSON to FILE; - is standard output"
-    )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a report with formulas and plots"
     )
@@ -147,9 +154,10 @@ def run(args: Namespace) -> int:
     facts = {"fingerprint": digest, "minikv": __version__, **environment()}
     said = conclusion(results, material.said)
     of_columns = HOW_TO_RUN if extracted == NOT_RUN else RAN
-    say(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}")
+    say(filled(f"\n{of_columns}\nfingerprint of one text: {digest}\n{said}", None))
     told = [asdict(result) for result in results]
-    _deliver(args, {"results": told, "extracted": extracted, "facts": facts, "conclusion": said})
+    figures = {"on": material.said, "results": told, "extracted": extracted, "facts": facts}
+    deliver(args, {**figures, "conclusion": said})
     if args.html:
         made = page(results, example, material.said, facts)
         args.html.write_text(made, encoding="utf-8")
@@ -185,21 +193,27 @@ class Table:
 
     def row(self, claim: Theorem, result: Result) -> None:
         """Print a result, and below it why it does not hold."""
-        figures = f"{result.examples:>5} {result.seconds:>6.2f} s  {result.verdict:<7}"
-        line = f"{claim.id:<3} {self._cell(claim.statement)} {figures}"
+        figures = f"{result.examples:>5} {result.seconds:>6.2f} s"
         in_rocq = "proved" if claim.abstract else "-"
         extracted = self.extracted if claim.concrete else "-"
-        self.say(f"{line}  {_found(result):<7}  {in_rocq:<6}  {extracted}")
+        said = [f"{result.verdict:<7}", f"{_found(result):<7}", f"{in_rocq:<6}", extracted]
+        self._say(claim, "  ".join([figures, *map(judged, said)]))
         if result.failure:
             self.say(result.failure)
 
     def skip(self, claim: Theorem) -> None:
         """Print that a claim says nothing about this model."""
-        statement = self._cell(claim.statement)
-        self.say(f"{claim.id:<3} {statement}     - (it is about sliding windows)")
+        self._say(claim, "    - (it is about sliding windows)")
+
+    def _say(self, claim: Theorem, figures: str) -> None:
+        """Print a line, and below it what is left of the statement."""
+        first, *more = textwrap.wrap(claim.statement, self.width)
+        self.say(f"{claim.id:<3} {self._cell(first)} {figures}")
+        for line in more:
+            self.say(f"    {line}")
 
     def _cell(self, text: str) -> str:
-        return f"{text:<{self.width}.{self.width}}"
+        return f"{text:<{self.width}}"
 
 
 def _claims(only: str | None) -> list[str]:
@@ -217,9 +231,9 @@ def _check(args: Namespace) -> None:
     """Refuse now what would fail later."""
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected a number from 0 up")
-    for option, path in (("--output", args.output), ("--html", args.html)):
-        if path and path != "-":
-            check_folder(option, path)
+    check_output(args)
+    if args.html:
+        check_folder("--html", args.html)
     if args.extracted and args.model:
         raise InputError(
             "--extracted runs random models: for a fetched one, "
@@ -267,9 +281,9 @@ def _prove_shape(args: Namespace) -> int:
     clear()
     seconds = sum(result.seconds for result in results)
     peak = peak_memory()
-    if not _alone(args):
+    if not alone(args):
         _print_shape(args.shape, config, results)
-        print(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
+        print_text(f"\n{seconds:.0f} s, peak memory {(peak or 0) / 1e6:.0f} MB. {NOTE}")
     told: dict[str, Any] = {
         "shape": args.shape,
         "results": [asdict(result) for result in results],
@@ -277,12 +291,12 @@ def _prove_shape(args: Namespace) -> int:
         "peak_memory_bytes": peak,
         "bytes_per_token": per_token(config),
     }
-    _deliver(args, told)
+    deliver(args, told)
     return _exit_code(results)
 
 
 def _print_shape(name: str, config: ModelConfig, results: Sequence[Result]) -> None:
-    print(
+    print_text(
         f"{name}: {config.num_parameters:,} parameters, {config.num_hidden_layers} layers, "
         f"{config.layer_types.count(SLIDING)} sliding\n"
     )
@@ -299,6 +313,7 @@ def _print_shape(name: str, config: ModelConfig, results: Sequence[Result]) -> N
             ]
             for result in results
         ),
+        verdicts=["verdict", "control"],
     )
     for result in results:
         if result.failure:
@@ -313,25 +328,11 @@ def _found(result: Result) -> str:
     return ""
 
 
-def _alone(args: Namespace) -> bool:
-    """Whether standard output is for JSON, and for nothing else."""
-    return args.json or args.output == "-"
-
-
 def _teller(args: Namespace) -> Say:
     """Prints a line at once; or nothing, where standard output is for JSON."""
-    if _alone(args):
+    if alone(args):
         return lambda text: None
     return functools.partial(print, flush=True)
-
-
-def _deliver(args: Namespace, told: dict[str, Any]) -> None:
-    """Print the results as JSON, or write them to a file, where that is asked for."""
-    if _alone(args):
-        print_json(told)
-    if args.output and args.output != "-":
-        text = json.dumps(told, indent=1) + "\n"
-        Path(args.output).write_text(text, encoding="utf-8")
 
 
 def _exit_code(results: Sequence[Result]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from ..parallel.state import check_policy
 from ..weights import resolve
 from .fetch import fetch_missing
 from .options import count
-from .output import readable
+from .output import print_aside, readable
 
 
 def add_ranks(parser: ArgumentParser) -> None:
@@ -104,4 +103,4 @@ def shared(args: Namespace, comm: Comm, read: dict[str, Any]) -> Namespace:
 def say_wire(comm: Comm) -> None:
     """What the ranks have said to each other, on standard error."""
     said = f"rank 0 sent and received {readable(comm.wire)} in {comm.calls} calls"
-    print(f"[{comm.size} ranks; {said}]", file=sys.stderr)
+    print_aside(f"[{comm.size} ranks; {said}]")

@@ -12,7 +12,7 @@ from ..extras import require_extra
 from ..model import Model, load
 from ..progress import status
 from .options import add_arithmetic, add_json, add_model
-from .output import check_folder, print_json, print_table
+from .output import check_folder, check_output, deliver, print_table, print_text
 
 Row = Mapping[str, object]
 
@@ -38,7 +38,8 @@ def load_model(args: Namespace, needs_text: bool = False) -> Model:
 
 
 def check_plot(args: Namespace) -> None:
-    """Refuse a plot that cannot be drawn or written."""
+    """Refuse a plot that cannot be drawn or written, and figures that cannot."""
+    check_output(args)
     if not args.plot:
         return
     require_extra("matplotlib", "plots", "--plot")
@@ -61,13 +62,12 @@ def measured_on(args: Namespace) -> dict[str, str]:
     return {"model": args.model, "arithmetic": args.arithmetic, "machine": machine()}
 
 
-def publish(args: Namespace, figures: Row, table: Sequence[Row], note: str) -> None:
-    """Print figures as JSON, or else a table and a note below it."""
-    if args.json:
-        print_json(figures)
+def publish(args: Namespace, figures: Row, table: Sequence[Row], note: str, keys: int = 1) -> None:
+    """Print figures as JSON, or else a table, of `keys` columns that name a row, and a note."""
+    if deliver(args, figures):
         return
-    print_table([*table[0]], (row.values() for row in table))
-    print(f"\n{note}")
+    print_table([*table[0]], (row.values() for row in table), keys, verdicts=["bits_equal"])
+    print_text(f"\n{note}")
 
 
 def draw(

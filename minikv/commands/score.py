@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..progress import show
+from ..progress import show, status
 from .options import add_arithmetic, add_json, add_model, count, names
-from .output import print_json, print_table
+from .output import check_output, deliver, print_table
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -61,12 +61,14 @@ def run(args: Namespace) -> None:
         raise InputError("--length cuts a text, and a .jsonl file holds questions: leave it out")
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a text or questions as .jsonl")
-    model = load(args.model, args.arithmetic)
+    check_output(args)
+    with status(f"preparing {args.model} ({args.arithmetic})"):
+        model = load(args.model, args.arithmetic)
     for name in args.policies:
         policy_cache(name, model.weights)  # refuses a wrong one before the work
     rows = _answered(args, path, model) if asks else _read(args, path, model)
-    if args.json:
-        print_json({"model": args.model, "file": path.name, "rows": rows})
+    scored = {"model": args.model, "arithmetic": args.arithmetic, "file": path.name}
+    if deliver(args, {**scored, "rows": rows}):
         return
     print_table([*rows[0]], (row.values() for row in rows))
 

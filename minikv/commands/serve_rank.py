@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -11,7 +10,7 @@ from ..parallel.sockets import join, parse_address
 from ..parallel.start import KEY_VARIABLE, ending
 from . import generate
 from .options import add_json
-from .output import peak_memory, print_json, readable
+from .output import peak_memory, print_aside, print_json, readable
 
 SUMMARY = "be one of several processes that run a model together"
 DESCRIPTION = """\
@@ -32,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="the model's name or folder here, if it is another one"
     )
-    add_json(parser)
+    add_json(parser, to_file=False)
 
 
 def run(args: Namespace) -> None:
@@ -54,8 +53,7 @@ def run(args: Namespace) -> None:
     if args.json:
         print_json(figures)
     else:
-        print(
+        print_aside(
             f"[rank {comm.rank} of {comm.size}; sent and received {readable(comm.wire)} in "
-            f"{comm.calls} calls]",
-            file=sys.stderr,
+            f"{comm.calls} calls]"
         )

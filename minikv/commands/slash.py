@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +9,7 @@ from ..conversation import Conversation
 from ..errors import InputError, MinikvError
 from ..generation import sampler
 from .answering import Answer, Speaker
-from .output import readable
+from .output import print_aside, readable
 
 
 @dataclass
@@ -50,7 +49,7 @@ def new(talk: Talk, rest: str) -> str:
 
 
 def system(talk: Talk, rest: str) -> str:
-    """TEXT: give other instructions, and begin again; without TEXT, show them."""
+    """TEXT: begin again with other instructions; without TEXT, show them."""
     if not rest:
         return talk.system or "no instructions"
     talk.system = rest
@@ -69,7 +68,7 @@ def retry(talk: Talk, rest: str) -> str:
 
 
 def set_option(talk: Talk, rest: str) -> str:
-    """NAME VALUE: temperature, top_k and the like, max_new_tokens; without, show them."""
+    """NAME VALUE: temperature, max_new_tokens and others; without, show them."""
     settings = {"max_new_tokens": talk.speaker.max_new_tokens, **talk.speaker.drawing}
     if not rest:
         return ", ".join(f"{name} {value}" for name, value in settings.items())
@@ -172,7 +171,7 @@ def obey(talk: Talk, line: str) -> str:
     except MinikvError as error:
         said = f"minikv: {error}"
     if said:
-        print(said, file=sys.stderr)
+        print_aside(said)
     question = talk.again
     talk.again = ""
     return question

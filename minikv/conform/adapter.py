@@ -23,7 +23,8 @@ An adapter is any object with some of these, or a plain function from token ids 
 (twins) ``wide()``                       the same target, its weights as they are, in float64
 ``nudged(seed)``                         the same target, each weight moved by half a unit
 ``reference()``                          a `minikv.Model` in float64 of the same weights
-(facts) ``dtype``, ``vocab``             ``"float32"`` by default; by default as many as logits
+(facts) ``dtype``, ``vocab``             ``"float32"`` by default, or a library's own object;
+                                         by default as many as logits
 ``max_length``, ``window``, ``sink``     None or 0 by default
 ``data_dependent``                       whether shapes depend on values, as in a mixture of experts
 ``reach``                                how far back all windows together see, L * (window - 1)
@@ -39,9 +40,12 @@ What is missing is reported as not tested.
 from __future__ import annotations
 
 import inspect
+import operator
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +62,13 @@ Target = Any
 Fact = Any
 """What an adapter says of itself."""
 
+NUMBERS = ("vocab", "max_length", "window", "sink", "reach")
+LISTS = ("policies", "grows", "rolling")
+NOT_OWN = ("site-packages", "<frozen ", str(Path(__file__).parents[1]))
+METHODS: tuple[str, ...] = ("logits", "new_cache", "step", "truncate", "fork", "batch", "request")
+METHODS += ("stored", "kept", "masked", "encode", "wide", "nudged", "reference")
+METHODS += ("run_with_cache", "run_with_hooks", "step_with_cache")
+
 
 class WrongShapeError(InputError):
     """The target gave other rows than it was asked for."""
@@ -65,6 +76,48 @@ class WrongShapeError(InputError):
 
 class NotTestedError(InputError):
     """An axis cannot be tested on this target; the message says why."""
+
+
+def told(error: Exception) -> str:
+    """What the target's code raised, in a line, and where: outside of minikv and of packages.
+
+    Examples
+    --------
+    >>> told(ValueError("no such row"))
+    'ValueError: no such row'
+    """
+    said = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in NOT_OWN)]
+    if not own:
+        return said
+    return f"{said} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value counts something.
+
+    Examples
+    --------
+    >>> is_whole(np.int64(3)), is_whole(2.5), is_whole(len)
+    (True, False, False)
+    """
+    try:
+        operator.index(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        return False
+    return True
+
+
+def is_list(value: object) -> bool:
+    """Whether a value is several names.
+
+    Examples
+    --------
+    >>> is_list(["window"]), is_list("window"), is_list(len)
+    (True, False, False)
+    """
+    return hasattr(value, "__iter__") and not hasattr(value, "encode")
 
 
 def as_rows(value: object, rows: int | None, what: str) -> np.ndarray:
@@ -88,11 +141,34 @@ class Subject:
     ----------
     target : object
         An adapter, or a function from token ids to logits.
+
+    Raises
+    ------
+    InputError
+        If something of the target has a name of an adapter's and is something else.
     """
 
     target: Target
     _whole: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict, repr=False)
     _batches: dict[object, list[np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in METHODS:
+            self._expect(name, callable(self.fact(name, callable)), "a method")
+        for name in NUMBERS:
+            self._expect(name, is_whole(self.fact(name, 0)), "a whole number")
+        for name in LISTS:
+            self._expect(name, is_list(self.fact(name, ())), "a list of names")
+        self._expect("dtype", self.dtype in UNITS, f"one of {', '.join(UNITS)}")
+
+    def _expect(self, name: str, fits: bool, expected: str) -> None:
+        """Refuse what has another meaning in the target than it has in an adapter."""
+        if not fits:
+            value = " ".join(repr(self.fact(name)).split())
+            raise InputError(
+                f"{name} of the target is {value:.60}, expected {expected}: conform reads this "
+                "name; rename what you have, or wrap the target in an adapter"
+            )
 
     def can(self, *abilities: str) -> bool:
         """Whether the target has all of these."""
@@ -115,14 +191,13 @@ class Subject:
 
     @cached_property
     def dtype(self) -> str:
-        """Name of the arithmetic."""
-        return str(self.fact("dtype", "float32"))
+        """Name of the arithmetic; NumPy's and PyTorch's own objects will do."""
+        value = self.fact("dtype", "float32")
+        return str(getattr(value, "__name__", value)).removeprefix("torch.")
 
     @cached_property
     def unit(self) -> float:
         """What one rounding of that arithmetic changes at most."""
-        if self.dtype not in UNITS:
-            raise InputError(f"dtype is {self.dtype!r:.80}, expected one of {', '.join(UNITS)}")
         return UNITS[self.dtype]
 
     def logits(self, ids: Ids) -> np.ndarray:

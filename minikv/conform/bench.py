@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -97,13 +97,14 @@ class Change:
     Attributes
     ----------
     ids : tuple of int
-        The text whose rows they are.
+        The text whose rows they are, from `start` on.
     """
 
     label: str
     ids: tuple[int, ...]
     before: Way
     after: Way
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,18 @@ class Bench:
         self.random = np.random.default_rng(self.settings.seed)
         limit = self.subject.fact("max_length") or self.settings.tokens
         self.length = min(self.settings.tokens, limit)
+        if self.length < 2:
+            raise InputError(f"texts have {self.length} tokens, expected 2 or more")
         self.twin_fault = ""
         self.measured: dict[str, float] = {}
         self._spreads: dict[tuple[int, ...], np.ndarray] = {}
         self._noises: dict[tuple[int, ...], np.ndarray] = {}
+
+    def shortened(self, length: int) -> Bench:
+        """The same target and twin on texts of so many tokens."""
+        bench = Bench(self.subject.target, replace(self.settings, length=length))
+        bench.wide = self.wide
+        return bench
 
     # what there is
 
@@ -408,7 +417,10 @@ class Bench:
         if self.subject.fact("data_dependent"):
             return self.numeric(
                 axis,
-                [Pair(one.label, one.ids, one.after, expected=one.before) for one in changes],
+                [
+                    Pair(one.label, one.ids, one.after, one.start, expected=one.before)
+                    for one in changes
+                ],
             )
         count = 0
         for change in changes:
@@ -420,7 +432,7 @@ class Bench:
                 return Verdict(axis, Word.BUG, evidence=said)
             equal = (before == after) | (np.isnan(before) & np.isnan(after))
             if not equal.all():
-                row = int(np.argmax(~equal.all(axis=-1)))
+                row = change.start + int(np.argmax(~equal.all(axis=-1)))
                 units = rule.row_differences(before, after).max() / self.subject.unit
                 said = f"{change.label}: bits changed that must not see it"
                 return Verdict(axis, Word.BUG, float(units), said, row)

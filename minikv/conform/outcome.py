@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .rule import UNITS
 from .verdict import Verdict, Word
 
 WIDTH = 110
@@ -20,6 +20,8 @@ class Report:
     ----------
     twin : str
         By what numeric relations were decided.
+    seed : int
+        Of the texts.
     measured : dict
         The largest differences and ratios of the run.
     """
@@ -29,6 +31,7 @@ class Report:
     twin: str
     verdicts: tuple[Verdict, ...]
     seconds: float
+    seed: int
     measured: dict[str, float]
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -51,12 +54,27 @@ class Report:
             return 2
         return 0
 
+    @property
+    def not_tested(self) -> dict[str, list[str]]:
+        """The axes that were not tested, by reason."""
+        reasons: dict[str, list[str]] = {}
+        for verdict in self.verdicts:
+            if verdict.word is Word.NOT_TESTED:
+                reasons.setdefault(verdict.evidence, []).append(verdict.axis)
+        return reasons
+
     def __str__(self) -> str:
-        lines = [f"{self.target}, {self.dtype}; twin: {self.twin}"]
+        return self.fitted(WIDTH)
+
+    def fitted(self, width: int) -> str:
+        """What is printed, in lines of a width."""
+        unit = f"1 u = {UNITS[self.dtype]:.1e} of a row"
+        heading = f"{self.target}, {self.dtype} ({unit}); twin: {self.twin}"
+        lines = _wrapped(heading, 4, width)
         for verdict in self.verdicts:
             if verdict.word is not Word.NOT_TESTED:
-                lines += _lines(verdict)
-        lines += _not_tested(self.verdicts)
+                lines += _lines(verdict, width)
+        lines += _not_tested(self, width)
         return "\n".join([*lines, self.summary])
 
     @property
@@ -67,29 +85,25 @@ class Report:
         return f"{told}; {self.seconds:.1f} s, exit code {self.exit_code}"
 
 
-def _lines(verdict: Verdict) -> list[str]:
-    """An axis in a line, and a bug's details below it; u is a unit of the target's dtype."""
+def _lines(verdict: Verdict, width: int) -> list[str]:
+    """An axis in a line, and a bug's details below it."""
     units = f"{verdict.units:.3g} u" if verdict.units else ""
     first, *more = filter(None, [*verdict.details(), " "])
-    lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44)
+    lines = _wrapped(f"{verdict.axis:20} {verdict.word:10} {units:>10}  {first}", 44, width)
     for part in more:
-        lines += _wrapped(f"{'':44}{part}".rstrip(), 46)
+        lines += _wrapped(f"{'':44}{part}".rstrip(), 46, width)
     return list(filter(None, lines))
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrapped(text: str, indent: int, width: int) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, initial_indent=""
+        text, width, subsequent_indent=" " * indent, drop_whitespace=True, initial_indent=""
     )
 
 
-def _not_tested(verdicts: Sequence[Verdict]) -> list[str]:
-    """The axes that were not tested, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        if verdict.word is Word.NOT_TESTED:
-            reasons.setdefault(verdict.evidence, []).append(verdict.axis)
+def _not_tested(report: Report, width: int) -> list[str]:
+    """The axes that were not tested, a line for each reason."""
     lines = []
-    for reason, axes in reasons.items():
-        lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4)
+    for reason, axes in report.not_tested.items():
+        lines += _wrapped(f"not tested, because {reason}: {', '.join(axes)}", 4, width)
     return lines

@@ -12,7 +12,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError, MinikvError
 from ..progress import clear
-from .adapter import NotTestedError, Subject, WrongShapeError
+from .adapter import NotTestedError, Subject, WrongShapeError, told
 from .axes import AXES, Axis
 from .bench import Bench, Settings
 from .kinds import name_kinds
@@ -23,6 +23,8 @@ from .verdict import Verdict, Word
 
 FIRST = "same-call"
 TWIN = "float64"
+LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+"""Of texts in which a bug is looked for again."""
 
 
 def conform(target: object, axes: Sequence[str] | None = None, **settings: object) -> Report:
@@ -69,7 +71,8 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
         verdict = test_one(bench, axis)
         verdicts.append(verdict)
         if axis.name == FIRST and verdict.word is Word.BUG:
-            verdicts += [_not_tested(rest, "calls do not repeat") for rest in wanted[1:]]
+            said = f"the same call again is wrong already: {verdict.evidence}"
+            verdicts += [_not_tested(rest, said) for rest in wanted[1:]]
             break
     if bench.twin_fault:
         verdicts.append(Verdict(TWIN, Word.BUG, evidence=bench.twin_fault))
@@ -81,6 +84,7 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
         _twin_name(bench),
         tuple(verdicts),
         time.monotonic() - begun,
+        known.seed,
         dict(bench.measured),
         {
             "minikv": __version__,
@@ -113,29 +117,40 @@ def test_one(bench: Bench, axis: Axis) -> Verdict:
     except WrongShapeError as error:
         return Verdict(axis.name, Word.BUG, evidence=str(error))
     except Exception as error:  # the target's code may raise anything
-        said = f"raised {type(error).__name__}: {' '.join(str(error).split()):.200}"
-        return Verdict(axis.name, Word.BUG, evidence=said)
+        return Verdict(axis.name, Word.BUG, evidence=f"raised {told(error)}", raised=True)
 
 
 def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Bugs with their smallest case, first bad activation and kind."""
     if not any(verdict.word is Word.BUG for verdict in verdicts):
         return list(verdicts)
-    found = []
-    for verdict in verdicts:
-        if bench.settings.shrink and verdict.axis == "cached" and verdict.row is not None:
-            verdict = _smaller(bench, verdict)
-        found.append(verdict)
+    found = list(verdicts)
+    if bench.settings.shrink:
+        found = [_smaller(bench, verdict) for verdict in verdicts]
     return name_kinds(bench, found) if bench.settings.kinds else found
 
 
 def _smaller(bench: Bench, verdict: Verdict) -> Verdict:
-    """A bug of the cache with its smallest case, and what goes wrong in it first."""
-    if verdict.word is not Word.BUG:
+    """A bug of the cache with its smallest case and first bad activation; others, how short."""
+    if verdict.word is not Word.BUG or verdict.axis not in AXES:
         return verdict
-    case = smallest(bench)
-    where = first_bad_activation(bench, case) if case else ""
-    return replace(verdict, case=case, where=verdict.where or where)
+    if verdict.axis == "cached" and verdict.row is not None:
+        case = smallest(bench)
+        where = first_bad_activation(bench, case) if case else ""
+        return replace(verdict, case=case, where=verdict.where or where)
+    return replace(verdict, length=_shortest(bench, verdict))
+
+
+def _shortest(bench: Bench, bug: Verdict) -> int | None:
+    """Tokens of the shortest texts in which an axis still finds its bug; None if of no others."""
+    for length in LENGTHS:
+        if length >= bench.length:
+            break
+        shorter = test_one(bench.shortened(length), AXES[bug.axis])
+        same = shorter.evidence == bug.evidence if bug.raised else not shorter.raised
+        if shorter.word is Word.BUG and same:
+            return length
+    return None
 
 
 def _not_tested(axis: Axis, reason: str) -> Verdict:
@@ -155,8 +170,7 @@ def _expect_answer(subject: Subject) -> None:
     except MinikvError:
         raise
     except Exception as error:  # the target's code may raise anything
-        said = " ".join(str(error).split())
         raise InputError(
-            f"logits([0, 0]) of {subject.name} raised {type(error).__name__}: {said:.160}; "
+            f"logits([0, 0]) of {subject.name} raised {told(error)}; "
             "expected logits of shape (2, V)"
         ) from error

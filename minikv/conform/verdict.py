@@ -68,6 +68,10 @@ class Verdict:
         Largest row difference, as a share of a row: in float64 where there is a twin.
     sight : float
         An effect below this would not have shown.
+    raised : bool
+        Whether the target raised an error.
+    length : int or None
+        Tokens of the shortest texts, of those tried, in which the axis still finds its bug.
     """
 
     axis: str
@@ -81,6 +85,8 @@ class Verdict:
     decide: str = ""
     effect: float = 0.0
     sight: float = 0.0
+    raised: bool = False
+    length: int | None = None
 
     def details(self) -> list[str]:
         """Evidence and all else, a part each."""
@@ -91,6 +97,8 @@ class Verdict:
             found.append(f"first bad activation {self.where}")
         if self.case is not None:
             found.append(f"smallest case {self.case}")
+        if self.length is not None:
+            found.append(f"still there in texts of {self.length} tokens")
         if self.kind is not None:
             found.append(f"looks like: {self.kind}")
         if self.decide:

@@ -87,7 +87,7 @@ def _note(name: str, config: ModelConfig) -> str:
         lines += [
             "K and V count at all layers, as in the paper. After "
             f"{config.sliding_window} tokens the sliding ones need "
-            f"{figures['window_kv']['bfloat16']:,} bytes and no more,",
+            f"{figures['window_kv']['bfloat16']:,} bytes and no more, "
             f"the others {figures['unbounded_kv']['bfloat16']:,} a token.",
         ]
     for said, megabyte in (("10^6", 10**6), ("2^20", 2**20)):

@@ -18,6 +18,7 @@ from .policies import policy_cache
 from .together import Watched, fill
 
 BUDGETS = (32, 64, 128)
+READING = 5  # new tokens that take about as long as reading a prompt of 300, in the bar
 Row = dict[str, Any]
 Maker = Callable[[Weights, int], Watched]
 """``make(weights, budget)`` is an empty cache."""
@@ -79,7 +80,7 @@ def compare(
     if policies is None:
         policies = ("residual:every", *evicting())
     rows = []
-    steps_done = 0
+    shares = _Shares(prompts, new_tokens, progress)
     for name, ids in prompts.items():
         full = Full(model.weights)
         runs = [
@@ -87,14 +88,40 @@ def compare(
             for policy, make in _makers(policies).items()
             for budget in budgets
         ]
-        token = int(fill(model.weights, [full, *(run.forced for run in runs)], ids).argmax())
-        for _ in range(new_tokens):
+        caches = [full, *(run.forced for run in runs)]
+        token = int(fill(model.weights, caches, ids, shares.reading(name)).argmax())
+        for step in range(new_tokens):
             token = _step(model, full, runs, token)
-            steps_done += 1
-            progress(f"compare: {name}", steps_done, len(prompts) * new_tokens)
+            shares.stepped(name, step + 1)
         for run in runs:
             rows.append({"prompt": name, "tokens": len(ids), **_row(run, full)})
     return rows
+
+
+class _Shares:
+    """How far all prompts are: reading one counts as `READING` of its new tokens."""
+
+    def __init__(self, prompts: Iterable[str], new_tokens: int, progress: Progress) -> None:
+        self.numbers = {name: number for number, name in enumerate(prompts)}
+        self.new_tokens = new_tokens
+        self.progress = progress
+
+    def reading(self, name: str) -> Progress:
+        """What is told while a prompt is read, layer by layer."""
+
+        def tell(label: str, done: float, total: float = 1.0) -> None:
+            self._tell(name, READING * done / total)
+
+        return tell
+
+    def stepped(self, name: str, steps: int) -> None:
+        """Tell that new tokens have been decoded everywhere."""
+        self._tell(name, READING + steps)
+
+    def _tell(self, name: str, done: float) -> None:
+        each = READING + self.new_tokens
+        before = self.numbers[name] * each
+        self.progress(f"compare: {name}", before + done, len(self.numbers) * each)
 
 
 def _makers(policies: Sequence[str] | Mapping[str, Maker]) -> Mapping[str, Maker]:

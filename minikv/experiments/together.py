@@ -11,7 +11,8 @@ from ..arrays import NewKeys, NewValues, Pattern, Positions, Stream, TokenIds, t
 from ..decoder import Weights, forward
 from ..errors import InputError
 from ..layers import Layer
-from ..memory import Attended, Memory
+from ..memory import Attended, Memory, Told
+from ..progress import Progress, silent
 
 
 class Watched(Memory, Protocol):
@@ -82,9 +83,15 @@ class Together:
 
 
 def fill(
-    weights: Weights, caches: Sequence[Watched], ids: Sequence[int] | np.ndarray
+    weights: Weights,
+    caches: Sequence[Watched],
+    ids: Sequence[int] | np.ndarray,
+    progress: Progress = silent,
 ) -> np.ndarray:
-    """Put one prompt into empty caches by one pass; returns the last token's logits, ``(V,)``."""
+    """Put one prompt into empty caches by one pass; returns the last token's logits, ``(V,)``.
+
+    `progress` is told how many layers have been reached, which changes no bit.
+    """
     if any(cache.seen for cache in caches):
         raise InputError("a cache has seen tokens, expected empty ones to share one pass")
-    return to_numpy(forward(weights, [ids], [Together(caches)]))[0]
+    return to_numpy(forward(weights, [ids], [Told(Together(caches), progress)]))[0]

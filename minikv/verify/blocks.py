@@ -27,7 +27,7 @@ from .theorems import THEOREMS
 from .theorems.t01_projection import check_rows
 
 TOKENS = 48  # of the random stream
-NOTE = """T1: bit for bit, random weights at true width, one block in memory at a time;
+NOTE = """T1: bit for bit, random weights at true width, one block in memory at a time; \
 no embedding, and one feature in the MLP, which neither reads nor makes a K or V."""
 
 Item = TypeVar("Item")

@@ -398,11 +398,12 @@ def _instead(folder: Path) -> str:
 
 
 def _map(path: Path) -> Any:
-    """A file's bytes, mapped where the platform can."""
+    """A file's bytes, mapped where the platform and the file system can."""
     with open(path, "rb") as file:
-        if mmap is None:
-            return file.read()
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if mmap is not None:
+            with contextlib.suppress(OSError):  # WASI has the module, and nothing behind it
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return file.read()
 
 
 class FolderTensors(Mapping[str, np.ndarray]):

@@ -35,7 +35,8 @@ def smallest(fails, ids):
     while place < len(ids):
         shorter = ids[:place] + ids[place + 1 :]
         if fails(shorter):
-            ids, place = shorter, 0
+            ids = shorter
+            place = 0
         else:
             place += 1
     return ids

@@ -4,7 +4,7 @@
 
 One row a compiler and set of flags: vectors that are right, and the fingerprint of the fixture.
 The last rows of each are controls: what forbids a fused multiply-add is taken away, where the
-processor has one.
+processor has one. `proofs/portability.py --compiled` has more rows, for the golden models.
 """
 
 from __future__ import annotations

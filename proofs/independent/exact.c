@@ -414,12 +414,19 @@ static void linear(float *out, const float *x, const double *weight, size_t T, s
     free(row);
 }
 
-static double mean_square(const float *x, size_t K)
+static double largest_float(const float *x, size_t count)
 {
     double top = 0.0;
-    for (size_t i = 0; i < K; i++)
-        top = fmax(top, (double)x[i] * x[i]);
-    double grid = power_below(top) * 0x1p-32;
+    for (size_t i = 0; i < count; i++)
+        if (fabs(x[i]) > top)
+            top = fabs(x[i]);
+    return top;
+}
+
+static double mean_square(const float *x, size_t K)
+{
+    double top = largest_float(x, K);
+    double grid = power_below(top * top) * 0x1p-32;
     double sum = 0.0;
     for (size_t i = 0; i < K; i++)
         sum += round_to((double)x[i] * x[i], grid);
@@ -440,11 +447,9 @@ static void settle(float *x, size_t T, size_t d)
 {
     for (size_t t = 0; t < T; t++) {
         float *row = x + t * d;
-        double top = 0.0;
+        double grid = power_below(largest_float(row, d)) * 0x1p-23;
         for (size_t i = 0; i < d; i++)
-            top = fmax(top, fabs(row[i]));
-        for (size_t i = 0; i < d; i++)
-            row[i] = (float)round_to(row[i], power_below(top) * 0x1p-23);
+            row[i] = (float)round_to(row[i], grid);
     }
 }
 
@@ -556,10 +561,7 @@ static void weighted_sum(float *out, double *pattern, const float *v, size_t S, 
     double *power = reserve(S, sizeof *power);
     double *sum = reserve(d, sizeof *sum);
     for (size_t s = 0; s < S; s++) {
-        double top = 0x1p-149;
-        for (size_t i = 0; i < d; i++)
-            top = fmax(top, fabs(v[s * stride + i]));
-        power[s] = power_below(top);
+        power[s] = power_below(fmax(0x1p-149, largest_float(v + s * stride, d)));
         pattern[s] *= power[s];
     }
     round_row(pattern, S, grid_of(pattern, S, 29));
@@ -847,6 +849,13 @@ static void sha_byte(Sha *sha, unsigned char byte)
         sha_block(sha);
 }
 
+/* A number's bytes, the least significant first. */
+static void sha_number(Sha *sha, uint64_t number, int bytes)
+{
+    for (int shift = 0; shift < 8 * bytes; shift += 8)
+        sha_byte(sha, (unsigned char)(number >> shift));
+}
+
 static void sha_print(Sha *sha)
 {
     uint64_t bits = sha->length * 8;
@@ -920,6 +929,8 @@ static unsigned char *read_file(const char *path, size_t *size)
     return bytes;
 }
 
+static const char *behind_blanks(const char *text) { return text + strspn(text, " \t\r\n"); }
+
 /* What stands behind "key": in a JSON text, or NULL. */
 static const char *json_value(const char *text, const char *key)
 {
@@ -927,15 +938,9 @@ static const char *json_value(const char *text, const char *key)
     for (const char *p = strchr(text, '"'); p; p = strchr(p + 1, '"')) {
         if (strncmp(p + 1, key, length) || p[length + 1] != '"')
             continue;
-        p += length + 2;
-        while (strchr(" \t\r\n", *p) && *p)
-            p++;
-        if (*p != ':')
-            continue;
-        p++;
-        while (strchr(" \t\r\n", *p) && *p)
-            p++;
-        return p;
+        p = behind_blanks(p + length + 2);
+        if (*p == ':')
+            return behind_blanks(p + 1);
     }
     return NULL;
 }
@@ -1059,8 +1064,7 @@ static int fingerprint(int count, char **arguments)
     float *logits = forward(&m, ids, T);
     Sha sha = sha_new();
     for (size_t i = 0; i < T * m.V; i++)
-        for (int shift = 0; shift < 32; shift += 8)
-            sha_byte(&sha, (unsigned char)(bits_of_float(logits[i]) >> shift));
+        sha_number(&sha, bits_of_float(logits[i]), 4);
     sha_print(&sha);
     return 0;
 }
@@ -1154,8 +1158,7 @@ static void answer_exp_table(void)
 {
     Sha sha = sha_new();
     for (int n = 0; n <= 181704 + 190976; n++)
-        for (int shift = 0; shift < 64; shift += 8)
-            sha_byte(&sha, (unsigned char)(bits_of_double(exp_table[n]) >> shift));
+        sha_number(&sha, bits_of_double(exp_table[n]), 8);
     sha_print(&sha);
 }
 
@@ -1304,36 +1307,43 @@ static void answer_model(void)
     say_floats(forward(&m, ids, T), T * m.V);
 }
 
+static void answer_exp(void) { answer_elementwise(exact_exp); }
+static void answer_sin(void) { answer_elementwise(exact_sin); }
+static void answer_cos(void) { answer_elementwise(exact_cos); }
+static void answer_power_below(void) { answer_elementwise(power_below); }
+
+static const struct {
+    const char *name;
+    void (*answer)(void);
+} OPERATIONS[] = {
+    {"exp", answer_exp},
+    {"sin", answer_sin},
+    {"cos", answer_cos},
+    {"exp_table", answer_exp_table},
+    {"power_below", answer_power_below},
+    {"round_to", answer_round_to},
+    {"grid", answer_grid},
+    {"linear", answer_linear},
+    {"mean_square", answer_mean_square},
+    {"rms_norm", answer_rms_norm},
+    {"settle", answer_settle},
+    {"frequencies", answer_frequencies},
+    {"rope", answer_rope},
+    {"gated", answer_gated},
+    {"scores", answer_scores},
+    {"softmax", answer_softmax},
+    {"weighted_sum", answer_weighted_sum},
+    {"model", answer_model},
+};
+
 static void answer(const char *operation)
 {
-    const struct {
-        const char *name;
-        void (*answers)(void);
-    } known[] = {
-        {"exp_table", answer_exp_table},     {"round_to", answer_round_to},
-        {"grid", answer_grid},               {"linear", answer_linear},
-        {"mean_square", answer_mean_square}, {"rms_norm", answer_rms_norm},
-        {"settle", answer_settle},           {"frequencies", answer_frequencies},
-        {"rope", answer_rope},               {"gated", answer_gated},
-        {"scores", answer_scores},           {"softmax", answer_softmax},
-        {"weighted_sum", answer_weighted_sum}, {"model", answer_model},
-    };
-    if (!strcmp(operation, "exp"))
-        answer_elementwise(exact_exp);
-    else if (!strcmp(operation, "sin"))
-        answer_elementwise(exact_sin);
-    else if (!strcmp(operation, "cos"))
-        answer_elementwise(exact_cos);
-    else if (!strcmp(operation, "power_below"))
-        answer_elementwise(power_below);
-    else {
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            if (!strcmp(operation, known[i].name)) {
-                known[i].answers();
-                return;
-            }
-        fail("no such operation: ", operation);
-    }
+    for (size_t i = 0; i < sizeof OPERATIONS / sizeof *OPERATIONS; i++)
+        if (!strcmp(operation, OPERATIONS[i].name)) {
+            OPERATIONS[i].answer();
+            return;
+        }
+    fail("no such operation: ", operation);
 }
 
 int main(int count, char **arguments)

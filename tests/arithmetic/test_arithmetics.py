@@ -95,3 +95,14 @@ def test_what_adds_across_elements_is_left_to_each_arithmetic():
     written = Arithmetic.__abstractmethods__
     assert written >= {"linear", "mean_square", "scores", "softmax", "weighted_sum"}
     assert not written & {"rms_norm", "rope", "gated", "attention", "masked", "linears"}
+
+
+def test_float64_keeps_what_float32_cannot():
+    """Of a weight, of a row, and in their product; float32 loses it."""
+    third = np.full((1, 1), 1 / 3)
+    for name, kept in (("float64", 1 / 9), ("float32", float(np.float32(1 / 3) ** 2))):
+        arithmetic = get_arithmetic(name, 64)
+        row = third.astype(arithmetic.dtype)
+        weight = arithmetic.weight(third, "w")
+        assert arithmetic.linear(row, weight)[0, 0] == arithmetic.dtype(kept)
+        assert (float(weight[0, 0]) == 1 / 3) == (name == "float64")

@@ -104,3 +104,21 @@ def test_attention_by_blocks_needs_no_memory_for_all_scores_at_once():
     all_scores = 4 * 600 * 600 * 8
     assert peak(Watch()) < all_scores / 2
     assert peak(Watch(scores=lambda scores: scores)) > all_scores
+
+
+def test_who_looks_is_said_for_each_that_may():
+    """Kernels take attention whole where nobody looks; hooks want all queries at once."""
+
+    def look(*_):
+        raise AssertionError("nothing is computed")
+
+    assert Watch().nobody
+    assert not Watch().hooked
+    for watch, hooked in (
+        (Watch(scores=look), True),
+        (Watch(pattern=look), True),
+        (Watch(observe=look), False),
+        (Watch(look, look, look), True),
+    ):
+        assert not watch.nobody
+        assert watch.hooked == hooked

@@ -186,6 +186,17 @@ def test_grid_holds_its_bound_when_the_longest_sum_rounds_up_everywhere(terms):
     assert 2.0**29 * (1 - 2.0**-9) <= integers.sum() <= 2.0**29
 
 
+@pytest.mark.parametrize("distance", range(9, 30, 2))
+def test_grid_holds_its_bound_however_close_the_longest_sum_comes_to_the_next(distance):
+    """Whatever is taken for what roundings add, a sum can lie just within it."""
+    rows = np.full((1, 2**20), 16.5)
+    rows[0, 0] += 32 * 2.0**29 * (1 - 2.0**-distance) - rows.sum()
+    whole = Exact.grid(ARITHMETIC, rows, ARITHMETIC.total(rows), 29)
+    for grid in (whole, ARITHMETIC.grid(rows, ARITHMETIC.row_sum(rows), 29)):
+        integers = exact.round_to(rows.copy(), grid) / grid
+        assert integers.sum() <= 2.0**29
+
+
 def close_call(bits: int = 32) -> np.ndarray:
     """A row whose sum, added forwards and backwards, lies on both sides of a change of grid."""
     rng = np.random.default_rng(6)
@@ -565,6 +576,27 @@ def test_overflow_of_float32_is_named_and_the_largest_results_are_not_refused():
     assert ARITHMETIC.linear(np.array([[largest, 0]], np.float32), w)[0, 0] == largest
     with pytest.raises(ArithmeticRangeError, match="output of lm_head overflows float32"):
         ARITHMETIC.linear(np.array([[largest, largest]], np.float32), w)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.25, 1.5, 1.9999])
+def test_overflow_is_named_in_whatever_row_and_column_it_is(factor):
+    """Whatever the weight's leading bits: and a product of two float32 that just fits is given."""
+    matrix = np.full((3, 2), 0.5, np.float32)
+    matrix[1] = factor
+    weight = ARITHMETIC.weight(matrix, "w")
+    kept = float(weight.values[1, 0])
+    assert weight.largest >= kept
+    rows = np.ones((4, 2), np.float32)
+    for place in range(4):
+        large = rows.copy()
+        large[place, 0] = np.float32(exact.FLOAT32_MAX / kept * (1 - 2.0**-20))
+        assert np.isfinite(ARITHMETIC.linear(large, weight)).all()
+        large[place, 0] = np.float32(
+            min(exact.FLOAT32_MAX / kept * (1 + 2.0**-20), exact.FLOAT32_MAX)
+        )
+        large[place, 1] = np.float32(2.0**110)
+        with pytest.raises(ArithmeticRangeError, match="output of w overflows float32"):
+            ARITHMETIC.linear(large, weight)
 
 
 def test_overflow_of_any_row_of_a_long_matrix_is_named():

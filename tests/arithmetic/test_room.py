@@ -33,6 +33,14 @@ def test_what_is_written_into_one_array_is_in_no_other(shapes, dtype):
     assert all(start % ALIGNED_BYTES == 0 for start in starts)
 
 
+def test_large_arrays_touch_no_small_ones_between_them():
+    room = Room()
+    arrays = [room.empty(shape, np.float64) for shape in [(200, 300), (1, 1), (300, 401)] * 3]
+    for number, array in enumerate(arrays):
+        array[:] = number
+    assert all((array == number).all() for number, array in enumerate(arrays))
+
+
 def test_what_does_not_fit_opens_a_new_block_and_the_old_one_stays():
     room = Room()
     first = room.empty((1000,), np.float32)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.arithmetic import Bfloat16, Float16, get_arithmetic
-from minikv.arithmetic.rounded import Bfloat16Numbers, Float16Numbers, Rounded
+from minikv.arithmetic.rounded import Bfloat16Numbers, Float16Numbers, Numbers, Rounded
 from minikv.backends import get_backend
 from minikv.errors import InputError
 from minikv.verify import THEOREMS, Refuted
@@ -85,6 +85,16 @@ def test_float16_is_rounded_as_numpy_does():
     assert_same_bits(Float16Numbers.of(x), expected)
     assert_same_bits(Float16Numbers.of(x[abs(x) < 1e4]), expected[abs(x) < 1e4])
     assert_same_bits(Float16Numbers.of(x[abs(x) > 1e-4]), expected[abs(x) > 1e-4])
+
+
+def test_float16_ends_halfway_between_its_largest_number_and_the_next():
+    ends = np.float32([65504, 65519.996, 65520, 65520.004, 65536])
+    for x in (ends, -ends):
+        with np.errstate(over="ignore"):
+            expected = x.astype(np.float16).astype(np.float32)
+        assert_same_bits(Float16Numbers.of(x), expected)
+        for one in range(len(x)):
+            assert_same_bits(Float16Numbers.of(x[one : one + 1]), expected[one : one + 1])
 
 
 OPERATIONS = {
@@ -233,6 +243,41 @@ def test_a_norm_of_large_rows_stays_within_float16():
     true = row / np.sqrt((row**2).mean())
     # four roundings of the mean, the root's, the quotient's and the product's: 7 halves of 2**-10
     assert np.abs(np.asarray(got) / np.where(true, true, 1) - (true != 0)).max() <= 7 * 2.0**-11
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+@pytest.mark.parametrize("power", range(-8, 9, 2))
+def test_a_norm_adds_eps_to_the_mean_whatever_the_rows_size(arithmetic, power):
+    row = np.float32([[0.75, -1, 0.5, 0.875]]) * 2.0**power
+    eps = 2.0**-10
+    got = np.asarray(arithmetic.rms_norm(row, np.ones(4, np.float32), eps))
+    true = row / np.sqrt((row.astype(np.float64) ** 2).mean() + eps)
+    # squares, two additions, the mean and eps: five roundings under the root; then three more
+    bits = BITS[arithmetic.numbers][0]
+    assert np.abs(got / true - 1).max() <= 6 * 2.0**-bits
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_elementary_functions_are_those_of_float64_rounded(arithmetic):
+    x = arithmetic.numbers.of(np.linspace(-9, 9, 99))
+    for name in ("exp", "sin", "cos"):
+        expected = arithmetic.numbers.of(getattr(np, name)(np.asarray(x, np.float64)))
+        got = getattr(arithmetic, name)(x)
+        assert_same_bits(np.asarray(got), np.asarray(expected))
+        assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_a_matrix_lies_column_by_column(arithmetic):
+    matrix = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    kept = arithmetic.weight(matrix, "w")
+    assert kept.flags.f_contiguous
+    assert_same_bits(np.ascontiguousarray(kept), np.asarray(arithmetic.numbers.of(matrix)))
+
+
+def test_numbers_of_no_format_are_asked_for_one():
+    with pytest.raises(NotImplementedError):
+        Numbers.of(1.0)
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])

@@ -21,7 +21,7 @@ pytest.importorskip("numba", reason="needs the extra `numba`, not installed here
 import numba
 
 import minikv
-from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight
+from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight, Watch
 from minikv.backends import get_backend, numba_announce
 from minikv.backends import numba_exact as kernels
 from minikv.caches import Full
@@ -255,20 +255,61 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
             sight = Sight(queries[rows], keys, window)
             expected = EXACT.attention(q[rows], *keep, sight, scale)
             assert_same_bits(COMPILED.attention(q[rows], *keep, sight, scale), expected)
+            with mock.patch.object(COMPILED, "query_block", 2):  # so that there are several blocks
+                assert_same_bits(COMPILED.attention(q[rows], *keep, sight, scale), expected)
     scores = floats(seed, groups, tokens, length).astype(np.float64)
     scores[..., 1:][np.random.default_rng(seed).random(scores[..., 1:].shape) < 0.2] = -np.inf
     assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
-@pytest.mark.parametrize("kernel", ["_attend", "_place"])
+@pytest.mark.parametrize("kernel", ["_attend", "_place_queries", "_place_weights"])
 def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
     q, k, v = floats(0, tokens, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
     sight = Sight(np.arange(40 - tokens, 40), np.arange(40))
     expected = EXACT.attention(q, k, v, sight, 0.5)
     with mock.patch.object(kernels, kernel, return_value=False) as asked:
         assert_same_bits(COMPILED.attention(q, k, v, sight, 0.5), expected)
-    assert asked.called == (kernel == "_place" if tokens > 1 else kernel == "_attend")
+    assert asked.called == ((kernel == "_attend") == (tokens == 1))
+
+
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 10),
+    held=st.integers(0, 60),
+    window=st.one_of(st.none(), st.integers(1, 40)),
+    per_head=st.booleans(),
+)
+def test_whoever_watches_sees_the_weights_of_exact(seed, tokens, held, window, per_head):
+    length = held + tokens
+    rng = np.random.default_rng(seed)
+    q = floats(seed, tokens, 4, 8)
+    k, v = (EXACT.settle(floats(seed + i, length, 2, 8)) for i in (1, 2))
+    new = np.arange(100, 100 + tokens)
+    old = [np.sort(rng.choice(100, held, replace=False)) for _ in range(2)]
+    positions = np.stack([np.concatenate([old[g], new]) for g in range(2)], axis=1)
+    sight = Sight(new, positions if per_head else positions[:, 0], window)
+    told: list[list[np.ndarray]] = []
+    outs = []
+    for arithmetic in (EXACT, COMPILED):
+        seen: list[np.ndarray] = []
+        watch = Watch(observe=lambda at, pattern, seen=seen: seen.extend((at, pattern.copy())))
+        outs.append(arithmetic.attention(q, k, v, sight, 0.3, watch))
+        told.append(seen)
+    assert_same_bits(outs[1], outs[0])
+    assert len(told[0]) == len(told[1]) == 2
+    assert_same_bits(told[1][0], told[0][0])
+    assert_same_bits(told[1][1], told[0][1])
+
+
+def test_watched_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact():
+    q, k, v = floats(0, 12, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
+    sight = Sight(np.arange(28, 40), np.arange(40))
+    watched = Watch(observe=lambda positions, pattern: None)
+    expected = EXACT.attention(q, k, v, sight, 0.5)
+    with mock.patch.object(kernels, "_place", return_value=False) as asked:
+        assert_same_bits(COMPILED.attention(q, k, v, sight, 0.5, watched), expected)
+    assert asked.called
 
 
 def test_scores_and_weights_of_a_hook_may_be_float32():

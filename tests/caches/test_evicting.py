@@ -145,6 +145,14 @@ def test_a_policy_without_its_budget_says_what_it_needs(name):
         EXACT.new_cache(name)
 
 
+@pytest.mark.parametrize("name", evicting())
+def test_a_budget_may_be_the_whole_context_and_no_more(name):
+    context = EXACT.config.max_position_embeddings
+    assert EXACT.new_cache(name, budget=context).budget == context
+    with pytest.raises(CacheError, match=f"budget is {context + 1}, expected at most the context"):
+        EXACT.new_cache(name, budget=context + 1)
+
+
 # What a priority may be
 
 

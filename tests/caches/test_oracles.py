@@ -348,6 +348,42 @@ def test_a_policy_is_its_oracle(name, text, budget, data):
     event(agree(text, ORACLES[name](**parameters), name, **parameters))
 
 
+LONG = {
+    "window": [{}],
+    "streaming_llm": [{"sinks": 5}],
+    "h2o": [{"recent": 20}],
+    "snapkv": [{"window": 40, "kernel": 15}, {"window": 40, "kernel": 1}],
+    "tova": [{}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "given_parameters"),
+    [(name, parameters) for name in evicting() for parameters in LONG.get(name, [{}])],
+)
+@pytest.mark.parametrize("sliding", [None, 90])
+def test_a_policy_is_its_oracle_on_a_text_of_many_blocks_of_queries(
+    name, given_parameters, sliding
+):
+    """A prompt of seven blocks, a call of two, and single tokens."""
+    windows: dict[str, Any] = {}
+    if sliding:
+        windows = {"model_type": "mistral", "sliding_window": sliding, "layer_types": (SLIDING,)}
+    config = minikv.tiny_config(
+        **windows,
+        num_hidden_layers=1,
+        num_key_value_heads=1,
+        num_attention_heads=2,
+        rope_theta=512.0,
+        max_position_embeddings=300,
+    )
+    rng = np.random.default_rng(7)
+    calls = [rng.integers(0, 97, size).tolist() for size in (200, 40, 1, 1)]
+    text = Text(config, 3, 1.5, calls, query_block=32)
+    parameters = settled(evicting()[name], {"budget": 70} | given_parameters)
+    assert agree(text, ORACLES[name](**parameters), name, **parameters) == "something evicted"
+
+
 WRONG = {
     "window": window(5),
     "streaming_llm": streaming_llm(4, 2, False),

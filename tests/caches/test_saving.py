@@ -416,6 +416,44 @@ def test_a_crafted_state_of_a_schedule_is_refused(name, value, index):
         cache.load_state(tensors, metadata)
 
 
+def test_a_key_that_was_made_beyond_the_context_is_refused():
+    """Also where the text has gone beyond it: there keys are made at places in the cache."""
+    model = random_model(max_position_embeddings=16)
+    cache = model.new_cache("streaming_llm", budget=8, sinks=2)
+    feed(model, cache, TEXT, *[1] * 23)
+    tensors, metadata = cache.state()
+    for made, refused in ((15, False), (16, True)):
+        tensors["made.1"][-1] = made
+        metadata["sha256"] = checksum(metadata["seen"], tensors)
+        again = model.new_cache("streaming_llm", budget=8, sinks=2)
+        if refused:
+            with pytest.raises(CacheError, match="made where it cannot have been made"):
+                again.load_state(tensors, metadata)
+        else:
+            again.load_state(tensors, metadata)
+
+
+def test_the_checksum_is_of_every_byte_name_shape_and_type():
+    rng = np.random.default_rng(0)
+    large = rng.normal(size=(300, 500)).astype(np.float32)
+    tensors = {"k.0": large, "k.10": np.arange(6, dtype=np.int32)}
+    others = [
+        {"K.0": large, "k.10": tensors["k.10"]},
+        {"k.0": large, "k.2": tensors["k.10"]},
+        {"k.0": large.reshape(500, 300), "k.10": tensors["k.10"]},
+        {"k.0": large.view(np.int32), "k.10": tensors["k.10"]},
+        {"k.0": tensors["k.10"], "k.10": large},
+    ]
+    for place in (0, 16_383, 16_384, 65_536, 149_999, *rng.integers(0, large.size, 20)):
+        changed = large.copy()
+        changed.view(np.uint32).reshape(-1)[place] ^= 1
+        others.append(tensors | {"k.0": changed})
+    digests = {checksum("5", tensors), checksum("6", tensors)}
+    digests |= {checksum("5", other) for other in others}
+    assert len(digests) == 2 + len(others)
+    assert checksum("5", dict(reversed(tensors.items()))) == checksum("5", tensors)
+
+
 @pytest.mark.parametrize("example", ALL, ids=str)
 def test_a_state_that_is_signed_again_and_not_edited_is_read(example):
     """The control of the tests above."""

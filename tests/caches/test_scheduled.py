@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feeding import EXACT, TEXT, feed
+from feeding import EXACT, KV_BYTES, LAYERS, TEXT, VECTOR_BYTES, feed
 
 from minikv.caches import Scheduled
 from minikv.errors import CacheError
@@ -52,3 +52,29 @@ def test_a_schedule_is_obeyed(steps, kv, rows):
 def test_a_schedule_that_keeps_nothing_is_refused():
     with pytest.raises(CacheError, match="the schedule says 'drop', expected kv, residual or both"):
         feed(EXACT, Scheduled(EXACT.weights, lambda *_: "drop"), TEXT)
+
+
+def test_steps_are_counted_on_however_many_there_were_before_saving():
+    asked = []
+
+    def schedule(step: int, layer: int, position: int) -> str:
+        asked.append(step)
+        return "both"
+
+    cache = Scheduled(EXACT.weights, schedule)
+    for step, token in enumerate(TEXT[:20]):
+        loaded = Scheduled(EXACT.weights, schedule)
+        loaded.load_state(*cache.state())
+        cache = loaded
+        asked.clear()
+        EXACT.forward([[token]], [cache])
+        assert set(asked) == {step}
+
+
+def test_bytes_are_those_of_each_layer():
+    """Whose schedules differ: one keeps K and V, one rows of the stream, one both."""
+    kinds = ("kv", "residual", "both")
+    cache = Scheduled(EXACT.weights, lambda step, layer, position: kinds[layer])
+    feed(EXACT, cache, TEXT[:7])
+    kv, row = KV_BYTES // LAYERS, VECTOR_BYTES
+    assert cache.nbytes == 7 * (kv + row + kv + row)

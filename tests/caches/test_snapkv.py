@@ -20,3 +20,10 @@ def test_what_is_generated_is_kept():
 
 def test_it_watches_by_half_the_budget_or_32():
     assert [SnapKV(EXACT.weights, budget=b).window for b in (1, 6, 100)] == [1, 3, 32]
+
+
+def test_a_prompt_shorter_than_the_budget_is_compressed_neither_then_nor_later():
+    for prompt in range(1, 7):
+        cache = SnapKV(EXACT.weights, budget=6, window=2)
+        feed(EXACT, cache, TEXT, prompt)
+        assert cache.stored == len(TEXT)

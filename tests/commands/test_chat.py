@@ -72,7 +72,7 @@ def test_help_has_a_line_for_each_command(run, tiny, monkeypatch):
     lines = err.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [f"/{name}" for name in slash.COMMANDS]
     assert all(len(line.split()) > 1 for line in lines)
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
 
 
 def test_retry_puts_the_question_again_and_undo_takes_it_back(run, tiny, monkeypatch):
@@ -159,6 +159,18 @@ def test_bye_leaves_and_stats_count(run, tiny, monkeypatch):
     assert len(turns) == 2
     assert err.startswith("2 answers, 10 tokens at ")
     assert f"({turns[1]['cache_tokens']} tokens; the full cache: " in err
+
+
+def test_log_probabilities_and_a_stream_are_told_of_each_answer(run, tiny, monkeypatch):
+    argv = ["--model", tiny, "--max-new-tokens", 4, "--logprobs", 2]
+    turns, _ = chat(monkeypatch, run, ["one", "two"], *argv)
+    assert [len(turn["top"]) for turn in turns] == [len(turn["ids"]) for turn in turns]
+    assert turns[0]["top"][0][0]["id"] == turns[0]["ids"][0]
+    lines, _ = chat(monkeypatch, run, ["one", "two"], *argv, "--stream")
+    told = [line for line in lines if "prompt" in line]
+    assert [line["ids"] for line in told] == [turn["ids"] for turn in turns]
+    streamed = [line["id"] for line in lines if line.get("id") is not None]
+    assert streamed == turns[0]["ids"] + turns[1]["ids"]
 
 
 def test_a_text_of_several_lines_is_one_question(run, tiny, monkeypatch):

@@ -106,5 +106,11 @@ def test_wrapping_changes_blanks_alone_and_no_line_is_too_wide(text, width, cuts
     ] == []
 
 
+def test_no_blank_is_left_at_the_end_of_a_line_and_none_is_doubled():
+    wrap = WordWrap(6)
+    wrap.passed("one ")
+    assert wrap.put("a b ") + wrap.put("two six") + wrap.rest() == "a\nb two\nsix"
+
+
 def test_without_a_width_text_passes_at_once():
     assert WordWrap(None).put("wor") == "wor"

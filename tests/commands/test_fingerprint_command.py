@@ -85,7 +85,7 @@ def test_extracted_says_what_is_missing_in_one_line(run, monkeypatch, tmp_path):
         (["--extracted", "--backend", "numba"], "does not go with --backend numba"),
         (["--extracted", "--chunk", "3"], "does not go with --chunk 3"),
         (["--extracted", "--json"], "does not go with --json"),
-        (["--chunk", "0"], "0 tokens"),
+        (["--chunk", "0"], "expected a whole number from 1 up"),
         (["--ids", "320"], "outside the vocabulary"),
         (["--ids", "x"], "invalid int"),
         (["--prompt", "a", "--ids", "1"], "not allowed with"),

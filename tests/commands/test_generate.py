@@ -10,6 +10,8 @@ import sys
 import pytest
 
 import minikv
+from minikv import progress
+from minikv.completion import likeliest, log_probability
 
 
 def test_generate_prints_the_prompt_with_what_the_library_generates(run, tiny):
@@ -169,18 +171,92 @@ def test_prompts_of_a_file_are_continued_as_each_alone(run, tiny, tmp_path):
     rows.write_text("\n".join(json.dumps({"prompt": text}) for text in texts), encoding="utf-8")
     settings = ["--model", tiny, "--arithmetic", "exact", "--max-new-tokens", 6]
     for path in (lines, rows):
-        code, out, _ = run("generate", "--prompts", path, *settings, "--cache", "residual@4")
+        argv = ["generate", "--prompts", path, *settings, "--cache", "residual@4"]
+        code, out, _ = run(*argv)
         found = [json.loads(line) for line in out.splitlines()]
         assert code == 0
         assert [row["prompt"] for row in found] == texts
         for text, row in zip(texts, found, strict=True):
             assert row["ids"] == json.loads(run("generate", text, *settings, "--json")[1])["ids"]
             assert len(row["log_probs"]) == len(row["ids"])
+            assert row["top"] == []
+    streamed = [json.loads(line) for line in run(*argv, "--stream")[1].splitlines()]
+    assert sorted(streamed, key=lambda row: row["number"]) == found
+    told = [json.loads(line) for line in run(*argv, "--logprobs", 3)[1].splitlines()]
+    for row, plain in zip(told, found, strict=True):
+        assert row["log_probs"] == plain["log_probs"]
+        best = [top[0]["id"] for top in row["top"]]
+        assert best == row["ids"]  # greedy
+        assert {len(top) for top in row["top"]} == {3}
+
+
+def test_log_probabilities_are_those_of_the_library(run, tiny):
+    model = minikv.load(tiny, "exact")
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 3]
+    drawn = ["--arithmetic", "exact", "--temperature", 2, "--seed", 5]
+    plain = json.loads(run(*argv, *drawn, "--json")[1])
+    told = json.loads(run(*argv, *drawn, "--json", "--logprobs", 2)[1])
+    assert told["ids"] == plain["ids"]
+    assert plain.keys() == told.keys() - {"log_probs", "top"}
+    rows = model.logits(model.tokenizer.encode("Hello there") + told["ids"])[-4:-1]
+    for row, token, own, top in zip(rows, told["ids"], told["log_probs"], told["top"], strict=True):
+        assert own == log_probability(row, token)
+        assert [(each["id"], each["log_prob"]) for each in top] == likeliest(row, 2)
+        assert [each["text"] for each in top] == [
+            model.tokenizer.decode([each["id"]]) for each in top
+        ]
+    assert told["ids"] != [top[0]["id"] for top in told["top"]], "the draw shows nothing"
+
+
+def test_log_probabilities_are_printed_below_the_text(run, tiny):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 3]
+    plain = run(*argv)[1]
+    told = json.loads(run(*argv, "--logprobs", 2, "--json")[1])
+    out = run(*argv, "--logprobs", 2)[1]
+    assert out.startswith(plain + "\ntoken ")
+    rows = out.removeprefix(plain).splitlines()[2:]
+    for row, own, top in zip(rows, told["log_probs"], told["top"], strict=True):
+        assert f"  {own:.3f}  " in row
+        assert row.endswith(f"{top[1]['log_prob']:.3f}")
+    assert "likeliest" in run(*argv, "--logprobs", 0)[1]
+
+
+def test_a_streamed_answer_is_a_line_for_each_token_and_then_the_figures(run, tiny):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 12, "--logprobs", 1]
+    whole = json.loads(run(*argv, "--json")[1])
+    lines = [json.loads(line) for line in run(*argv, "--json", "--stream")[1].splitlines()]
+    figures = lines.pop()
+    assert "".join(line["text"] for line in lines) == figures["text"] == whole["text"]
+    assert [line["id"] for line in lines if line["id"] is not None] == whole["ids"]
+    assert [line["top"] for line in lines if "top" in line] == whole["top"]
+    assert figures.keys() == whole.keys()
+
+
+def test_a_stop_word_is_not_streamed(run, tiny):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 12, "--json"]
+    word = json.loads(run(*argv)[1])["text"][3:5]
+    out = run(*argv, "--stop", word, "--stream")[1]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert "".join(line["text"] for line in lines[:-1]) == lines[-1]["text"]
+    assert word not in lines[-1]["text"]
+
+
+def test_a_percentage_is_told_where_the_prompt_takes_long(run, tiny, monkeypatch):
+    argv = ["generate", "Hello there", "--model", tiny, "--max-new-tokens", 3]
+    plain = run(*argv)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out, err = run(*argv)[1:]
+    assert out == plain[1]
+    assert "\rreading 7 tokens ...  33%\rreading 7 tokens ...  67%\r\033[K" in err
+    assert "%" not in plain[2]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["Hello", "--stream"], "it goes with --json"),
+        (["Hello", "--logprobs", "-1"], "from 0 up"),
         ([], "either a PROMPT, or --prompts FILE"),
         (["Hello", "--prompts", "x"], "either a PROMPT, or --prompts FILE"),
         (["--prompts", "no-such-file"], "no-such-file"),

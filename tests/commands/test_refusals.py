@@ -106,7 +106,7 @@ def test_a_damaged_model_is_refused_in_one_line(name, refused, folder):
         (["--top-p", "0"], "top_p is 0.0"),
         (["--top-p", "1.5"], "top_p is 1.5"),
         (["--seed", "-3"], "seed is -3"),
-        (["--max-new-tokens", "-1"], "max_new_tokens is -1"),
+        (["--max-new-tokens", "-1"], "expected a whole number from 0 up"),
         (["--arithmetic", "float8"], "float8"),
         (["--nonsense"], "--nonsense: not known here; see  minikv "),
         (["--raw", "--chat"], "--raw"),

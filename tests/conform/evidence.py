@@ -3,7 +3,10 @@
     python -m tests.conform.evidence faults --dtype bfloat16 --seed 2
     python -m tests.conform.evidence weak
     python -m tests.conform.evidence clean --dtype float32 --count 1000
+    python -m tests.conform.evidence real --dtype float16          # SmolLM2, faults planted in it
+    python -m tests.conform.evidence real-clean --dtype bfloat16   # SmolLM2 as it is
     python -m tests.conform.evidence ... --keep     # in figures/counts.json, for docs/conform.md
+    python -m tests.conform.evidence take --counts FILE   # what another copy of that file has
 
 A fault counts as found if the run with the twin in float64 says so. Without a twin it may be
 undecided, but it must not be called rounding where its effect is above what the line says it sees.
@@ -17,7 +20,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ import numpy as np
 
 from minikv.conform import Report, Word, conform
 from minikv.conform.rule import SPREADS
+from minikv.conform.run import TWIN
+from minikv.weights import resolve
 from tests.conform.faults import FAULTS, faults_of
-from tests.conform.zoo import SHAPES, decoder
+from tests.conform.zoo import SHAPES, Decoder, decoder
 
 FIGURES = Path(__file__).parent / "figures" / "counts.json"
 HELD_OUT = {"layers": 3, "width": 64, "gain": 1.3, "vocab": 61}
@@ -37,6 +42,33 @@ WEAK += ("trunc_pos", "stale_truncate", "pad_seen_cached", "merge_pos", "softmax
 WEAK_WINDOWED = ("window_plus1", "pos_kept", "sink_lost")
 OF_STATE = ("nondet", "stateful", "stale_global", "stop_stale")
 GOOD = (Word.SAME, Word.ROUNDING, Word.TIE)
+
+REAL = "smollm2-135m-instruct"
+REAL_TOKENS = 12  # of a text
+REAL_LAYERS = 16  # of 30: activations are massive from the thirteenth on
+REAL_FAULTS = {
+    "pos_reset": "cached",
+    "pos_plus1": "cached",
+    "mask_own_chunk": "cached",
+    "own_row_hidden": "cached",
+    "scale_cached": "cached",
+    "gqa_tile_k": "cached",
+    "kv_float16": "cached",
+    "kv_int8": "cached",
+    "narrow_values": "cached",
+    "narrow_values_uncached": "cached",
+    "chunk_open": "cached-causality",
+    "future_uncached": "causality",
+    "trunc_off1": "truncate",
+    "fork_shared": "fork",
+    "pad_seen": "left-padding",
+    "merge_pos": "left-padding-cached",
+    "prefix_off1": "warm-prefix",
+    "value_residual": "projection",
+}
+"""Faults in real weights, and the axis that is to find each: all of them would take hours."""
+
+REAL_AXES = (*dict.fromkeys(REAL_FAULTS.values()), "length")
 
 
 @dataclass(frozen=True)
@@ -50,6 +82,7 @@ class Found:
     by_exact: bool
     words: dict[str, str] = field(default_factory=dict)  # without the twin, by axis
     blind: list[str] = field(default_factory=list)  # called good, with an effect that it would see
+    asked: bool = True  # for the kind
     kind: str = ""
     reproduced: bool = False
 
@@ -78,20 +111,41 @@ def shape_of(name: str, seed: int) -> dict[str, Any]:
 
 
 def judge(name: str, fault: str, dtype: str, seed: int, **changes: Any) -> Found:
-    """Run a faulty decoder with and without its twin."""
-    made = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
-    report = conform(made, seed=seed, shrink=False)
-    again = decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
-    alone = conform(again, seed=seed, twin="none", shrink=False, kinds=False)
+    """Run a faulty decoder of the zoo with and without its twin."""
+
+    def make() -> Decoder:
+        return decoder(name, seed, dtype, faults=(fault,), **shape_of(name, seed), **changes)
+
+    return found_in(make, fault, name, seed=seed)
+
+
+def judge_real(fault: str, dtype: str) -> Found:
+    """Run the decoder with real weights, and a fault, on the axis that is to find it."""
+    from tests.conform.real import real_decoder
+
+    def make() -> Decoder:
+        return real_decoder(resolve(REAL), dtype, (fault,), REAL_LAYERS)
+
+    settings = {"effort": "quick", "length": REAL_TOKENS, "axes": [REAL_FAULTS[fault]]}
+    return found_in(make, fault, REAL, kinds=False, **settings)
+
+
+def found_in(
+    make: Callable[[], Decoder], fault: str, name: str, kinds: bool = True, **settings: Any
+) -> Found:
+    """What is found with and without the twin."""
+    report = conform(make(), shrink=False, kinds=kinds, **settings)
+    alone = conform(make(), twin="none", shrink=False, kinds=False, **settings)
     kind = next((bug.kind for bug in report.bugs if bug.kind), None)
     return Found(
         name,
         fault,
-        dtype,
+        report.dtype,
         bool(report.bugs),
         any("must not see" in bug.evidence for bug in report.bugs),
         {verdict.axis: verdict.word for verdict in alone.verdicts},
         blind_spots(fault, report, alone),
+        kinds,
         kind.name if kind else "",
         bool(kind and kind.reproduced),
     )
@@ -139,7 +193,7 @@ def print_one(one: Found) -> None:
     where = f"{one.decoder} {one.dtype} {one.fault}"
     if not one.with_twin:
         print(f"  MISSED     {where}", flush=True)
-    elif not one.named:
+    elif one.asked and not one.named:
         expected = FAULTS[one.fault].kind
         print(f"  misnamed   {where}: {one.kind!r}, expected {expected!r}", flush=True)
     for blind in one.blind:
@@ -148,13 +202,16 @@ def print_one(one: Found) -> None:
 
 def figures_of(found: list[Found], title: str) -> dict[str, Any]:
     """The counts of a run."""
+    kinds = {
+        "kind right": sum(one.named for one in found),
+        "kind reproduced": sum(one.reproduced for one in found),
+    }
     return {
         "run": title,
         "decoder x fault": len(found),
         "found with twin": sum(one.with_twin for one in found),
         "by exact relations": sum(one.by_exact for one in found),
-        "kind right": sum(one.named for one in found),
-        "kind reproduced": sum(one.reproduced for one in found),
+        **(kinds if all(one.asked for one in found) else {}),
         **{
             f"without twin: {word}": sum(one.without_twin == word for one in found)
             for word in ("bug", "undecided", "nothing")
@@ -198,6 +255,57 @@ def clean(dtype: str, twin: str, first: int, count: int) -> dict[str, Any]:
     return figures
 
 
+def take(path: Path) -> None:
+    """Take the runs of another file: new ones, and those over more models or cases."""
+    known = json.loads(FIGURES.read_text(encoding="utf-8"))
+    for key, run in json.loads(path.read_text(encoding="utf-8")).items():
+        if size_of(run) > size_of(known.get(key, {})):
+            known[key] = run
+    FIGURES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def size_of(run: dict[str, Any]) -> int:
+    """How many models or cases a run had."""
+    return int(run.get("models", run.get("decoder x fault", 0)))
+
+
+def clean_real(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Real weights without a fault, in the zoo and in transformers, with a twin and without."""
+    from minikv.conform.targets import find_target
+    from tests.conform.real import real_decoder
+
+    makers: dict[str, Callable[[], object]] = {
+        "the zoo": lambda: real_decoder(resolve(REAL), dtype)
+    }
+    for attention in ("sdpa", "eager"):
+        makers[f"transformers {attention}"] = lambda words=f"{dtype},{attention}": find_target(
+            f"transformers:{REAL}", words
+        )
+    for name, make in makers.items():
+        for twin in ("wide", "none"):
+            report = conform(
+                make(), REAL_AXES, twin=twin, effort="quick", length=REAL_TOKENS, shrink=False
+            )
+            title = f"{dtype}, {REAL} in {name}"
+            yield f"clean {title} {twin}", figures_of_clean(report, title, twin)
+
+
+def figures_of_clean(report: Report, title: str, twin: str) -> dict[str, Any]:
+    """The counts of one clean target; a fault of its float64 path alone is no false alarm."""
+    for bug in report.bugs:
+        print(f"  ALARM {title} twin {twin}: {bug.axis}: {bug.evidence}", flush=True)
+    words = [verdict.word for verdict in report.verdicts]
+    return {
+        "dtype": title,
+        "twin": twin,
+        "first": 0,
+        "models": 1,
+        "false alarms": int(any(bug.axis != TWIN for bug in report.bugs)),
+        "undecided": int(Word.UNDECIDED in words),
+        **{what: float(value) for what, value in report.measured.items()},
+    }
+
+
 def added(before: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """Two runs over clean models that follow each other, as one."""
     if not before or before["first"] + before["models"] != more["first"]:
@@ -221,6 +329,17 @@ def kept(key: str, figures: dict[str, Any]) -> None:
     FIGURES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
+def real(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Faults in real weights: the counts so far, after each of them."""
+    found = []
+    title = f"{dtype}, the first {REAL_LAYERS} layers of {REAL}, each on its axis"
+    for fault in REAL_FAULTS:
+        if dtype not in FAULTS[fault].no_fault_in:
+            found.append(judge_real(fault, dtype))
+            print_one(found[-1])
+            yield f"faults {title}", figures_of(found, title)
+
+
 def weak() -> Iterator[dict[str, Any]]:
     """Faults under weak attention, whose effects are small."""
     for gain in (0.25, 0.5):
@@ -236,7 +355,7 @@ def weak() -> Iterator[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     """Print the counts that are asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["faults", "clean", "weak"])
+    parser.add_argument("what", choices=["faults", "weak", "clean", "real", "real-clean", "take"])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="decoders of the zoo, with commas between them")
@@ -245,7 +364,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--keep", action="store_true", help="in figures/counts.json")
+    parser.add_argument("--counts", metavar="FILE", help="a counts.json of another copy")
     options = parser.parse_args(argv)
+    if options.what == "take":
+        take(Path(options.counts))
+        return 0
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     begun = time.process_time()
@@ -272,6 +395,10 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     elif options.what == "weak":
         for figures in weak():
             yield f"faults {figures['run']}", figures
+    elif options.what == "real":
+        yield from real(options.dtype)
+    elif options.what == "real-clean":
+        yield from clean_real(options.dtype)
     else:
         for first in range(options.first, options.first + options.count, 50):
             count = min(50, options.first + options.count - first)

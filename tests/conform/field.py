@@ -2,7 +2,8 @@
 
     python -m tests.conform.field                 # all of it, into figures/field.json
     python -m tests.conform.field --resume        # what of these versions is not there yet
-    python -m tests.conform.field --only llama    # those whose name has this
+    python -m tests.conform.field --only llama    # those whose name has this; nothing is written
+    python -m tests.conform.field --resume --only llama   # those again, and the others kept
 
 Tiny models with random weights, so that all of it runs in minutes.
 """
@@ -15,6 +16,7 @@ import datetime
 import json
 import platform
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ SIZE = {
     "head_dim": 16,
     "max_position_embeddings": 256,
 }
+MISSING = "not installed"
 WINDOW = 9
 SLIDES = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -85,17 +88,38 @@ def tiny(family: str, attention: str, dtype: str) -> Any:
     return model.to(getattr(torch, dtype))
 
 
+PRESSES: dict[str, dict[str, Any]] = {
+    "StreamingLLMPress": {},
+    "SnapKVPress": {"window_size": 4},  # the prompt must be longer than it
+    "PyramidKVPress": {"window_size": 4},
+    "TOVAPress": {},
+    "KnormPress": {},
+    "KeyDiffPress": {},
+    "LagKVPress": {},
+    "RandomPress": {},
+    "ObservedAttentionPress": {},
+    "ExpectedAttentionPress": {},
+    "NonCausalAttnPress": {},
+    "LeverageScorePress": {},
+    "CompactorPress": {"sink_size_start": 1, "sink_size_end": 1},  # likewise
+}
+"""The presses of kvpress 0.5.5 that need a share and nothing else: no download, no training."""
+
+
 class Pressed(TransformersTarget):
     """transformers with a press of kvpress, which compresses the prompt to a budget."""
 
-    policies = ("StreamingLLMPress", "SnapKVPress", "TOVAPress", "KnormPress")
-    grows = policies
-    rolling = policies  # what is kept differs from head to head
+    def __init__(self, model: Any, press: str) -> None:
+        super().__init__(model)
+        self.press = press
+        self.policies = (press,)
+        self.grows = self.policies
+        self.rolling = self.policies  # what is kept differs from head to head
 
     def wide(self) -> Pressed:
         """In float64."""
         twin = super().wide()
-        return Pressed(twin.model)
+        return Pressed(twin.model, self.press)
 
     def new_cache(self, policy: str | None = None, budget: int | None = None) -> Any:
         """A cache that remembers how its prompt is to be pressed."""
@@ -121,7 +145,7 @@ class Pressed(TransformersTarget):
             return self._run(ids, past_key_values=cache, use_cache=True, position_ids=where)[0]
         cache.true_length = len(ids)
         ratio = max(0.0, 1 - budget / len(ids))
-        press = getattr(kvpress, policy)(compression_ratio=ratio)
+        press = getattr(kvpress, policy)(compression_ratio=ratio, **PRESSES[policy])
         with press(self.model):
             return super().step(ids, cache)
 
@@ -133,11 +157,12 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
         {"axes": ["left-padding", "left-padding-cached"]},
         lambda: TransformersTarget(tiny("gpt2", "sdpa", "float32"), positions="default"),
     )
-    yield (
-        "kvpress on llama eager float32",
-        {"axes": ["cached", "budget"]},
-        lambda: Pressed(tiny("llama", "eager", "float32")),
-    )
+    for press in PRESSES:
+        yield (
+            f"kvpress {press} on llama eager float32",
+            {"axes": ["budget"]},
+            lambda p=press: Pressed(tiny("llama", "eager", "float32"), p),
+        )
     for arithmetic in ("float32", "exact"):
         yield f"minikv llama {arithmetic} numpy", {}, lambda a=arithmetic: own(a, "numpy")
     for dtype, attention, cache in (
@@ -155,17 +180,40 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
                     tiny(f, a, d), c
                 ),
             )
-    yield "minikv llama float32 numba", {}, lambda: own("float32", "numba")
+    for arithmetic in ("float32", "exact"):
+        yield f"minikv llama {arithmetic} numba", {}, lambda a=arithmetic: own(a, "numba")
+    for kind, store in (("F32", "float32"), ("F32", "float16"), ("Q4_0", "float16")):
+        yield (
+            f"llama.cpp llama {kind}, K and V {store}",
+            {},
+            lambda k=kind, s=store: llama_cpp_target(k, s),
+        )
+
+
+def llama_cpp_target(kind: str, store: str) -> object:
+    """llama.cpp on minikv's own small model, its weights as they are or quantised."""
+    from minikv.build import random_tensors
+    from minikv.conform.targets.llama_cpp import CONTEXT, target
+    from tests.gguf_writer import write_gguf
+
+    tensors = random_tensors(OWN, 0, 1.2)
+    fields = {"tokenizer.ggml.model": "none", "llama.context_length": CONTEXT}
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_gguf(Path(folder) / "a.gguf", OWN, tensors, fields, kind=kind)
+        made = target(str(path), store)
+    if made.reference is not None:
+        made.reference = lambda: minikv.random_model(OWN, 0, "float64", 1.2)  # type: ignore[method-assign]  # the file is gone
+    return made
+
+
+OWN = minikv.tiny_config(hidden_size=64, intermediate_size=96, head_dim=16, num_hidden_layers=3)
 
 
 def own(arithmetic: str, backend: str) -> MinikvTarget:
     """minikv's own small model."""
-    config = minikv.tiny_config(
-        hidden_size=64, intermediate_size=96, head_dim=16, num_hidden_layers=3
-    )
 
     def made(wanted: str, where: str = "numpy") -> minikv.Model:
-        return minikv.random_model(config, 0, wanted, 1.2, where)
+        return minikv.random_model(OWN, 0, wanted, 1.2, where)
 
     return MinikvTarget(made(arithmetic, backend), made)
 
@@ -180,25 +228,42 @@ def row(name: str, report: Report) -> dict[str, Any]:
         **{word: count for word, count in counts.items() if count},
         "largest units": max((one.units for one in tested if one.word is not Word.BUG), default=0),
         "bugs": [f"{one.axis}: {one.evidence}" for one in report.bugs],
+        "refused": refused(report),
+        "reuse": reuse(report),
         "undecided axes": [one.axis for one in tested if one.word is Word.UNDECIDED],
         "in float64": report.measured.get("largest difference in the twin"),
     }
+
+
+def refused(report: Report) -> str:
+    """Budgets that policies refuse, if they were asked."""
+    told = [one.evidence for one in report.verdicts if one.axis == "budget"]
+    return "; ".join(part for one in told for part in one.split("; ") if "refuses" in part)
+
+
+def reuse(report: Report) -> str:
+    """How much of a prefix was reused, if any was."""
+    told = [one.evidence for one in report.verdicts if one.axis == "warm-prefix"]
+    return "; ".join(one for one in told if "were reused" in one)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is asked for; all of it is written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="targets whose name has this")
-    parser.add_argument("--resume", action="store_true", help="keep what was run")
+    parser.add_argument("--resume", action="store_true", help="keep what was run, and add to it")
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import torch
 
         torch.set_num_threads(1)
-    rows = before() if options.resume else []
+    known = list(contenders())
+    rows = []
+    if options.resume:
+        rows = before([name for name, _, _ in known if not anew(name, options.only)])
     done = {row["target"] for row in rows}
-    for name, settings, make in contenders():
+    for name, settings, make in known:
         if options.only not in name or name in done:
             continue
         try:
@@ -207,21 +272,32 @@ def main(argv: list[str] | None = None) -> int:
         except ImportError as error:
             rows.append({"target": name, "axes": 0, "bugs": [], "missing": str(error)})
         print(json.dumps(rows[-1]), flush=True)
-        if not options.only:
+        if options.resume or not options.only:
             write(rows)
     return 0
 
 
-def before() -> list[dict[str, Any]]:
-    """What is there of the same versions."""
+def anew(name: str, only: str) -> bool:
+    """Whether a target was asked for by name, and is run again even if it was run."""
+    return bool(only) and only in name
+
+
+def before(names: list[str]) -> list[dict[str, Any]]:
+    """Rows of these names and the same versions, but for what was not installed then."""
     if not FIGURES.exists():
         return []
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return figures["rows"] if figures["versions"] == versions() else []
+    now = versions()
+    for package, version in figures["versions"].items():
+        if version not in (now[package], MISSING):
+            return []
+    return [one for one in figures["rows"] if one["target"] in names and "missing" not in one]
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """What the table is made from."""
+    """What the table is made from, in the order of the contenders."""
+    order = [name for name, _, _ in contenders()]
+    rows = sorted(rows, key=lambda row: order.index(row["target"]))
     FIGURES.parent.mkdir(exist_ok=True)
     figures = {"date": str(datetime.date.today()), "versions": versions(), "rows": rows}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -236,7 +312,7 @@ def versions() -> dict[str, str]:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = MISSING
     return found
 
 

@@ -55,14 +55,16 @@ def _faults(runs: list[dict[str, Any]]) -> str:
     ]
     for run in runs:
         total = run["decoder x fault"]
-        share = f"{run['kind right']} ({100 * run['kind right'] / total:.0f} %)"
+        share = "not asked"
+        if "kind right" in run:
+            share = f"{run['kind right']} ({100 * run['kind right'] / total:.0f} %)"
         cells = [
             run["run"],
             total,
             run["found with twin"],
             run["by exact relations"],
             share,
-            run["kind reproduced"],
+            run.get("kind reproduced", ""),
             run["without twin: bug"],
             run["without twin: undecided"],
             run["without twin: nothing"],
@@ -109,18 +111,51 @@ def field() -> str:
         "| largest rounding, units | largest in float64 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    found = []
-    for row in figures["rows"]:
-        words = [row.get(word, 0) for word in ("same bits", "rounding", "near tie")]
-        words += [row.get(word, 0) for word in ("undecided", "bug")]
-        wide = row.get("in float64")
-        cells = [row["target"], row["axes"], *words, f"{row.get('largest units', 0):.3g}"]
-        cells.append("" if wide is None else f"{wide:.1e}")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-        found += [f"* {row['target']}: {bug}." for bug in row["bugs"]]
-    if found:
-        lines += ["", "What is called a bug:", "", *found]
+    rows = figures["rows"]
+    lines += [_field_row(row) for row in rows if "missing" not in row]
+    lines += _told(
+        "What is called a bug:", [f"{row['target']}: {bug}" for row in rows for bug in row["bugs"]]
+    )
+    lines += _told("Budgets that policies refuse, with an error in words:", _refused(rows))
+    lines += _told(
+        "Prefixes, each after a request that shares them:",
+        [f"{row['target']}: {row['reuse']}" for row in rows if row.get("reuse")],
+    )
+    lines += _told(
+        "Not run:", [f"{row['target']}: {row['missing']}" for row in rows if "missing" in row]
+    )
     return "\n".join(lines)
+
+
+def _field_row(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    words = ("same bits", "rounding", "near tie", "undecided", "bug")
+    wide = row.get("in float64")
+    cells = [
+        row["target"],
+        row["axes"],
+        *(row.get(word, 0) for word in words),
+        f"{row.get('largest units', 0):.3g}",
+        "" if wide is None else f"{wide:.1e}",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _refused(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each budget and error, with the policies."""
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        for part in filter(None, row.get("refused", "").split("; ")):
+            policy, _, budget = part.partition(" refuses ")
+            groups.setdefault(budget, set()).add(policy)
+    return [f"{budget}: {', '.join(sorted(groups[budget]))}" for budget in sorted(groups)]
+
+
+def _told(heading: str, items: list[str]) -> list[str]:
+    """A heading and a list, or nothing."""
+    if not items:
+        return []
+    return ["", heading, "", *(f"* {item}." for item in items)]
 
 
 def written(page: str) -> str:

@@ -109,6 +109,42 @@ def test_a_clean_decoder_passes_every_axis_that_it_has(name):
     assert len(tested) >= 18
 
 
+@pytest.mark.parametrize(
+    "name", ["gpt-numpy", *(pytest.param(n, marks=pytest.mark.slow) for n in ("evict-numpy",))]
+)
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_texts_of_a_few_tokens_raise_no_alarm(name, length):
+    report = conform(decoder(name, seed=3), effort="quick", length=length)
+    assert report.bugs == [], report
+
+
+@pytest.mark.parametrize(("error", "word"), [(ValueError, Word.NOT_TESTED), (IndexError, Word.BUG)])
+def test_a_policy_that_refuses_every_budget_has_not_been_tested_and_one_that_crashes_is_wrong(
+    error, word
+):
+    made = decoder("llama-numpy")
+    clean = made.new_cache
+
+    def new_cache(policy="full", budget=None):
+        if budget is not None:
+            raise error("nothing may be dropped")
+        return clean()
+
+    made.new_cache = new_cache
+    found = conform(made, axes=["budget"], effort="quick")["budget"]
+    assert found.word is word
+    assert f"refuses 24 ({error.__name__})" in found.evidence
+
+
+def test_numbers_that_are_not_finite_are_called_that():
+    made = decoder("gpt-numpy")
+    clean = made.logits
+    made.logits = lambda ids: clean(ids) * np.nan
+    found = conform(made, axes=["causality"], effort="quick")
+    assert str(found["same-call"].kind) == "numbers that are not finite (a guess)"
+    assert "not finite" in found["causality"].evidence
+
+
 def test_the_zoo_is_as_large_as_it_says_and_has_the_reported_causes():
     assert len(SHAPES) >= 6
     assert len(FAULTS) >= 60
@@ -159,7 +195,7 @@ def test_what_the_target_raises_on_an_axis_is_a_bug_of_that_axis():
     made.step = step
     report = conform(made, axes=["cached"], shrink=False, kinds=False)
     assert report["cached"].word is Word.BUG
-    assert "RuntimeError: the mask is 1 x 1" in report["cached"].evidence
+    assert "RuntimeError: the mask is 1 x 1 (test_axes.py, line " in report["cached"].evidence
 
 
 @pytest.mark.slow

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
-from tests.conform.evidence import added, clean, judge, kept
+import minikv
+from minikv.conform.rule import row_differences
+from tests.conform import evidence, field
+from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import faults_of
+from tests.conform.real import real_decoder
 from tests.conform.zoo import SHAPES
+
+IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
 @pytest.mark.slow
@@ -28,6 +37,27 @@ def test_clean_models_raise_no_alarm(dtype):
         assert figures["models"] == 8
 
 
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_zoo_with_real_weights_is_the_real_model(smollm2):
+    """Half a unit in each weight, from norms multiplied in, is what makes the difference."""
+    model = minikv.load(smollm2)
+    expected = np.asarray(model.logits(IDS), np.float64)
+    got = np.asarray(real_decoder(smollm2).logits(IDS), np.float64)
+    assert (got.argmax(-1) == expected.argmax(-1)).all()
+    assert row_differences(expected, got).max() < 2.0**-14
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize("fault", ["trunc_off1", "value_residual"])
+def test_faults_in_real_weights_are_found(fault):
+    found = judge_real(fault, "float32")
+    assert found.with_twin
+    assert found.blind == []
+
+
 def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monkeypatch):
     first = {"models": 50, "first": 0, "false alarms": 0, "undecided": 3, "largest": 2.0}
     more = {"models": 50, "first": 50, "false alarms": 1, "undecided": 0, "largest": 1.0}
@@ -43,3 +73,28 @@ def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monk
     kept("clean", first)
     kept("clean", more)
     assert '"models": 100' in (tmp_path / "figures" / "counts.json").read_text()
+
+
+def test_runs_of_another_copy_are_taken_where_they_are_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "FIGURES", tmp_path / "counts.json")
+    known = {"a": {"models": 100}, "b": {"models": 50}, "c": {"decoder x fault": 9}}
+    other = {"a": {"models": 50}, "b": {"models": 100}, "d": {"decoder x fault": 3}}
+    evidence.FIGURES.write_text(json.dumps(known))
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert evidence.main(["take", "--counts", str(tmp_path / "other.json")]) == 0
+    assert json.loads(evidence.FIGURES.read_text()) == known | {"b": other["b"], "d": other["d"]}
+
+
+def test_rows_of_the_field_are_kept_unless_a_version_changed(tmp_path, monkeypatch):
+    rows = [{"target": "a"}, {"target": "b", "missing": "no such package"}, {"target": "c"}]
+    monkeypatch.setattr(field, "FIGURES", tmp_path / "field.json")
+    monkeypatch.setattr(field, "versions", lambda: {"numpy": "2", "kvpress": "1"})
+
+    def kept_with(versions):
+        figures = {"versions": versions, "rows": rows}
+        field.FIGURES.write_text(json.dumps(figures))
+        return [row["target"] for row in field.before(["a", "b"])]
+
+    assert kept_with({"numpy": "2", "kvpress": "1"}) == ["a"]
+    assert kept_with({"numpy": "2", "kvpress": field.MISSING}) == ["a"]
+    assert kept_with({"numpy": "1", "kvpress": "1"}) == []

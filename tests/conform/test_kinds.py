@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minikv.conform import conform
+from minikv.conform import Word, conform
 from minikv.conform.bench import Bench
 from minikv.conform.kinds.planted import PLANTED
 from minikv.conform.kinds.reproduce import reproduce
@@ -70,6 +70,34 @@ def test_the_smallest_case_fails_and_nothing_of_it_can_be_left_out():
     got = made.step(case.ids[1:], cache)
     assert row_differences(made.logits(case.ids)[1:], got)[0] > 1e-3
     assert report["cached"].where == "blocks.0.attn.hook_rot_k"
+
+
+def test_a_bug_of_another_axis_comes_with_the_shortest_texts_that_show_it():
+    """Texts of the batch are of 21, 9, 14 and 19 tokens, or all of the length: no padding then."""
+    made = decoder("gpt-numpy", faults=("pad_pos",))
+    run = {"axes": ["left-padding"], "effort": "quick"}
+    assert conform(made, **run)["left-padding"].length == 12
+    assert conform(made, length=12, **run)["left-padding"].word is Word.BUG
+    assert conform(made, length=8, **run)["left-padding"].word is not Word.BUG
+
+
+def test_the_first_bad_position_is_counted_in_the_whole_text():
+    made = decoder("llama-numpy", faults=("trunc_off1",))
+    found = conform(made, axes=["truncate"], effort="quick", shrink=False, kinds=False)
+    assert found["truncate"].row == 9  # behind the nine tokens that were kept
+
+
+def test_an_error_that_the_target_raises_says_itself_what_it_is():
+    made = decoder("llama-numpy")
+
+    def truncate(cache, length):
+        raise IndexError("no row 9")
+
+    made.truncate = truncate
+    found = conform(made, axes=["truncate"], effort="quick")["truncate"]
+    assert found.word is Word.BUG
+    assert found.raised
+    assert found.kind is None
 
 
 @pytest.mark.slow

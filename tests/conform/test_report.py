@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from minikv.conform import conform
+from minikv.conform import Word, conform
 from minikv.conform.report import as_figures, as_html, as_issue, as_junit
 from tests.conform.zoo import decoder
 
@@ -56,7 +56,10 @@ def test_the_page_is_html_and_stands_alone(bad):
     page = as_html(bad)
     Reader().feed(page)
     assert not [one for one in seen if {"src", "href"} & one[1].keys()]
-    assert page.count("<tr><td") == len(bad.verdicts)
+    tested = [one for one in bad.verdicts if one.word is not Word.NOT_TESTED]
+    assert page.count("<tr><td") == len(tested) == len(bad.verdicts) - 1
+    assert "<li>the target has no reach: window" in page
+    assert "To paste into an issue" in page
     assert "the smallest case" not in page
     assert "<script" not in page
 

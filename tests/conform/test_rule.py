@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from minikv.conform import rule
-from minikv.errors import InputError
 
 
 def test_a_difference_is_a_share_of_the_rows_own_spread():
@@ -55,13 +54,3 @@ def test_a_near_tie_has_a_margin_below_the_difference_and_other_changes_are_none
     moved = far.copy()
     moved[0, 0] = 1e-3
     assert rule.near_ties(far, moved) == 0
-
-
-def test_an_unknown_dtype_is_named():
-    from minikv.conform.adapter import Subject
-
-    class Odd:
-        dtype = "float8"
-
-    with pytest.raises(InputError, match="float8"):
-        _ = Subject(Odd()).unit

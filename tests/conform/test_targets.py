@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from minikv.conform import Word, conform
 from minikv.conform.targets import find_target, llama_cpp
 from minikv.conform.targets.openai_server import TOP, OpenAITarget
 from minikv.errors import InputError
+from tests.conform.field import llama_cpp_target
+from tests.conform.zoo import decoder
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +57,48 @@ def test_a_function_or_a_class_in_a_file(module, name):
 def test_what_cannot_be_found_is_named(module, target, words):
     with pytest.raises(InputError.__bases__[0], match=words):
         find_target(target.format(module=module))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = (", r"SyntaxError: .* \(my_decoder.py, line 1\)$"),
+        ("1 / 0", r"my_decoder.py raised ZeroDivisionError: .* \(my_decoder.py, line 1\)"),
+        ("class A:\n    def __init__(self, n):\n        pass", "it is called without arguments"),
+        ("class A:\n    def logits(self, ids):\n        return x", "NameError: .*, line 3\\)"),
+    ],
+)
+def test_an_error_in_the_file_is_told_with_its_line(tmp_path, code, words):
+    path = tmp_path / "my_decoder.py"
+    path.write_text(code)
+    with pytest.raises(InputError, match=words):
+        conform(find_target(f"{path}:A"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("batch", 4, "batch of the target is 4, expected a method"),
+        ("reach", print, "reach of the target .* expected a whole number"),
+        ("window", 2.5, "window of the target is 2.5, expected a whole number"),
+        ("policies", "recent", "expected a list of names"),
+        ("dtype", "float8", "dtype of the target is 'float8', expected one of float64"),
+    ],
+)
+def test_a_name_that_means_something_else_in_the_target_is_refused_and_is_no_bug(
+    name, value, words
+):
+    made = decoder("gpt-numpy")
+    setattr(made, name, value)
+    with pytest.raises(InputError, match=words):
+        conform(made)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), "torch.float32"])
+def test_a_dtype_may_be_the_librarys_own_object(dtype):
+    made = decoder("gpt-numpy")
+    made.dtype = dtype
+    assert conform(made, axes=["length"], effort="quick").dtype == "float32"
 
 
 @pytest.mark.slow
@@ -164,6 +209,8 @@ def test_a_server_that_is_not_there_is_named():
 class StubLlama:
     """What llama-cpp-python's class has, on a tiny model of minikv."""
 
+    metadata: ClassVar[dict[str, str]] = {"tokenizer.ggml.model": "gpt2"}
+
     def __init__(self, *_, **__):
         self.model = minikv.random_model(minikv.tiny_config(), seed=3)
         self.reset()
@@ -196,8 +243,20 @@ def test_llama_cpp_is_driven_through_its_python_package():
     report = conform(made, length=40)
     words = {one.axis: one.word for one in report.verdicts}
     assert report.bugs == [], report
-    for axis in ("cached", "warm-prefix", "last-position", "length"):
+    for axis in ("cached", "truncate", "warm-prefix", "last-position", "length"):
         assert words[axis] in (Word.SAME, Word.ROUNDING), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "store"), [("F32", "float32"), ("Q4_0", "float16")])
+def test_llama_cpp_itself_raises_no_alarm_and_reuses_a_prefix(kind, store):
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python, not installed here")
+    made = llama_cpp_target(kind, store)
+    report = conform(made, effort="quick", length=24)
+    assert report.bugs == [], report
+    assert "18 of 18 shared tokens were reused" in report["warm-prefix"].evidence
+    same = Word.ROUNDING if kind == "F32" else Word.NOT_TESTED
+    assert report["second"].word is same
 
 
 @pytest.mark.weights

@@ -30,6 +30,12 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "moe-numpy": {"experts": 3},
 }
 
+LINEAR = ("q", "k", "v", "o", "up0", "gate0", "down0")
+"""The matrices of a block, each ``(in, out)``."""
+
+Weights = Mapping[str, np.ndarray]
+"""``embed``, ``head``, and the matrices of blocks by layer and name, as ``"3.q"``."""
+
 Array = Any
 Hook = Callable[[str, Array], Array]
 
@@ -139,7 +145,9 @@ class Decoder:
         gain: float = 1.0,
         paged: bool = False,
         experts: int = 0,
-        coarse_twin: bool = False,
+        base: float = 1e4,
+        eps: float = 1e-6,
+        given: Weights | None = None,
     ) -> None:
         self.settings = {key: value for key, value in locals().items() if key != "self"}
         self.name = "a decoder of the zoo"
@@ -151,6 +159,7 @@ class Decoder:
         self.head_dim = width // heads
         self.width = width
         self.rotary = rotary
+        self.base, self.eps = base, eps
         self.window, self.sink = window, sink
         self.windows = [
             window if window and layer % every == 0 else None for layer in range(layers)
@@ -165,7 +174,10 @@ class Decoder:
         self.noise = np.random.default_rng()
         self.left_over: Cache | None = None
         self.prefix: tuple[list[int], Cache] | None = None
-        self._make_weights(np.random.default_rng(seed), gain)
+        if given is None:
+            self._make_weights(np.random.default_rng(seed), gain)
+        else:
+            self._take_weights(given)
         if any(self.windows):
             self.policies = None
         if all(self.windows) and not sink:
@@ -202,6 +214,16 @@ class Decoder:
                 block[f"down{expert}"] = matrix(2 * width, width)
             self.blocks.append(block)
         self.head = matrix(width, self.vocab)
+
+    def _take_weights(self, given: Weights) -> None:
+        """Those of a real model, with rotary positions."""
+        array = self.numbers.array
+        self.embed, self.head = array(given["embed"]), array(given["head"])
+        self.embed_positions = array(np.zeros((0, self.width)))
+        self.blocks = [
+            {name: array(given[f"{layer}.{name}"]) for name in LINEAR}
+            for layer in range(self.layers)
+        ]
 
     # twins
 
@@ -241,14 +263,14 @@ class Decoder:
         config = minikv.ModelConfig(
             vocab_size=self.vocab,
             hidden_size=self.width,
-            intermediate_size=2 * self.width,
+            intermediate_size=self.blocks[0]["up0"].shape[1],
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.groups,
             head_dim=self.head_dim,
             max_position_embeddings=self.max_length,
-            rms_norm_eps=1e-6,
-            rope_theta=1e4,
+            rms_norm_eps=self.eps,
+            rope_theta=self.base,
             tie_word_embeddings=False,
             model_type="mistral" if self.window else "llama",
             layer_types=types if self.window else (),
@@ -282,9 +304,9 @@ class Decoder:
         """Each head turned by its position; the angle is a float32 product."""
         if not self.rotary:
             return x
-        base = 1e4
+        base = self.base
         if "base_both" in self.faults or ("base_cached" in self.faults and cached):
-            base = 1e3
+            base /= 10
         half = self.head_dim // 2
         frequencies = (base ** -(np.arange(half) / half)).astype(np.float32)
         angles = positions.astype(np.float32)[:, None, :, None] * frequencies
@@ -299,7 +321,7 @@ class Decoder:
     def norm(self, x: Array, cached: bool) -> Array:
         if "norm_batch" in self.faults and x.shape[0] > 1:
             x = x + self.numbers.mean_of_batch(x) * 0.25
-        eps = 1e-1 if "eps_cached" in self.faults and cached else 1e-6
+        eps = 1e-1 if "eps_cached" in self.faults and cached else self.eps
         if self.rotary:
             return self.numbers.rms_norm(x, eps)
         return self.numbers.layer_norm(x, eps)

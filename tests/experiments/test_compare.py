@@ -146,3 +146,17 @@ def test_a_policy_of_ones_own_is_found_in_this_folder(tmp_path, monkeypatch):
             policy_cache(name, model.weights)
     with pytest.raises(CacheError, match="expected a subclass of Cache"):
         policy_cache("my_policies:Nothing", model.weights)
+
+
+def test_progress_is_told_from_the_first_layer_on_and_never_goes_back():
+    model = tiny(num_hidden_layers=4)
+    prompts = texts(2, 20)
+    told: list[tuple[str, float, float]] = []
+    compare.compare(model, prompts, [5], 3, ["window"], lambda *said: told.append(said))
+    shares = [done / total for _, done, total in told]
+    assert shares[0] == 0.0
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    first = [done for label, done, _ in told if label == f"compare: {next(iter(prompts))}"]
+    assert len(first) == 4 + 3  # layers of the reading, then new tokens
+    assert len(set(first)) == len(first)

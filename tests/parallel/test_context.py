@@ -48,6 +48,34 @@ def test_dealt_keys_give_the_bits_of_one_process(seed):
             assert_same_bits(got, wanted)
 
 
+def test_an_interrupted_call_has_not_been():
+    """Some layers hold its keys already; then the text goes on otherwise."""
+    case = random_case(3)
+    ids = (case.ids * 3)[:6]
+    expected = case.model.logits(ids)
+
+    def work(comm: Comm) -> np.ndarray:
+        sums = over_context(NumpyExact(case.config.max_position_embeddings), comm)
+        weights = build(case.config, random_tensors(case.config, case.seed, case.scale), sums)
+        model = Model(weights)
+        cache = Dealt(weights, comm)
+        model.forward([ids[:2]], [cache], "none")
+        stopped = replace(weights, layers=weights.layers[:1])  # as if the second were not reached
+        interrupted(stopped, cache, [ids[5], ids[4]])
+        return model.forward([ids[2:]], [cache], "all")
+
+    for got in run_threads(2, work):
+        assert_same_bits(got, expected[2:])
+
+
+def interrupted(weights, cache: Dealt, ids: list[int]) -> None:
+    """A call that updates the memory of some layers, and never advances it."""
+    rows, positions = cache.begin(np.array(ids))
+    shape = (len(rows), weights.config.num_key_value_heads, weights.config.head_dim)
+    for layer in weights.layers:
+        cache.update(layer, positions, None, np.ones(shape, np.float32), np.ones(shape, np.float32))
+
+
 @pytest.mark.backends
 def test_numba_has_them_too():
     pytest.importorskip("numba", reason="needs numba, not installed here")

@@ -382,3 +382,12 @@ def test_what_is_said_for_a_token_is_what_the_cost_model_counts(tiny, size):
     # a thread counts a sum twice, in and out, and of what is gathered its own part for each rank
     total = sum(wire for _, wire in found)
     assert total == size * (2 * said.sums) + size * said.gathered
+
+
+def test_pieces_are_as_even_as_can_be():
+    for count in range(1, 60):
+        for size in range(1, count + 1):
+            parts = pieces(count, size)
+            assert [number for part in parts for number in part] == list(range(count))
+            sizes = list(map(len, parts))
+            assert max(sizes) - min(sizes) <= 1

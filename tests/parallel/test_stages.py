@@ -35,6 +35,25 @@ def test_stages_decode_a_ragged_batch_with_the_bits_of_one_process(arithmetic, s
             assert_same_bits(got, wanted)
 
 
+@pytest.mark.parametrize("policy", ["none", "window"])
+def test_stages_decode_with_a_cache_that_runs_all_again_or_drops_tokens(policy):
+    parameters = {"budget": 2} if policy == "window" else {}
+    model = minikv.random_model(CONFIG, 5, "exact")
+    caches = [model.new_cache(policy, **parameters) for _ in range(2)]
+    expected = [to_numpy(model.forward(new, caches)) for new in CALLS]
+
+    def work(comm: Comm) -> list[np.ndarray]:
+        stage = make_stage(CONFIG, TENSORS, comm)
+        caches = [make_cache(policy, stage.weights, **parameters) for _ in range(2)]
+        logits = [to_numpy(stage.forward(new, caches)) for new in CALLS]
+        assert [cache.seen for cache in caches] == [5, 4]
+        return logits
+
+    for rank in run_threads(3, work):
+        for got, wanted in zip(rank, expected, strict=True):
+            assert_same_bits(got, wanted)
+
+
 def test_a_stage_has_the_weights_and_the_cache_of_its_own_layers_alone():
     def work(comm: Comm) -> tuple[list[int], list[int]]:
         stage = make_stage(CONFIG, TENSORS, comm)

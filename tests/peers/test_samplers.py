@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minikv.generation import at_least, candidates, nucleus, penalised
+from minikv.generation import at_least, candidates, highest, nucleus, penalised
 
 torch = pytest.importorskip("torch", reason="needs torch, not installed here")
 transformers = pytest.importorskip("transformers", reason="needs transformers, not installed here")
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.peers
 def ours(logits, said, settings) -> np.ndarray:
     """Probabilities of all tokens, ``(V,)``."""
     changed = penalised(logits, said, settings["repetition_penalty"])
-    ids, p = candidates(changed, settings["temperature"], settings["top_k"])
+    ids, p = candidates(changed, settings["temperature"])
+    ids, p = highest(ids, p, settings["top_k"])
     ids, p = nucleus(ids, p, settings["top_p"])
     ids, p = at_least(ids, p, settings["min_p"])
     found = np.zeros(len(logits))

@@ -63,7 +63,8 @@ def faulty(tmp_path_factory) -> list[Page]:
         "<i id='here'></i><img src='gone.png'>"
         f"<div class='highlight-python'><pre style='overflow: auto; width: 99px'>{'x' * 99}</pre>"
         "</div><math style='display: none'><mi>x</mi></math>"
-        "<math style='font-family: sans-serif'><msub><mi>h</mi><mi>l</mi></msub></math></article>"
+        "<math><msub><mi>h</mi><mi style='transform: translateY(-9px)'>l</mi></msub></math>"
+        "</article>"
     )
     return look(folder, ["index.html"], PHONE, tmp_path_factory.mktemp("profile"))
 
@@ -186,6 +187,11 @@ def test_every_page_names_its_source_and_the_version(site):
         found = re.search(r'class="page-source">.*?<code>(.+?)</code>', path.read_text(), re.DOTALL)
         assert (found is None) == made, path.name
         assert made or (site.parents[2] / found[1]).is_file(), path.name
+
+
+def test_signatures_name_types_as_the_source_does(desk):
+    wrong = [page["page"] for page in desk if "ForwardRef" in page["text"]]
+    assert wrong == []
 
 
 def test_every_paper_that_is_named_is_linked(desk):

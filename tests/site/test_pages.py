@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import alt_text
@@ -84,6 +85,28 @@ def test_the_list_of_files_has_every_module_with_a_line_about_it():
     listed = re.findall(r"^\| `(\w+\.py)` \| (.+) \|$", files_page.section(), re.MULTILINE)
     modules = [path.name for path in (ROOT / "minikv").rglob("*.py")]
     assert sorted(name for name, _ in listed) == sorted(modules)
+
+
+def test_a_page_can_be_edited_where_the_repository_is_said_to_be(monkeypatch, tmp_path):
+    extension = pytest.importorskip("extension", reason="needs Sphinx (extra `docs`)")
+    (tmp_path / "origins.json").write_text('{"howto": "docs/howto.md"}', encoding="utf-8")
+    site = SimpleNamespace(srcdir=tmp_path)
+    monkeypatch.setattr(extension, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+
+    def context(page: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        extension.page_source(site, page, "", found, None)
+        return found
+
+    monkeypatch.delenv("MINIKV_REPOSITORY", raising=False)
+    assert "origin_address" not in context("howto")
+    monkeypatch.setenv("MINIKV_REPOSITORY", "https://github.com/someone/minikv/")
+    expected = "https://github.com/someone/minikv/edit/main/docs/howto.md"
+    assert context("howto")["origin_address"] == expected
+    assert "origin_address" not in context("search")
+    monkeypatch.setenv("MINIKV_BRANCH", "draft")
+    assert "/edit/draft/" in context("howto")["origin_address"]
 
 
 RESULTS = """\

@@ -12,6 +12,7 @@ import sys
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import make_fixtures
@@ -645,8 +646,14 @@ def test_a_folder_that_cannot_be_written_to_has_its_hash_all_the_same(tmp_path, 
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_without_mmap_the_file_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("minikv.weights.folder.mmap", None)
+def no_mapping(*given: Any, **options: Any) -> None:
+    raise OSError("mmap is unavailable")
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(mmap=no_mapping, ACCESS_READ=1)])
+def test_without_mmap_the_file_is_read(module, tmp_path, monkeypatch):
+    """Python in WebAssembly has no module, or one whose every call fails."""
+    monkeypatch.setattr("minikv.weights.folder.mmap", module)
     write(tmp_path / "model.safetensors", *layout(small_tensors(), "BF16"))
     halves = {n: (t.view(np.uint32) & 0xFFFF0000).view("f4") for n, t in small_tensors().items()}
     assert_same_tensors(load_tensors(tmp_path, SMALL), halves)

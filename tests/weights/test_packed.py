@@ -231,6 +231,13 @@ DAMAGED = {
         replaced("scales", lambda dtype, x: (dtype, np.full_like(x, 0x7F7F))),
         "too large for float32",
     ),
+    "a scale and a bias that are too large together": (
+        lambda stored: (
+            replaced("scales", lambda dtype, x: (dtype, np.full_like(x, 0x7D80)))(stored),
+            replaced("biases", lambda dtype, x: (dtype, np.full_like(x, 0x7F00)))(stored),
+        ),
+        "too large for float32",
+    ),
     "words in a line": (
         replaced("weight", lambda dtype, x: (dtype, x.reshape(-1))),
         "has 1 dimensions, expected a packed matrix",

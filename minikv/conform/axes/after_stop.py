@@ -23,7 +23,8 @@ def test(bench: Bench) -> Verdict:
         return subject.chunked(ids, beginning(len(ids), half, *[1] * half))
 
     def after(subject: Subject, tokens: tuple[int, ...], count: int) -> np.ndarray:
-        subject.chunked(tokens, [len(tokens) - count, *[1] * count])
+        prompt = max(len(tokens) - count, 1)
+        subject.chunked(tokens, beginning(len(tokens), prompt, *[1] * count))
         return read(subject)
 
     changes = []

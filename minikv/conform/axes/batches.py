@@ -45,10 +45,15 @@ def texts_of(bench: Bench) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def judged(bench: Bench, axis: str, steps: int, side: str) -> Verdict:
+def steps_of(texts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens are decoded one by one, so that each text has a prompt before them."""
+    return min(STEPS, min(map(len, texts)) - 1)
+
+
+def judged(bench: Bench, axis: str, side: str, cached: bool = False) -> Verdict:
     """One verdict on a batch: company, padding, and each text alone."""
     texts = texts_of(bench)
-    batch = Padding(texts, steps, side)
+    batch = Padding(texts, steps_of(texts) if cached else 0, side)
     return bench.both(axis, leaks(bench, batch), alone(batch))
 
 

@@ -45,7 +45,7 @@ def test(bench: Bench) -> Verdict:
         which = "the fork" if forked else "the cache"
         before = partial(beside, twin=twin, forked=forked, first=first)
         after = partial(beside, twin=changed, forked=forked, first=first)
-        changes.append(Change(f"other tokens beside {which}", text, before, after))
+        changes.append(Change(f"other tokens beside {which}", text, before, after, shared))
         pairs.append(Pair(f"{which} beside its twin", text, before, start=shared))
     return bench.both(AXIS.name, changes, pairs)
 

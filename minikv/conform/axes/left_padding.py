@@ -10,7 +10,7 @@ from .axis import Axis
 
 def test(bench: Bench) -> Verdict:
     """A text in a left-padded batch is the text alone; company and padding id move no bit."""
-    return batches.judged(bench, AXIS.name, 0, "left")
+    return batches.judged(bench, AXIS.name, "left")
 
 
 AXIS = Axis("left-padding", ("batch",), test)

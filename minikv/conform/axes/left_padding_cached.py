@@ -10,7 +10,7 @@ from .axis import Axis
 
 def test(bench: Bench) -> Verdict:
     """The same for a batch whose last tokens are decoded one by one on a cache."""
-    return batches.judged(bench, AXIS.name, batches.STEPS, "left")
+    return batches.judged(bench, AXIS.name, "left", cached=True)
 
 
 AXIS = Axis("left-padding-cached", ("batch",), test)

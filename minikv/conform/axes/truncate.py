@@ -34,6 +34,7 @@ def test(bench: Bench) -> Verdict:
         text,
         continued,
         lambda subject: continued(subject, changed),
+        start=kept,
     )
     pair = Pair("truncated and continued", text, continued, start=kept)
     return bench.both(AXIS.name, [change], [pair])

@@ -38,13 +38,14 @@ def test(bench: Bench) -> Verdict:
     if max(reused) > len(prefix):
         said = f"{max(reused)} tokens reused, where only {len(prefix)} are shared"
         return Verdict(AXIS.name, Word.BUG, evidence=said)
+    start = len(ids) - len(rows)
     change = Change(
         "another tail in the request before",
         ids,
         lambda subject: warm(subject, earlier),
         lambda subject: warm(subject, third),
+        start,
     )
-    start = len(ids) - len(rows)
     pair = Pair(
         f"after a request that shares {len(prefix)} tokens",
         ids,

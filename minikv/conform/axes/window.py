@@ -33,6 +33,7 @@ def test(bench: Bench) -> Verdict:
         ids,
         lambda subject: subject.whole(ids)[-1:],
         lambda subject: moved(subject, edge),
+        last,
     )
     found = bench.exact(AXIS.name, [beyond])
     if found.word is Word.BUG:

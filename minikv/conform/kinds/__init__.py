@@ -14,10 +14,17 @@ __all__ = ["guess", "name_kinds", "reproduce"]
 
 
 def name_kinds(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Every bug with the kind that the run as a whole looks like."""
-    kind = kind_of(bench, {verdict.axis: verdict for verdict in verdicts})
+    """Every bug with the kind that the run as a whole looks like.
+
+    An error that the target raised says itself what it is.
+    """
+    answered = {verdict.axis: verdict for verdict in verdicts if not verdict.raised}
+    wrong = {axis for axis, verdict in answered.items() if verdict.word is Word.BUG}
+    if not wrong:
+        return list(verdicts)
+    kind = kind_of(bench, answered)
     return [
-        replace(verdict, kind=kind) if verdict.word is Word.BUG else verdict for verdict in verdicts
+        replace(verdict, kind=kind) if verdict.axis in wrong else verdict for verdict in verdicts
     ]
 
 

@@ -32,6 +32,7 @@ def clues(signature: Signature) -> tuple[Clue, ...]:
 
 
 BEFORE: tuple[Clue, ...] = (
+    ("numbers that are not finite", lambda s: s.said("same-call", "not finite")),
     (
         "not deterministic",
         lambda s: s.bug("same-call") and s.bench.measured.get("different answers", 0) > 3,

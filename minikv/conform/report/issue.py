@@ -20,11 +20,19 @@ def as_issue(report: Report, bug: Verdict) -> str:
     if bug.case is not None:
         calls = _calls(bug)
         lines += ["", "Smallest case:", "```python", *calls, "```"]
+    if bug.length is not None:
+        again = f"minikv conform TARGET --axes {bug.axis} --length {bug.length}"
+        again += f" --seed {report.seed}"
+        lines += ["", "Smallest texts that show it:", "```console", again, "```"]
     if bug.kind is not None:
         lines += ["", f"It looks like: {bug.kind}."]
-    where = ", ".join(f"{name} {value}" for name, value in report.environment.items())
-    lines += ["", f"({where}; found by minikv conform)"]
+    lines += ["", f"({versions(report)}; found by minikv conform)"]
     return "\n".join(lines)
+
+
+def versions(report: Report) -> str:
+    """What was run, with versions."""
+    return ", ".join(f"{name} {value}" for name, value in report.environment.items())
 
 
 def _calls(bug: Verdict) -> list[str]:

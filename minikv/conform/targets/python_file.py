@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ...errors import InputError
+from ..adapter import told
 
 
 def target(file: str, name: str) -> object:
@@ -24,11 +25,16 @@ def target(file: str, name: str) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"{file:.80} raised {type(error).__name__}: {error}") from error
+        raise InputError(f"{file:.80} raised {told(error)}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise InputError(f"{file:.80} has no {name:.40}; it has {', '.join(known):.120}")
     found = getattr(module, name)
-    if inspect.isclass(found):
+    if not inspect.isclass(found):
+        return found
+    try:
         return found()
-    return found
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(
+            f"{name:.40}() raised {told(error)}; it is called without arguments"
+        ) from error

@@ -1,0 +1,77 @@
+"""The rows of an evicting cache, against a plain list of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from bits import assert_same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minikv
+from minikv.caches.rows import FEWEST, Rows
+
+LAYER = minikv.random_model(minikv.tiny_config(), 0).weights.layers[0]
+GROUPS = LAYER.config.num_key_value_heads
+WIDTH = LAYER.config.head_dim
+
+
+def empty(*shape: int) -> np.ndarray:
+    return np.full(shape, np.nan, np.float32)  # what is read before it is written is seen
+
+
+@st.composite
+def actions(draw) -> tuple[str, int]:
+    return draw(st.sampled_from(["append", "keep", "keep alike", "cut"])), draw(st.integers(0, 40))
+
+
+@given(seed=st.integers(0, 2**32 - 1), acts=st.lists(actions(), max_size=30))
+def test_rows_are_what_was_appended_kept_and_cut(seed, acts):
+    rng = np.random.default_rng(seed)
+    rows = Rows(LAYER, {"positions": np.int64, "scores": np.float64}, empty)
+    keys = np.empty((0, GROUPS, WIDTH), np.float32)
+    values = np.empty((0, GROUPS, WIDTH), np.float32)
+    positions = np.empty((0, GROUPS), np.int64)
+    seen = 0
+    for act, size in acts:
+        held = len(positions)
+        if act == "append":
+            new = rng.standard_normal((2, size, GROUPS, WIDTH)).astype(np.float32)
+            at = np.arange(seen, seen + size)
+            seen += size
+            rows.append(at, *new)
+            keys, values = np.concatenate([keys, new[0]]), np.concatenate([values, new[1]])
+            positions = np.concatenate([positions, np.repeat(at[:, None], GROUPS, axis=1)])
+        elif act == "cut":
+            count = min(size, held)
+            rows.cut(count)
+            keys, values, positions = keys[:count], values[:count], positions[:count]
+        elif held:
+            count = 1 + min(size, held - 1)
+            chosen = [np.sort(rng.choice(held, count, replace=False)) for _ in range(GROUPS)]
+            kept = np.stack(chosen if act == "keep" else chosen[:1] * GROUPS, axis=1)
+            rows.keep(kept)
+            keys = np.take_along_axis(keys, kept[:, :, None], axis=0)
+            values = np.take_along_axis(values, kept[:, :, None], axis=0)
+            positions = np.take_along_axis(positions, kept, axis=0)
+        assert len(rows) == len(positions)
+        assert_same_bits(rows.keys, keys)
+        assert_same_bits(rows.values, values)
+        assert_same_bits(rows.positions, positions)
+
+
+def test_room_is_given_back_after_a_long_prompt():
+    rows = Rows(LAYER, {"positions": np.int64, "scores": np.float64}, empty)
+    new = np.zeros((1000, GROUPS, WIDTH), np.float32)
+    rows.append(np.arange(1000), new, new)
+    rows.keep(np.repeat(np.arange(980, 1000)[:, None], GROUPS, axis=1))
+    assert rows.keys.base is not None
+    assert rows.keys.base.shape[1] == 40 > FEWEST
+
+
+def test_a_window_moves_no_row():
+    rows = Rows(LAYER, {"positions": np.int64, "scores": np.float64}, empty)
+    new = np.zeros((20, GROUPS, WIDTH), np.float32)
+    rows.append(np.arange(20), new, new)
+    before = rows.keys[1].ctypes.data
+    rows.keep(np.repeat(np.arange(1, 20)[:, None], GROUPS, axis=1))
+    assert rows.keys[0].ctypes.data == before
