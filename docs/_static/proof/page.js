@@ -62,7 +62,7 @@ const shown = {
     const item = row("model", event.name);
     showDigits(item.querySelector(".here"), event.exact);
     const same = event.same_weights && event.exact === item.querySelector(".known").textContent;
-    const float32 = `${event.float32 === event.exact ? "the same" : "other"} bits in float32`;
+    const float32 = `float32 here: ${event.float32.slice(0, 12)}`;
     let words = same ? "same" : "DIFFERENT";
     if (!event.same_weights) words = "other weights";
     mark(item, `${words}; ${float32}; ${event.seconds.toFixed(1)} s`, same);
