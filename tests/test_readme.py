@@ -43,6 +43,7 @@ UNLISTED = {
     "__main__",
     "cli",
     "commands",
+    "course",
     "experiments",
     "numbers",
     "paper",

@@ -57,7 +57,7 @@ FLOORS = (
     ("verify",),
     ("experiments",),
     ("paper",),
-    ("conform",),
+    ("conform", "course"),
     ("commands",),
     ("cli",),
     ("__main__",),
