@@ -58,7 +58,7 @@ FLOORS = (
     ("atlas",),
     ("experiments",),
     ("paper",),
-    ("conform",),
+    ("conform", "course"),
     ("commands",),
     ("cli",),
     ("__main__",),
