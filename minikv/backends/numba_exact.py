@@ -12,6 +12,7 @@ All else, above all the rounding to a grid, is compiled without it, operation by
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,11 @@ from numba.extending import intrinsic, overload
 from ..arithmetic import NumpyExact, Sight, Watch, elementary
 from ..arithmetic.exact import (
     FLOAT32_MAX,
+    HUGE,
+    LONGEST,
     MOST_ROWS,
     ROUND,
     TINY,
-    WEIGHT_ROWS,
     PreparedValues,
     Weight,
     round_to,
@@ -109,6 +111,32 @@ def _dot(x, w):
 
 
 @njit(fastmath=_SUMS)
+def _dot_pairs(x, w):
+    """`_dot` by pairs of bfloat16 weights: x holds the first of each pair, then the second."""
+    pairs = w.shape[0]
+    first = x[:pairs]
+    second = x[pairs:]
+    low = 0.0
+    high = 0.0
+    for j in range(pairs):
+        pair = w[j]
+        low += first[j] * np.float64(np.uint32(pair << np.uint32(16)).view(np.float32))
+        high += second[j] * np.float64(np.uint32(pair & np.uint32(0xFFFF0000)).view(np.float32))
+    return low + high
+
+
+def _inner(x, w):
+    """`_dot`, or `_dot_pairs` where weights lie in pairs."""
+
+
+@overload(_inner)
+def _(x, w):
+    if w.dtype == numba.uint32:
+        return lambda x, w: _dot_pairs(x, w)
+    return lambda x, w: _dot(x, w)
+
+
+@njit(fastmath=_SUMS)
 def _weigh(z, pattern, v):
     for s in range(pattern.shape[0]):
         for j in range(z.shape[0]):
@@ -147,7 +175,8 @@ def _round_rows(x, bits, largest, out):
     return True
 
 
-_LINEAR = [f"b1(f4[:,::1], {stored}[:,::1], i8, f8, f4[:,::1])" for stored in ("f4", "u2")]
+_STORED = ("f4", "u2", "u4")  # float32, bfloat16, and bfloat16 in pairs
+_LINEAR = [f"b1(f4[:,::1], {stored}[:,::1], i8, f8, f4[:,::1])" for stored in _STORED]
 
 
 @njit(_LINEAR, parallel=True, cache=True)
@@ -158,7 +187,7 @@ def _linear(x, weight, bits, largest, out):
         return False
     for n in prange(weight.shape[0]):
         for t in range(rows.shape[0]):
-            out[t, n] = np.float32(_dot(rows[t], weight[n])) + np.float32(0.0)
+            out[t, n] = np.float32(_inner(rows[t], weight[n])) + np.float32(0.0)
     return True
 
 
@@ -173,9 +202,7 @@ def _product(rows, weight, out):
             out[t, n] = _dot(rows[t], weight[n])
 
 
-_PAIRS = [
-    f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in ("f4", "u2")
-]
+_PAIRS = [f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in _STORED]
 
 
 @njit(_PAIRS, parallel=True, cache=True)
@@ -188,9 +215,9 @@ def _linear_pair(x, weight, other, bits, largest, out, other_out):
         n = i - weight.shape[0]
         for t in range(rows.shape[0]):
             if n < 0:
-                out[t, i] = np.float32(_dot(rows[t], weight[i])) + np.float32(0.0)
+                out[t, i] = np.float32(_inner(rows[t], weight[i])) + np.float32(0.0)
             else:
-                other_out[t, n] = np.float32(_dot(rows[t], other[n])) + np.float32(0.0)
+                other_out[t, n] = np.float32(_inner(rows[t], other[n])) + np.float32(0.0)
     return True
 
 
@@ -412,6 +439,24 @@ def _narrow(x, out):
             out[t, j] = np.float32(x[t, j]) + np.float32(0.0)
 
 
+@njit(numba.f8(_LOADED, numba.f8, numba.f8[::1]), cache=True)
+def _shifts(w, finest, out):
+    """What rounds each row to its grid; returns twice the largest number, inf for one too large."""
+    largest = 0.0
+    for n in range(w.shape[0]):
+        top = _largest(w[n])
+        out[n] = _power_below(top) * finest * ROUND
+        largest = max(largest, 2.0 * top if top < HUGE else np.inf)  # nor is NaN
+    return largest
+
+
+@njit(numba.void(_LOADED, numba.f8[::1], _MADE), cache=True)
+def _on_grids(w, shifts, out):
+    for n in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            out[n, j] = np.float32((np.float64(w[n, j]) + shifts[n]) - shifts[n])
+
+
 @njit("b1(f8[:,:,::1], f8[:,::1], i8, f8[:,:,::1])", cache=True)
 def _place(pattern, powers, bits, out):
     """Weights ``(G, R*T, S)`` on grids of which each key has a multiple; False as `_attend`."""
@@ -440,6 +485,11 @@ def _packed(x: np.ndarray) -> np.ndarray:
     return x if x.flags.carray else np.array(x, order="C")
 
 
+def _has_pairs(x: np.ndarray) -> bool:
+    """Whether the weights of these rows can be read two at a time, the first in the lower half."""
+    return x.shape[1] % 2 == 0 and sys.byteorder == "little"
+
+
 def _is_bfloat16(w: np.ndarray) -> bool:
     """Whether the lower halves of all float32 are zero, as those of bfloat16 are."""
     halves = (w[start : start + 256].view("<u2")[:, ::2] for start in range(0, len(w), 256))
@@ -465,36 +515,20 @@ class NumbaExact(NumpyExact):
 
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        if tied:
-            matrix = np.ascontiguousarray(matrix, np.float32)
-            if not _is_bfloat16(matrix):
-                return self._tied(matrix, name)
-        values = np.empty(matrix.shape, dtype=np.float32)
-        largest = 0.0
-        for start in range(0, len(matrix), WEIGHT_ROWS):
-            block = slice(start, start + WEIGHT_ROWS)
-            part = super().weight(matrix[block], name)
-            values[block] = part.values
-            largest = max(largest, part.largest)
+        matrix = np.ascontiguousarray(matrix, np.float32)
+        shifts = np.empty(len(matrix))
+        largest = _shifts(matrix, 2.0 ** (1 - self.weight_bits), shifts)
+        if largest == math.inf or not 1 <= matrix.shape[1] <= LONGEST:
+            return super().weight(matrix, name)  # which refuses it
+        if tied and not _is_bfloat16(matrix):
+            return TiedWeight(matrix, largest, name, shifts)
+        values = np.empty(matrix.shape, np.float32)
+        _on_grids(matrix, shifts, values)
         if _is_bfloat16(values):
             values = values.view("<u2")[:, 1::2]
         kept = self._room.empty(values.shape, values.dtype)
         kept[:] = values
         return Weight(kept, largest, name)
-
-    def room_for(self, matrix: np.ndarray) -> np.ndarray:
-        return np.empty(matrix.shape)  # a few rows at a time, which are not kept
-
-    def _tied(self, matrix: np.ndarray, name: str) -> TiedWeight:
-        """The matrix as it is, and how its rows are rounded when they are used."""
-        largest = 0.0
-        shifts = np.empty(len(matrix))
-        for start in range(0, len(matrix), WEIGHT_ROWS):
-            block = slice(start, start + WEIGHT_ROWS)
-            top = self.row_tops(matrix[block].astype(np.float64), name)
-            shifts[block] = self.weight_grid(top)[:, 0] * ROUND
-            largest = max(largest, 2.0 * float(top.max()))
-        return TiedWeight(matrix, largest, name, shifts)
 
     def linears(self, x: Inputs, *weights: Weight) -> tuple[Outputs, ...]:
         if len(x) > MOST_ROWS or x.dtype != np.float32:
@@ -509,6 +543,9 @@ class NumbaExact(NumpyExact):
         """The products in kernels, which read each weight once; False where one is in doubt."""
         bits = self.significand - self.weight_bits
         values = [np.ascontiguousarray(weight.values) for weight in weights]
+        if all(matrix.dtype == np.uint16 for matrix in values) and _has_pairs(x):
+            values = [matrix.view(np.uint32) for matrix in values]
+            x = np.concatenate([x[:, ::2], x[:, 1::2]], axis=1)
         largest = max(weight.largest for weight in weights)  # a bound for each
         alike = len({matrix.dtype for matrix in values}) == 1
         tied = any(isinstance(weight, TiedWeight) for weight in weights)

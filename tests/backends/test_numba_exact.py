@@ -415,7 +415,13 @@ def test_rounding_to_a_grid_would_not_survive_fastmath():
 def test_only_functions_that_add_are_compiled_with_fastmath():
     source = Path(kernels.__file__).read_text(encoding="utf-8")
     marked = [part.split("def ", 1)[1] for part in source.split("@njit(fastmath=_SUMS)")[1:]]
-    assert [part.split("(")[0] for part in marked] == ["_norm", "_total", "_dot", "_weigh"]
+    assert [part.split("(")[0] for part in marked] == [
+        "_norm",
+        "_total",
+        "_dot",
+        "_dot_pairs",
+        "_weigh",
+    ]
     assert source.count("fastmath=") == len(marked)
 
 
