@@ -24,12 +24,13 @@ from golden_models import CONFIGS, random_case
 
 @dataclass(frozen=True)
 class Program:
-    """exact.c, compiled: how, how it is started, and by what; or what is missing for it."""
+    """exact.c, compiled: how, how it is started, and by what; or why it is not there."""
 
     name: str
     command: tuple[str, ...] = ()
     version: str = ""
     missing: str = ""
+    failed: str = ""
 
 
 CROSS = {  # Debian's compiler and its package, where they have other names than the libraries
@@ -46,8 +47,7 @@ def programs(folder: Path) -> Iterator[Program]:
             continue
         for flags in compilers.flag_sets():
             if compilers.BARE not in flags:
-                program = compilers.compiled(compiler, flags, folder)
-                yield Program(f"{compiler} {' '.join(flags)}", (str(program),), version(compiler))
+                yield made(f"{compiler} {' '.join(flags)}", (), compiler, flags, folder)
     for architecture in emulated.PROCESSORS:
         yield from cross_programs(architecture, folder)
 
@@ -64,9 +64,19 @@ def cross_programs(architecture: str, folder: Path) -> Iterator[Program]:
         return
     for level in CROSS_LEVELS:
         flags = (*level, *needed)
-        program = compilers.compiled(compiler, (*flags, "-static"), folder)
         name = f"{compiler} {' '.join(flags)}, on {emulated.emulator_version(architecture)}"
-        yield Program(name, (*processor.emulator, str(program)), version(compiler))
+        yield made(name, processor.emulator, compiler, (*flags, "-static"), folder)
+
+
+def made(
+    name: str, emulator: Sequence[str], compiler: str, flags: Sequence[str], folder: Path
+) -> Program:
+    """The program, or what its compiler said of it last."""
+    try:
+        program = compilers.compiled(compiler, flags, folder)
+    except SystemExit as error:
+        return Program(name, failed=" ".join(str(error).split())[-200:])
+    return Program(name, (*emulator, str(program)), version(compiler))
 
 
 def version(compiler: str) -> str:

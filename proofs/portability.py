@@ -528,6 +528,9 @@ def compiled_rows() -> Iterator[Row]:
             if program.missing:
                 yield Row("exact.c", program.name, "unavailable", note=program.missing)
                 continue
+            if program.failed:
+                yield Row("exact.c", program.name, "failed", note=program.failed)
+                continue
             digests = compiled.golden_prints(program.command)
             right, asked = compiled.counted(program.command)
             yield Row(

@@ -25,6 +25,18 @@ def test_a_compiler_that_is_missing_is_a_row_that_says_how_to_install_it(monkeyp
     assert all(row.status == "unavailable" for row in portability.compiled_rows())
 
 
+def test_what_does_not_compile_is_a_failed_row_with_the_compilers_words(monkeypatch):
+    def refuse(*given):
+        raise SystemExit("gcc: error: binary64 would be rounded twice here")
+
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: name if name == "gcc" else None)
+    monkeypatch.setattr(compiled.compilers, "compiled", refuse)
+    failed = [row for row in portability.compiled_rows() if row.status == "failed"]
+    assert failed
+    assert all(row.note.endswith("would be rounded twice here") for row in failed)
+    assert len(faults(failed)) >= len(failed)
+
+
 def test_a_program_that_says_nothing_has_no_fingerprint(monkeypatch):
     monkeypatch.setattr(compiled, "golden_lines", lambda: {"random: grouped": "model 1"})
     monkeypatch.setattr(compiled.check_vectors, "answers", lambda lines, command: [])

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 1 /* 1 (s390x): binary32 alone is wider */
 #error "binary64 would be rounded twice here (x87): compile with -msse2 -mfpmath=sse"
 #endif
 
