@@ -73,6 +73,7 @@ def lay_out() -> None:
         path.name for path in DOCS.glob("*.py") if path.name not in ("conf.py", "extension.py")
     ]
     shutil.copytree(DOCS, SOURCE, ignore=shutil.ignore_patterns("_build", "*.pyc", *python))
+    shutil.copytree(ROOT / "notebooks" / "pictures", SOURCE / "pictures")
     (SOURCE / "benchmarks").mkdir()
     for stem in ("RESULTS", "SCALING"):
         results = (ROOT / "benchmarks" / f"{stem}.md").read_text(encoding="utf-8")

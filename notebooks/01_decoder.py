@@ -1,16 +1,27 @@
 # %% [markdown]
 # # 1. A decoder from its first matrix product
 #
-# After this chapter you can write the forward pass of a Llama-shaped language model in NumPy and
-# say the shape of every array in it. You can run it on real weights, let it write text, and name
-# each number inside it. You have also seen your own code give the same bits as the library
-# `minikv`, not merely close numbers.
+# In this chapter you write the forward pass of a Llama-shaped language model in NumPy: six
+# functions, each with a check right below it. Afterwards you can say the shape of every array in
+# it, run it on real weights, let it write text, and name each number inside it. You have also seen
+# your own code give the same bits as the library `minikv`, not merely close numbers.
 #
-# *Time*: 90 minutes, 50 of them for the exercises. *Needs*: NumPy; the
-# [setup of the course](README.md), with the weights (540 MB on disk); 2 GB of memory; no GPU.
+# A function that returns `None` waits for you. The cell after its check is folded: it keeps your
+# function if the check accepts it, and puts another in its place if not, so that you can also just
+# read on.
+#
+# *Time*: 150 minutes, 60 of them for the six functions and 50 for the exercises. *Needs*: NumPy;
+# the [setup of the course](README.md), with the weights (540 MB on disk); 2 GB of memory; no GPU.
 
 # %% [markdown]
 # ## 1.1 What the model is
+#
+# ![The residual stream runs down the left. Attention reads it, makes queries, keys and values,
+# turns queries and keys, weighs values by the pattern, and adds hook_attn_out; the MLP reads the
+# sum and adds hook_mlp_out. Each array has its name and its shape.](pictures/block.svg)
+#
+# This is where we are going: one of the model's blocks, with the names that section 1.10 prints. A
+# picture to come back to; nothing of it need be clear yet.
 #
 # A language model reads a text as a list of token ids and gives, for every position, one number for
 # each token of its vocabulary: the *logits* of the next token. Ours is SmolLM2-135M-Instruct. Its
@@ -19,20 +30,14 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from exercises import e01
+from exercises import e01, unless_solved
 
-import minikv
 from minikv.arithmetic import Exact
 from minikv.experiments.plots import COLOURS, MARKERS
-from minikv.tokenizer import Tokenizer
-from minikv.weights import load_tensors, resolve
 
 plt.rcParams |= {"font.size": 14, "figure.constrained_layout.use": True}
 
-folder = resolve("smollm2-135m-instruct")
-config = minikv.ModelConfig.from_file(folder / "config.json")
-tensors = load_tensors(folder, config)
-tokenizer = Tokenizer.from_folder(folder)
+config, tensors, tokenizer = e01.material("smollm2-135m-instruct")
 
 V, D, F, L = (
     config.vocab_size,
@@ -100,10 +105,14 @@ class Plain:
 
 # %% [markdown]
 # `settle` does nothing here; it becomes useful in section 1.9. Numbers that are *kept* are float32.
-# In between we compute elementwise in float64 and round once at the end of each step, with this:
+# In between we compute elementwise in float64 and round once at the end of each step, with these:
 
 
 # %%
+def widen(x):
+    return x.astype(np.float64)
+
+
 def narrow(x):
     return x.astype(np.float32)
 
@@ -116,17 +125,35 @@ def narrow(x):
 # adds something. Whoever reads the stream first brings each row to a standard size:
 #
 # $$\mathrm{norm}(x) = \frac{x}{\sqrt{\frac1D \sum_i x_i^2 + \epsilon}} \odot g .$$
+#
+# ### Write 1: RMSNorm (one star, 5 minutes)
+#
+# `x` is (T, D), the gain (D,), and `sums.mean_square(x)` gives the mean of the squares of each row,
+# (T, 1). Divide by the root, multiply by the gain, in float64; round once, with `narrow`.
+#
+# <details><summary>Hint</summary><code>np.sqrt(sums.mean_square(x) + eps)</code> is the root.
+# <code>widen(x)</code> divided by it is in float64.</details>
 
 
 # %%
-def rms_norm(x, gain, sums):
-    scale = np.sqrt(sums.mean_square(x) + config.rms_norm_eps)
-    return narrow(x.astype(np.float64) / scale * gain)
+def rms_norm(x, gain, eps, sums):  # (T, D), (D,) -> (T, D)
+    return None
 
 
-plain = Plain()
+_ = e01.check_rms_norm(rms_norm)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(rms_norm)
+def rms_norm(x, gain, eps, sums):
+    root = np.sqrt(sums.mean_square(x) + eps)
+    return narrow(widen(x) / root * gain)
+
+
+# %%
+plain, eps = Plain(), config.rms_norm_eps
 stream = tensors["model.embed_tokens.weight"][ids]  # (T, D)
-x = rms_norm(stream, tensors["model.layers.0.input_layernorm.weight"].astype(np.float64), plain)
+x = rms_norm(stream, widen(tensors["model.layers.0.input_layernorm.weight"]), eps, plain)
 print("stream", stream.shape, "normalized", x.shape)
 
 # %% [markdown]
@@ -135,6 +162,9 @@ print("stream", stream.shape, "normalized", x.shape)
 # Each row is projected to $H$ queries, $G$ keys and $G$ values of $d$ numbers. A row asks with its
 # queries; its keys say what it can be found by, its values what it hands over. With $G < H$ several
 # query heads share one key and value (*grouped-query attention*): here three share one.
+
+# ![6 query heads above, 2 key and value heads below; query heads 0, 1, 2 read head 0; 3, 4, 5 read
+# head 1.](pictures/sharing.svg)
 
 # %%
 q = plain.linear(x, tensors["model.layers.0.self_attn.q_proj.weight"]).reshape(T, H, d)
@@ -152,30 +182,61 @@ print("q", q.shape, "k", k.shape, "v", v.shape)
 # $$x_i' = x_i \cos\varphi - x_{i+d/2} \sin\varphi, \qquad
 #   x_{i+d/2}' = x_{i+d/2} \cos\varphi + x_i \sin\varphi .$$
 #
+# ![A head of 8 numbers. Number i and number i + 4 form a pair, which is turned by the position
+# times the pair's frequency.](pictures/rotate_half.svg)
+#
 # Two vectors that are turned by angles $a$ and $b$ have a dot product that depends on $a - b$ only.
-# So a score depends on how far apart two tokens are, not on where both stand.
+# So a score depends on how far apart two tokens are, not on where both stand. The angles first:
 
 
 # %%
-def angles(positions, sums):
+def angles(positions, config, sums):  # positions (T,) -> cosines and sines, each (T, 1, d/2)
+    d = config.head_dim
     frequency = np.float32(config.rope_theta ** (-np.arange(0, d, 2) / d))
-    angle = np.asarray(positions, dtype=np.float32)[:, None, None] * frequency  # (T, 1, d/2)
-    angle = angle.astype(np.float64)
+    angle = widen(np.asarray(positions, dtype=np.float32)[:, None, None] * frequency)
     return sums.cos(angle), sums.sin(angle)
 
 
+# %% [markdown]
+# ### Write 2: rotary positions (one star, 10 minutes)
+#
+# Turn the pairs of every head. `x` is (T, heads, d); `cos` and `sin` are (T, 1, d/2) and broadcast
+# over the heads.
+#
+# <details><summary>Hint</summary>With the halves <code>a, b = np.split(widen(x), 2, axis=-1)</code>
+# the new first half is <code>a * cos - b * sin</code>. <code>np.concatenate</code> joins them.
+# </details>
+
+
+# %%
 def rope(x, cos, sin):  # (T, heads, d) -> (T, heads, d)
-    a, b = x[..., : d // 2].astype(np.float64), x[..., d // 2 :].astype(np.float64)
+    return None
+
+
+_ = e01.check_rope(rope)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(rope)
+def rope(x, cos, sin):
+    a, b = np.split(widen(x), 2, axis=-1)
     return narrow(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
 
+
+# %% [markdown]
+# **Predict before you run.** A query and a key are both moved on by 1,000 positions. What happens
+# to their score?
+#
+# <details><summary>Answer</summary>Nothing, but for rounding: both are turned by the same further
+# angle, and the score depends on the difference of the angles.</details>
 
 # %% tags=["varies"]
 distance = np.arange(64)
 figure, axes = plt.subplots(figsize=(10, 4.5))
 for number, start in enumerate((0, 100, 1000)):
-    turned_q = rope(q[[4], [0]][None], *angles([start + 63], plain))  # " is", head 0
+    turned_q = rope(q[[4], [0]][None], *angles([start + 63], config, plain))  # " is", head 0
     keys = np.repeat(k[[1], [0]][None], 64, axis=0)  # " capital" at 64 positions
-    turned_k = rope(keys, *angles(start + 63 - distance, plain))
+    turned_k = rope(keys, *angles(start + 63 - distance, config, plain))
     score = plain.scores(turned_q, turned_k, 1 / np.sqrt(d))[0, 0]
     axes.plot(
         distance,
@@ -207,20 +268,43 @@ plt.show()
 #
 # Later rows get the score $-\infty$, hence the weight 0: this is the *causal mask*. We write one
 # head at a time; libraries do all at once, and section 1.9 shows that this changes nothing.
+#
+# ![Two squares of 7 queries by 7 keys. Left: each query sees all keys up to its own; right: only
+# the newest 3.](pictures/mask.svg)
+#
+# ### Write 3: grouped attention (three stars, 20 minutes)
+#
+# `q` is (T, H, d), `k` and `v` are (T, G, d), and query head $h$ reads key and value head
+# $\lfloor h / (H / G) \rfloor$. For one head, given as (T, 1, d), `sums.scores(q, k, scale)` gives
+# the scores (1, T, T), `sums.softmax(scores)` the weights and `sums.weighted_sum(weights, v)` the
+# output (T, 1, d). Take the shapes from the arrays.
+#
+# <details><summary>Hint</summary>One head of an array is <code>q[:, [head]]</code>, still with
+# three axes. With <code>tokens = np.arange(len(q))</code> the mask is <code>tokens[None, :] >
+# tokens[:, None]</code>, and <code>np.where</code> puts <code>-np.inf</code> where it is true.
+# Join the heads along axis 1.</details>
 
 
 # %%
-def attention(q, k, v, sums):  # (T, H, d), (T, G, d), (T, G, d) -> (T, H, d), weights (H, T, T)
-    tokens = np.arange(len(q))
+def attention(q, k, v, sums):  # (T, H, d), (T, G, d), (T, G, d) -> (T, H, d)
+    return None
+
+
+_ = e01.check_attention(attention)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(attention)
+def attention(q, k, v, sums):
+    tokens, share = np.arange(len(q)), q.shape[1] // k.shape[1]
     future = tokens[None, :] > tokens[:, None]
-    outputs, patterns = [], []
-    for head in range(H):
-        shared = head // (H // G)  # the key and value head that this query head reads
-        scores = sums.scores(q[:, [head]], k[:, [shared]], 1 / np.sqrt(d))
+    outputs = []
+    for head in range(q.shape[1]):
+        read = head // share  # the key and value head that this query head reads
+        scores = sums.scores(q[:, [head]], k[:, [read]], 1 / np.sqrt(q.shape[2]))
         weights = sums.softmax(np.where(future, -np.inf, scores))
-        outputs.append(sums.weighted_sum(weights, v[:, [shared]]))
-        patterns.append(weights[0])
-    return narrow(np.concatenate(outputs, axis=1)), np.array(patterns)
+        outputs.append(sums.weighted_sum(weights, v[:, [read]]))
+    return narrow(np.concatenate(outputs, axis=1))
 
 
 # %% [markdown]
@@ -253,74 +337,143 @@ def block_weights(w, index):
 
 
 # %%
-def queries(resid_pre, positions, layer, sums):  # (T, D) -> (T, H, d)
-    x = rms_norm(resid_pre, layer["input_layernorm"], sums)  # (T, D)
-    q = sums.linear(x, layer["q_proj"]).reshape(-1, H, d)
-    return rope(q, *angles(positions, sums))
+def queries(resid_pre, positions, layer, config, sums):  # (T, D) -> (T, H, d)
+    x = rms_norm(resid_pre, layer["input_layernorm"], config.rms_norm_eps, sums)  # (T, D)
+    q = sums.linear(x, layer["q_proj"]).reshape(len(x), -1, config.head_dim)
+    return rope(q, *angles(positions, config, sums))
 
 
-def kv_from_residual(resid_pre, positions, layer, sums):  # (T, D) -> (T, G, d), (T, G, d)
-    x = rms_norm(resid_pre, layer["input_layernorm"], sums)  # (T, D)
-    k = sums.linear(x, layer["k_proj"]).reshape(-1, G, d)
-    v = sums.linear(x, layer["v_proj"]).reshape(-1, G, d)
-    return sums.settle(rope(k, *angles(positions, sums))), sums.settle(v)
+def kv_from_residual(resid_pre, positions, layer, config, sums):  # (T, D) -> (T, G, d), (T, G, d)
+    x = rms_norm(resid_pre, layer["input_layernorm"], config.rms_norm_eps, sums)  # (T, D)
+    k = sums.linear(x, layer["k_proj"]).reshape(len(x), -1, config.head_dim)
+    v = sums.linear(x, layer["v_proj"]).reshape(len(x), -1, config.head_dim)
+    return sums.settle(rope(k, *angles(positions, config, sums))), sums.settle(v)
 
 
-def attend(layer, resid_pre, sums):
-    """What attention adds to the stream, (T, D) -> (T, D), and who reads whom."""
+def attend(resid_pre, layer, config, sums):
+    """What attention adds to the stream, (T, D) -> (T, D)."""
     positions = range(len(resid_pre))
-    q = queries(resid_pre, positions, layer, sums)  # (T, H, d)
-    k, v = kv_from_residual(resid_pre, positions, layer, sums)  # (T, G, d)
-    z, pattern = attention(q, k, v, sums)  # (T, H, d)
-    return sums.linear(z.reshape(-1, H * d), layer["o_proj"]), pattern
+    q = queries(resid_pre, positions, layer, config, sums)  # (T, H, d)
+    k, v = kv_from_residual(resid_pre, positions, layer, config, sums)  # (T, G, d)
+    z = attention(q, k, v, sums)  # (T, H, d)
+    return sums.linear(z.reshape(len(z), -1), layer["o_proj"])
 
 
 # %% [markdown]
 # The second half of a block reads each row by itself:
 # $W_\mathrm{down}\,(\mathrm{silu}(W_\mathrm{gate} x) \odot W_\mathrm{up} x)$ with
 # $\mathrm{silu}(t) = t / (1 + e^{-t})$.
+#
+# ### Write 4: the gate (one star, 5 minutes)
+#
+# `gate` and `up` are the two products, (T, F). Return $\mathrm{silu}(\mathrm{gate}) \odot
+# \mathrm{up}$. The exponential is `sums.exp`, so that it can be changed with the sums.
+#
+# <details><summary>Hint</summary>The denominator is <code>sums.exp(-widen(gate)) + 1.0</code>.
+# Multiply by <code>up</code> last, and <code>narrow</code> the result.</details>
 
 
 # %%
-def mlp(layer, resid_mid, sums):
+def gated(gate, up, sums):  # (T, F), (T, F) -> (T, F)
+    return None
+
+
+_ = e01.check_gated(gated)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(gated)
+def gated(gate, up, sums):
+    return narrow(widen(gate) / (sums.exp(-widen(gate)) + 1.0) * up)
+
+
+# %%
+def mlp(resid_mid, layer, config, sums):
     """What the MLP adds to the stream, (T, D) -> (T, D)."""
-    x = rms_norm(resid_mid, layer["post_attention_layernorm"], sums)  # (T, D)
+    x = rms_norm(resid_mid, layer["post_attention_layernorm"], config.rms_norm_eps, sums)  # (T, D)
     gate = sums.linear(x, layer["gate_proj"])  # (T, F)
     up = sums.linear(x, layer["up_proj"])  # (T, F)
-    post = narrow(gate.astype(np.float64) / (sums.exp(-gate) + 1.0) * up)  # (T, F)
-    return sums.linear(post, layer["down_proj"])
+    return sums.linear(gated(gate, up, sums), layer["down_proj"])
 
 
 # %% [markdown]
-# Both halves *add* to the stream. That is the whole decoder:
+# ### Write 5: the block (one star, 5 minutes)
+#
+# Both halves *add* to the stream: attention reads it and adds to it, then the MLP does. `attend`
+# and `mlp` are given as functions of a stream, and say what each adds to it.
+#
+# <details><summary>Hint</summary>Give the stream between the two halves a name, as the library
+# does: <code>resid_mid = resid_pre + attend(resid_pre)</code>. Do not write <code>+=</code>, which
+# would change the array that you were given.</details>
 
 
 # %%
-def block(layer, resid_pre, sums):
-    """One block: attention reads the stream and adds to it, then the MLP does."""
-    attn_out, pattern = attend(layer, resid_pre, sums)
-    resid_mid = resid_pre + attn_out
-    mlp_out = mlp(layer, resid_mid, sums)
-    return resid_mid + mlp_out, pattern
+def block(resid_pre, attend, mlp):  # (T, D) -> (T, D)
+    return None
 
 
-def decoder(w, ids, sums):
-    """Logits of every position, (T, V), and the attention pattern of every block."""
-    x = w["embedding"][ids]  # (T, D)
-    patterns = []
-    for index in range(L):
-        x, pattern = block(block_weights(w, index), x, sums)
-        patterns.append(pattern)
-    return sums.linear(rms_norm(x, w["norm"], sums), w["embed_tokens"]), patterns
+_ = e01.check_block(block)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(block)
+def block(resid_pre, attend, mlp):
+    resid_mid = resid_pre + attend(resid_pre)
+    return resid_mid + mlp(resid_mid)
 
 
 # %% [markdown]
-# The matrix that turns the last stream into logits is the embedding once more; this model shares
-# it.
+# This gives the halves of a block of the model, as `block` wants them:
+
+
+# %%
+def block_halves(w, index, config, sums):
+    """What attention and what the MLP of a block add, each as a function of the stream."""
+    layer = block_weights(w, index)
+    return (
+        lambda resid_pre: attend(resid_pre, layer, config, sums),
+        lambda resid_mid: mlp(resid_mid, layer, config, sums),
+    )
+
+
+# %% [markdown]
+# ### Write 6: the loop (two stars, 15 minutes)
+#
+# The whole decoder: the rows of `w["embedding"]`, then one `block` after the other, then the last
+# norm with the gain `w["norm"]`, then the product with `w["embed_tokens"]`, which gives the logits
+# of all positions. (That matrix is the embedding once more, as `sums` wants it; this model shares
+# it.)
+#
+# <details><summary>Hint</summary>There are <code>config.num_hidden_layers</code> blocks, and block
+# number <code>index</code> is <code>block(x, *block_halves(w, index, config, sums))</code>. The
+# product is <code>sums.linear(x, w["embed_tokens"])</code>.</details>
+
+
+# %%
+def decoder(w, ids, config, sums):  # (T,) -> (T, V)
+    return None
+
+
+_ = e01.check_decoder(decoder, prepare)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(decoder)
+def decoder(w, ids, config, sums):
+    x = w["embedding"][ids]  # (T, D)
+    for index in range(config.num_hidden_layers):
+        x = block(x, *block_halves(w, index, config, sums))
+    x = rms_norm(x, w["norm"], config.rms_norm_eps, sums)
+    return sums.linear(x, w["embed_tokens"])
+
+
+# %% [markdown]
+# The check has just compared your decoder, on a small random model, with the library's, bit for
+# bit. Now the real weights:
 
 # %%
 w = prepare(tensors, plain)
-logits, _ = decoder(w, ids, plain)
+logits = decoder(w, ids, config, plain)
 print("logits", logits.shape)
 print(f"{text!r} -> {tokenizer.decode([int(logits[-1].argmax())])!r}")
 
@@ -343,11 +496,27 @@ plt.show()
 # give the model a text that repeats itself, and look for the head that best finds the token *after*
 # the earlier copy of the present one, a so-called induction head.
 
+# All weights come out of `softmax`, so it is there that we look.
+
+
 # %% tags=["varies"]
+class Watched(Plain):
+    """Sums that keep the weights of every softmax."""
+
+    def __init__(self):
+        self.seen = []
+
+    def softmax(self, scores):
+        self.seen.append(super().softmax(scores))
+        return self.seen[-1]
+
+
+watched = Watched()
 repeated = tokenizer.encode("seven green boats and two clocks; seven green boats and two clocks")
 names = [tokenizer.decode([i]).strip() for i in repeated]
 half = names.index("seven", 1)
-_, patterns = decoder(w, repeated, plain)
+decoder(w, repeated, config, watched)
+patterns = np.concatenate(watched.seen).reshape(L, H, len(repeated), len(repeated))
 score = [
     [np.mean([pattern[h, t, t - half + 1] for t in range(half, len(names))]) for h in range(H)]
     for pattern in patterns
@@ -379,9 +548,15 @@ plt.show()
 # stands below it computes otherwise: all heads run at once, queries go in blocks of 32, angles come
 # from a table. In ordinary floating point that is enough to change the last bits, since the sums
 # are taken in another order.
+#
+# **Predict before you run.** Your decoder and the library's, both in float32, on the same weights
+# and text. How many of the logits have the same bits?
+#
+# <details><summary>Answer</summary>Hardly any. Both are right, to about six digits; but they add
+# in different orders, and each order rounds otherwise.</details>
 
 # %% tags=["varies"]
-theirs = minikv.load("smollm2-135m-instruct", "float32").logits(ids)
+theirs = e01.library_model("float32").logits(ids)
 print(f"{np.mean(logits != theirs):.1%} of the logits differ from minikv's in float32,")
 print(
     f"by at most {np.abs(logits - theirs).max():.1e}; the logits reach {np.abs(theirs).max():.1f}"
@@ -397,7 +572,7 @@ print(
 del w
 exact = Exact(context=config.max_position_embeddings)
 w = prepare(tensors, exact)
-ours, _ = decoder(w, ids, exact)
+ours = decoder(w, ids, config, exact)
 
 # %% [markdown]
 # Before we compare, let it write. Greedy decoding takes the likeliest token, appends it, and runs
@@ -409,7 +584,7 @@ ours, _ = decoder(w, ids, exact)
 def write(w, prompt, new):
     ids = tokenizer.encode(prompt)
     for _ in range(new):
-        ids.append(int(decoder(w, ids, exact)[0][-1].argmax()))
+        ids.append(int(decoder(w, ids, config, exact)[-1].argmax()))
     return tokenizer.decode(ids)
 
 
@@ -418,7 +593,7 @@ print(written)
 
 # %%
 del w  # a gigabyte that the library's copy can use
-model = minikv.load("smollm2-135m-instruct", "exact")
+model = e01.library_model("exact")
 theirs = model.logits(ids)
 same = ours.view(np.uint32) == theirs.view(np.uint32)
 print(f"{same.sum():,} of {same.size:,} logits have the same 32 bits")
@@ -446,75 +621,21 @@ for name, value in activations.items():
         print(f"    {name:36} {value.shape}")
 
 
-# %%
-def draw(axes, x, y, label, colour, shape="round,pad=0.35", size=14):
-    frame = {"boxstyle": shape, "fc": "white", "ec": colour, "lw": 2}
-    axes.text(x, y, label, ha="center", va="center", fontsize=size, bbox=frame)
-
-
-figure, axes = plt.subplots(figsize=(13, 10))
-axes.plot([0, 0], [-0.6, 12.6], color=COLOURS[0], linewidth=9, alpha=0.35)
-stream_boxes = [(0, "hook_resid_pre"), (6.6, "hook_resid_mid"), (12, "hook_resid_post")]
-for y, label in stream_boxes:
-    draw(axes, 0, y, f"{label}\n(T, D)", COLOURS[0])
-halves = [
-    (
-        1,
-        5.6,
-        COLOURS[1],
-        [
-            (4.2, 1.0, "ln1.hook_normalized (T, D)"),
-            (9.8, 1.0, "attn.hook_q (T, H, d)\nattn.hook_k, attn.hook_v (T, G, d)"),
-            (9.8, 2.4, "attn.hook_rot_q, attn.hook_rot_k"),
-            (9.8, 3.5, "attn.hook_attn_scores (H, T, S)"),
-            (9.8, 4.5, "attn.hook_pattern (H, T, S)"),
-            (9.8, 5.6, "attn.hook_z (T, H, d)"),
-            (4.2, 5.6, "hook_attn_out (T, D)"),
-        ],
-    ),
-    (
-        7.9,
-        11.0,
-        COLOURS[2],
-        [
-            (4.2, 7.9, "ln2.hook_normalized (T, D)"),
-            (9.8, 7.9, "mlp.hook_pre (T, F)\nmlp.hook_pre_linear (T, F)"),
-            (9.8, 11.0, "mlp.hook_post (T, F)"),
-            (4.2, 11.0, "hook_mlp_out (T, D)"),
-        ],
-    ),
-]
-for low, high, colour, boxes in halves:
-    path = [(0, low), *[(x, y) for x, y, _ in boxes], (0.5, high)]
-    axes.plot(*zip(*path, strict=True), color=colour, linewidth=2, zorder=0)
-    axes.plot(0.42, high, marker="<", markersize=13, color=colour)
-    draw(axes, 0, high, "+", colour, "circle,pad=0.1", 18)
-    for x, y, label in boxes:
-        draw(axes, x, y, label, colour)
-axes.text(7.0, 3.0, "attention", color=COLOURS[1], fontsize=17, ha="center")
-axes.text(7.0, 9.45, "MLP", color=COLOURS[2], fontsize=17, ha="center")
-axes.text(
-    -0.35,
-    9.3,
-    "residual stream",
-    color=COLOURS[0],
-    fontsize=17,
-    rotation=90,
-    ha="right",
-    va="center",
-)
-axes.set_title("One block, from below: blocks.l. and these names", loc="left")
-axes.set_xlim(-1.9, 12.6)
-axes.set_ylim(-0.8, 12.8)
-axes.axis("off")
-plt.show()
+# %% [markdown]
+# Look at the picture of section 1.1 once more, from above. The block leaves the stream twice, for
+# attention and for the MLP, and comes back twice with a plus. Between the blocks there is nothing
+# but the stream: block $l+1$ starts from `hook_resid_post` of block $l$. Chapter 2 looks at it.
 
 # %% [markdown]
-# Read it from below. The block leaves the stream twice, for attention and for the MLP, and comes
-# back twice with a plus. Between the blocks there is nothing but the stream: block $l+1$ starts
-# from `hook_resid_post` of block $l$. Chapter 2 looks at it.
-
-# %% [markdown]
+# ## What to take along
+#
+# * A decoder is a stream of rows, to which every block adds twice: what attention reads from
+#   other rows, and what the MLP makes of each row by itself.
+# * Queries, keys and values are products with the normalized row; keys and queries are turned by
+#   their position, and a query sees keys up to its own.
+# * Only sums depend on an order. With sums that do not, two programs that share no line give the
+#   same bits, and a comparison needs no tolerance.
+#
 # ## Exercises
 #
 # Replace the body of each function. The check says what is wrong; run it as often as you like.
@@ -544,7 +665,7 @@ _ = e01.check_parameters(parameters)
 # 2 and 3 the second.
 #
 # <details><summary>Hint</summary>NumPy has two functions that copy, and they order the copies
-# differently. <code>attention</code> above has the rule in one line.</details>
+# differently. The heads that share a key are neighbours, as in <code>attention</code>.</details>
 
 
 # %%
@@ -616,3 +737,7 @@ _ = e01.check_one_pass(one_pass)
 # In [solutions/s01.py](solutions/s01.py).
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [0. Before the first chapter](00_before.ipynb). *Next*: [2. The residual
+# stream](02_residual_stream.ipynb).

@@ -6,13 +6,13 @@
 # blocks speak for an answer. And you have seen that keys and values are projections of it, bit for
 # bit, which is theorem T1.
 #
-# *Time*: 95 minutes, 60 of them for the exercises. *Needs*: chapter 1; the
+# *Time*: 110 minutes, 60 of them for the exercises. *Needs*: chapter 1; the
 # [setup of the course](README.md), with the weights; 3 GB of memory; no GPU.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from exercises import e02
+from exercises import e02, unless_solved
 
 import minikv
 from minikv.decoder import unembed
@@ -71,6 +71,12 @@ print("all parts add up to the end, but for roundings:", bool(rest < 1e-5 * np.a
 #
 # The stream has no normalization on its way; only what is *read* from it is normalized. So nothing
 # keeps its rows from growing.
+#
+# **Predict before you run.** The stream is never normalized on its way. Do its rows grow, shrink
+# or stay as long, from block to block?
+#
+# <details><summary>Answer</summary>They grow: what blocks add seldom points against the row, so
+# that the sum gets longer. The plot says how fast, and which row is an exception.</details>
 
 # %%
 stream = np.array(
@@ -164,13 +170,31 @@ plt.show()
 #
 # Length says little about meaning: a reader sees the normalized row, that is, its direction. The
 # cosine of two rows is 1 if they point the same way and 0 if they are perpendicular.
+#
+# ### Write 1: the cosine (one star, 5 minutes)
+#
+# `x` and `y` are arrays of rows, (..., D), and the result has one number for each pair of rows,
+# (...): their dot product, divided by both lengths.
+#
+# <details><summary>Hint</summary><code>np.sum(x * y, axis=-1)</code> is the dot product of each
+# pair of rows, <code>np.linalg.norm(x, axis=-1)</code> the length of each row.</details>
 
 
 # %%
+def cosine(x, y):  # (..., D), (..., D) -> (...)
+    return None
+
+
+_ = e02.check_cosine(cosine)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(cosine)
 def cosine(x, y):
     return np.sum(x * y, axis=-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
 
 
+# %%
 turns = np.median(cosine(stream[:-1], stream[1:])[:, 1:], axis=1)
 to_end = np.median(cosine(stream, stream[-1])[:, 1:], axis=1)
 figure, axes = plt.subplots(figsize=(10, 5))
@@ -315,6 +339,9 @@ plt.show()
 # This says that a key is a function of one row and its position, and of nothing else. A KV cache
 # keeps these numbers so that they need not be computed again.
 #
+# ![After each of four calls the keys and values that the cache holds: 4 tokens, 4 of them new, 5
+# tokens, 1 of them new, 6 tokens, 1 of them new, 7 tokens, 1 of them new.](pictures/cache.svg)
+#
 # **Theorem T1 (projection).** For any positions $P$, in any order, $(K_l, V_l)[P] = \pi_l(H_l[P],
 # P)$.
 #
@@ -323,8 +350,37 @@ plt.show()
 # prompt, decoding and recomputation all call it with the same four arguments. That a row has the
 # same bits in any company is theorem T6, which rests on exact sums.)
 #
+# ### Write 2: values are a projection (two stars, 10 minutes)
+#
+# Write $\pi_l$ for the values, which know no positions: from rows of the stream, (T, D), in any
+# order and number, the values (T, G, d) of these tokens. `layer.norm(rows, gain)` normalizes, with
+# the gain `layer.input_layernorm`; `layer.linear(x, layer.v_proj)` is the product with $W_V$, (T,
+# G·d); `layer.heads` cuts it into heads; `layer.arithmetic.settle` moves it to the grid of chapter
+# 3, as the cache holds it.
+#
+# <details><summary>Hint</summary>Four calls, one inside the other, in the order of the text. The
+# innermost is <code>layer.norm(rows, layer.input_layernorm)</code>.</details>
+
+
+# %%
+def values(rows, layer):  # (T, D) -> (T, G, d)
+    return None
+
+
+_ = e02.check_values(values)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(values)
+def values(rows, layer):
+    x = layer.norm(rows, layer.input_layernorm)
+    return layer.arithmetic.settle(layer.heads(layer.linear(x, layer.v_proj)))
+
+
+# %% [markdown]
 # We decode the text token by token with a full KV cache, and compare what the cache holds with a
-# projection of the rows of *one* pass over the text, in random order.
+# projection of the rows of *one* pass over the text, in random order: the values by your function,
+# the keys by the library's (exercise 3 asks for yours).
 
 # %%
 rng = np.random.default_rng(0)
@@ -338,9 +394,9 @@ def project(model, activations, order, shift=0):
     arrays, equal = cache.state()[0], 0
     for layer in model.layers[: L - shift]:
         rows = activations[f"blocks.{layer.index + shift}.hook_resid_pre"][order]
-        k, v = minikv.kv_from_residual(rows, order, layer)
+        k, _ = minikv.kv_from_residual(rows, order, layer)
         same_k = np.array_equal(k, arrays[f"k.{layer.index}"][order])
-        equal += same_k and np.array_equal(v, arrays[f"v.{layer.index}"][order])
+        equal += same_k and np.array_equal(values(rows, layer), arrays[f"v.{layer.index}"][order])
     return equal
 
 
@@ -359,6 +415,12 @@ print(
 # %% [markdown]
 # The control shows that the comparison can fail: the stream of the next block does not do. And what
 # about ordinary float32?
+#
+# **Predict before you run.** The same comparison in float32: in how many of the 30 blocks do the
+# projected and the cached keys and values have equal bits?
+#
+# <details><summary>Answer</summary>In none, on most machines. The cache was filled by products of
+# one row, the projection takes many rows at once, and the last bits differ.</details>
 
 # %% tags=["varies"]
 plain = minikv.load("smollm2-135m-instruct", "float32")
@@ -392,6 +454,14 @@ print(f"a row of one block:               {D * 4:6,}")
 # find two different rows with the same keys and values.
 
 # %% [markdown]
+# ## What to take along
+#
+# * The last stream is a sum: the embedding, and what each attention and each MLP has added.
+# * A key and a value are a function of one row of the stream and its position, and of nothing
+#   else (T1): a cache keeps what could be made again.
+# * In exact arithmetic that holds bit for bit, in float32 up to rounding. With grouped-query
+#   attention a row of every block is larger than its keys and values.
+#
 # ## Exercises
 #
 # ### 1. All the parts (one star, 5 minutes)
@@ -492,3 +562,7 @@ _ = e02.check_twin(twin)
 # In [solutions/s02.py](solutions/s02.py).
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [1. A decoder from its first matrix product](01_decoder.ipynb). *Next*: [3. Floating
+# point: the same row, other bits](03_floating_point.ipynb).

@@ -6,7 +6,7 @@
 # no order of addition changes it, and say what it costs. And you compute 64 digits that must be
 # the same on your machine as on everybody else's.
 #
-# *Time*: 105 minutes, 65 of them for the exercises. *Needs*: chapter 1 (what a decoder adds up);
+# *Time*: 120 minutes, 65 of them for the exercises. *Needs*: chapter 1 (what a decoder adds up);
 # the [setup of the course](README.md), with the weights; 3 GB of memory; no GPU.
 
 # %%
@@ -17,7 +17,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
-from exercises import e03
+from exercises import e03, unless_solved
 
 import minikv
 from minikv.experiments.plots import COLOURS, MARKERS
@@ -32,6 +32,15 @@ plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
 # A float32 holds 24 binary digits and a power of two. From $2^{24}$ on its neighbours are 2 apart,
 # so $2^{24} + 1$ does not exist, and an addition that hits it must round. What follows is not an
 # accident of a machine: IEEE 754 prescribes every bit of it.
+#
+# **Predict before you run.** Add 2^24, 1 and 1 in float32, once from the left and once from the
+# right. Do both give 16,777,218?
+#
+# <details><summary>Answer</summary>Only from the right. From the left each 1 is lost by itself,
+# for 2^24 + 1 is no float32.</details>
+#
+# ![2^24 + 1 + 1 + 1 in float32: one by one gives 16,777,216, in pairs gives
+# 16,777,218.](pictures/sum_tree.svg)
 
 # %%
 a, b, c = np.float32(2**24), np.float32(1), np.float32(1)
@@ -102,6 +111,12 @@ plt.show()
 # You never choose the order: the matrix library (BLAS) does, and it chooses by shape. For one row
 # it runs a matrix-vector product; for many rows it cuts both matrices into tiles that fit the
 # processor. Here is one row, multiplied alone and in company.
+#
+# **Predict before you run.** One row of a matrix product, computed with 40 others and computed
+# alone: the same bits?
+#
+# <details><summary>Answer</summary>Not in general: the library takes another way for one row than
+# for many, and adds in another order. How many numbers differ depends on the machine.</details>
 
 # %% tags=["varies"]
 together = (hidden @ matrix.T)[:1]
@@ -230,12 +245,36 @@ print("a + (b + c) - 2^53 =", int(a + (b + c) - 2**53))
 # multiples of a power of two, before they are added. There is a cheap way to do so: near
 # $1.5 \cdot 2^{52} g$ the float64 numbers are exactly $g$ apart. Add that number and take it away
 # again, and the addition has rounded for us.
+#
+# ![Numbers 0.07, 0.3, 0.55, 0.71 are moved to the nearest multiples of 0.125: 0.125, 0.25, 0.5,
+# 0.75. Their sum, 1.625, is exact in any order.](pictures/grid.svg)
+#
+# ### Write 1: round by adding (one star, 5 minutes)
+#
+# `grid` is a power of two, or an array of them that broadcasts. Round `x`, float64, to multiples of
+# it, by one addition and one subtraction.
+#
+# <details><summary>Hint</summary>The number to add is <code>1.5 * 2.0**52 * grid</code>. Mind the
+# brackets: both steps must really be taken.</details>
+
 
 # %%
-g = 2.0**-3
-shift = 1.5 * 2.0**52 * g
-values = np.array([0.3, -0.3, 1.0, 2.71828])
-print((values + shift) - shift)
+def round_to(x, grid):
+    return None
+
+
+_ = e03.check_round_to(round_to)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(round_to)
+def round_to(x, grid):
+    shift = 1.5 * 2.0**52 * grid
+    return (x + shift) - shift
+
+
+# %%
+print(round_to(np.array([0.3, -0.3, 1.0, 2.71828]), 2.0**-3))
 
 # %% [markdown]
 # How fine may the grids be? With weights $w = w' g_w$ and activations $x = x' g_x$, integers $w'$
@@ -249,23 +288,48 @@ print((values + shift) - shift)
 
 
 # %%
-def round_to(x, grid):
-    shift = 1.5 * 2.0**52 * grid
-    return (x + shift) - shift
-
-
 def power_above(y):
     """The smallest power of two >= y, elementwise."""
     return np.exp2(np.ceil(np.log2(y)))
 
 
-def exact_product(x, matrix, bits):
-    """x @ matrix.T, with `bits` bits for a weight and 53 - bits for a row of x."""
-    x, matrix = x.astype(np.float64), matrix.astype(np.float64)
+def grids(x, matrix, bits):
+    """A grid for each row of x, with 53 - bits bits, and one for each row of the matrix."""
     w_grid = power_above(np.abs(matrix).max(axis=1, keepdims=True)) * 2.0**-bits
     size = np.array([[math.fsum(map(float, row))] for row in np.abs(x)])  # rounded once: no order
     x_grid = power_above(size * (1 + 2.0**-9)) * 2.0 ** (bits - 53)
+    return x_grid, w_grid
+
+
+# %% [markdown]
+# ### Write 2: a product without an order (two stars, 10 minutes)
+#
+# `x` is (T, K) and the matrix (N, K), both float64, and `x_grid` and `w_grid` are what `grids`
+# returns. Round both to their grids and multiply: now no sum in the product rounds any more.
+#
+# <details><summary>Hint</summary>It is <code>x @ matrix.T</code> with <code>round_to</code> around
+# both: round each *before* it is multiplied.</details>
+
+
+# %%
+def on_grids(x, matrix, x_grid, w_grid):  # -> (T, N)
+    return None
+
+
+_ = e03.check_on_grids(on_grids)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(on_grids)
+def on_grids(x, matrix, x_grid, w_grid):
     return round_to(x, x_grid) @ round_to(matrix, w_grid).T
+
+
+# %%
+def exact_product(x, matrix, bits):
+    """x @ matrix.T, with `bits` bits for a weight and 53 - bits for a row of x."""
+    x, matrix = x.astype(np.float64), matrix.astype(np.float64)
+    return on_grids(x, matrix, *grids(x, matrix, bits))
 
 
 shuffled = np.random.default_rng(2).permutation(hidden.shape[1])
@@ -397,6 +461,15 @@ for chunks in (1, 5, [len(prompt) - 1, 1]):
 # where it is run.
 
 # %% [markdown]
+# ## What to take along
+#
+# * Every float addition rounds, so that a sum depends on its order, and a matrix product on the
+#   shape of its company.
+# * Sums of multiples of one power of two do not round, as long as they stay small enough: then
+#   no order matters (T7).
+# * The fingerprint of exact logits is a constant of weights and text. It is a test of a machine;
+#   that sums have no order is a theorem.
+#
 # ## Exercises
 #
 # ### 1. Three small numbers (one star, 5 minutes)
@@ -497,3 +570,7 @@ _ = e03.check_digest(digest)
 # In [solutions/s03.py](solutions/s03.py).
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [2. The residual stream](02_residual_stream.ipynb). *Next*: [4. The Markov
+# property](04_markov.ipynb).

@@ -5,7 +5,7 @@
 # means, to test it by patching one text's stream into another, and to prove it. You will also know
 # why the zero that the test gives is worth something, and where a zero would be worth nothing.
 #
-# *Time*: 175 minutes, 90 of them for the exercises. *Needs*: chapters 1 to 3, the weights of
+# *Time*: 195 minutes, 90 of them for the exercises. *Needs*: chapters 1 to 3, the weights of
 # `smollm2-135m-instruct` (`minikv fetch`), and no GPU.
 
 # %%
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from exercises import e04, unless_solved
 
 import minikv
 from minikv import kl_divergence
@@ -90,7 +91,32 @@ print("same bits as the donor:", same_bits(patched, donor_logits))
 #
 # One patched text for each layer would be thirty passes. But a row's result does not depend on
 # which rows share the call (T6), so thirty copies of the recipient can share one pass, each
-# patched at its own layer.
+# patched at its own layer. What a patch does to the stream is yours to write.
+#
+# ### Write 1: a patch (one star, 5 minutes)
+#
+# `value` is a stream, (T, D); `rows` are the numbers of the rows to replace, in any order; `donor`
+# holds their replacements, one for each. Return the patched stream. The array that you were given
+# belongs to the program: leave it as it is.
+#
+# <details><summary>Hint</summary>Make a <code>value.copy()</code> first. An array can be indexed by
+# a list of rows, also on the left of <code>=</code>.</details>
+
+
+# %%
+def patched_rows(value, rows, donor):  # (T, D), (n,), (n, D) -> (T, D)
+    return None
+
+
+_ = e04.check_patched_rows(patched_rows)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(patched_rows)
+def patched_rows(value, rows, donor):
+    patched = value.copy()
+    patched[rows] = donor
+    return patched
 
 
 # %%
@@ -100,11 +126,10 @@ def patch_many(donor_acts, recipients, patches, model=model):
 
     def hook(name, value):
         if name.endswith("hook_resid_pre"):
-            value = value.copy()
             for copy, (layer, at) in enumerate(patches):
                 if name == f"blocks.{layer}.hook_resid_pre":
                     acts = donor_acts[copy] if isinstance(donor_acts, list) else donor_acts
-                    value[copy * length + np.array(at)] = acts[name][at]
+                    value = patched_rows(value, copy * length + np.array(at), acts[name][at])
         return value
 
     return model.forward(recipients, logits="last", hook=hook)
@@ -136,6 +161,12 @@ print("whole stream: layers with D_KL = 0:", int((whole_stream == 0).sum()), "of
 #    run on the recipient, in the same call, and anything that they kept outside the stream would
 #    now reach the logits. The zero says that there is nothing. In chapter 7 the same experiment,
 #    on models that do keep something, is not zero.
+#
+# **Predict before you run.** Patch only the last row of the donor's stream, at every layer. At the
+# highest layer the last row has read everything. Is the divergence 0 there?
+#
+# <details><summary>Answer</summary>No. The last block still attends to all positions once more,
+# and these are the recipient's: nearly 0, and not 0.</details>
 
 # %%
 last_row = divergence([(layer, last) for layer in range(layers)])
@@ -270,6 +301,12 @@ print(len(pairs), "transplants;", sum(same), "with the donor's bits")
 #
 # Replace one row, position 3 at layer 10, and compare every row of every layer with the
 # recipient's. What changes?
+#
+# **Predict before you run.** One row is replaced: position 3 at layer 10. Which rows of which
+# layers change?
+#
+# <details><summary>Answer</summary>At layer 10 that row alone; above it positions 3 and later, all
+# of them. Nothing below layer 10, and no row before position 3.</details>
 
 
 # %%
@@ -325,19 +362,39 @@ print("layers at which the last key is the same after another prefix:", np.flatn
 # If $H_l$ determines the rest, then there is a function that computes the rest from $H_l$, and we
 # can write it down: the blocks from $l$ up, then the output map. That is **replay** (T5). A
 # checkpoint is a saved $H_l$.
+#
+# ### Write 2: replay (two stars, 15 minutes)
+#
+# Return the logits of every position, (T, V), from the stream before block `start`. The library's
+# `block(layer, stream, positions, spans)` runs one block; the spans say which rows belong to one
+# text, here all: `[Span(slice(0, T), positions)]`. `unembed(model.weights, stream)` is the output
+# map $U$.
+#
+# <details><summary>Hint</summary>The blocks are <code>model.layers[start:]</code>, the positions
+# <code>np.arange(len(stream))</code>. Each block takes the stream that the one before it has
+# returned.</details>
 
 
 # %%
-def replay(stream, start):
-    """Logits of every position from the stream before block `start`."""
+def replay(model, stream, start):  # (T, D) -> (T, V)
+    return None
+
+
+_ = e04.check_replay(replay)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(replay)
+def replay(model, stream, start):
     positions = np.arange(len(stream))
     for layer in model.layers[start:]:
         stream = block(layer, stream, positions, [Span(slice(0, len(stream)), positions)])
     return unembed(model.weights, stream)
 
 
+# %%
 for start in (0, 10, 29):
-    logits = replay(donor_acts[f"blocks.{start}.hook_resid_pre"], start)
+    logits = replay(model, donor_acts[f"blocks.{start}.hook_resid_pre"], start)
     print(f"replayed from layer {start}: same bits:", np.array_equal(logits, donor_logits))
 
 # %% [markdown]
@@ -546,9 +603,6 @@ show("receptive_field")
 #
 # ## Exercises
 
-# %%
-from exercises import e04
-
 # %% [markdown]
 # ### 4.1 A transplant of your own (one star, 10 minutes)
 #
@@ -622,9 +676,8 @@ _ = e04.check_needed(needed)
 #
 # <details><summary>Hint</summary>
 #
-# Run the blocks from `start` up to but not including `layer`, then project. `Span` and `block` are
-# used above; `minikv.kv_from_residual(rows, positions, layer)` takes the block itself,
-# `model.layers[layer]`.
+# Run the blocks `model.layers[start:layer]`, as in Write 2, then project:
+# `minikv.kv_from_residual(stream, positions, model.layers[layer])`.
 #
 # </details>
 
@@ -686,3 +739,7 @@ _ = e04.check_must_keep(must_keep)
 # all. In Rocq: `vr_not_markov`.
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [3. Floating point: the same row, other bits](03_floating_point.ipynb). *Next*: [5.
+# Cache, no cache, checkpoints](05_kv_direct.ipynb).

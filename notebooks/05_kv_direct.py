@@ -5,7 +5,7 @@
 # to trade them for time along a whole frontier, and to say where the published claim about memory
 # holds and what it leaves out.
 #
-# *Time*: 135 minutes, 60 of them for the exercises. *Needs*: chapter 4 and, for the timings, the
+# *Time*: 150 minutes, 60 of them for the exercises. *Needs*: chapter 4 and, for the timings, the
 # weights of `smollm2-135m-instruct` (`minikv fetch`); all counts are exact and need no weights.
 
 # %%
@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products: threads wo
 
 import matplotlib.pyplot as plt
 import numpy as np
+from exercises import e05, unless_solved
 from IPython.display import Image
 
 import minikv
@@ -48,10 +49,19 @@ def draw(plot, *arguments):
 #   are needed: by one projection where the checkpoint is at the layer itself (T1), by running the
 #   blocks from the nearest checkpoint below where it is not (T5).
 #
+# ![Of 8 tokens the newest 3 keep keys and values. All keep one residual row; from the first 5 the
+# blocks run again and make keys and values anew.](pictures/kv_direct.svg)
+#
 # KV-Direct (arXiv 2603.19664) is a mixture: the newest `budget` tokens keep K and V, and *all*
 # tokens keep a checkpoint, from which those beyond the budget are recomputed. In minikv each way
 # is a cache policy. We try them on a random model with the proportions of SmolLM-135M at a third
 # of its width: 30 blocks, 3 query heads on one K/V head.
+#
+# **Predict before you run.** Six ways to remember one text of 40 tokens. Which holds the least,
+# which the most, and which of them change a bit of the logits?
+#
+# <details><summary>Answer</summary>No cache holds the least, 4 bytes a token, and a residual at
+# every layer the most: more than K and V themselves. None changes a bit.</details>
 
 # %%
 thin = minikv.ModelConfig(
@@ -92,6 +102,38 @@ for label, (policy, parameters) in policies.items():
     print(f"{label:16} holds {held:9,} bytes for 40 tokens; same bits: {same}")
 
 # %% [markdown]
+# ### Write 1: no cache (one star, 10 minutes)
+#
+# The second line, by hand: the logits after the first `start` tokens and after each later one, one
+# row each, by running the whole text again every time. `model.logits(ids)` gives the logits of all
+# positions of a text, (T, V).
+#
+# <details><summary>Hint</summary>The texts are <code>ids[:n]</code> for <code>n</code> from
+# <code>start</code> to <code>len(ids)</code>, and the last row of each is
+# <code>model.logits(ids[:n])[-1]</code>.</details>
+
+
+# %%
+def without_cache(model, ids, start):  # -> (len(ids) - start + 1, V)
+    return None
+
+
+_ = e05.check_without_cache(without_cache)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(without_cache)
+def without_cache(model, ids, start):
+    return np.array([model.logits(ids[:n])[-1] for n in range(start, len(ids) + 1)])
+
+
+# %%
+again = without_cache(model, ids, 36)
+print(
+    "no cache, by hand: same bits:", np.array_equal(again.view(np.uint32), expected.view(np.uint32))
+)
+
+# %% [markdown]
 # Six ways, the same bits. This is theorem T4 at work: whatever a schedule keeps as K and V and
 # whatever as residuals, decoding is the same. What differs is what it costs, and for that one has
 # to count.
@@ -107,9 +149,35 @@ for label, (policy, parameters) in policies.items():
 # So KV-Direct with a checkpoint at $c$ of the layers holds, after $n$ tokens with budget $b$,
 #
 # $$ \min(n, b) \cdot 2 L G d s \;+\; n \, c \, D s . $$
+#
+# ### Write 2: count a token (one star, 5 minutes)
+#
+# Return two numbers of bytes: what K and V of one token take in all layers, and what one residual
+# takes. `config` has `num_hidden_layers`, `num_key_value_heads`, `head_dim` and `hidden_size`;
+# `itemsize` is $s$.
+#
+# <details><summary>Hint</summary>There are <code>config.num_hidden_layers</code> layers, each with
+# a key *and* a value for each of <code>config.num_key_value_heads</code> heads. A residual of one
+# token is one row: <code>config.hidden_size</code> numbers.</details>
+
 
 # %%
-kv, one = 2 * 30 * 1 * 64 * 4, 192 * 4
+def token_bytes(config, itemsize):  # -> bytes of K and V, bytes of one residual
+    return None
+
+
+_ = e05.check_token_bytes(token_bytes)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(token_bytes)
+def token_bytes(config, itemsize):
+    keys = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return 2 * keys * itemsize, config.hidden_size * itemsize
+
+
+# %%
+kv, one = token_bytes(thin, 4)
 print(f"K/V {kv:,} bytes a token, one residual {one:,}, ratio {kv / one:.0f}")
 for label, kept in (("every layer", 30), ("every 5th layer", 6), ("embedding", 1)):
     print(f"{label:16} {min(40, 8) * kv + 40 * kept * one:9,} bytes")
@@ -244,6 +312,11 @@ plt.show()
 # *How* the checkpoints are spaced makes no difference to the number of blocks. Both are linear in
 # $|C|$: the frontier, counted in blocks, is a straight line, without a sweet spot. (The plot
 # below has a logarithmic axis of bytes, on which a straight line is bent.)
+#
+# **Predict before you run.** Checkpoints at every second layer, against every layer: half of the
+# bytes. How many of the 30 blocks must run again for an evicted token?
+#
+# <details><summary>Answer</summary>15: one block for each layer that has no checkpoint.</details>
 
 # %%
 print("every k-th layer | checkpoints | bytes a token (SmolLM-135M, float32) | blocks run")
@@ -302,9 +375,6 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 # * Count what is held, what is allocated and what the peak is; they are three numbers.
 #
 # ## Exercises
-
-# %%
-from exercises import e05
 
 # %% [markdown]
 # ### 5.1 What KV-Direct holds (one star, 10 minutes)
@@ -398,3 +468,7 @@ _ = e05.check_recompute(recompute)
 # All of them are in [solutions/s05.py](solutions/s05.py).
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [4. The Markov property](04_markov.ipynb). *Next*: [6. Eviction: what you lose when you
+# forget](06_eviction.ipynb).

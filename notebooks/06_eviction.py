@@ -6,7 +6,7 @@
 # the damage that one attention output can take. You will also see why KV-Direct loses nothing: it
 # drops keys and values, but never what they are made of.
 #
-# *Time*: 110 minutes, 65 of them for the exercises. *Needs*: chapters 1 to 5, softmax, and the
+# *Time*: 125 minutes, 65 of them for the exercises. *Needs*: chapters 1 to 5, softmax, and the
 # model `smollm2-135m-instruct` (`minikv fetch`). The theorem of this chapter is T9.
 
 # %%
@@ -14,6 +14,7 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+from exercises import e06, unless_solved
 from IPython.display import Image
 
 import minikv
@@ -128,11 +129,56 @@ print(
 )
 
 # %% [markdown]
+# H2O's priority of a key is the attention that it has gathered so far.
+#
+# ### Write 1: a policy's score (two stars, 10 minutes)
+#
+# `pattern` holds attention weights, (H, T, S): query head, query, key. Return how much attention
+# each key has gathered, (S, G), for each of the `groups` key and value heads: the sum over all
+# queries, and over the query heads that share the key head (neighbours do, as in chapter 1).
+#
+# <details><summary>Hint</summary><code>pattern.reshape(groups, -1, *pattern.shape[1:])</code> puts
+# the query heads that share a key head on an axis of their own. Sum over two axes of four, and
+# transpose.</details>
+
+
+# %%
+def gathered(pattern, groups):  # (H, T, S) -> (S, G)
+    return None
+
+
+_ = e06.check_gathered(gathered)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(gathered)
+def gathered(pattern, groups):
+    return pattern.reshape(groups, -1, *pattern.shape[1:]).sum(axis=(1, 2)).T
+
+
+# %%
+group_count = model.config.num_key_value_heads
+total = sum(
+    gathered(np.asarray(activations[f"blocks.{layer}.attn.hook_pattern"]), group_count)
+    for layer in range(len(model.layers))
+).sum(axis=1)
+print("most attended:", [pieces[p] for p in np.argsort(-total)[:6]])
+print(f"position 0 has gathered {100 * total[0] / total.sum():.0f} % of all attention")
+
+# %% [markdown]
+# A key that came early has had more queries to gather from; H2O counts all the same.
+#
 # ## What they answer
 #
 # Greedy decoding, seven tokens, each policy with a budget of 32. Every policy sees the prompt whole
 # before it evicts, so the first new token is the same for all; the later digits have to come from
 # what is kept.
+#
+# **Predict before you run.** The code stands at the beginning, the question at the end of 93
+# tokens, and a window keeps 32. Which digits of the code can a window give?
+#
+# <details><summary>Answer</summary>The first one: it comes from the prompt, which was seen whole.
+# All later ones have to come from the newest 32 tokens, where the code is not.</details>
 
 
 # %%
@@ -154,7 +200,40 @@ print(f"{'residual':14}", repr(answer(model.new_cache("residual", budget=BUDGET)
 #
 # Take one head at one position. Its weights are $a_s \ge 0$ with $\sum_s a_s = 1$, its output is
 # $o = \sum_s a_s v_s$. Drop some keys, of total weight $\varepsilon < 1$. Softmax over the rest
-# gives $a'_s = a_s / (1 - \varepsilon)$ to a kept key and 0 to a dropped one. Then
+# gives $a'_s = a_s / (1 - \varepsilon)$ to a kept key and 0 to a dropped one.
+#
+# ### Write 2: what softmax gives to the rest (one star, 5 minutes)
+#
+# Return $a'$ for the weights of one query, (S,), and a mask of what is kept, (S,) of True and
+# False.
+#
+# <details><summary>Hint</summary><code>np.where(keep, weights, 0.0)</code> drops; the kept weights
+# must add up to 1 again.</details>
+
+
+# %%
+def renormalised(weights, keep):  # (S,), (S,) -> (S,)
+    return None
+
+
+_ = e06.check_renormalised(renormalised)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(renormalised)
+def renormalised(weights, keep):
+    kept = np.where(keep, weights, 0.0)
+    return kept / kept.sum()
+
+
+# %%
+newest = np.arange(len(ids)) >= len(ids) - 32
+some = patterns[12, 0].astype(np.float64)
+print(f"dropped weight {some[~newest].sum():.4f}", end="; ")
+print(f"sum of |a - a'| {np.abs(some - renormalised(some, newest)).sum():.4f}")
+
+# %% [markdown]
+# The second number is twice the first, and not by chance:
 #
 # $$\sum_s |a_s - a'_s| = \underbrace{\varepsilon}_{\text{dropped}} + \sum_{s\ \text{kept}} a_s\,
 # \frac{\varepsilon}{1 - \varepsilon} = \varepsilon + (1 - \varepsilon)\frac{\varepsilon}{1 -
@@ -250,6 +329,12 @@ plt.show()
 # cache's tokens, so that every step compares two distributions over the same text:
 #
 # $$D_{KL}(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i} \quad \text{(nats)}.$$
+#
+# **Predict before you run.** With a budget of 128 tokens for a text of fewer: what match and what
+# divergence has each policy?
+#
+# <details><summary>Answer</summary>100 % and 0, bit for bit: nothing is evicted. It is the control
+# of the whole table.</details>
 
 # %%
 rows = summary(compare(model, {"code": ids}, budgets=(16, 32, 64, 128), new_tokens=6))
@@ -312,13 +397,18 @@ for name, options in (
     print(f"{name:9} {options.get('checkpoints', ''):10} {cache.nbytes:10,} bytes")
 
 # %% [markdown]
+# ## What to take along
+#
+# * An eviction policy is one priority; what it drops is gone, and no policy here is lossless
+#   below the length of the text.
+# * Dropping softmax weight ε moves an attention output by at most 2 ε max‖v‖ (T9), and the 2 is
+#   attained. What later layers make of it, T9 does not say.
+# * KV-Direct evicts what can be made again, and pays with bytes or with time.
+#
 # ## Exercises
 #
 # Replace the `...`, run the cell, and read what the check says. Solutions are in
 # [`solutions/s06.py`](solutions/s06.py); try first.
-
-# %%
-from exercises import e06
 
 # %% [markdown]
 # ### 6.1 A window (one star, 5 minutes)
@@ -408,3 +498,7 @@ _ = e06.check_tight(worst_case)
 # The policies are in `minikv/caches/`, one file each, with what departs from the papers. T9's
 # property over random models is in `proofs/test_theorems.py`. Chapter 8 reads the Rocq proof.
 # </details>
+
+# %% [markdown]
+# *Before*: [5. Cache, no cache, checkpoints](05_kv_direct.ipynb). *Next*: [7. Where the claim
+# fails](07_counterexamples.ipynb).

@@ -5,7 +5,7 @@
 # theorem it breaks, to build the smallest experiment that shows it, and to name what has to be
 # carried to repair the claim.
 #
-# *Time*: 145 minutes, 70 of them for the exercises. *Needs*: chapters 4 and 5, and nothing else:
+# *Time*: 160 minutes, 70 of them for the exercises. *Needs*: chapters 4 and 5, and nothing else:
 # all models here are small and random, because one refutation is enough, whoever the model is.
 
 # %%
@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path("../proofs").resolve()))
 
 from counterexamples import call_by_call, chain, one_pass, record
+from exercises import e07, unless_solved
 
 import minikv
 from minikv import kl_divergence
@@ -90,11 +91,34 @@ for name, example in examples.items():
 # $$ v_{l,p} = \tfrac12\,\bigl(W_V^{(l)} \mathrm{norm}(h_{l,p})
 # + W_V^{(0)} \mathrm{norm}(h_{0,p})\bigr). $$
 #
-# As a change to minikv it is a hook that remembers. Here what it remembers is an argument, so that
-# we can get at it:
+# As a change to minikv it is a hook that remembers. What it remembers is an argument, so that we
+# can get at it.
+#
+# ### Write 1: the counter-example (two stars, 10 minutes)
+#
+# Return a hook for one pass. It sees every activation by its name and returns it, or what takes
+# its place. The values of block 0 come by as `blocks.0.attn.hook_v`: keep them as `memory["v"]`.
+# From every name that ends in `attn.hook_v`, block 0's included, return the mean of the value and
+# of what is kept.
+#
+# <details><summary>Hint</summary><code>memory["v"] = value</code> comes first. All other names get
+# <code>value</code> back as it is. <code>"blocks.3.attn.hook_v".endswith("attn.hook_v")</code> is
+# true.</details>
 
 
 # %%
+def value_residual(memory):
+    def hook(name, value):
+        return value  # change this
+
+    return hook
+
+
+_ = e07.check_value_residual(value_residual)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(value_residual)
 def value_residual(memory):
     """A hook for one pass; `memory` holds the values of block 0."""
 
@@ -116,6 +140,28 @@ def value_residual(memory):
 # then the recipient would have become the donor before it began; every deterministic decoder
 # passes such a test, so it would show nothing. What is carried has to arrive at layer $l$ and not
 # before.
+#
+# ### Write 2: the cure (one star, 5 minutes)
+#
+# From the donor's $H_0$, (T, D), make what the hook has to remember: the values of block 0, (T, G,
+# d). (By T1 they are a projection, which is why carrying $H_0$ is enough.)
+#
+# <details><summary>Hint</summary><code>minikv.kv_from_residual(h0, positions, layer)</code> returns
+# keys and values; the positions are <code>np.arange(len(h0))</code>.</details>
+
+
+# %%
+def carried(model, h0):  # (T, D) -> (T, G, d)
+    return None
+
+
+_ = e07.check_carried(carried)
+
+
+# %% tags=["solution", "hide-input"] jupyter={"source_hidden": true}
+@unless_solved(carried)
+def carried(model, h0):
+    return minikv.kv_from_residual(h0, np.arange(len(h0)), model.layers[0])[1]
 
 
 # %%
@@ -123,8 +169,7 @@ def transplant(architecture, patch_stream, patch_memory):
     """D_KL (nats) at the last position for each layer l >= 1 at which the donor's is patched in."""
     donor = {}
     expected = one_pass(case, case.ids, architecture({}), record(donor))[-1]
-    h0, positions = donor["blocks.0.hook_resid_pre"], np.arange(len(case.ids))
-    _, projected = minikv.kv_from_residual(h0, positions, case.model.layers[0])
+    projected = carried(case.model, donor["blocks.0.hook_resid_pre"])
     divergences = []
     for layer in range(1, len(case.model.layers)):
         memory = {}
@@ -222,6 +267,13 @@ print("... of the stream at layer 0:                           ", example.cured(
 # Without the causal mask a token attends to later tokens too. Then every new token changes the
 # streams of all earlier ones, and with them their keys and values: what a cache holds is out of
 # date at once. We add tokens to a text one by one and watch the row of the first token.
+#
+# **Predict before you run.** Without the mask an eighth token is added to a text of seven. At
+# which layers does the row of the first token keep its bits?
+#
+# <details><summary>Answer</summary>At layer 0 alone, which is the embedding. From layer 1 on it
+# has read the new token.</details>
+
 
 # %%
 from minikv.verify.theorems.t08_causality import Unmasked
@@ -284,6 +336,12 @@ plt.show()
 #   call unrounded, and later calls see it rounded.
 #
 # We decode the text in its four calls and compare each position's logits with those of one pass.
+#
+# **Predict before you run.** The text is fed in calls of 4, 1, 1 and 2 tokens, to a cache that is
+# rounded when it is stored. At which positions are the logits still those of one pass?
+#
+# <details><summary>Answer</summary>At the first four: in their call nothing has been stored yet.
+# From the second call on, tokens read what has been rounded.</details>
 
 
 # %%
@@ -421,9 +479,6 @@ print(
 #
 # ## Exercises
 
-# %%
-from exercises import e07
-
 # %% [markdown]
 # ### 7.1 Which rule is broken? (one star, 10 minutes)
 #
@@ -527,3 +582,7 @@ _ = e07.check_architecture(architecture)
 # All of them, with the answer to 7.3 in words, are in [solutions/s07.py](solutions/s07.py).
 #
 # </details>
+
+# %% [markdown]
+# *Before*: [6. Eviction: what you lose when you forget](06_eviction.ipynb). *Next*: [8. Proving:
+# how to know that it is true, and that your test can fail](08_proving.ipynb).

@@ -50,6 +50,14 @@ quiet = settings(max_examples=200, derandomize=True, database=None, deadline=Non
 # counter-example it **shrinks** it: it tries simpler ones as long as the property fails.
 #
 # Claim: addition is associative. For integers, no counter-example turns up. For float32 one does.
+#
+# **Predict before you run.** Hypothesis looks for three numbers for which (a + b) + c is not a +
+# (b + c): among integers, among float32 quarters (n / 4), among float32 tenths (n / 10). Where
+# does it find some?
+#
+# <details><summary>Answer</summary>Only among the tenths. Quarters are multiples of a power of
+# two, and small sums of them do not round; a tenth is no such multiple, and is rounded before
+# anything is added.</details>
 
 
 # %%
@@ -487,6 +495,13 @@ print("killed by", " ".join(name for name in THEOREMS if name in by))
 # tests that compare logits with another implementation catch it. Before you trust a test suite, ask
 # which mutants it is meant to kill. `python proofs/mutants.py` runs the full list.
 #
+# ## What to take along
+#
+# * A property with a negative control, a state machine, labels, a proof: each says something
+#   that the others do not, of the code or of all cases.
+# * A test that cannot fail shows nothing. Plant a fault, and see who notices.
+# * A lemma is about its model. What connects it with the program must be run or read.
+#
 # ## Exercises
 #
 # Replace the body, run the cell, and read what the check says. Solutions are in
@@ -593,3 +608,7 @@ def suite():
 
 
 _ = e08.check_suite(suite)
+
+# %% [markdown]
+# *Before*: [7. Where the claim fails](07_counterexamples.ipynb). *Next*: [9. Fast: what limits a
+# decoder, and what would make it faster](09_fast.ipynb).

@@ -100,6 +100,12 @@ for name, tokens, context in (
 # again until the next token. A prefill reads the same weights once for all its tokens.
 #
 # How long must a text be until its K and V weigh as much as the weights?
+#
+# **Predict before you run.** This model's K and V take 46,080 bytes a token, its weights 538 MB.
+# After how many tokens is the cache as large as the weights?
+#
+# <details><summary>Answer</summary>After some 12,000, which is more than its context of 8,192. For
+# one short text a smaller cache cannot make decoding much faster.</details>
 
 # %%
 weights = work(config, 1, 0, 4)[1] - config.kv_bytes_per_token()
@@ -499,6 +505,14 @@ for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
 # 576 = D$: more bytes *and* more arithmetic, so it cannot win here on either roof. With
 # multi-head attention, $2Gd = 2D$, there is room: exercise 4. `minikv latency` measures it.
 #
+# ## What to take along
+#
+# * Decoding one text is bound by the bytes of the weights, a long prefill by arithmetic: the
+#   roofline tells which, before anything is tuned.
+# * A sum that does not round may be reordered, by a compiler too; any other may not.
+# * Fewer bytes for the same numbers are faster and give the same bits; fewer digits are another
+#   model.
+#
 # ## Exercises
 #
 # Replace the body, run the cell, and read what the check says. Solutions are in
@@ -646,3 +660,8 @@ _ = e09.check_bytes_enough(bytes_enough)
 # %% [markdown]
 # With your solution: what does it say of `exact.layers[0].q_proj.values`, which NumPy's BLAS
 # wants in 8 bytes? And what do `compiled` and `short` keep in that place?
+
+# %% [markdown]
+# *Before*: [8. Proving: how to know that it is true, and that your test can
+# fail](08_proving.ipynb). *Next*: [10. Conform: your own cache, and whether a difference is
+# rounding or a bug](10_conform.ipynb).

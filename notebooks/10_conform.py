@@ -178,6 +178,12 @@ plt.show()
 # bug does not**: what the coarse cache loses it loses in any arithmetic. That is the whole idea.
 # Nobody has to know how large a difference may be; one has to run the same thing again, wider.
 #
+# **Predict before you run.** A cache is wrong by one position. How many tokens has the smallest
+# text that shows it?
+#
+# <details><summary>Answer</summary>Two, fed one at a time: with one token there is nothing in the
+# cache that could be wrong.</details>
+#
 # ## The diagnosis
 
 # %%
@@ -265,6 +271,14 @@ print("not tested:", ", ".join(untested))
 # %% [markdown]
 # What is not tested is not passed: this decoder has no batch, no window, no prefixes. Add `batch`
 # to yours, and those axes begin to ask.
+#
+# ## What to take along
+#
+# * Run the same weights again, wider: rounding shrinks with the precision, a bug does not.
+# * Some relations are exact in any arithmetic: what comes later moves no bit of what came
+#   before. They need no tolerance.
+# * A smallest case is worth more than a large difference; three faults of caches are positions,
+#   the mask and truncation.
 #
 # ## Exercises
 #
@@ -354,3 +368,6 @@ def smallest(fails, ids):
 
 
 _ = e10.check_smallest(smallest)
+
+# %% [markdown]
+# *Before*: [9. Fast: what limits a decoder, and what would make it faster](09_fast.ipynb).

@@ -2,9 +2,11 @@
 
     python notebooks/build.py            # all of them; needs the extra `notebooks` and the weights
     python notebooks/build.py 03 05      # some of them
+    python notebooks/build.py --again 03 # also where no code has changed
     python notebooks/build.py --check    # run, write nothing, fail if an output is not the one kept
 
-The sources are Python files in the percent format of jupytext; what to edit is always the source.
+The sources are Python files in the percent format of jupytext; what to edit is always the source. A
+chapter of which only the text has changed gets the new text, and keeps its outputs.
 A cell whose output differs from run to run or from machine to machine (times, float32) has the tag
 ``varies``; of all others ``--check`` compares the text.
 """
@@ -36,11 +38,13 @@ def sources(numbers: list[str]) -> list[Path]:
     return [path for path in found if not numbers or path.name[:2] in numbers]
 
 
-def digest(source: Path) -> str:
-    """SHA-256 of what the outputs of a chapter were made from: its source and its exercises."""
+def digest(source: Path, notebook: Any) -> str:
+    """SHA-256 of what the outputs of a chapter are made from: its code and its exercises."""
     checks = HERE / "exercises"
-    parts = (source, checks / "__init__.py", checks / f"e{source.name[:2]}.py")
-    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    parts = (checks / "__init__.py", checks / f"e{source.name[:2]}.py")
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    found = [part.read_bytes() for part in parts if part.exists()]
+    return hashlib.sha256(b"".join([*found, repr(code).encode()])).hexdigest()
 
 
 def read(source: Path) -> Any:
@@ -51,7 +55,7 @@ def read(source: Path) -> Any:
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "source_sha256": digest(source),
+        "code_sha256": digest(source, notebook),
     }
     return notebook
 
@@ -78,6 +82,24 @@ def run(source: Path) -> Any:
     return notebook
 
 
+def with_outputs_of(notebook: Any, kept: Any) -> Any:
+    """A notebook without outputs, with those of one whose code is the same."""
+    ran = [cell for cell in kept.cells if cell.cell_type == "code"]
+    new = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, before in zip(new, ran, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    return notebook
+
+
+def is_kept(source: Path) -> bool:
+    """Whether the outputs that a chapter has were made by the code that it has."""
+    target = source.with_suffix(".ipynb")
+    if not target.exists():
+        return False
+    kept = nbformat.read(target, as_version=4)
+    return kept.metadata.get("code_sha256") == read(source).metadata["code_sha256"]
+
+
 def texts(notebook: Any) -> list[tuple[str, str]]:
     """The source and the printed text of each code cell whose output does not vary."""
     out = []
@@ -93,12 +115,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("numbers", nargs="*", help="chapters, such as 03; all by default")
     parser.add_argument("--check", action="store_true", help="write nothing; compare the outputs")
+    parser.add_argument("--again", action="store_true", help="also where no code has changed")
     options = parser.parse_args()
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two that wait for each other are slower
+    os.environ["MINIKV_PROGRESS"] = "off"  # what is open in a stub is nobody's progress
     failed = 0
     for source in sources(options.numbers):
         target, start = source.with_suffix(".ipynb"), time.monotonic()
+        if not (options.check or options.again) and is_kept(source):
+            kept = nbformat.read(target, as_version=4)
+            nbformat.write(with_outputs_of(read(source), kept), target)
+            print(f"{source.stem}: the text, with the outputs that it had", flush=True)
+            continue
         notebook = run(source)
         if options.check:
             kept = texts(nbformat.read(target, as_version=4))

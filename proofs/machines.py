@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ PAGE = HERE.parent / "docs" / "machines.md"
 BEGIN = "<!-- table: made by proofs/portability.py --write -->"
 END = "<!-- end of table -->"
 COLUMNS = ("what varies", "environment", "exact", "float32", "BLAS kernel, threads", "note", "on")
+FEEDING = "feeding"
 IDENTITY = ("machine", "varied", "environment")
 
 Entry = Mapping[str, Any]
@@ -30,7 +30,7 @@ Entry = Mapping[str, Any]
 def this_machine() -> str:
     """What the rows of this machine are measured on."""
     where = environment()
-    return f"{where['cpu']}, {os.cpu_count()} cores, {where['platform']} {platform.release()}"
+    return f"{where['cpu']}, {os.cpu_count()} cores, {where['platform']}"
 
 
 def stored() -> list[dict[str, Any]]:
@@ -72,8 +72,10 @@ def summary(rows: Sequence[Entry]) -> str:
     ran = [row for row in rows if row["status"] == "ran"]
     exact = {row["exact"] for row in ran}
     float32 = {row["float32"] for row in ran if row["float32"]}
+    fed = len({row["environment"] for row in ran if row["varied"] == FEEDING})
     lines = [
-        f"**{len(ran)} environments ran: exact has {_values(exact)}, float32 {_values(float32)}.**",
+        f"**{len(environments(rows))} environments, one of them fed in {fed} ways: exact has "
+        f"{_values(exact)}, float32 {_values(float32)}.**",
         "",
         "Measured on:",
         "",
@@ -81,6 +83,13 @@ def summary(rows: Sequence[Entry]) -> str:
     for letter, (machine, date) in zip(LETTERS, measured_on(rows), strict=False):
         lines.append(f"* {letter}: {machine}; {date}")
     return "\n".join(lines)
+
+
+def environments(rows: Sequence[Entry]) -> list[Entry]:
+    """The rows that ran, and of those in which the text alone is fed otherwise one a machine."""
+    ran = [row for row in rows if row["status"] == "ran"]
+    fed = {row["machine"]: row for row in ran if row["varied"] == FEEDING}
+    return [row for row in ran if row["varied"] != FEEDING] + list(fed.values())
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections import Counter
 from fractions import Fraction
 
@@ -268,7 +269,7 @@ def test_draws_follow_the_probabilities():
 @pytest.mark.filterwarnings("error")
 def test_extreme_logits_and_temperatures_are_sampled_without_a_warning():
     logits = np.array([3e38, -3e38, 0.0, -np.inf], dtype=np.float32)
-    for temperature in (1e-300, 1e-3, 1.0, 1e300):
+    for temperature in (1e-300, 1e-3, 1.0, 1e300, sys.float_info.max):
         assert sampler(temperature, None, None, 0)(logits) in (0, 1, 2)
     assert sampler(1e-300, None, None, 0)(np.array([1.0, 2.0, 2.0])) in (1, 2)
     assert sampler(0, None, None, None)(np.array([2.0, 3.0, 3.0])) == 1  # the first of equals

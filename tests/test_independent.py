@@ -136,6 +136,19 @@ def test_the_spec_and_the_c_have_the_same_constants():
     assert {*long_constant.findall(text)} == {*long_constant.findall(SOURCE)}
 
 
+def test_the_spec_counts_the_lines_of_the_c():
+    text = (compilers.ROOT / "docs" / "exact.md").read_text(encoding="utf-8")
+    told = re.search(r"Of its (\d+) lines (\d+) are the arithmetic and the decoder", text)
+    assert told is not None
+    parts = re.split(r"^(/\* ---- .*)$", SOURCE, flags=re.MULTILINE)
+    lines = {title: body.count("\n") for title, body in zip(parts[1::2], parts[2::2], strict=True)}
+    specified = [count for title, count in lines.items() if re.match(r"/\* ---- \[", title)]
+    assert len(specified) == 4  # sections 3, 4, 5 and 6
+    assert (int(told[1]), int(told[2])) == (SOURCE.count("\n"), sum(specified))
+    for other in ("288 bits", "SHA-256", "model folder's files", "Vectors"):
+        assert any(other in title for title in lines)
+
+
 def save(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> None:
     """Write a safetensors file of a type that NumPy may lack."""
     header = {}

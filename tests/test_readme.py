@@ -44,6 +44,7 @@ UNLISTED = {
     "cli",
     "colour",
     "commands",
+    "course",
     "experiments",
     "numbers",
     "paper",

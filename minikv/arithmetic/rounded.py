@@ -41,50 +41,56 @@ from ..arrays import (
 from ..errors import InputError
 from .base import Arithmetic, Matrix, Prepared
 
-TERMS_AT_A_TIME = 2**17  # of products, which then fit in the processor's cache
-FLOAT16_NORMAL = np.float32(2.0**-14)  # below it float16 is a grid of 2**-24
+TERMS_AT_A_TIME = 2**18  # of products: fewer calls, against what the processor's cache holds
+EXPONENT = np.uint32(0x7F800000)  # of a float32, where it stands
+SIGN = np.uint32(0x80000000)
+FLOAT16_NORMAL = np.uint32((127 - 14) << 23)  # 2**-14: below it float16 is a grid of 2**-24
+FLOAT16_TOP = np.uint32((127 + 15) << 23)  # 2**15, the exponent of its largest numbers
 FLOAT16_END = np.float32(65520)  # from here up the nearest float16 is infinite
+GRID = np.uint32((13 << 23) + (1 << 22))  # makes 2**e of its bits 1.5 * 2**(e + 13)
 
 
 def round_to_bfloat16(x: np.ndarray) -> None:
     """Float32 numbers, in place, to the nearest bfloat16, ties to even.
 
-    bfloat16 is the upper half of float32. NaN, as operations make it, stays NaN.
+    bfloat16 is the upper half of float32. Half of the last place that stays, less one and plus that
+    place's bit, carries into it where what is dropped is above a half, or is a half and the bit
+    odd. NaN, as operations make it, stays NaN.
     """
-    _drop_bits(x, 16)
+    bits = x.view(np.uint32)
+    carry = bits >> np.uint32(16)
+    carry &= np.uint32(1)
+    carry += np.uint32(0x7FFF)
+    bits += carry
+    bits &= np.uint32(0xFFFF0000)
 
 
 def round_to_float16(x: np.ndarray) -> None:
     """Float32 numbers, in place, to the nearest float16, ties to even.
 
-    As ``x.astype(float16).astype(float32)`` does, several times slower. NaN, as operations make it,
-    stays NaN.
+    As ``x.astype(float16).astype(float32)`` does, which takes several times as long. A number of
+    2**e and more, below twice that, has its last place of float16 at 2**(e - 10), which is where
+    1.5 * 2**(e + 13) has its own of float32: the sum of both is rounded to it, and their difference
+    is exact. Below 2**-14 places stay where they are there. NaN stays NaN.
     """
-    size = np.abs(x)
-    small = size < FLOAT16_NORMAL
-    on_grid = None
-    if small.any():  # 0.75 has its last place at 2**-24: the first sum rounds, the second is exact
-        on_grid = np.copysign(x + np.float32(0.75) - np.float32(0.75), x)
-    _drop_bits(x, 13)
-    if on_grid is not None:
-        np.copyto(x, on_grid, where=small)
-    large = size >= FLOAT16_END
-    if large.any():
-        np.copyto(x, np.copysign(np.float32(np.inf), x), where=large)
-
-
-def _drop_bits(x: np.ndarray, count: int) -> None:
-    """Round float32 numbers, in place, to as many bits fewer, ties to even.
-
-    Half of the last place that stays, less one and plus that place's bit, carries into it where
-    what is dropped is above a half, or is a half and the bit odd.
-    """
+    x = np.atleast_1d(x)
     bits = x.view(np.uint32)
-    carry = bits >> np.uint32(count)
-    carry &= np.uint32(1)
-    carry += np.uint32((1 << (count - 1)) - 1)
-    bits += carry
-    bits &= np.uint32(0x100000000 - (1 << count))
+    exponent = bits & EXPONENT
+    if exponent.max(initial=0) >= FLOAT16_TOP:
+        large = ~(np.abs(x) < FLOAT16_END)  # NaN too
+        if large.any():
+            kept = np.where(np.isnan(x), x, np.copysign(np.float32(np.inf), x))[large]
+            x[large] = 0
+            round_to_float16(x)
+            x[large] = kept
+            return
+    sign = bits & SIGN
+    np.maximum(exponent, FLOAT16_NORMAL, out=exponent)
+    exponent += GRID
+    grid = exponent.view(np.float32)
+    x += grid
+    x -= grid
+    bits |= sign  # of a zero, which the difference has lost
 
 
 class Numbers(np.ndarray):
@@ -119,12 +125,17 @@ class Numbers(np.ndarray):
         if not single and ufunc is not np.maximum:
             raise TypeError(f"{ufunc.__name__}.{method}: the arithmetic says how sums are taken")
         operands = [_plain(type(self).of(x)) for x in inputs]
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        with _silent():
             result = np.asarray(getattr(ufunc, method)(*operands, **options))
         if result.dtype != np.float32:  # a comparison
             return result
         type(self).fit(result)
         return out[0] if out else result.view(type(self))
+
+
+def _silent() -> np.errstate:
+    """What leaves a format is infinite or NaN, as in the format itself, and says no more."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 
 
 def _plain(x: Any) -> Any:
@@ -183,22 +194,31 @@ class Rounded(Arithmetic):
         for left in range(0, outputs, columns):
             some = matrix[:, :, left : left + columns]
             for top in range(0, tokens, at_once):
-                products = rows[:, top : top + at_once] * some
+                with _silent():
+                    products = rows[:, top : top + at_once] * some
                 out[top : top + at_once, left : left + columns] = self.halved(products)
         return out.view(self.numbers)
 
     def halved(self, terms: np.ndarray) -> np.ndarray:
         """Sums over the first axis of terms not yet rounded, which it overwrites."""
         self.numbers.fit(terms)
-        while len(terms) > 1:
-            half = len(terms) // 2
-            sums = terms[:half]
-            sums += terms[half : 2 * half]
-            self.numbers.fit(sums)
-            if len(terms) % 2:
-                terms[half] = terms[-1]
-            terms = terms[: half + len(terms) % 2]
+        with _silent():
+            while len(terms) > 1:
+                half = len(terms) // 2
+                sums = terms[:half]
+                sums += terms[half : 2 * half]
+                self.numbers.fit(sums)
+                if len(terms) % 2:
+                    terms[half] = terms[-1]
+                terms = terms[: half + len(terms) % 2]
         return terms[0]
+
+    def in_turn(self, terms: np.ndarray, total: np.ndarray) -> None:
+        """Add terms, one of the first axis after the other, to a total, in place."""
+        with _silent():
+            for term in terms:
+                total += term
+                self.numbers.fit(total)
 
     def mean_square(self, x: Array) -> Array:
         squares = _plain(self.numbers.of(x)) ** 2
@@ -233,10 +253,9 @@ class Rounded(Arithmetic):
     def softmax(self, scores: Scores) -> Pattern:
         scores = self.numbers.of(scores)
         weights = self.exp(scores - np.max(scores, axis=-1, keepdims=True))
-        total = np.zeros((*weights.shape[:-1], 1), dtype=np.float32).view(self.numbers)
-        for key in range(weights.shape[-1]):
-            total += weights[..., key : key + 1]
-        return weights / total
+        total = np.zeros(weights.shape[:-1], dtype=np.float32)
+        self.in_turn(np.moveaxis(_plain(weights), -1, 0), total)
+        return weights / total[..., None].view(self.numbers)
 
     def values(self, v: Values) -> Prepared:
         return self.numbers.of(v)
@@ -244,11 +263,15 @@ class Rounded(Arithmetic):
     def weighted_sum(self, pattern: Pattern, v: Prepared) -> HeadOutputs:
         heads, tokens, length = pattern.shape
         groups, head_dim = v.shape[1:]
-        pattern = self.numbers.of(pattern).reshape(groups, -1, tokens, length)  # (G, R, T, S)
-        z = np.zeros((groups, heads // groups, tokens, head_dim), np.float32).view(self.numbers)
-        for key in range(length):
-            z += pattern[..., key, None] * v[key][:, None, None, :]
-        return z.reshape(heads, tokens, head_dim).transpose(1, 0, 2)
+        pattern = self.numbers.of(pattern).reshape(groups, -1, tokens, length)
+        pattern = np.moveaxis(pattern, -1, 0)[..., None]  # (S, G, R, T, 1)
+        v = v[:, :, None, None, :]  # (S, G, 1, 1, d)
+        z = np.zeros((groups, heads // groups, tokens, head_dim), dtype=np.float32)
+        at_once = max(1, TERMS_AT_A_TIME // z.size)
+        for first in range(0, length, at_once):
+            keys = slice(first, first + at_once)
+            self.in_turn(_plain(pattern[keys] * v[keys]), z)
+        return z.reshape(heads, tokens, head_dim).transpose(1, 0, 2).view(self.numbers)
 
     def exp(self, x: Array) -> Array:
         with np.errstate(over="ignore", under="ignore"):

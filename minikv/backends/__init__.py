@@ -2,7 +2,7 @@
 
 ====================  =======================================================  ===============
 `numpy`               the default
-`numba`               NumPy, with compiled kernels for `exact` and `float32`   extra `numba`
+`numba`               NumPy, with compiled kernels for all but `float64`       extra `numba`
 `torch`               PyTorch, through array-api-compat                        extra `torch`
 `cupy`                NVIDIA GPUs, through array-api-compat                    extra `cupy`
 `jax`                 without caches, which assign in place                    extra `jax`

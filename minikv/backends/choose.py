@@ -65,27 +65,56 @@ def _numpy(arithmetic: str, context: int) -> Arithmetic:
 
 
 def _numba(arithmetic: str, context: int) -> Arithmetic:
-    """`NumbaExact` or `NumbaFloat32`, or NumPy's arithmetic where Numba cannot be used."""
-    if arithmetic not in ("exact", "float32"):
+    """An arithmetic in compiled kernels, or NumPy's where Numba has none or cannot be used."""
+    if arithmetic not in _COMPILED:
         return get_arithmetic(arithmetic, context)
     try:
         require_extra("numba", "numba", "backend 'numba'")
         with _threads_that_wait_briefly():
-            if arithmetic == "float32":
-                from .numba_float32 import NumbaFloat32
-
-                return NumbaFloat32()
-            from .numba_exact import NumbaExact
-
-            return NumbaExact(context)
+            return _COMPILED[arithmetic](context)
     except MissingExtraError as error:
         reason = str(error)
     except Exception as error:  # whatever a compiler may raise
         reason = f"Numba's {type(error).__name__}: {error}"
-    instead = "slower, with the same bits" if arithmetic == "exact" else "whose bits vary by batch"
+    instead = "slower, with the same bits"
+    if arithmetic == "float32":
+        instead = "whose bits vary by batch"
     reason = " ".join(reason.split())[:300]
     print(f"minikv: {reason}; NumPy takes its place, {instead}", file=sys.stderr)
     return get_arithmetic(arithmetic, context)
+
+
+def _compiled_float32(context: int) -> Arithmetic:
+    from .numba_float32 import NumbaFloat32
+
+    return NumbaFloat32()
+
+
+def _compiled_exact(context: int) -> Arithmetic:
+    from .numba_exact import NumbaExact
+
+    return NumbaExact(context)
+
+
+def _compiled_bfloat16(context: int) -> Arithmetic:
+    from .numba_rounded import NumbaBfloat16
+
+    return NumbaBfloat16()
+
+
+def _compiled_float16(context: int) -> Arithmetic:
+    from .numba_rounded import NumbaFloat16
+
+    return NumbaFloat16()
+
+
+_COMPILED: dict[str, Callable[[int], Arithmetic]] = {
+    "float32": _compiled_float32,
+    "exact": _compiled_exact,
+    "bfloat16": _compiled_bfloat16,
+    "float16": _compiled_float16,
+}
+"""The arithmetics that Numba has kernels for, each imported when it is asked for."""
 
 
 @contextmanager

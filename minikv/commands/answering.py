@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,8 @@ class Speaker:
         The other parameters of `Model.generate`.
     logprobs : int, optional
         How many of the likeliest tokens are told of each step; None tells no log-probability.
+    source : callable, optional
+        ``source(ids, max_new_tokens, cache)`` continues in place of `Model.generate`.
     """
 
     model: Model
@@ -118,6 +120,7 @@ class Speaker:
     stop_strings: tuple[str, ...]
     drawing: dict[str, Any]
     logprobs: int | None = None
+    source: Callable[[Sequence[int], int, Cache], Iterator[int]] | None = None
 
     @property
     def bytes_per_token(self) -> int:
@@ -146,6 +149,8 @@ class Speaker:
         progress: Progress = silent,
     ) -> Iterator[int]:
         """Continue what the cache holds and `ids`; wrong parameters are refused at once."""
+        if self.source is not None:
+            return self.source(ids, self.max_new_tokens, cache)
         return self.model.generate(
             ids,
             self.max_new_tokens,

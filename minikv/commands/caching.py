@@ -42,6 +42,7 @@ def add_cache(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="another parameter of the policy, as sinks=8; may be given again",
     )
+    parser.set_defaults(draft=None)  # of `generate` alone: see drafting.py
     group.add_argument("--load-cache", metavar="FILE", help="go on where --save-cache ended")
     group.add_argument("--save-cache", metavar="FILE", help="keep the cache at the end")
 
@@ -51,7 +52,7 @@ def check_cache(args: Namespace) -> None:
     policy, _, detail = args.cache.partition("@")[0].partition(":")
     if policy not in POLICIES and not detail:
         raise InputError(f"--cache {args.cache}: unknown, choose from {', '.join(POLICIES)}")
-    if args.budget is not None and policy in ("full", "none"):
+    if args.budget is not None and policy in ("full", "none") and args.draft is None:
         raise InputError(f"--budget {args.budget}: the policy {policy!r} has no budget")
     if args.budget is not None and "@" in args.cache:
         raise InputError(f"--cache {args.cache} and --budget {args.budget}: give one budget")
@@ -70,6 +71,6 @@ def chosen_cache(args: Namespace, model: Model) -> Cache:
         policy, at_sign, budget = name.partition("@")
         name = f"{policy}:{args.checkpoints}{at_sign}{budget}"
     budget = 128
-    if args.budget is not None:
+    if args.budget is not None and args.draft is None:
         budget = args.budget
     return policy_cache(name, model.weights, budget, **dict(args.parameter))

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..caches import Cache
@@ -17,6 +17,7 @@ from ..progress import clear, status
 from ..tokenizer import StreamDecoder
 from .answering import Answer, Speaker, add_answering, answer, chosen_voice, load_speaker
 from .caching import chosen_cache
+from .drafting import Drafting, add_drafting, check_drafting, chosen_draft
 from .output import print_json
 from .ranks import add_ranks, chosen_ranks, say_wire, shared
 
@@ -30,6 +31,7 @@ EXAMPLES = """\
   minikv generate - --json < essay.txt
   minikv generate --prompts questions.txt --stop "?"
   minikv generate "Once upon a time" --cache residual --budget 16
+  minikv generate "Once upon a time" --draft streaming_llm --budget 64
   minikv generate "Once upon a time" --arithmetic exact --ranks 4
   minikv generate "Once upon" --save-cache tale.cache
   minikv generate " In the end" --load-cache tale.cache"""
@@ -62,6 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_answering(parser)
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model, with --chat")
+    add_drafting(parser)
     add_ranks(parser)
 
 
@@ -95,16 +98,12 @@ def continued(args: Namespace, comm: Comm | None) -> int:
         return 0
     first = comm is None or comm.rank == 0
     cache = chosen_cache(args, speaker.model)
+    drafting = chosen_draft(args, speaker, comm)
+    if drafting is not None:
+        speaker = replace(speaker, source=drafting.tokens)
     if args.load_cache:
         speaker.load_cache(cache, args.load_cache)
-    if args.chat:  # the answer is a text of its own
-        ids = _asked(speaker, args.prompt, args)
-        before: list[int] = []
-        echo = ""
-    else:  # the text goes on
-        ids = speaker.tokenizer.encode(args.prompt, add_special=not cache.seen)
-        before = ids
-        echo = args.prompt
+    ids, before, echo = _given(speaker, cache, args)
     decoder = StreamDecoder(speaker.tokenizer, after=before)
     said = answer(speaker, ids, cache, decoder, chosen_voice(args, echo, first))
     if comm is not None:
@@ -115,11 +114,28 @@ def continued(args: Namespace, comm: Comm | None) -> int:
     if args.save_cache:
         read_last(speaker, said, cache)
         speaker.save_cache(cache, args.save_cache)
-    if args.json and first:
-        print_json(_figures(args, said, comm), one_line=args.stream)
+    if first:
+        _report(args, said, comm, drafting)
     if said.interrupted:
         return 130
     return 0
+
+
+def _given(speaker: Speaker, cache: Cache, args: Namespace) -> tuple[list[int], list[int], str]:
+    """What is fed, what the answer is spelt behind, and what is printed before it."""
+    if args.chat:  # the answer is a text of its own
+        return _asked(speaker, args.prompt, args), [], ""
+    ids = speaker.tokenizer.encode(args.prompt, add_special=not cache.seen)  # the text goes on
+    return ids, ids, args.prompt
+
+
+def _report(args: Namespace, said: Answer, comm: Comm | None, drafting: Drafting | None) -> None:
+    """The figures that ``--json`` prints, or else those of the draft, if there was one."""
+    if args.json:
+        drafted = {} if drafting is None else drafting.figures
+        print_json(_figures(args, said, comm) | drafted, one_line=args.stream)
+    elif drafting is not None:
+        drafting.say()
 
 
 def _figures(args: Namespace, said: Answer, comm: Comm | None) -> dict[str, object]:
@@ -148,6 +164,7 @@ def _check(args: Namespace) -> None:
         raise InputError("--system is a message of the chat template: it goes with --chat")
     if args.load_cache and args.chat:
         raise InputError("--load-cache goes on with a text, and --chat begins one: give one")
+    check_drafting(args)
     if args.prompts and (args.chat or args.load_cache or args.save_cache):
         raise InputError("--prompts takes neither --chat nor --load-cache nor --save-cache")
 

@@ -36,7 +36,7 @@ def add_backend(parser: ArgumentParser) -> None:
         "--backend",
         default="numpy",
         metavar="B",
-        help="numpy (default), numba (compiled; exact and float32), torch, cupy (GPU), jax or "
+        help="numpy (default), numba (compiled; all but float64), torch, cupy (GPU), jax or "
         "array_api_strict",
     )
 

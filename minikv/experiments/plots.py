@@ -114,6 +114,42 @@ def lines(
     )
 
 
+def printed(axes: Axes, label: str, points: Sequence[tuple[float, float]], marker: str) -> None:
+    """Draw another's figures, grey and dashed, so that they are not taken for ours.
+
+    Before `lines`, which writes the legend.
+    """
+    axes.plot(
+        *zip(*points, strict=True),
+        label=label,
+        linewidth=2.5,
+        markersize=11,
+        color="#707070",
+        marker=marker,
+        linestyle="--",
+        zorder=10,
+    )
+
+
+def below(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    """One legend below all axes, of every label once, in place of those beside them."""
+    shown: dict[str, Any] = {}
+    for each in axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+        legend = each.get_legend()
+        if legend is not None:
+            legend.remove()
+    figure.legend(
+        [*shown.values()],
+        [*shown],
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=12,
+        frameon=False,
+    )
+
+
 def _axes(x: str, y: str, title: str) -> Axes:
     return labelled(new_figure().subplots(), x, y, title)
 

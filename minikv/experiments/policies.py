@@ -15,8 +15,8 @@ def policy_cache(name: str, weights: Weights, budget: int = 128, **parameters: o
 
     ``residual:every``, ``residual:embedding``, ``residual:tokens``, ``residual:5`` (every fifth
     layer), ``residual:0+10+20`` (a set). Any of them may end in a budget of its own: ``window@64``.
-    ``module:Class`` is a policy of your own, imported from the folder you are in. Other parameters
-    come by their names.
+    ``module:Class`` is a policy of your own, imported from the folder you are in, and
+    ``atlas:cake`` one of the atlas. Other parameters come by their names.
     """
     policy, _, own_budget = name.partition("@")
     policy, _, checkpoints = policy.partition(":")
@@ -38,6 +38,8 @@ def policy_cache(name: str, weights: Weights, budget: int = 128, **parameters: o
 def own_policy(module: str, name: str) -> str:
     """Register a class of a module that Python finds, or that lies in this folder; its name.
 
+    The module ``atlas`` is the atlas, whose policies go by their own names.
+
     Raises
     ------
     InputError
@@ -45,6 +47,10 @@ def own_policy(module: str, name: str) -> str:
     CacheError
         If the class is no policy.
     """
+    if module == "atlas":
+        from ..atlas import policy_named
+
+        return register(policy_named(name)).policy
     given = f"policy {f'{module}:{name}'!r}"
     before = list(sys.path)
     sys.path.insert(0, "")

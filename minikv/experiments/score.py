@@ -22,18 +22,24 @@ from ..progress import Progress, silent
 SAMPLE = resources.files("minikv") / "data" / "endings.jsonl"
 """Questions of our own in HellaSwag's format."""
 
+ROWS = 32  # of logits that are in float64 at a time
 MakeCache = Callable[[], Cache]
 
 
 def log_likelihoods(logits: Array, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """Log-likelihood of each token by the logits before it; ``(T, V), (T,) -> (T,)``, in nats.
 
-    Taken in float64.
+    Taken in float64, some rows at a time: a vocabulary is long.
     """
-    x = to_numpy(logits, dtype=np.float64)
-    x = x - x.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(x).sum(axis=-1))
-    return x[np.arange(len(x)), np.asarray(ids)] - total
+    said = np.asarray(ids)
+    found = np.empty(len(said))
+    for start in range(0, len(said), ROWS):
+        rows = slice(start, start + ROWS)
+        x = to_numpy(logits[rows, ...], dtype=np.float64)
+        x = x - x.max(axis=-1, keepdims=True)
+        total = np.log(np.exp(x).sum(axis=-1))
+        found[rows] = x[np.arange(len(x)), said[rows]] - total
+    return found
 
 
 def perplexity(likelihoods: Sequence[np.ndarray]) -> float:

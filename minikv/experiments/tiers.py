@@ -170,7 +170,8 @@ def _past_the_page_cache(
         "mapped file, past the page cache": stored.read_mapped,
     }
     for together in SCATTERED:
-        name = f"file, scattered, {together} rows a read, past the page cache"
+        rows = "a row" if together == 1 else f"{together} rows"
+        name = f"file, scattered, {rows} a read, past the page cache"
         reads[name] = partial(stored.read_scattered, together)
     taken: dict[str, list[float]] = {name: [] for name in reads}
     for turn in range(repeats):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Hashable, Mapping
 from statistics import median
@@ -47,6 +48,14 @@ def seconds(
     """The median of each call's `samples`."""
     taken = samples(calls, repeats, progress, clock)
     return {name: median(times) for name, times in taken.items()}
+
+
+def load_average() -> tuple[float, ...]:
+    """How many programs wanted to run, on average over a minute; nothing where it is not known."""
+    try:
+        return (os.getloadavg()[0],)
+    except (AttributeError, OSError):  # Windows
+        return ()
 
 
 def machine() -> str:

@@ -120,8 +120,9 @@ def _apart(
     largest: float | None = 0.0
     layers = 0
     numbers = 0
-    for a, b in zip(ours, theirs, strict=True):
-        a, b = (np.ascontiguousarray(x) for x in (a, b))
+    for a, b in zip(
+        map(np.ascontiguousarray, ours), map(np.ascontiguousarray, theirs), strict=True
+    ):
         bits = np.dtype(f"u{a.dtype.itemsize}")
         other = int((a.view(bits) != b.view(bits)).sum())
         layers += other > 0
@@ -144,8 +145,9 @@ class Accumulated(Rounded):
         return self.numbers.of(_FLOAT32.linear(np.asarray(x), np.asarray(weight)))
 
     def scores(self, q: Queries, k: Keys, scale: float) -> Scores:
-        q, k = (np.asarray(self.numbers.of(x)) for x in (q, k))
-        return self.numbers.of(_FLOAT32.scores(q, k, scale))
+        queries = np.asarray(self.numbers.of(q))
+        keys = np.asarray(self.numbers.of(k))
+        return self.numbers.of(_FLOAT32.scores(queries, keys, scale))
 
     def weighted_sum(self, pattern: Pattern, v: Array) -> HeadOutputs:
         return self.numbers.of(_FLOAT32.weighted_sum(np.asarray(pattern), np.asarray(v)))

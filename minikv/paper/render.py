@@ -16,7 +16,7 @@ from string import Template
 from ..experiments.plots import new_figure
 from ..numbers import cell
 from .claim import Cell, Claim, Figures
-from .run import Result
+from .run import Result, Section
 
 PAPER = "[arXiv 2603.19664](https://arxiv.org/abs/2603.19664)"
 NOT_KEPT = "not run"
@@ -33,7 +33,27 @@ def ran_on(result: Result) -> str:
     """What a result was made on, in one line."""
     short = " (a short run: --quick)" if result.quick else ""
     models = ", ".join(result.models) or "no weights"
-    return f"{models}{short}; {result.seconds:.1f} s, {result.date}; {result.machine}"
+    spent = ""
+    if result.processor is not None:
+        spent = f" ({result.processor:.1f} s of processor time)"
+    told = [
+        f"{models}{short}",
+        f"{result.seconds:.1f} s{spent}, {result.date}",
+        result.machine,
+        company(result),
+    ]
+    return "; ".join(filter(None, told))
+
+
+def company(result: Result) -> str:
+    """How many programs shared the machine with a run, where that is known."""
+    if not result.load or result.cores is None:
+        return ""
+    averages = " to ".join(f"{load:.1f}" for load in result.load)
+    crowded = ""
+    if max(result.load) > result.cores:
+        crowded = ": crowded, so that times are noisy"
+    return f"load average {averages} on {result.cores} cores{crowded}"
 
 
 # Markdown
@@ -63,7 +83,8 @@ what the paper prints, what comes out here by its own protocol, and a verdict.
 minikv paper --list             # the claims, and the weights that each needs
 minikv paper --quick            # all of them, shortened
 minikv paper --table 2          # one of them
-minikv paper --model FOLDER     # on other weights
+minikv paper --model FOLDER     # on other weights; given again, on each by itself
+minikv paper --machine NAME --keep docs/paper/results    # this machine, on figure 7's map
 ```
 
 A figure of the paper is called the paper's; every other was made by the code that the command runs,
@@ -115,26 +136,37 @@ def _escaped(text: str) -> str:
 # HTML
 
 
-def page(
-    claims: Mapping[str, Claim], results: Mapping[str, Result], missing: Mapping[str, str]
-) -> str:
-    """One HTML file that needs no other; `missing` says why a claim did not run."""
+def page(sections: Sequence[Section]) -> str:
+    """One HTML file that needs no other."""
     template = (resources.files("minikv") / "data" / "paper.html").read_text(encoding="utf-8")
-    summary = [
-        [claim.where, claim.title, missing.get(id) or verdict(results.get(id))]
-        for id, claim in claims.items()
-    ]
-    sections = [_section(claim, results[id]) for id, claim in claims.items() if id in results]
-    return Template(template).substitute(
-        summary=_table(("where", "claim", "verdict"), summary), sections="\n".join(sections)
-    )
+    columns, rows = summary(sections)
+    parts = [_section(section, section.result) for section in sections if section.result]
+    return Template(template).substitute(summary=_table(columns, rows), sections="\n".join(parts))
 
 
-def _section(claim: Claim, result: Result) -> str:
+def summary(sections: Sequence[Section]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """What became of all claims: the head of a table, with models where any was asked for."""
+    if any(section.on for section in sections):
+        named = [
+            (section.claim.id, section.claim.title, section.on or None, section.verdict)
+            for section in sections
+        ]
+        return ("claim", "what it says", "model", "verdict"), [*named]
+    rows = [(section.claim.id, section.claim.title, section.verdict) for section in sections]
+    return ("claim", "what it says", "verdict"), [*rows]
+
+
+def _section(section: Section, result: Result) -> str:
+    claim = section.claim
     finding = result.finding
+    anchor = claim.id
+    heading = f"{claim.where}: {claim.title}"
+    if section.on:
+        anchor = f"{claim.id}-{slug(section.on)}"
+        heading = f"{heading} ({section.on})"
     parts = [
-        f'<section id="{claim.id}">',
-        f"<h2>{html.escape(claim.where)}: {html.escape(claim.title)}</h2>",
+        f'<section id="{anchor}">',
+        f"<h2>{html.escape(heading)}</h2>",
         f"<p>The paper: {html.escape(claim.says)}</p>",
         f"<p>Run: {html.escape(claim.protocol)}</p>",
         f"<p><b>{finding.verdict}.</b> {html.escape(finding.reason)}</p>",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ from typing import Any
 from ..arithmetic import Arithmetic
 from ..errors import InputError
 from ..experiments import machine
+from ..experiments.timing import load_average
 from ..model import Model
 from ..progress import Progress, silent
 from ..verify.cases import model_of
 from ..weights import resolve
 from .claim import Claim, Figures, Finding, Loader, Setting, Verdict
+from .fastest import fastest
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,13 @@ class Result:
         Whether it is of a short run.
     models : tuple of str
         What it ran on.
-    seconds : float
-        Of wall clock.
+    seconds, processor : float
+        Of wall clock, and of the processor for this process; None where a file has no such figure.
+    load : tuple of float
+        How many programs wanted to run, on average over a minute (the system's load average), when
+        it began and when it ended; none where the system does not say.
+    cores : int
+        Of the machine; None as above.
     machine, date : str
         Where and when.
     exact : mapping
@@ -46,6 +55,9 @@ class Result:
     quick: bool
     models: tuple[str, ...]
     seconds: float
+    processor: float | None
+    load: tuple[float, ...]
+    cores: int | None
     machine: str
     date: str
     exact: Figures
@@ -62,6 +74,9 @@ class Result:
             "models": self.models,
             "quick": self.quick,
             "seconds": round(self.seconds, 1),
+            "processor": self.processor and round(self.processor, 1),
+            "load": [round(each, 2) for each in self.load],
+            "cores": self.cores,
             "machine": self.machine,
             "date": self.date,
             "figures": finding.figures,
@@ -84,15 +99,43 @@ class Result:
             held["quick"],
             tuple(held["models"]),
             held["seconds"],
+            held.get("processor"),
+            tuple(held.get("load", ())),
+            held.get("cores"),
             held["machine"],
             held["date"],
             held["exact"],
         )
 
 
+@dataclass(frozen=True)
+class Section:
+    """A claim on its own models, or on one that was asked for in their place.
+
+    Parameters
+    ----------
+    claim : Claim
+    on : str
+        The model in place of the claim's own; empty if it ran on those, or needs none.
+    result : Result or None
+    missing : str
+        Why it was not run; empty if it was.
+    """
+
+    claim: Claim
+    on: str
+    result: Result | None
+    missing: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What became of the claim, in a few words."""
+        return self.missing if self.result is None else str(self.result.finding.verdict)
+
+
 def loaded(name: str, arithmetic: str | Arithmetic = "float32", /) -> Model:
     """A model by name, the same one that the theorems' cases have; the last few are kept."""
-    return model_of(name, 0, 1.0, arithmetic, "numpy")
+    return model_of(name, 0, 1.0, arithmetic, fastest(arithmetic))
 
 
 def examine(
@@ -121,16 +164,39 @@ def examine(
     names = tuple(names if claim.models and names else claim.models)
     for name in names:
         resolve(name)
+    load = load_average()
     began = time.perf_counter()
+    spent_before = time.process_time()
     finding = claim.run(Setting(quick, names, model, progress))
     seconds = time.perf_counter() - began
+    processor = time.process_time() - spent_before
+    load += load_average()
     finding = checked(claim, finding)
     short = finding
     if claim.exact and not quick:
         short = checked(claim, claim.run(Setting(True, names, model, progress)))
     exact = {key: short.figures[key] for key in claim.exact}
     today = date.today().isoformat()
-    return Result(claim.id, finding, quick, names, seconds, machine(), today, exact)
+    return Result(
+        claim.id,
+        finding,
+        quick,
+        names,
+        seconds,
+        processor,
+        load,
+        os.cpu_count(),
+        described(),
+        today,
+        exact,
+    )
+
+
+def described() -> str:
+    """What a run was made on, with the compiler of its kernels where it has loaded one."""
+    compiler = sys.modules.get("numba")
+    version = getattr(compiler, "__version__", None)
+    return f"{machine()}, Numba {version}" if version else machine()
 
 
 def checked(claim: Claim, finding: Finding) -> Finding:

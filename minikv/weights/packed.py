@@ -8,6 +8,10 @@ float32 and never round a weight; where it looks up a row of the embedding it ro
 the type of the scales. Here the weight is the number that the formula gives, rounded once, to
 float32: the product and the sum are taken in float64, which holds both exactly for scales and
 biases of float16, and for bfloat16 where they are less than 2**37 apart.
+
+Tested on what a writer of our own packs, of 2, 4 and 8 bits, and on one small model of 4 bits that
+MLX 0.32.4 quantised and saved, on a processor; on no checkpoint of a hub. MLX packs 3, 5 and 6 bits
+too, across words: that is refused.
 """
 
 from __future__ import annotations

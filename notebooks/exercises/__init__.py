@@ -6,34 +6,109 @@ with a sentence for the student. `smallest` finds the simplest input on which tw
 
 from __future__ import annotations
 
+import linecache
+import weakref
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+
+import minikv
+from minikv.course.progress import record
+
+OURS = (Path(__file__).parent, Path(minikv.__file__).parent)
+INSTALLED = tuple({Path(np.__file__).parents[1], Path(linecache.__file__).parent})
+
+_accepted: weakref.WeakSet[Callable] = weakref.WeakSet()
 
 
 class Wrong(Exception):
     """What the student is told."""
 
 
-def exercise(check: Callable[..., None]) -> Callable[..., bool]:
-    """Make a check print its verdict and return it; nothing that the student does raises."""
+def exercise(
+    check: Callable[..., None] | None = None, *, none_is_an_answer: bool = False
+) -> Callable[..., Any]:
+    """Make a check print its verdict and return it; nothing that the student does raises.
+
+    A function that returns None is told so, unless None is one of the right answers.
+    """
+    if check is None:
+        return lambda given: exercise(given, none_is_an_answer=none_is_an_answer)
 
     @wraps(check)
     def told(*given: Any) -> bool:
-        try:
-            check(*given)
-        except Wrong as wrong:
-            print(f"Not yet: {wrong}")
-            return False
-        except Exception as error:  # the student's code may do anything
-            print(f"Not yet: your code raised {type(error).__name__}: {error}")
-            return False
-        print("Correct.")
-        return True
+        message = verdict(check, given, none_is_an_answer)
+        if message:
+            print(f"Not yet: {message}")
+        else:
+            print("Correct.")
+            _accepted.update(each for each in given if isinstance(each, FunctionType))
+        record(check.__module__.rpartition(".")[2], check.__name__, not message, message)
+        return not message
 
     return told
+
+
+def verdict(check: Callable[..., None], given: tuple, none_is_an_answer: bool) -> str:
+    """What is wrong with what was given to a check; nothing if it is right."""
+    if not none_is_an_answer:
+        given = tuple(answering(each) for each in given)
+    try:
+        check(*given)
+    except Wrong as wrong:
+        return str(wrong)
+    except Exception as error:  # the student's code may do anything
+        return f"your code raised {type(error).__name__}: {error}{line_of(error)}"
+    return ""
+
+
+def answering(given: Any) -> Any:
+    """A student's function that complains when it returns None; anything else as it is."""
+    if not isinstance(given, FunctionType):
+        return given
+
+    @wraps(given)
+    def asked(*arguments: Any, **named: Any) -> Any:
+        answer = given(*arguments, **named)
+        require(
+            answer is not None,
+            "your function returned None; does every way through it end with a return?",
+        )
+        return answer
+
+    return asked
+
+
+def line_of(error: BaseException) -> str:
+    """The line of the student's own code in which an error was raised, as a second line of text."""
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not any(Path(name).is_relative_to(folder) for folder in (*OURS, *INSTALLED)):
+            text = linecache.getline(name, trace.tb_lineno, trace.tb_frame.f_globals).strip()
+            found = f"\n    in line {trace.tb_lineno} of the cell: {text}" if text else ""
+        trace = trace.tb_next
+    return found
+
+
+def unless_solved(mine: Callable) -> Callable[[Callable], Callable]:
+    """A decorator of the chapter's own function: yours takes its place if its check accepts it."""
+    return lambda ours: mine if mine in _accepted else ours
+
+
+def instead(mine: Callable) -> Callable:
+    """Your function if its check accepts it; if not, what the library has for it, to read on."""
+    if mine in _accepted:
+        return mine
+    from .library import INSTEAD  # late: it is made of what a chapter asks for
+
+    print(f"Reading on with the library's way instead of your {mine.__name__}.")
+    return INSTEAD[mine.__name__]
 
 
 def require(holds: Any, message: str) -> None:

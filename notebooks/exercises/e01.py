@@ -3,16 +3,292 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 import minikv
+from minikv.arithmetic import Exact, Float32, Sight
+from minikv.build import random_tensors
+from minikv.tokenizer import Tokenizer
+from minikv.verify import same_bits
+from minikv.weights import load_tensors, resolve
+from minikv.weights.fetch import is_fetched
 from minikv.weights.folder import expected_shapes
 
-from . import close, exercise, require, smallest
+from . import Wrong, close, exercise, require, smallest
+
+EXACT = Exact(context=128)
+IDS = [3, 1, 4, 1, 5, 9, 2, 6]
+
+
+class Words:
+    """A tokenizer of whole words, for a random model: a word gets its id when it is first seen."""
+
+    def __init__(self, size: int) -> None:
+        self.known: list[str] = []
+        self.size = size
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the words of a text, each with the space before it."""
+        pieces = re.findall(r" ?\w+| ?[^\w\s]|\s", text)
+        new = dict.fromkeys(piece for piece in pieces if piece not in self.known)
+        self.known += list(new)[: self.size - len(self.known)]
+        return [self.known.index(piece) for piece in pieces]
+
+    def decode(self, ids: Any) -> str:
+        """The text of ids; an id that no word has yet is written as a number."""
+        return "".join(self.known[i] if i < len(self.known) else f" <{i}>" for i in ids)
+
+
+STAND_IN = minikv.ModelConfig(
+    vocab_size=512,
+    hidden_size=96,
+    intermediate_size=256,
+    num_hidden_layers=4,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=2048,
+    tie_word_embeddings=True,
+)
+"""The shape of the random model that chapter 1 runs on where no weights are fetched."""
+_NAME = "smollm2-135m-instruct"
+
+
+def material(name: str) -> tuple[minikv.ModelConfig, Any, Any]:
+    """Configuration, tensors and tokenizer of a model; a small random one if it is not fetched."""
+    if not is_fetched(name):
+        print(f"{name} is not fetched (minikv fetch): this runs on a small random model instead,")
+        print("on which every statement about bits holds, and none about language.")
+        return STAND_IN, random_tensors(STAND_IN, 1), Words(STAND_IN.vocab_size)
+    folder = resolve(name)
+    config = minikv.ModelConfig.from_file(folder / "config.json")
+    return config, load_tensors(folder, config), Tokenizer.from_folder(folder)
+
+
+def library_model(arithmetic: str) -> minikv.Model:
+    """The library's model of the same weights."""
+    if is_fetched(_NAME):
+        return minikv.load(_NAME, arithmetic)
+    return minikv.random_model(STAND_IN, 1, arithmetic)
+
+
+def _drawn(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _same(got: Any, expected: np.ndarray, hints: dict[str, np.ndarray], order: str) -> None:
+    """Require the bits of the library, and say which mistake gives what came instead."""
+    got = np.asarray(got)
+    require(got.shape == expected.shape, f"the shape is {got.shape}, expected {expected.shape}")
+    require(
+        got.dtype == np.float32,
+        f"the numbers are {got.dtype}; what is kept is float32: round once, at the end, by narrow",
+    )
+    if same_bits(got, expected):
+        return
+    scale = np.abs(expected).max()
+    apart = np.abs(got.astype(np.float64) - expected)
+    first = np.unravel_index(int(np.argmax(apart)), got.shape)
+    where = f"at {tuple(map(int, first))} you have {got[first]:.6g}, expected {expected[first]:.6g}"
+    for hint, wrong in hints.items():
+        require(not np.allclose(got, wrong, rtol=1e-5, atol=1e-6 * scale), f"{where}: {hint}")
+    differ = int((got != expected).sum())
+    require(
+        apart.max() > 1e-5 * scale,
+        f"right but for the last bits of {differ} of {got.size} numbers: {order}",
+    )
+    require(False, where)
+
+
+@exercise
+def check_rms_norm(rms_norm: Callable[..., np.ndarray]) -> None:
+    """RMSNorm, against the library's."""
+    for seed, eps in ((1, 0.5), (2, 1e-5)):
+        x, gain = 3 * _drawn(seed, 4, 24), 1 + _drawn(seed + 9, 24).astype(np.float64)
+        wide = x.astype(np.float64)
+        size = np.sqrt(np.mean(wide**2, axis=1, keepdims=True) + eps)
+        hints = {
+            "the gain is missing": wide / size,
+            "epsilon stands under the root": wide / (np.sqrt(size**2 - eps) + eps) * gain,
+            "epsilon is missing": wide / np.sqrt(size**2 - eps) * gain,
+            "the mean is over each row by itself": wide / np.sqrt(np.mean(wide**2) + eps) * gain,
+            "this norm subtracts no mean": (wide - wide.mean(axis=1, keepdims=True)) / size * gain,
+            "the root is missing": wide / size**2 * gain,
+        }
+        _same(
+            rms_norm(x, gain, eps, EXACT),
+            EXACT.rms_norm(x, gain, eps),
+            hints,
+            "widen x to float64, divide by the root, multiply by the gain, and narrow",
+        )
+
+
+@exercise
+def check_rope(rope: Callable[..., np.ndarray]) -> None:
+    """Rotation of pairs, against the library's."""
+    x = _drawn(3, 5, 2, 8)
+    angle = np.arange(1.0, 6.0)[:, None, None] * np.array([1.0, 0.3, 0.1, 0.03])
+    cos, sin = np.cos(angle), np.sin(angle)
+    signed = np.concatenate([-sin, sin], axis=-1)
+    both = np.concatenate([cos, cos], axis=-1)
+    expected = EXACT.rope(x, both, signed)
+    woven = np.empty_like(x)
+    woven[..., 0::2], woven[..., 1::2] = np.split(
+        EXACT.rope(np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1), both, signed), 2, axis=-1
+    )
+    hints = {
+        "these are the numbers as they were given": x,
+        "this turns the other way: look at the sign of the sine": EXACT.rope(x, both, -signed),
+        "pair i is i and i + d/2, and not 2i and 2i + 1": woven,
+        "both halves have the same sign of the sine; one has a minus": EXACT.rope(
+            x, both, np.abs(signed) * np.sign(np.concatenate([sin, sin], axis=-1))
+        ),
+    }
+    _same(rope(x, cos, sin), expected, hints, "widen both halves to float64, and narrow at the end")
+
+
+@exercise
+def check_attention(attention: Callable[..., np.ndarray]) -> None:
+    """Causal attention with shared heads, against the library's."""
+    for heads, groups in ((1, 1), (4, 4), (4, 2), (6, 2)):
+        q, k, v = (_drawn(seed, 5, n, 8) for seed, n in ((4, heads), (5, groups), (6, groups)))
+        k, v = EXACT.settle(k), EXACT.settle(v)
+        everybody = np.arange(5)
+        causal = partial(EXACT.attention, sight=Sight(everybody, everybody))
+        scale = 1 / math.sqrt(8)
+
+        tiled = [head % groups for head in range(heads)]
+        unmasked = EXACT.attention(q, k, v, Sight(np.full(5, 9), everybody), scale)
+        hints = {
+            "later tokens are read too: where is the causal mask?": unmasked,
+            "the scores are not divided by sqrt(d)": causal(q, k, v, scale=1.0),
+            "query heads read the key heads in turn; neighbours share one": causal(
+                q, k[:, tiled], v[:, tiled], scale=scale
+            ),
+        }
+        got = np.asarray(attention(q, k, v, EXACT))
+        where = f"{heads} query heads on {groups}"
+        require(
+            np.isfinite(got).all(),
+            f"{where}: some numbers are not finite; does a token see at least itself?",
+        )
+        try:
+            _same(
+                got,
+                causal(q, k, v, scale=scale),
+                hints,
+                "let sums do all that adds, and narrow once",
+            )
+        except Wrong as wrong:
+            raise Wrong(f"{where}: {wrong}") from None
+
+
+@exercise
+def check_gated(gated: Callable[..., np.ndarray]) -> None:
+    """The gate of the MLP, against the library's."""
+    gate, up = 4 * _drawn(7, 3, 10), _drawn(8, 3, 10)
+    wide = gate.astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-wide))
+    hints = {
+        "up is missing": wide * sigmoid,
+        "silu(t) is t times a sigmoid; the t is missing": sigmoid * up,
+        "gate and up have changed places": up / (1 + np.exp(-up.astype(np.float64))) * gate,
+        "look at the sign in the exponential": wide / (1 + np.exp(wide)) * up,
+        "this is ReLU, which has no exponential": np.maximum(wide, 0) * up,
+    }
+    _same(
+        gated(gate, up, EXACT),
+        EXACT.gated(gate, up, "silu"),
+        hints,
+        "widen, take the exponential from sums, divide, multiply by up, and narrow",
+    )
+
+
+@exercise
+def check_block(block: Callable[..., np.ndarray]) -> None:
+    """Two additions to the stream, in order, by whole numbers that tell who read what."""
+    stream = np.array([[1.0, 2.0], [5.0, -3.0]], dtype=np.float32)
+    reads: list[tuple[str, np.ndarray]] = []
+
+    def half(name: str, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+        def added(x: np.ndarray) -> np.ndarray:
+            reads.append((name, np.array(x)))
+            return np.float32(factor) * x[::-1]
+
+        return added
+
+    given = stream.copy()
+    got = np.asarray(block(given, half("attend", 10), half("mlp", 100)))
+    names = [name for name, _ in reads]
+    require(
+        names == ["attend", "mlp"],
+        f"called were {names or 'neither half'}, expected attend and then mlp",
+    )
+    require(
+        np.array_equal(given, stream),
+        "the stream that was given has been changed in place; make a new one",
+    )
+    require(np.array_equal(reads[0][1], stream), "attend has to read the stream as it was given")
+    added = 10 * stream[::-1]
+    require(
+        not np.array_equal(reads[1][1], stream),
+        "mlp reads the stream as it was before attention; it must read what attention has added to",
+    )
+    require(
+        not np.array_equal(reads[1][1], added),
+        "mlp reads what attention gives alone; the stream itself must stay in the sum",
+    )
+    require(np.array_equal(reads[1][1] - stream, added), "mlp reads another stream than it should")
+    left = got - reads[1][1] if got.shape == stream.shape else got
+    require(got.shape == stream.shape, f"the shape is {got.shape}, expected {stream.shape}")
+    require(
+        not np.array_equal(got, 100 * reads[1][1][::-1]),
+        "only what mlp gives comes back; it is to be added",
+    )
+    require(
+        np.array_equal(left, 100 * reads[1][1][::-1]), "what comes back is not the sum of three"
+    )
+
+
+@exercise
+def check_decoder(decoder: Callable[..., np.ndarray], prepare: Callable[..., Any]) -> None:
+    """The whole decoder on random weights: the bits of the library's logits."""
+    for layers in (1, 3):
+        config = minikv.tiny_config(num_hidden_layers=layers, tie_word_embeddings=True)
+        model = minikv.random_model(config, seed=layers, arithmetic="exact")
+        w = prepare(random_tensors(config, layers), EXACT)
+        got = np.asarray(decoder(w, IDS, config, EXACT))
+        expected, seen = model.run_with_cache(IDS)
+        last = seen[f"blocks.{layers - 1}.hook_resid_post"]
+        where = f"{layers} block{'s' * (layers > 1)}"
+        require(
+            got.shape != last.shape,
+            f"{where}: the shape is {got.shape}, a stream; norm and output matrix come last",
+        )
+        require(
+            got.shape == expected.shape,
+            f"{where}: the logits have shape {got.shape}, expected {expected.shape}, all positions",
+        )
+        bare = EXACT.linear(last, model.weights.lm_head)
+        first = model.weights.embed_tokens[np.array(IDS)]
+        skipped = EXACT.rms_norm(first, model.weights.norm, config.rms_norm_eps)
+        for hint, wrong in {
+            "the last norm is missing": bare,
+            "no block has run": EXACT.linear(skipped, model.weights.lm_head),
+        }.items():
+            require(not same_bits(got, wrong), f"{where}: {hint}")
+        differ = int((got != expected).sum())
+        require(
+            same_bits(got, expected),
+            f"{where}: {differ} of {got.size} logits have other bits than the library's, the "
+            f"largest difference is {np.abs(got - expected).max():.2g}",
+        )
 
 
 @exercise
@@ -79,13 +355,19 @@ def check_share(share: Callable[..., np.ndarray]) -> None:
             next((g for g in range(groups) if np.array_equal(got[0, h], keys[0, g])), "none")
             for h in range(groups * repeats)
         ]
-        right = [h // repeats for h in range(groups * repeats)]
+        right = _read(groups, groups * repeats).tolist()
         require(False, f"{where}: query heads read the key heads {reads}, expected {right}")
+
+
+def _read(groups: int, heads: int) -> np.ndarray:
+    """Which key head each query head reads, asked of the library's scores."""
+    k = np.arange(groups, dtype=np.float32)[None, :, None]
+    return Float32().scores(np.ones((1, heads, 1), np.float32), k, 1.0)[:, 0, 0].astype(int)
 
 
 def _shared(share: Callable[..., np.ndarray], tokens: int, groups: int, repeats: int) -> bool:
     keys = np.arange(tokens * groups * 2.0).reshape(tokens, groups, 2)
-    expected = keys[:, [h // repeats for h in range(groups * repeats)]]
+    expected = keys[:, _read(groups, groups * repeats)]
     return np.array_equal(np.asarray(share(keys, groups * repeats)), expected)
 
 

@@ -178,3 +178,67 @@ def check_twin(twin: Callable[..., np.ndarray]) -> None:
         elif close(W @ x, W @ other):
             hint = "; W x is the same, but the norm multiplies by the gain before W"
         require(error < 1e-9, f"a key or value differs by {error:.2g}{hint}")
+
+
+@exercise
+def check_cosine(cosine: Callable[..., np.ndarray]) -> None:
+    """The cosine of pairs of rows: what no length changes."""
+    rows = np.array([[3.0, 4.0], [1.0, 0.0], [-2.0, 1.0]])
+    for other, expected, what in (
+        (rows, [1.0, 1.0, 1.0], "a row with itself"),
+        (2 * rows, [1.0, 1.0, 1.0], "a row with twice itself"),
+        (-rows, [-1.0, -1.0, -1.0], "a row with its negative"),
+        (rows[:, ::-1] * [-1, 1], [0.0, 0.0, 0.0], "a row with a perpendicular one"),
+        (np.array([[1.0, 0.0]] * 3), [0.6, 1.0, -2 / np.sqrt(5)], "a row with (1, 0)"),
+    ):
+        got = np.asarray(cosine(rows, other))
+        require(got.shape == (3,), f"3 pairs of rows give the shape {got.shape}, expected (3,)")
+        product = np.sum(rows * other, axis=1)
+        hint = ""
+        if _close(got, product):
+            hint = "; this is the dot product: divide by both lengths"
+        elif _close(got, product / np.sum(rows * rows, axis=1)):
+            hint = "; you divided by one length twice"
+        require(
+            _close(got, expected),
+            f"{what} gives {np.round(got, 4).tolist()}, expected {np.round(expected, 4).tolist()}"
+            f"{hint}",
+        )
+    stacked = np.asarray(cosine(np.stack([rows] * 4), np.stack([rows] * 4)))
+    require(
+        stacked.shape == (4, 3),
+        f"arrays (4, 3, 2) give the shape {stacked.shape}, expected (4, 3): use the last axis",
+    )
+
+
+@exercise
+def check_values(values: Callable[..., np.ndarray]) -> None:
+    """Values of some rows, in any order, bit for bit those that the library makes."""
+    config = minikv.tiny_config()
+    model = minikv.random_model(config, seed=2, arithmetic="exact")
+    layer = model.layers[1]
+    seen = model.run_with_cache(IDS)[1]
+    stream, cached = seen["blocks.1.hook_resid_pre"], seen["blocks.1.attn.hook_v"]
+    for order in ([0, 1, 2, 3, 4], [3, 1], [2]):
+        got, expected = np.asarray(values(stream[order], layer)), cached[order]
+        require(
+            got.shape == expected.shape,
+            f"{len(order)} rows give the shape {got.shape}, expected {expected.shape}, heads apart",
+        )
+        keys = seen["blocks.1.attn.hook_k"][order]
+        x = layer.norm(stream[order], layer.input_layernorm)
+        unsettled = layer.heads(layer.linear(x, layer.v_proj))
+        raw = layer.heads(layer.linear(stream[order], layer.v_proj))
+        for wrong, hint in (
+            (keys, "these are the keys; the matrix is v_proj"),
+            (layer.arithmetic.settle(keys), "these are the keys; the matrix is v_proj"),
+            (unsettled, "they are not settled on the grid, which the cache holds them on"),
+            (raw, "the rows are not normalized"),
+            (layer.arithmetic.settle(raw), "the rows are not normalized"),
+        ):
+            same = np.array_equal(got, wrong) and not np.array_equal(wrong, expected)
+            require(not same, f"the values of the rows at {order} are other numbers: {hint}")
+        require(
+            np.array_equal(got, expected),
+            f"the values of the rows at {order} have other bits than those in the cache",
+        )

@@ -163,3 +163,53 @@ def check_digest(digest: Callable[[np.ndarray], str]) -> None:
         digest(table.T) == sha(np.array(table.T, order="C").astype("<f4").tobytes()),
         "a transposed array gets the digest of the original: go row by row",
     )
+
+
+@exercise
+def check_round_to(round_to: Callable[..., np.ndarray]) -> None:
+    """Multiples of a grid, the nearest, as fractions say."""
+    numbers = st.integers(-64, 64).map(lambda n: n / 16)
+    grids = st.sampled_from([0.25, 0.5, 1.0, 4.0])
+
+    def fault(case: tuple[float, float]) -> str:
+        x, grid = case
+        got = float(np.asarray(round_to(np.array([x]), grid))[0])
+        if got == x and (x / grid) % 1:
+            return f"{x} comes back as it is; on the grid {grid} there are multiples of {grid} only"
+        if (got / grid) % 1:
+            return f"{x} becomes {got}, which is no multiple of {grid}"
+        if abs(got - x) > grid / 2:
+            return f"{x} becomes {got} on the grid {grid}, and another multiple is nearer"
+        return ""
+
+    case = smallest(st.tuples(numbers, grids), lambda case: bool(fault(case)))
+    require(case is None, fault(case) if case is not None else "")
+    table, rows = np.array([[0.3, 0.7], [0.3, 0.7]]), np.array([[0.5], [0.125]])
+    got = np.asarray(round_to(table, rows))
+    require(
+        np.array_equal(got, [[0.5, 0.5], [0.25, 0.75]]),
+        f"with a grid for each row, {rows.tolist()}, the rows [0.3, 0.7] become {got.tolist()}",
+    )
+
+
+@exercise
+def check_on_grids(on_grids: Callable[..., np.ndarray]) -> None:
+    """A product that no order changes: against whole numbers, and with its columns shuffled."""
+    rng = np.random.default_rng(6)
+    x, matrix = rng.normal(size=(4, 60)), rng.normal(size=(5, 60))
+    x_grid, w_grid = np.full((4, 1), 2.0**-24), np.full((5, 1), 2.0**-20)
+    got = np.asarray(on_grids(x, matrix, x_grid, w_grid))
+    require(got.shape == (4, 5), f"the shape is {got.shape}, expected (4, 5)")
+    left = [[round(value * 2**24) for value in row] for row in x.tolist()]
+    right = [[round(value * 2**20) for value in row] for row in matrix.tolist()]
+    sums = [[sum(a * b for a, b in zip(r, m, strict=True)) for m in right] for r in left]
+    expected = np.array([[total / 2**44 for total in row] for row in sums])
+    hint = "the terms must be products of two rounded numbers"
+    if np.array_equal(got, x @ matrix.T):
+        hint = "nothing has been rounded"
+    elif np.array_equal(got, np.rint(x @ matrix.T * 2**44) / 2**44):
+        hint = "you rounded the product; by then its sums have rounded already"
+    require(np.array_equal(got, expected), f"these are not the sums of whole numbers: {hint}")
+    shuffled = rng.permutation(60)
+    again = on_grids(x[:, shuffled], matrix[:, shuffled], x_grid, w_grid)
+    require(np.array_equal(got, again), "with its columns shuffled the product has other bits")

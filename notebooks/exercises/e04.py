@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from hypothesis import strategies as st
 
 import minikv
+from minikv.decoder import unembed
 
 from . import Wrong, close, exercise, require, smallest
 
@@ -252,7 +253,7 @@ WINDOWED = st.tuples(
 LATER = 2  # tokens after those read: the first looks back furthest, the second shows "later"
 
 
-@cache
+@lru_cache(maxsize=16)  # a model reserves 32 MB of address space
 def _windowed(whole: tuple[bool, ...], window: int, length: int) -> tuple:
     """A model with windows, a text and another one, and what both do."""
     config = minikv.tiny_config(
@@ -303,4 +304,64 @@ def check_must_keep(must_keep: Callable) -> None:
         return None
 
     bad = smallest(WINDOWED, lambda drawn: complaint(drawn) is not None)
+    require(bad is None, str(complaint(bad) if bad is not None else ""))
+
+
+@exercise
+def check_patched_rows(patched_rows: Callable) -> None:
+    """Rows replaced, the others kept, and the array that was given left alone."""
+    value = np.arange(12.0).reshape(4, 3)
+    for rows in ([2], [0, 3], [3, 1], []):
+        given, donor = value.copy(), -np.ones((len(rows), 3)) * (1 + np.arange(len(rows)))[:, None]
+        got = np.asarray(patched_rows(given, np.array(rows, dtype=int), donor.copy()))
+        where = f"rows {rows} of 4"
+        require(
+            got.shape == value.shape, f"{where}: the shape is {got.shape}, expected {value.shape}"
+        )
+        require(
+            np.array_equal(given, value),
+            f"{where}: the stream that was given has changed: copy it before you write into it",
+        )
+        others = [row for row in range(4) if row not in rows]
+        require(
+            np.array_equal(got[others], value[others]),
+            f"{where}: rows {others} are not to change",
+        )
+        require(
+            np.array_equal(got[rows], donor),
+            f"{where}: row {rows[0] if rows else None} is {got[rows].tolist()}, expected the "
+            f"donor's {donor.tolist()}, in the order of the rows",
+        )
+
+
+@exercise
+def check_replay(replay: Callable) -> None:
+    """Logits from the stream before any block: those of the whole run, bit for bit."""
+
+    def complaint(case):
+        model, _, logits, acts, _ = _case(*case)
+        for start in range(case[0]):
+            got = np.asarray(replay(model, acts[f"blocks.{start}.hook_resid_pre"].copy(), start))
+            where = _describe(case, start)
+            if got.shape != logits.shape:
+                return f"the shape is {got.shape}, expected {logits.shape}, logits ({where})"
+            if np.array_equal(got, logits):
+                continue
+            for late in range(start + 1, case[0] + 1):
+                top = late == case[0]
+                name = f"blocks.{late - top}.hook_resid_{'post' if top else 'pre'}"
+                stream = acts[f"blocks.{start}.hook_resid_pre"]
+                if np.array_equal(got, unembed(model.weights, stream)):
+                    return f"no block has run ({where})"
+                if np.array_equal(got, unembed(model.weights, acts[name])):
+                    return f"the blocks from {late} up are missing ({where})"
+            if case[1] == 1:
+                return f"the logits are not those of the whole run ({where})"
+            return (
+                f"right with one token, wrong with {case[1]}: has each row its own position, and "
+                f"is the whole text one span? ({where})"
+            )
+        return None
+
+    bad = smallest(CASES, lambda case: complaint(case) is not None)
     require(bad is None, str(complaint(bad) if bad is not None else ""))

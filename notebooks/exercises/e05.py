@@ -85,7 +85,7 @@ def check_blocks_run(blocks_run: Callable) -> None:
     require(False, f"{where}; expected {expected}, each once and ascending")
 
 
-@exercise
+@exercise(none_is_an_answer=True)
 def check_largest_budget(largest_budget: Callable) -> None:
     """5.3: against trying all budgets."""
 
@@ -169,3 +169,61 @@ def check_recompute(recompute: Callable) -> None:
 @cache
 def _model() -> minikv.Model:
     return minikv.random_model(_CONFIG, 5, "exact")
+
+
+@exercise
+def check_without_cache(without_cache: Callable) -> None:
+    """No cache, against the full one."""
+    model, ids = _model(), [3, 1, 4, 1, 5, 9]
+    for start in (1, 4, 6):
+        cache = model.new_cache("full")
+        rows = [model.forward([ids[:start]], [cache])[0]]
+        rows += [model.forward([[token]], [cache])[0] for token in ids[start:]]
+        expected, got = np.array(rows), np.asarray(without_cache(model, list(ids), start))
+        where = f"{len(ids)} tokens from start {start}"
+        if got.ndim == 2 and len(got) == len(expected) - 1:
+            side = "first" if np.array_equal(got, expected[1:]) else "last"
+            require(False, f"{where}: the {side} row is missing")
+        require(
+            got.shape == expected.shape,
+            f"{where}: the shape is {got.shape}, expected {expected.shape}, one row a text",
+        )
+        require(
+            np.array_equal(got, expected),
+            f"{where}: these are not the logits of the full cache; is each row the last "
+            "of its text?",
+        )
+
+
+@exercise
+def check_token_bytes(token_bytes: Callable) -> None:
+    """Bytes of a token, against what the caches count."""
+    for itemsize, arithmetic in ((4, "float32"), (8, "float64")):
+        model = minikv.random_model(_CONFIG, 1, arithmetic)
+        counts = {}
+        for policy, options in (("full", {}), ("residual", {"budget": 0, "checkpoints": [0]})):
+            cache = model.new_cache(policy, **options)
+            model.forward([[3]], [cache], "none")
+            counts[policy] = cache.nbytes
+        given = token_bytes(_CONFIG, itemsize)
+        require(
+            isinstance(given, (tuple, list)) and len(given) == 2,
+            f"your function returned {given!r}, expected a pair of numbers",
+        )
+        kv, one = given
+        where = f"{_CONFIG.num_hidden_layers} layers, {itemsize} bytes a number"
+        hint = ""
+        if 2 * kv == counts["full"]:
+            hint = "; K *and* V"
+        elif kv == counts["full"] * _CONFIG.num_attention_heads // _CONFIG.num_key_value_heads:
+            hint = "; heads of K and V are shared, so there are fewer than query heads"
+        elif kv * _CONFIG.num_hidden_layers == counts["full"]:
+            hint = "; that is one layer"
+        require(
+            kv == counts["full"],
+            f"{where}: K and V take {counts['full']} bytes, you say {kv}{hint}",
+        )
+        require(
+            one == counts["residual"],
+            f"{where}: one residual takes {counts['residual']} bytes, you say {one}",
+        )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minikv.verify.theorems.t09_bounded_loss import attention_loss
+
 from . import Wrong, close, exercise, require, smallest
 
 
@@ -87,12 +89,6 @@ def check_heavy(heavy_keep: Callable) -> None:
     _compare(cases, heavy_keep, right, "row numbers")
 
 
-def _sides(weights: Any, v: Any, keep: Any) -> tuple[float, float]:
-    new = np.where(keep, weights, 0.0) / weights[keep].sum()
-    moved = float(np.linalg.norm(weights @ v - new @ v))
-    return moved, float(2 * weights[~keep].sum() * np.linalg.norm(v, axis=1).max())
-
-
 @exercise
 def check_bound(loss_and_bound: Callable) -> None:
     """4: both sides of T9."""
@@ -124,12 +120,12 @@ def check_bound(loss_and_bound: Callable) -> None:
     for place, name in enumerate(("loss ‖o − o′‖", "bound 2 ε max‖v‖")):
         found = smallest(
             cases,
-            lambda drawn, i=place: not close(told(drawn)[i], _sides(*case(drawn))[i]),
+            lambda drawn, i=place: not close(told(drawn)[i], attention_loss(*case(drawn))[i]),
         )
         if found is None:
             continue
         weights, v, keep = case(found)
-        got, expected = told(found)[place], _sides(weights, v, keep)[place]
+        got, expected = told(found)[place], attention_loss(weights, v, keep)[place]
         advice = ""
         if place == 0 and close(got, np.linalg.norm(weights[~keep] @ v[~keep])):
             advice = " The kept weights must add up to 1 again."
@@ -163,9 +159,54 @@ def check_tight(worst_case: Callable) -> None:
             f"for eps = {eps} the dropped weights add up to {weights[~keep].sum():.4g}.",
         )
         require(v.any(), f"for eps = {eps} all values are zero: then both sides are 0.")
-        loss, bound = _sides(weights, v, keep)
+        loss, bound = attention_loss(weights, v, keep)
         require(
             close(loss, bound),
             f"for eps = {eps} the output moves by {loss:.4g}, and the bound is {bound:.4g}: "
             "not equal yet. Let what is dropped pull against what is kept.",
+        )
+
+
+@exercise
+def check_gathered(gathered: Callable) -> None:
+    """Attention that keys have gathered, in whole numbers; what is handed out adds up."""
+    for heads, groups, tokens, length in ((1, 1, 1, 3), (2, 1, 2, 3), (4, 2, 3, 5)):
+        pattern = np.arange(1.0, heads * tokens * length + 1).reshape(heads, tokens, length) ** 2
+        got = np.asarray(gathered(pattern.copy(), groups))
+        where = f"{heads} query heads on {groups}, {tokens} queries, {length} keys"
+        require(
+            got.shape == (length, groups),
+            f"{where}: the shape is {got.shape}, expected ({length}, {groups})",
+        )
+        require(
+            got.sum() == pattern.sum(),
+            f"{where}: {pattern.sum():.0f} in all is handed out, you have {got.sum():.0f}; sum "
+            "over queries and over the heads that share, and take no mean",
+        )
+        for key in range(length):
+            for group in range(groups):
+                share = pattern[:, :, key].sum(axis=1).reshape(groups, -1)[group].sum()
+                require(
+                    got[key, group] == share,
+                    f"{where}: key {key} of head {group} has gathered {share:.0f}, you have "
+                    f"{got[key, group]:.0f}; neighbouring query heads share a key head",
+                )
+
+
+@exercise
+def check_renormalised(renormalised: Callable) -> None:
+    """Weights after eviction, against the softmax of what is left."""
+    scores = np.array([0.5, 2.0, -1.0, 1.0])
+    weights = np.exp(scores) / np.exp(scores).sum()
+    for mask in ([1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]):
+        keep = np.array(mask, dtype=bool)
+        got = np.asarray(renormalised(weights.copy(), keep.copy()))
+        where = f"weights {np.round(weights, 3).tolist()}, kept {mask}"
+        require(got.shape == (4,), f"{where}: the shape is {got.shape}, expected (4,)")
+        require(not got[~keep].any(), f"{where}: what is dropped has weight 0")
+        require(close(got.sum(), 1.0), f"{where}: your weights add up to {got.sum():.4f}, not to 1")
+        left = np.exp(scores[keep])
+        require(
+            close(got[keep] * left.sum(), left),
+            f"{where}: softmax over the rest keeps the ratios of the kept weights, yours do not",
         )

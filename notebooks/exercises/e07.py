@@ -18,6 +18,7 @@ from . import close, exercise, require, smallest
 sys.path.insert(0, str(Path(__file__).parents[2] / "proofs"))
 
 from counterexamples import one_pass, record
+from counterexamples.tensor_quantisation import quantised
 
 _RULES = {
     "value_residual": (
@@ -54,10 +55,7 @@ def check_quantise(quantise: Callable) -> None:
     )
 
     def right(rows):
-        x = np.array(rows)
-        scale = np.abs(x).max(axis=-1, keepdims=True) / 127
-        scale = np.where(scale > 0, scale, 1.0)
-        return np.rint(x / scale) * scale
+        return quantised(-1)("ln1.hook_normalized", np.array(rows))
 
     def run(rows):
         with np.errstate(all="ignore"):
@@ -175,3 +173,61 @@ def check_architecture(architecture: Callable) -> None:
         "the transplant fails, but carrying H_0 as memory['h'] does not repair it: your hook "
         "remembers something else, or elsewhere",
     )
+
+
+@exercise
+def check_value_residual(value_residual: Callable) -> None:
+    """The hook, on numbers: block 0's values are kept, and halved into all others."""
+    memory: dict = {}
+    hook = value_residual(memory)
+    first, later = np.array([[2.0, 4.0]]), np.array([[10.0, -4.0]])
+    other = hook("blocks.0.hook_resid_pre", later)
+    require(other is not None, "for blocks.0.hook_resid_pre your hook returned None")
+    require(np.array_equal(other, later), "what is no value has to come back as it is")
+    got = hook("blocks.0.attn.hook_v", first)
+    require("v" in memory, 'the values of block 0 are not kept: memory has no "v"')
+    require(np.array_equal(memory["v"], first), f'memory["v"] is {memory["v"]}, expected {first}')
+    require(
+        got is not None and np.array_equal(got, first), "block 0's own values stay what they are"
+    )
+    got = hook("blocks.3.attn.hook_v", later)
+    require(got is not None, "for blocks.3.attn.hook_v your hook returned None")
+    require(
+        not np.array_equal(got, later),
+        "the values of block 3 come back unchanged; mix block 0's in",
+    )
+    require(
+        np.array_equal(got, [[6.0, 0.0]]),
+        f"block 0's values {first[0].tolist()} and block 3's {later[0].tolist()} give "
+        f"{np.asarray(got)[0].tolist()}, expected the mean [6.0, 0.0]",
+    )
+    require(np.array_equal(memory["v"], first), "a later block has overwritten what is kept")
+    memory["v"] = -first
+    got = hook("blocks.5.attn.hook_v", later)
+    require(
+        np.array_equal(got, [[4.0, -4.0]]),
+        'what is put into memory from outside has no effect; read memory["v"] when it is needed',
+    )
+
+
+@exercise
+def check_carried(carried: Callable) -> None:
+    """What H_0 gives: the values of block 0, bit for bit."""
+    for seed in (1, 2):
+        model = minikv.random_model(minikv.tiny_config(), seed, "exact")
+        seen = model.run_with_cache([3, 1, 4, 1])[1]
+        got = carried(model, seen["blocks.0.hook_resid_pre"].copy())
+        require(
+            not isinstance(got, tuple),
+            "you return a pair, keys and values; only the values are remembered",
+        )
+        got, expected = np.asarray(got), seen["blocks.0.attn.hook_v"]
+        require(
+            not np.array_equal(got, seen["blocks.0.attn.hook_rot_k"]),
+            "these are the keys of block 0",
+        )
+        require(got.shape == expected.shape, f"the shape is {got.shape}, expected {expected.shape}")
+        require(
+            np.array_equal(got, expected),
+            "these are not the values of block 0: which layer did you give to the projection?",
+        )

@@ -237,6 +237,25 @@ def test_a_large_product_is_cut_into_blocks_without_a_change(monkeypatch):
         assert_same_bits(Bfloat16().linear(x, Bfloat16().weight(weight, "w")), whole)
 
 
+@pytest.mark.parametrize("limit", [1, 100, 2**18])
+def test_sums_over_keys_go_from_the_first_to_the_last(monkeypatch, limit):
+    monkeypatch.setattr("minikv.arithmetic.rounded.TERMS_AT_A_TIME", limit)
+    rng = np.random.default_rng(2)
+    arithmetic = Float16()
+    scores = np.float16(rng.normal(size=(4, 3, 9)))  # (H, T, S)
+    v = np.float16(rng.normal(size=(9, 2, 5)))  # (S, G, d)
+    pattern = arithmetic.softmax(scores)
+    total = np.zeros((4, 3), np.float16)
+    z = np.zeros((3, 4, 5), np.float16)
+    weights = np.exp((scores - scores.max(axis=-1, keepdims=True)).astype(float)).astype(np.float16)
+    for key in range(9):
+        total += weights[..., key]
+        held = v[key, [0, 0, 1, 1]]  # two heads share one of K and V
+        z += np.float16(pattern[..., key].T[..., None]) * held
+    assert_same_bits(pattern, (weights / total[..., None]).astype(np.float32))
+    assert_same_bits(arithmetic.weighted_sum(pattern, arithmetic.values(v)), z.astype(np.float32))
+
+
 def test_a_norm_of_large_rows_stays_within_float16():
     row = np.float32([[300, -400, 0, 1000]])  # squares beyond 65,504
     got = Float16().rms_norm(row, np.ones(4, np.float32), 1e-5)

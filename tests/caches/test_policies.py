@@ -111,6 +111,18 @@ def test_a_cache_cannot_be_truncated_to_what_it_never_saw(example, length):
     assert cache.seen == 9
 
 
+@pytest.mark.parametrize("example", ALL, ids=str)
+def test_truncated_to_what_it_has_seen_a_cache_is_what_it_was(example):
+    cache = example.new(EXACT.weights)
+    feed(EXACT, cache, TEXT[:9], 6)
+    before = cache.state()
+    cache.truncate(9)
+    after = cache.state()
+    assert after[1] == before[1]
+    for name, tensor in before[0].items():
+        assert_same_bits(after[0][name], tensor, name)
+
+
 WRONG = [
     ("window", {"budget": 0}, "budget is 0, expected a whole number from 1 up"),
     ("window", {"budget": 2.0}, "budget is 2.0, expected a whole number"),

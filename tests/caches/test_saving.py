@@ -433,6 +433,29 @@ def test_a_key_that_was_made_beyond_the_context_is_refused():
             again.load_state(tensors, metadata)
 
 
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([5, 6, 7, 8], None),
+        ([5, 6, 7, 9], "it holds positions outside the 9 tokens seen"),
+        ([-1, 6, 7, 8], "it holds positions outside the 9 tokens seen"),
+        ([5, 6, 6, 8], "its positions do not ascend"),
+        ([5, 7, 6, 8], "its positions do not ascend"),
+    ],
+)
+def test_positions_are_those_of_tokens_seen_and_ascend(positions, message):
+    cache = EXACT.new_cache("window", budget=4)
+    feed(EXACT, cache, TEXT[:9])
+    tensors, metadata = cache.state()
+    tensors["positions.1"][:] = np.array(positions)[:, None]
+    metadata["sha256"] = checksum("9", tensors)
+    if message is None:
+        cache.load_state(tensors, metadata)
+        return
+    with pytest.raises(CacheError, match=message):
+        cache.load_state(tensors, metadata)
+
+
 def test_the_checksum_is_of_every_byte_name_shape_and_type():
     rng = np.random.default_rng(0)
     large = rng.normal(size=(300, 500)).astype(np.float32)

@@ -9,7 +9,7 @@ from feeding import EXACT, LAYERS, TEXT, feed, random_model
 
 from minikv.caches import StreamingLLM
 from minikv.decoder import embed
-from minikv.errors import InputError
+from minikv.errors import CacheError, InputError
 from minikv.projection import kv_from_residual
 
 
@@ -77,3 +77,11 @@ def test_keys_that_have_been_turned_lie_on_a_grid():
     assert not same_bits(attended[-1][:6], cache.rows[2].keys)  # some have been turned
     for keys in attended:
         assert_same_bits(EXACT.arithmetic.settle(keys), keys)
+
+
+def test_beside_the_sinks_there_is_room_for_one_token_at_least():
+    cache = StreamingLLM(EXACT.weights, budget=3, sinks=2)
+    feed(EXACT, cache, TEXT)
+    assert cache.rows[0].positions[:, 0].tolist() == [0, 1, 23]
+    with pytest.raises(CacheError, match="budget is 3, expected more than the 3 sinks"):
+        StreamingLLM(EXACT.weights, budget=3, sinks=3)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from minikv.cli import main
+from minikv.errors import InputError
 from minikv.paper import claims as folder
 from minikv.paper.claim import Claim, Finding, Verdict
 from minikv.paper.claims import CLAIMS
@@ -52,9 +55,61 @@ def test_what_needs_weights_is_left_out_and_said(run, monkeypatch):
     assert "reproduced" in out.splitlines()[-1]
 
 
+def test_each_model_has_a_section_of_its_own_on_the_page_and_in_json(run, tiny, tmp_path):
+    """Claims that need no weights run once; one that a model cannot be asked is said not to run."""
+    other = shutil.copytree(tiny, tmp_path / "other")
+    models = ["--model", tiny, "--model", other]
+    code, out, _ = run("paper", "--claim", "algorithm-1", "--quick", *models)
+    assert code == 0
+    said = " ".join(out.split())
+    assert f"[algorithm-1] on {tiny}" in said
+    assert f"[algorithm-1] on {other}" in said
+    assert out.splitlines()[-3].split()[:1] == ["claim"]
+    told = json.loads(run("paper", "--claim", "algorithm-1", "--quick", "--json", *models)[1])
+    assert told["claims"] == told["not_run"] == {}
+    ran_on = {
+        name: each["claims"]["algorithm-1"]["models"] for name, each in told["models"].items()
+    }
+    assert ran_on == {str(tiny): [str(tiny)], str(other): [str(other)]}
+
+
+def test_a_claim_that_does_not_suit_one_model_runs_on_the_others(run, tiny, tmp_path, monkeypatch):
+    other = shutil.copytree(tiny, tmp_path / "other")
+    fussy = replace(claim_of("table-9", ("its-own",)), run=refuses(str(tiny)))
+    monkeypatch.setattr(folder, "CLAIMS", {"table-9": fussy, "table-8": claim_of("table-8")})
+    told = json.loads(run("paper", "--json", "--model", tiny, "--model", other)[1])
+    assert [*told["claims"]] == ["table-8"]
+    assert told["models"][str(tiny)]["not_run"] == {"table-9": "not run: it has no such layers"}
+    assert [*told["models"][str(other)]["claims"]] == ["table-9"]
+
+
+def refuses(name: str):
+    """What runs a claim on all models but one."""
+
+    def run(setting):
+        if setting.names == (name,):
+            raise InputError("it has no such layers")
+        return Finding(Verdict.REPRODUCED, "so", ("a",), ((1,),), {})
+
+    return run
+
+
+def test_models_that_contradict_are_refused_in_a_line(refused, tiny, tmp_path):
+    twice = ["--model", tiny, "--model", tiny]
+    assert "is given twice" in refused("paper", "--claim", "figure-5", *twice)
+    told = refused("paper", "--table", "1", "--model", tiny)
+    assert "table-1 reads no weights, leave it out" in told
+    assert "no/such" in refused("paper", "--model", "no/such")
+    other = shutil.copytree(tiny, tmp_path / "other")
+    argv = ["--claim", "figure-5", "--model", tiny, "--model", other, "--keep", tmp_path]
+    assert "--keep writes one file a claim, and 2 models are given" in refused("paper", *argv)
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
+        (["--list", "--model", "x"], "--list runs nothing: leave out --model"),
+        (["--list", "--quick"], "--list runs nothing: leave out --quick"),
         (["--table", "99"], "'table-99' is no claim that is checked; choose "),
         (["--figure", "x"], "'figure-x' is no claim"),
         (["--claim", "T1"], "'T1' is no claim"),

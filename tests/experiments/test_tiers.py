@@ -16,7 +16,7 @@ PAST = [
     "mapped file, past the page cache",
     "file, scattered, 64 rows a read, past the page cache",
     "file, scattered, 8 rows a read, past the page cache",
-    "file, scattered, 1 rows a read, past the page cache",
+    "file, scattered, a row a read, past the page cache",
 ]
 linux = pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
 

@@ -27,7 +27,7 @@ def once(logits, ids, cut):
 MISTAKES = [
     ("verdict", lambda narrow, wide: "rounding" if narrow < 1e-5 else "bug", "same bits"),
     ("verdict", lambda narrow, wide: "bug" if wide > 1e-15 else s10.verdict(narrow, 0), "rounding"),
-    ("verdict", lambda narrow, wide: None, "you say None"),
+    ("verdict", lambda narrow, wide: None, "returned None"),
     ("leaks", shorter_text, "did you keep it?"),
     ("leaks", close_enough, "moves every row is not found"),
     ("leaks", once, "moves one bit of one row is not found"),

@@ -22,7 +22,7 @@ def pair(request) -> tuple:
 def test_the_notebook_is_that_of_its_source(pair):
     source, kept = pair
     advice = "run  python notebooks/build.py"
-    assert kept.metadata["source_sha256"] == source.metadata["source_sha256"], advice
+    assert kept.metadata["code_sha256"] == source.metadata["code_sha256"], advice
     assert [c.source for c in kept.cells] == [c.source for c in source.cells], advice
     assert [c.cell_type for c in kept.cells] == [c.cell_type for c in source.cells], advice
 
@@ -39,6 +39,21 @@ def test_every_chapter_has_figures_and_at_least_four_exercises(pair):
     assert shown
     verdicts = [o.get("text", "") for c in cells for o in c.outputs]
     assert sum(text.count("Not yet: ") for text in verdicts) >= 4
+
+
+def test_new_text_keeps_outputs_and_new_code_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    source, old = tmp_path / "01_one.py", "# %% [markdown]\n# Old.\n\n# %%\nprint(1)\n"
+    source.write_text(old)
+    kept = build.read(source)
+    kept.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    nbformat.write(kept, source.with_suffix(".ipynb"))
+    source.write_text(old.replace("Old", "New"))
+    assert build.is_kept(source)
+    made = build.with_outputs_of(build.read(source), kept)
+    assert (made.cells[0].source, made.cells[1].outputs[0].text) == ("New.", "1\n")
+    source.write_text(old.replace("print(1)", "print(2)"))
+    assert not build.is_kept(source)
 
 
 def test_there_are_no_strays():

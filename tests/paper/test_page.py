@@ -5,14 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from minikv.paper.claims import CLAIMS
-from minikv.paper.render import drawn_from, markdown, page, picture, picture_source, slug
-from minikv.paper.run import examine, keep, kept
+from minikv.paper.render import (
+    drawn_from,
+    markdown,
+    page,
+    picture,
+    picture_source,
+    ran_on,
+    slug,
+)
+from minikv.paper.run import Section, described, examine, keep, kept
 
 FOLDER = Path(__file__).parents[2] / "docs" / "paper"
 
@@ -79,11 +89,52 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
 def test_the_html_page_needs_no_other_file():
     pytest.importorskip("matplotlib", reason="plots need the extra `plots`")
     results = kept(FOLDER / "results")
-    made = page(CLAIMS, results, {"table-9": "not run"})
+    sections = [Section(claim, "", results[id]) for id, claim in CLAIMS.items()]
+    made = page(sections)
     assert "src=" not in made.replace('src="data:', "")
     assert "http" not in made
     for claim in CLAIMS.values():
         assert f'<section id="{claim.id}">' in made
+
+
+def test_a_page_of_two_models_has_a_section_for_each():
+    claim = replace(CLAIMS["table-3"], plot=None)
+    result = kept(FOLDER / "results")["table-3"]
+    other = Section(claim, "folder/Two", None, "not run: no such model")
+    made = page([Section(claim, "one", result), Section(claim, "folder/two", result), other])
+    assert '<section id="table-3-one">' in made
+    assert '<section id="table-3-foldertwo">' in made
+    assert made.count("<section") == 2
+    assert "<td>folder/Two</td><td>not run: no such model</td>" in made
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ((), ""),
+        ((0.5, 1.25), "; load average 0.5 to 1.2 on 2 cores"),
+        ((0.5, 2.75), "; load average 0.5 to 2.8 on 2 cores: crowded, so that times are noisy"),
+    ],
+)
+def test_a_run_on_a_crowded_machine_says_so(load, told):
+    held = kept(FOLDER / "results")["equation-28"]
+    result = replace(held, load=load, cores=2, machine="m")
+    assert ran_on(result).endswith(f"; m{told}")
+
+
+def test_a_run_names_the_compiler_of_its_kernels_where_it_has_one(monkeypatch):
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    without = described()
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(__version__="9.9"))
+    assert described() == f"{without}, Numba 9.9"
+
+
+def test_a_run_says_what_the_processor_spent():
+    result = examine(CLAIMS["equation-28"], quick=True)
+    assert result.processor is not None
+    assert result.processor >= 0
+    assert f"({result.processor:.1f} s of processor time)" in ran_on(result)
+    assert len(result.load) in (0, 2)
 
 
 WITHOUT_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and not claim.models]

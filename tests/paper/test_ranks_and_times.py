@@ -10,7 +10,7 @@ from experiments.toys import tiny
 
 from minikv.experiments.crossover import Roofline, Work
 from minikv.experiments.plots import new_figure
-from minikv.paper import proved
+from minikv.paper import proved, six
 from minikv.paper.claim import Setting, Verdict
 from minikv.paper.claims import (
     CLAIMS,
@@ -22,6 +22,7 @@ from minikv.paper.claims import (
     proposition_3_2,
 )
 from minikv.paper.run import kept, loaded
+from minikv.shapes import SHAPES, shape
 from minikv.verify import Refuted
 
 NAME = "smollm2-135m-instruct"
@@ -32,7 +33,7 @@ def ranks_of(formula: int) -> dict:
     """Figure 5 with a mean for each reading."""
     ranks = {reading.text: [[22]] for reading in figure_5.READINGS}
     ranks[figure_5.FORMULA.text] = [[formula] * 5]
-    return {NAME: {"paper": "21.2", "ranks": ranks}}
+    return {NAME: {"paper": "21.2", "of_the_paper": "smollm2-135m", "ranks": ranks}}
 
 
 def test_figure_5_is_reproduced_by_a_mean_that_rounds_to_the_papers_and_by_no_other():
@@ -45,7 +46,26 @@ def test_figure_5_is_reproduced_by_a_mean_that_rounds_to_the_papers_and_by_no_ot
 
 
 def test_figure_5_says_nothing_of_a_model_that_the_paper_does_not_print():
-    assert figure_5._judged({"other": {"paper": None}})[0] is Verdict.CANNOT
+    other = {"other": {"paper": None, "of_the_paper": ""}}
+    assert figure_5._judged(other)[0] is Verdict.CANNOT
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_six_models_are_known_by_their_shapes_and_no_other_is(name):
+    expected = name if name in six.SIX else ""
+    assert six.of_the_paper(shape(name)) == expected
+    assert six.of_the_paper(replace(shape(name), rope_theta=5.0)) == ""
+
+
+def test_figure_5_puts_the_papers_mean_beside_its_own_model_alone(monkeypatch):
+    model = tiny("float32")
+    given = setting(names=("mine",), model=lambda name, how="float32": model)
+    assert {row[2] for row in CLAIMS["figure-5"].run(given).rows[:-2]} == {None}
+    monkeypatch.setattr(figure_5, "of_the_paper", lambda config: "qwen2.5-0.5b")
+    found = CLAIMS["figure-5"].run(given)
+    assert [row[2] for row in found.rows if row[0] == "mine"] == ["20.0"] * len(figure_5.READINGS)
+    assert not [row for row in found.rows if row[0].startswith("Qwen2.5-0.5B")]
+    assert "where it prints 20.0" in found.reason
 
 
 def ratios(error: float, control: float) -> list[dict]:

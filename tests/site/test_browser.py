@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,22 @@ def test_signatures_name_types_as_the_source_does(desk):
 
 def test_every_paper_that_is_named_is_linked(desk):
     assert unlinked(desk) == set()
+
+
+def test_the_atlas_is_filtered_without_a_server(site):
+    """The words of the address are those of the filter; without any, all rows are there."""
+    shown = []
+    for words in ("", "?q=evicting%20t9", "?q=no-such-word"):
+        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        page = subprocess.run(
+            [*command, (site / "atlas.html").as_uri() + words], capture_output=True, text=True
+        ).stdout
+        table = page[page.index('class="atlas') :].partition("</table>")[0]
+        rows = re.findall(r"<tr class=[^>]*>", table.partition("<tbody>")[2])
+        shown.append(sum(' hidden=""' not in row for row in rows))
+    assert shown[0] == 65
+    assert 5 < shown[1] < 20
+    assert shown[2] == 0
 
 
 def themes(pages: list[Page]) -> Iterator[tuple[str, str, dict[str, str]]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 from fuzz import mutated_bytes, mutated_json
+from safetensors import safe_open
 
 import minikv
 from minikv.config import FULL, SLIDING, ModelConfig, expected_shapes
@@ -191,6 +192,32 @@ def test_rows_are_unpacked_block_by_block_without_a_change(monkeypatch):
     assert_same_bits(packed.unpacked(), whole)
 
 
+# What MLX wrote
+
+MLX = Path(__file__).parents[1] / "fixtures" / "mlx"  # by MLX 0.32.4: tests/make_mlx.py
+
+
+def test_what_mlx_quantised_and_saved_has_the_weights_that_mlx_makes_of_it():
+    """A scale of 8 bits times a code of 4 is exact in float32: MLX rounds the sum once, as here."""
+    loaded = load_tensors(MLX, ModelConfig.from_folder(MLX))
+    with safe_open(MLX / "weights.safetensors", "numpy") as file:
+        assert file.metadata()["mlx"] == "0.32.4"
+        assert loaded.keys() == set(file.keys())
+        for name in file.keys():  # noqa: SIM118 - it is no mapping
+            assert_same_bits(loaded[name], file.get_tensor(name), name)
+    assert minikv.load(MLX, "exact").logits([1, 2, 3]).shape == (3, 24)
+
+
+def test_another_order_of_the_codes_in_a_word_would_not_be_what_mlx_makes():
+    """The control: the first weight in the highest bits."""
+    config = ModelConfig.from_folder(MLX)
+    name = "model.embed_tokens.weight"
+    right = load_tensors(MLX, config)[name]
+    backwards = right.reshape(len(right), -1, 8)[..., ::-1].reshape(right.shape)
+    with safe_open(MLX / "weights.safetensors", "numpy") as file:
+        assert (file.get_tensor(name) != backwards).any()
+
+
 # What is refused
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -289,6 +316,8 @@ def test_another_number_of_bits_than_the_files_does_not_fit(tmp_path):
     ("told", "words"),
     [
         ({"group_size": 64, "bits": 3}, r"expected MLX's group_size and bits \(2, 4 or 8\)"),
+        ({"group_size": 64, "bits": 5}, r"expected MLX's group_size and bits \(2, 4 or 8\)"),
+        ({"group_size": 64, "bits": 6}, r"expected MLX's group_size and bits \(2, 4 or 8\)"),
         ({"group_size": 64, "bits": 4.0}, "expected MLX's"),
         ({"group_size": 64, "bits": [4]}, "expected MLX's"),
         ({"group_size": 0, "bits": 4}, "expected MLX's"),

@@ -121,8 +121,7 @@ CLAIM = Claim(
         "rows of a text, and the two singular vectors for which the two sides should be equal; "
         "the control puts sigma_{r+2} in the place of sigma_{r+1}. What the rounding of "
         "float64 may add is bounded and added to the bound "
-        f"(`minikv.experiments.ranks.truncation`). --quick: one layer in {EVERY}. Of several "
-        "--model, the first is taken."
+        f"(`minikv.experiments.ranks.truncation`). --quick: one layer in {EVERY}."
     ),
     models=("smollm2-135m-instruct",),
     run=run,

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import below, labelled, lines
 from ...experiments.ranks import READINGS, ROTATED, Reading, heads
 from ...model import Model
 from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
+from ..six import GEMMA, QWEN_SMALL, SMOLLM2, of_the_paper
 from .table_1 import printed_as
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAPER = {"smollm2-135m-instruct": "21.2"}
-ELSEWHERE = {"Qwen2.5-0.5B": "20.0", "Gemma 3 4B": "70.2 (median 70)"}
+PAPER = {SMOLLM2: "21.2", QWEN_SMALL: "20.0", GEMMA: "70.2"}
+NOT_HERE = {
+    QWEN_SMALL: ("Qwen2.5-0.5B: not here", "20.0"),
+    GEMMA: ("Gemma 3 4B: not here", "70.2 (median 70)"),
+}
 FORMULA = READINGS[0]
 
 
@@ -24,19 +28,28 @@ def run(setting: Setting) -> Finding:
     """Take every head's effective rank, by the formula and by what may have been meant."""
     rows: list[tuple[Cell, ...]] = []
     models = {}
+    found_here: list[str] = []
     for number, name in enumerate(setting.names):
         model = setting.model(name)
         ranks = {
             reading.text: by_layer(model, reading)
             for reading in setting.choose((*READINGS, *ROTATED), READINGS)
         }
-        paper = PAPER.get(name)
+        own = of_the_paper(model.config)
+        found_here.append(own)
+        paper = PAPER.get(own)
         rows += [(name, text, paper, *_summary(found)) for text, found in ranks.items()]
-        models[name] = {"paper": paper, "width": model.config.head_dim, "ranks": ranks}
+        models[name] = {
+            "paper": paper,
+            "of_the_paper": own,
+            "width": model.config.head_dim,
+            "ranks": ranks,
+        }
         setting.progress("effective ranks", number + 1, len(setting.names))
     rows += [
-        (f"{name}: not here", FORMULA.text, printed, None, None, None, None)
-        for name, printed in ELSEWHERE.items()
+        (told, FORMULA.text, printed, None, None, None, None)
+        for name, (told, printed) in NOT_HERE.items()
+        if name not in found_here
     ]
     columns = ("model", "reading", "the paper's mean", "mean", "median", "heads", "largest")
     verdict, reason = _judged(models)
@@ -72,18 +85,26 @@ def _judged(models: dict[str, dict[str, Any]]) -> tuple[Verdict, str]:
         printed = float(figures["paper"])
         nearest = sorted(means, key=lambda text: abs(means[text] - printed))[:3]
         near = "; ".join(f"{text}: {means[text]:.2f}" for text in nearest)
-        told.append(
+        of_it = (
             f"By the paper's formula {name} has a mean of {formula:.2f}, where it prints "
-            f"{figures['paper']}. Nearest to that are two slips that its text does not have "
+            f"{figures['paper']}. Nearest to that"
+        )
+        if figures["of_the_paper"] != SMOLLM2:
+            told.append(f"{of_it}, of the other readings: {near}.")
+            continue
+        told.append(
+            f"{of_it} are two slips that its text does not have "
             f"({near}): the sum of sigma^4, as of singular values that were squared before; and "
             "W_q W_k^T of matrices as files hold them, a (d, d) product that is no head's score "
             "matrix. From one mean it cannot be told which it was."
         )
-    told.append(
-        "Qwen2.5-0.5B and Gemma 3 4B cannot be had here: --model runs their weights. Gemma 3 270M "
-        "stands for the family and not for the 4B model; its queries and keys are normalised "
-        "before they meet, so that there the matrix is not all of a score."
-    )
+    here = [figures["of_the_paper"] for figures in models.values()]
+    if QWEN_SMALL not in here and GEMMA not in here:
+        told.append(
+            "Qwen2.5-0.5B and Gemma 3 4B cannot be had here: --model runs their weights. Gemma 3 "
+            "270M stands for the family and not for the 4B model; its queries and keys are "
+            "normalised before they meet, so that there the matrix is not all of a score."
+        )
     return verdict, " ".join(told)
 
 
@@ -105,9 +126,7 @@ def plot(figure: Figure, figures: Figures) -> None:
             text = f"the paper's mean over heads and layers, {told['paper']}"
             axes.axhline(mean, color="grey", linewidth=4, alpha=0.6, label=text)
         lines(axes, points, x_ticks=range(0, layers, 5), bottom=0)
-        axes.get_legend().remove()
-    handles, labels = many[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
+    below(figure, many, 2)
 
 
 CLAIM = Claim(

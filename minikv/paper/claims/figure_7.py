@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...config import ModelConfig
 from ...experiments import crossover
 from ...experiments.crossover import Roofline, Work
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import labelled, lines, printed
 from ...model import Model
 from ...shapes import shape
 from ..claim import Cell, Claim, Figures, Finding, Setting, Verdict
@@ -162,9 +162,8 @@ def plot(figure: Figure, figures: Figures) -> None:
     points = [
         (f"{row['name']}, {row['weights']}", row["rows"], row["ratio"]) for row in figures["rows"]
     ]
-    points += [("the paper, its highest", 1, 1.1), ("the paper, its highest", 100, 0.68)]
-    points += [("the paper, its highest", 500, 0.3), ("the paper, its lowest", 1, 1.1)]
-    points += [("the paper, its lowest", 100, 0.46), ("the paper, its lowest", 500, 0.17)]
+    printed(axes, "the paper, its highest", [(1, 1.1), (100, 0.68), (500, 0.3)], "^")
+    printed(axes, "the paper, its lowest", [(1, 1.1), (100, 0.46), (500, 0.17)], "v")
     lines(axes, points, x_ticks={row["rows"] for row in figures["rows"]})
     axes.axhline(1.0, color="grey", linewidth=1)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=11)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from ...experiments import crossover
 from ...experiments.crossover import Work, rate_needed
+from ...experiments.machines import Machine
 from ...experiments.plots import COLOURS, MARKERS, labelled
 from ...experiments.tiers import MEMORY, tiers
 from ...shapes import shape
@@ -117,6 +118,33 @@ def judged(figures: Figures) -> tuple[Verdict, str]:
     )
 
 
+def with_machines(finding: Finding, machines: Sequence[Machine]) -> Finding:
+    """The same with other machines on the map, and what the roofline predicts for their memory."""
+    if not machines:
+        return finding
+    own = Work(**finding.figures["work"][finding.figures["own"]])
+    count = finding.figures["rows"]
+    kept = []
+    rows: list[tuple[Cell, ...]] = []
+    for machine in machines:
+        bandwidth = machine.traffic / 2
+        predicted = bandwidth / machine.roofline.crossover(own, count)
+        kept.append({**asdict(machine), "bandwidth": bandwidth, "predicted": predicted})
+        spread = f"{machine.lowest[0] / 2e6:,.0f} to {machine.highest[0] / 2e6:,.0f} MB/s"
+        where = f"memory of {machine.name} ({machine.rate / 1e9:.0f} GFLOP/s)"
+        rows.append((where, None, bandwidth / 1e6, None, spread, None, None, predicted, None))
+    told = "; ".join(
+        f"{machine['name']} {machine['predicted']:.3g} ({machine['described']}, {machine['date']})"
+        for machine in kept
+    )
+    reason = (
+        f"{finding.reason} On other machines, by what was measured there and the roofline, "
+        f"projecting takes so many times as long as reading from memory: {told}."
+    )
+    figures = {**finding.figures, "machines": kept}
+    return replace(finding, reason=reason, rows=(*finding.rows, *rows), figures=figures)
+
+
 def bracket(tiers: Sequence[Mapping[str, Any]]) -> str:
     """Between which of the measured bandwidths projecting begins to win.
 
@@ -157,6 +185,19 @@ def plot(figure: Figure, figures: Figures) -> None:
         across = row["bandwidth"] / roofline["itemsize"] / 1e6
         text = f"measured here: {row['tier']}"
         axes.plot([across], [roofline["rate"] / 1e9], marker, color="black", ms=9, label=text)
+    for number, machine in enumerate(figures.get("machines", ())):
+        across = machine["bandwidth"] / machine["itemsize"] / 1e6
+        marker = f"${chr(ord('A') + number % 26)}$"
+        text = f"{machine['name']}: its memory"
+        axes.plot(
+            [across],
+            [machine["rate"] / 1e9],
+            marker=marker,
+            color="black",
+            ms=11,
+            ls="",
+            label=text,
+        )
     text = "the paper's machine: its memory, bfloat16 (maker's figure)"
     axes.axvline(figures["m3_max"] / 2 / 1e6, color="grey", linestyle="-.", label=text)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=10)
@@ -182,7 +223,7 @@ CLAIM = Claim(
         "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows, which "
         "nothing reads ahead; against projecting the same rows from residuals in memory, by "
         "turns. Wall clock, medians of 5; what lies below the file is this machine's disk, "
-        "virtual or not. --quick: 100 rows, medians of 3. Of several --model, the first is taken."
+        "virtual or not. --quick: 100 rows, medians of 3."
     ),
     models=("smollm2-135m-instruct",),
     run=run,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...experiments import read_passages
 from ...experiments.compare import compare
-from ...experiments.plots import labelled, lines
+from ...experiments.plots import labelled, lines, printed
 from ...experiments.score import pieces
 from ...model import Model
 from ..claim import Claim, Figures, Finding, Setting, Verdict
@@ -147,8 +147,8 @@ def plot(figure: Figure, figures: Figures) -> None:
         for key, said in (("match", "ours"), ("certain", "certain by length")):
             label = f"{said}, prompt of {length}"
             points += [(label, entry["budget"], entry[key]) for entry in figures[name]]
-    points.append(("paper, SmolLM2", 256, PAPER_OURS))
-    points.append(("paper, Qwen2.5-0.5B", 256, PAPER[256][1]))
+    printed(axes, "the paper, SmolLM2", [(256, PAPER_OURS)], "^")
+    printed(axes, "the paper, Qwen2.5-0.5B", [(256, PAPER[256][1])], "v")
     lines(axes, points, x_ticks=[entry["budget"] for entry in figures["long"]], bottom=0)
 
 

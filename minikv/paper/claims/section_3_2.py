@@ -14,6 +14,7 @@ from ...config import FULL
 from ...decoder import Weights, forward
 from ...errors import InputError
 from ...experiments.plots import COLOURS, labelled
+from ...experiments.score import ROWS, log_likelihoods, perplexity
 from ...layers import Layer
 from ...model import Model
 from ...patching import kl_divergence, run_with_hooks
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SHAPE = "gemma-3-4b"
 DECODED = 8  # tokens that are decoded one by one, behind a text longer than the window
-ROWS = 32  # of logits that are in float64 at a time
 WITHIN = 256  # tokens of a text that is shorter than the window
 SCORED = 64  # of a text's last tokens, whose perplexity and divergence are taken
 
@@ -148,18 +148,6 @@ def cache_free(model: Model, mistake: Mistake, ids: Sequence[int]) -> Array:
     return logits
 
 
-def perplexity(logits: Array, ids: Sequence[int]) -> float:
-    """exp of the mean loss of tokens 2 to the last, in float64."""
-    losses = []
-    for start in range(0, len(ids) - 1, ROWS):
-        rows = slice(start, min(start + ROWS, len(ids) - 1))
-        x = to_numpy(logits)[rows].astype(np.float64)
-        x -= x.max(axis=-1, keepdims=True)
-        said = x[np.arange(len(x)), list(ids[rows.start + 1 : rows.stop + 1])]
-        losses.append(np.log(np.exp(x).sum(axis=-1)) - said)
-    return float(np.exp(np.concatenate(losses).mean()))
-
-
 def mean_divergence(right: Array, other: Array) -> float:
     """KL of the next-token distributions, in nats, over all positions."""
     starts = range(0, len(right), ROWS)
@@ -237,7 +225,7 @@ def _effects(model: Model, tokens: int) -> Iterator[Row]:
             "tokens": tokens,
             "recomputed": difference(held, again).to_json(),
             "kl": mean_divergence(right, logits),
-            "perplexity": perplexity(logits, scored),
+            "perplexity": perplexity([log_likelihoods(logits[:-1, ...], scored[1:])]),
         }
 
 
@@ -255,7 +243,12 @@ def _finding(figures: Figures) -> Finding:
     )
     base = figures["mistakes"][1]["lengths"]
     short = figures["mistakes"][4]["lengths"][0]
-    right = figures["mistakes"][0]["lengths"][1]["perplexity"]
+    right = figures["mistakes"][0]["lengths"]
+    worse = " and ".join(
+        f"{other['perplexity']:.3g} where the right one has {own['perplexity']:.3g} "
+        f"({own['tokens']} tokens)"
+        for own, other in zip(right[1:], base[1:], strict=True)
+    )
     lengths = " and ".join(str(row["tokens"]) for row in figures["same"])
     reason = (
         f"On {figures['model']}, exact, texts of {lengths} tokens, decoded K and V have the bits "
@@ -263,10 +256,9 @@ def _finding(figures: Figures) -> Finding:
         f"ones too, and T1 holds in {figures['blocks']} blocks at {SHAPE}'s true width: a window "
         "masks keys, it does not re-index them. What gives K > 0, V = 0 in the sliding layers "
         f"alone ({base[0]['recomputed']['k_layers']} here, 29 of 34 in the paper) is making their "
-        f"keys by the global rotary base, and a run that does so has a perplexity of "
-        f"{base[1]['perplexity']:.3g} where the right one has {right:.3g}. Equation 16 cannot "
-        "explain it: the paper's prompt and lengths, to 256, are shorter than the window, where it "
-        f"changes {short['recomputed']['numbers']} numbers."
+        f"keys by the global rotary base, and a run that does so has a perplexity of {worse}. "
+        "Equation 16 cannot explain it: the paper's prompt and lengths, to 256, are shorter than "
+        f"the window, where it changes {short['recomputed']['numbers']} numbers."
     )
     columns = (
         "mistake",

@@ -84,7 +84,8 @@ CLAIM = Claim(
         "the six models' true shapes, random weights, one block in memory at a time: T1 on 48 rows "
         "of a random stream at positions up to two windows (or 2,048) apart, all in one call, "
         "permuted, in three parts and alone (`minikv prove --shape`). With the weights: "
-        "`minikv paper --table 2 --model FOLDER`; MLX's 4-bit folders load too."
+        "`minikv paper --table 2 --model FOLDER`; MLX's 4-bit folders load too (tested on files "
+        "made for it, one of them by MLX 0.32.4; on none from a hub)."
     ),
     run=run,
     exact=("exact",),

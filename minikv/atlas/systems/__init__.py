@@ -1,0 +1,1 @@
+"""One system of the atlas a file. Each has an ``ENTRY``, which a registry finds by being there."""

@@ -1,0 +1,71 @@
+"""RLKV: the heads that reasoning needs keep all tokens, the others first and newest ones.
+
+arXiv 2510.08525. *Rule.* A mask over K/V heads: a head that is in it reads the full cache, another
+one `sinks` first tokens and the newest.
+
+*Departures.* The mask is given, where the paper finds it by reinforcement learning. All rows stay
+in memory: the heads that are not in the mask do not see the others' (rows are put where no query
+sees them), so that what is shown is the rule and not the bytes.
+
+*Its authors claim* 20 to 50 % less cache at the same accuracy in reasoning. *Here:* with all heads
+in the mask it is the full cache; the unit is a K/V head, which grouped query heads share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...arrays import Keys, Queries
+from ...caches import Cache
+from ...layers import Layer
+from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..ground import decoded, full_logits, new_full
+from ..reading import Reading
+
+BUDGET = 6
+SINKS = 2
+
+
+class HeadMask(Reading):
+    """Heads of `mask` read everything, the others `BUDGET` tokens before their own."""
+
+    def __init__(self, inner: Cache, mask: Sequence[bool]) -> None:
+        super().__init__(inner)
+        self.mask = np.array(mask)
+
+    def chosen(self, layer: Layer, q: Queries, keys: Keys) -> np.ndarray:
+        place = np.arange(len(keys))[:, None]
+        few = (place < SINKS) | (place >= len(keys) - 1 - (BUDGET - SINKS))
+        return few | self.mask
+
+
+def demonstrate() -> Sequence[Finding]:
+    """The comparisons of the entry, controls among them."""
+    masked = HeadMask(new_full(), (True, False))
+    logits = decoded(masked)
+    reads = masked.reads[0].sum(axis=0).tolist()
+    return [
+        same(
+            "all heads in the mask = the full cache",
+            decoded(HeadMask(new_full(), (True, True))),
+            full_logits(),
+        ),
+        true("a head outside reads the budget and itself", reads[1] == BUDGET + 1, f"{reads}"),
+        true("a head of the mask reads everything", reads[0] == len(logits), f"{reads}"),
+        other("one head of two", logits, full_logits()),
+    ]
+
+
+ENTRY = Entry(
+    name="rlkv",
+    title="RLKV",
+    arxiv="2510.08525",
+    kind=Kind.EVICTING,
+    state="the rows of each head; the mask is a weight",
+    verdict=Verdict.LOSSY,
+    reason="All heads in the mask: the full cache. The mask is given, not learnt.",
+    theorems=("T9",),
+    demonstrate=demonstrate,
+)

@@ -1,0 +1,302 @@
+# %% [markdown]
+# # 11. The atlas: one of each kind
+#
+# After this chapter you can say of a way of treating the cache what its state is, what stays
+# exact, what is bounded and what is lost; and you can turn a cache that loses into a decoder that
+# does not.
+#
+# *Time*: 90 minutes, 55 of them for the exercises. *Needs*: chapters 4 to 7; no weights, no GPU.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from exercises import e11
+
+from minikv.atlas import entries, entry
+from minikv.atlas.ground import kv, small_model, text
+
+plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
+
+counts = {}
+for found in entries().values():
+    counts.setdefault(str(found.kind), []).append(found.built)
+for kind, built in counts.items():
+    print(f"{kind:14} {len(built):2} systems, {sum(built):2} run here")
+
+# %% [markdown]
+# Each of them is one small file in `minikv/atlas/systems/`, which says the rule, every departure
+# from its paper, and what its authors claim and do not. `minikv atlas NAME` shows one and
+# compares bits on a small random model. Here is that comparison as a function.
+
+
+# %%
+def show(name):
+    """The findings of a system, controls marked."""
+    print(f"{entry(name).title}: {entry(name).kind}, {entry(name).verdict}")
+    print(f"  the state: {entry(name).state}")
+    for finding in entry(name).demonstrate():
+        mark = "differs, as it must:" if finding.control else "holds:"
+        print(f"  {mark:20} {finding.what}")
+
+
+# %% [markdown]
+# ## Evicting: a theorem about gates, and what is not forgotten
+#
+# TRIM-KV learns a gate for each token: a token is worth `gate ** age`. Its authors observe that
+# the learnt gates look like attention sinks and sliding windows. With gates that are *given* this
+# is no observation: equal gates are a window, and gates of 1 for the first tokens are
+# StreamingLLM.
+
+# %%
+show("trim_kv")
+
+# %% [markdown]
+# TIM prunes a span of text that is done with. Is it then forgotten? The rows that stay are
+# compared with those of a text that never had the span, at the same positions.
+
+# %%
+show("tim")
+
+# %% [markdown]
+# At layer 0 keys and values know their own token alone: forgotten. From layer 1 on they are made
+# from streams that have *attended* to the span. The cache is pruned, the streams are not:
+# **evicting is not forgetting**. By how much do the rows differ? Five layers, and a span of four
+# tokens.
+
+# %%
+model = small_model(layers=5)
+ids = text(tokens=40)
+start, stop = 10, 14
+kept = np.r_[0:start, stop:40]
+with_span = kv(model, ids)[1]
+
+from minikv.decoder import Span, block, embed
+from minikv.projection import kv_from_residual
+
+stream = embed(model.weights, np.array(ids)[kept])
+drift = []
+for layer in model.layers:
+    without = kv_from_residual(stream, kept, layer)[1]
+    rows = with_span[layer.index][kept][start:]
+    moved = np.linalg.norm(rows - without[start:], axis=-1) / np.linalg.norm(
+        without[start:], axis=-1
+    )
+    drift.append(moved.ravel())
+    stream = block(layer, stream, kept, [Span(slice(0, len(kept)), kept)])
+print("rows of layer 0 that differ:", int((drift[0] > 0).sum()), "of", drift[0].size)
+
+figure, axes = plt.subplots(figsize=(8, 4))
+axes.boxplot(drift, tick_labels=[str(n) for n in range(5)])
+axes.set_xlabel("layer")
+axes.set_ylabel("change of a value, share of its length")
+plt.show()
+
+# %% [markdown]
+# ## Selecting: reading until little is left
+#
+# Systems that select keep everything and read a part. S2O reads from the most important key down
+# and stops. Stop when the weight that is left is at most $\varepsilon$, and T9 says what may have
+# been lost: $2 \varepsilon \max \|v\|$ in each head.
+
+# %%
+from minikv.atlas.ground import full_head_outputs, last_outputs, new_full
+from minikv.atlas.systems.s2o import EarlyStop
+
+_, full, values = full_head_outputs()
+longest = np.linalg.norm(values, axis=-1).max(axis=0)  # of each K/V head
+budgets = [0.4, 0.2, 0.1, 0.05, 0.02, 0.01]
+moved = []
+for eps in budgets:
+    _, z = last_outputs(EarlyStop(new_full(), eps))
+    moved.append(max(np.linalg.norm(z[h] - full[h]) / longest[h // 2] for h in range(4)))
+
+figure, axes = plt.subplots(figsize=(8, 4))
+axes.loglog(budgets, [2 * eps for eps in budgets], "k--", label="the bound, 2 eps")
+axes.loglog(budgets, np.maximum(moved, 1e-9), "o", label="the head that moved furthest")
+axes.set_xlabel("eps, weight that is not read")
+axes.set_ylabel("move of an output / max|v|")
+axes.set_ylim(1e-3, 2)
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## Quantising: how far may a score move
+#
+# Rounded keys move scores; softmax does not care about a shift of all of them, only about the
+# spread of the moves, $2\delta$. The weights then change by $2 \tanh(\delta/2)$ at most, in all,
+# and no smaller factor will do. Rounded values change an output by what they are off, and no
+# more.
+
+# %%
+show("kv_tuner")
+
+# %% [markdown]
+# Beside each quantised cache stands what loses nothing: keys and values made again from residuals
+# (T1). That costs time, and no bits.
+#
+# ## Merging: equal rows are not one row
+#
+# Merge two equal keys to one, and softmax sees one where there were two. The one that is left
+# needs the logarithm of their number on its score.
+
+# %%
+show("chelsea")
+
+# %% [markdown]
+# ## Reusing: which rows must be made again
+#
+# A passage was cached behind one prefix, and is wanted behind another. Its rows at layer 0 are
+# right. Which others must be made again, so that the whole cache is exact? Not one of those that
+# change may be left out, and to make a row at layer l its stream must have been made at all
+# layers below.
+
+# %%
+from minikv.atlas.reuse import least, unchanged
+
+model = small_model(layers=4)
+old, new = text(tokens=16), (*text(1)[:5], *text(tokens=16)[5:])
+same = unchanged(kv(model, old), kv(model, new))
+print("rows that stay, layer by layer:", same.sum(axis=1).tolist(), "of 16")
+print("rows to make:                  ", least(same).sum(axis=1).tolist())
+show("relay_caching")
+
+# %% [markdown]
+# Every row behind the change, at every layer: so what one saves is the prefix before the change,
+# and nothing else. Systems that make fewer rows again are lossy, by theorem.
+#
+# ## Speculating: a lossy cache makes a lossless decoder
+#
+# Let the cache that loses *guess*, and the full one *verify*: one call of the decoder for a whole
+# guess, of which the longest right beginning is kept. Under exact arithmetic the tokens, the
+# logits and the cache are those of one token at a time, whatever is guessed.
+
+# %%
+show("lookahead")
+
+# %%
+import minikv
+from minikv.atlas.speculation import CacheDraft, Speculator
+
+config = minikv.tiny_config(num_hidden_layers=3, tie_word_embeddings=False)
+model = minikv.random_model(config, 4, "exact", scale=2.0)
+prompt = [int(token) for token in np.random.default_rng(2).integers(0, 97, 30)]
+plain = list(model.generate(prompt, 30, stop=()))
+print("budget  accepted  calls of the verifier  same tokens")
+for budget in (4, 8, 16, 24):
+    draft = CacheDraft(model.weights, model.new_cache("h2o", budget=budget), 5)
+    speculator = Speculator(model.weights, model.new_cache(), draft)
+    tokens = list(speculator.tokens(prompt, 30))
+    told = speculator.figures
+    print(f"{budget:6}  {told.accepted:3} of {told.drafted:3}  {told.calls:21}  {tokens == plain}")
+
+# %% [markdown]
+# Generate with a real model in the same way: `minikv generate "Once upon a time" --draft h2o
+# --budget 64`. Quasar, which verifies in few bits, is the negative twin: there the verifier
+# decides what comes out, and it is another model.
+#
+# ## Splitting: attention in parts
+#
+# The largest score, the denominator, and the weighted sum: three numbers for each part of the
+# keys, which merge in any order. In the reals. In floats each merge rounds, and the merge of
+# TokenRing has not the bits of one pass, where a protocol of maxima and exact sums has.
+
+# %%
+show("token_ring")
+
+# %% [markdown]
+# ## Another state
+#
+# A layer with a delta rule keeps one matrix a head, however long the text. It is a function of
+# *all* tokens: no row of a stream gives it back, so "the residual stream of a token is all" does
+# not hold of it, and the cure is to keep the matrix. Its chunked form is its recurrent form,
+# since two steps are one step of the same kind.
+
+# %%
+show("kimi_linear")
+
+# %% [markdown]
+# ## Exercises
+#
+# ### 11.1 Gates (one star, 10 minutes)
+#
+# `keep(tokens, gates, budget)`: `tokens` are positions, ascending; `gates[t]` is the gate of
+# token t, above 0 and at most 1. A token is worth its gate to the power of its age, where the
+# newest has age 1. Return the `budget` tokens that are worth most, of equals the newer,
+# ascending.
+#
+# <details><summary>Hint</summary>
+#
+# Powers of small gates underflow to 0 for old tokens; logarithms do not.
+#
+# </details>
+
+
+# %%
+def keep(tokens, gates, budget):
+    return tokens[-budget:]  # replace this
+
+
+_ = e11.check_keep(keep)
+
+# %% [markdown]
+# ### 11.2 Merge (two stars, 15 minutes)
+#
+# `merge(one, two)`: each is `(m, s, z)`, the largest score of some keys, the sum of `exp(score -
+# m)`, and the sum of `exp(score - m) * value`; of no keys at all `(-inf, 0, 0 * value)`. Return
+# that of both together.
+#
+# <details><summary>Hint</summary>
+#
+# Which factor turns `exp(score - m)` into `exp(score - n)`? And what is `-inf - -inf`?
+#
+# </details>
+
+
+# %%
+def merge(one, two):
+    return max(one[0], two[0]), one[1] + two[1], one[2] + two[2]  # replace this
+
+
+_ = e11.check_merge(merge)
+
+# %% [markdown]
+# ### 11.3 The fewest rows (two stars, 15 minutes)
+#
+# `fewest(changes)`: `changes[l, p]` says whether the row of position p at layer l changes. Return
+# the table of the rows that must be made, and no more, so that the cache is exact.
+#
+# <details><summary>Hint</summary>
+#
+# A row at layer 3 is made from the stream that layer 2 wrote at its position.
+#
+# </details>
+
+
+# %%
+def fewest(changes):
+    return changes  # replace this
+
+
+_ = e11.check_fewest(fewest)
+
+# %% [markdown]
+# ### 11.4 Accept (two stars, 15 minutes)
+#
+# `accept(draft, logits)`: the verifier was fed the last token and `draft`, and `logits` has a row
+# for each, one more than the draft has tokens. Return the tokens that greedy decoding would have
+# said: the longest right beginning of the draft, and the token behind it.
+#
+# <details><summary>Hint</summary>
+#
+# Row i says what follows the first i tokens of the draft. After a wrong one, all rows are of a
+# text that nobody says.
+#
+# </details>
+
+
+# %%
+def accept(draft, logits):
+    return draft  # replace this
+
+
+_ = e11.check_accept(accept)

@@ -1,0 +1,217 @@
+"""What the kinds of the atlas promise, on random models and numbers, each with its control."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+from minikv.atlas.budgets import shares
+from minikv.atlas.ground import kv
+from minikv.atlas.merging import any_tree, finish, part
+from minikv.atlas.quantising import distortion, rounded, softmax
+from minikv.atlas.reading import Reading
+from minikv.atlas.reuse import least, mended, stacked, unchanged
+from minikv.atlas.systems.ice_cache import Paged
+from minikv.atlas.systems.long_heads import OwnChunks
+from minikv.atlas.systems.louis_kv import Turning
+from minikv.atlas.systems.lychee_decode import HybridHeads
+from minikv.atlas.systems.prefix_kv import allotted
+from minikv.atlas.systems.s2o import EarlyStop
+from minikv.atlas.systems.trim_kv import TrimKV
+from minikv.atlas.systems.zoomr import TwoLevels
+from minikv.caches import StreamingLLM, Window
+from minikv.decoder import Span, block, embed
+from minikv.projection import kv_from_residual
+from minikv.verify import random_case
+from minikv.verify.bits import same_bits
+
+SEEDS = range(4)
+
+
+def case_of(seed: int):
+    """A random model of any family, with windows or not, whose calls end one by one."""
+    case = random_case(seed, size=0.6, scale=1.0)
+    return case if len(case.ids) >= 6 else case_of(seed + 100)
+
+
+EVERYTHING = {
+    "zoomr": lambda inner: TwoLevels(inner, 99),
+    "long_heads": lambda inner: OwnChunks(inner, 99),
+    "louis_kv": lambda inner: Turning(inner, 99, 0.5),
+    "lychee_decode": lambda inner: HybridHeads(inner, 99),
+    "s2o": lambda inner: EarlyStop(inner, 0.0),
+    "ice_cache": lambda inner: Paged(inner, 99),
+}
+
+
+def one_by_one(case, memory) -> np.ndarray:
+    """Logits, where all but the first tokens come alone: what selects, selects."""
+    rows = [np.asarray(case.model.forward([case.ids[:4]], [memory], "all"))]
+    rows += [np.asarray(case.model.forward([[t]], [memory], "all")) for t in case.ids[4:]]
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_everything_read_is_the_full_cache_on_any_model(name):
+    for seed in SEEDS[:3]:
+        case = case_of(seed)
+        memory = EVERYTHING[name](case.model.new_cache("full"))
+        assert_same_bits(one_by_one(case, memory), case.logits)
+
+
+def test_reading_without_one_key_is_not_the_full_cache():
+    """The control: the rows that are put out of sight are not seen."""
+
+    class AllButTheFirst(Reading):
+        def chosen(self, layer, q, keys):
+            read = np.ones(keys.shape[:2], dtype=bool)
+            read[0] = False
+            return read
+
+    case = case_of(3)
+    memory = AllButTheFirst(case.model.new_cache("full"))
+    assert not same_bits(one_by_one(case, memory), case.logits)
+
+
+def test_shares_add_up_and_no_layer_more_gives_any():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        layers = int(rng.integers(1, 6))
+        most = rng.integers(1, 30, layers).tolist()
+        preferences = rng.random(layers) ** 4 + 1e-6
+        total = int(rng.integers(layers, 60))
+        dealt = shares(preferences, total, most)
+        assert sum(dealt) == min(total, sum(most))
+        assert all(1 <= count <= top for count, top in zip(dealt, most, strict=True))
+        if layers > 1:
+            fewer = shares(preferences[:-1], total, most[:-1])
+            assert all(now <= before for now, before in zip(dealt, fewer, strict=False))
+        importance = [rng.random(count) for count in most]
+        assert sum(allotted(importance, total)) == min(total, sum(most))
+
+
+def test_proportions_that_are_rounded_do_not_add_up():
+    """The control: what is dealt exactly is not dealt by rounding."""
+    rng = np.random.default_rng(0)
+    preferences = rng.random((60, 3))
+    rounded_shares = np.rint(20 * preferences / preferences.sum(axis=1, keepdims=True))
+    assert (rounded_shares.sum(axis=1) != 20).any()
+
+
+def test_gates_are_a_window_or_streaming_llm_on_any_model():
+    differ = 0
+    for seed in SEEDS:
+        case = case_of(seed)
+        weights = case.model.weights
+        budget = max(3, len(case.ids) // 2)
+        window, equal = Window(weights, budget), TrimKV(weights, budget, gate=0.8, gates=())
+        sinks = StreamingLLM(weights, budget, sinks=2, reposition=False)
+        opened = TrimKV(weights, budget, gate=0.8, gates=(1.0, 1.0))
+        logits = [case.decoded(cache) for cache in (window, equal, sinks, opened)]
+        assert_same_bits(logits[1], logits[0])
+        assert_same_bits(logits[3], logits[2])
+        for row in range(len(weights.layers)):
+            assert equal.rows[row].positions.tolist() == window.rows[row].positions.tolist()
+            assert opened.rows[row].positions.tolist() == sinks.rows[row].positions.tolist()
+        differ += not same_bits(logits[3], logits[0])
+    assert differ, "gates of 1 change nothing"
+
+
+def test_a_head_moves_by_two_tanh_of_half_the_spread_at_most():
+    """And no smaller factor will do: half of it is exceeded."""
+    rng = np.random.default_rng(1)
+    half = closest = 0
+    for _ in range(400):
+        keys, width = int(rng.integers(1, 20)), int(rng.integers(1, 6))
+        scores = rng.normal(size=keys) * rng.choice([0.1, 1.0, 10.0])
+        delta = float(rng.choice([1e-3, 0.1, 1.0, 5.0]))
+        moves = rng.choice([-delta, delta], keys) + rng.normal()  # a shift of all is free
+        values = rng.normal(size=(keys, width))
+        if rng.random() < 0.3:  # what attains it: two keys, opposite values
+            values = np.where(moves[:, None] > moves.mean(), 1.0, -1.0) * np.ones((1, 1))
+            ours = softmax(scores)
+            scores = scores - np.log(ours)
+            scores = scores - moves / 2
+        errors = rng.normal(size=values.shape) * float(rng.choice([0.0, 0.01]))
+        moved, bound = distortion((scores, scores + moves), (values, values + errors))
+        assert moved <= bound
+        spread = 2 * math.tanh(delta / 2) * np.linalg.norm(values, axis=-1).max()
+        eta = np.linalg.norm(errors, axis=-1).max()
+        half += moved > 0.5 * spread + eta + 1e-9
+        closest = max(closest, moved / bound)
+    assert half > 10
+    assert closest > 0.9
+
+
+def test_a_rounded_row_is_off_by_half_a_step():
+    rng = np.random.default_rng(2)
+    beyond = 0
+    for bits in (1, 2, 4, 8):
+        x = rng.normal(size=(20, 7))
+        back, step = rounded(x, bits)
+        assert (np.abs(back - x) <= step / 2 * (1 + 1e-12)).all()
+        beyond += int((np.abs(back - x) > step / 3).any())
+    assert beyond == 4
+
+
+def test_any_tree_of_parts_is_attention_within_rounding():
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        keys = int(rng.integers(1, 30))
+        scores = rng.normal(size=keys) * rng.choice([1.0, 30.0])
+        values = rng.normal(size=(keys, 3))
+        places = np.array_split(rng.permutation(keys), int(rng.integers(1, 7)))
+        parts = [part(scores[place], values[place]) for place in places]
+        exact = softmax(scores) @ values
+        assert np.abs(finish(any_tree(parts, rng)) - exact).max() <= 1e-12
+        without = parts[:-1]
+        if without and len(places[-1]) and softmax(scores)[places[-1]].sum() > 1e-3:
+            assert np.abs(finish(any_tree(without, rng)) - exact).max() > 1e-9
+
+
+def test_mending_is_exact_if_and_only_if_every_row_that_changes_is_made():
+    counts = {True: 0, False: 0}
+    for seed in SEEDS:
+        case = case_of(seed)
+        model, old_ids = case.model, case.ids
+        new_ids = (*case.other[:2], *old_ids[2:])
+        old, exact = kv(model, old_ids), kv(model, new_ids)
+        same = unchanged(old, exact)
+        assert same[0][
+            [i for i, pair in enumerate(zip(old_ids, new_ids, strict=True)) if pair[0] == pair[1]]
+        ].all()
+        rng = np.random.default_rng(seed)
+        tables = [least(same), np.ones_like(same)]
+        tables += [np.logical_and.accumulate(rng.random(same.shape) < p, 0) for p in (0.5, 0.9)]
+        fewer = least(same)
+        if fewer.any():
+            fewer[:, rng.choice(np.flatnonzero(fewer.any(axis=0)))] = False
+            tables.append(fewer)
+        for computed in tables:
+            cache, _ = mended(model, old, new_ids, computed)
+            is_exact = same_bits(stacked(cache), stacked(exact))
+            assert is_exact == bool(same[~computed].all())
+            counts[is_exact] += 1
+    assert min(counts.values()) > 3
+
+
+def test_evicting_forgets_at_layer_0_alone():
+    above = 0
+    for seed in SEEDS:
+        case = case_of(seed)
+        tokens = len(case.ids)
+        kept = np.r_[0:1, 3:tokens]
+        keys, values = kv(case.model, case.ids)
+        stream = embed(case.model.weights, np.array(case.ids)[kept])
+        for layer in case.model.layers:
+            k, v = (np.asarray(rows) for rows in kv_from_residual(stream, kept, layer))
+            here = same_bits(k, keys[layer.index][kept]) and same_bits(v, values[layer.index][kept])
+            assert_same_bits(v[:1], values[layer.index][:1])  # before the span
+            if layer.index == 0:
+                assert here
+            above += layer.index > 0 and not here
+            stream = block(layer, stream, kept, [Span(slice(0, len(kept)), kept)])
+    assert above > 2

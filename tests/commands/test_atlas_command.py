@@ -1,0 +1,56 @@
+"""``minikv atlas``: all systems, one of them, and what it finds."""
+
+from __future__ import annotations
+
+import json
+
+from minikv.atlas import Finding, entries
+
+
+def test_it_lists_all_systems(run):
+    code, out, _ = run("atlas")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:66]] == list(entries())
+    assert "65 systems" in out
+
+
+def test_json_has_every_entry(run):
+    code, out, _ = run("atlas", "--json")
+    assert code == 0
+    found = json.loads(out)["entries"]
+    assert {entry["name"]: entry["verdict"] for entry in found} == {
+        name: str(entry.verdict) for name, entry in entries().items()
+    }
+
+
+def test_one_system_says_what_it_is_and_what_came_out(run):
+    code, out, _ = run("atlas", "chelsea")
+    assert code == 0
+    assert "arXiv 2506.11418" in out
+    assert out.count("as said: ") == 4
+    code, out, _ = run("atlas", "chelsea", "--json")
+    found = json.loads(out)
+    assert all(finding["holds"] for finding in found["findings"])
+    assert found["seconds"] < 60
+
+
+def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
+    entry = entries()["chelsea"]
+    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Finding("it", False, "no")]})
+    monkeypatch.setitem(entries(), "chelsea", wrong)
+    code, out, _ = run("atlas", "chelsea")
+    assert code == 1
+    assert "NOT AS SAID: it: no" in out
+
+
+def test_what_is_not_built_says_why(run):
+    code, out, _ = run("atlas", "vita_llm")
+    assert code == 0
+    assert "Hardware" in out
+    assert "as said" not in out
+
+
+def test_an_unknown_name_is_refused_in_one_line(run):
+    code, _, err = run("atlas", "caek")
+    assert code == 2
+    assert "'caek' is not in the atlas, choose from arkv, cake" in err

@@ -1,0 +1,185 @@
+"""Marks for what is handed in: good, bad and hostile, each of them a mark and none a stop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hypothesis", reason="needs the extra `notebooks`")
+if sys.platform != "linux":
+    pytest.skip("the walls are Linux's", allow_module_level=True)
+
+import exercises
+
+from minikv.cli import main
+from minikv.course import grading, sandbox
+from minikv.errors import InputError
+
+CHECKS = """
+from . import exercise, require
+
+
+def doubled(double):
+    require(double(3) == 6, f"double(3) is {double(3)}, expected 6")
+
+
+"""
+HANDED_IN = {
+    "good": "def good(x):\n    return 2 * x",
+    "bad": "def bad(x):\n    return x",
+    "nothing": "def nothing(x):\n    return None",
+    "crash": "def crash(x):\n    return x / 0",
+    "syntax": "def syntax(x)\n    return 2 * x",
+    "loop": "def loop(x):\n    while True:\n        pass",
+    "sleep": "import time\ndef sleep(x):\n    time.sleep(1000)",
+    "memory": "def memory(x):\n    return len(bytearray(2**36))",
+    "network": "import socket\ndef network(x):\n    socket.create_connection(('1.1.1.1', 80))",
+    "raw_network": (
+        "import _socket\ndef raw_network(x):\n"
+        "    _socket.socket(2, 1).connect(('127.0.0.1', PORT))\n    return 6"
+    ),
+    "leave": "import os\ndef leave(x):\n    os._exit(0)",
+    "quit": "import sys\ndef quit(x):\n    sys.exit()",
+    "delete": "import os\ndef delete(x):\n    os.remove(VICTIM)\n    return 6",
+    "tree": "import shutil\ndef tree(x):\n    shutil.rmtree(FOLDER)\n    return 6",
+    "quietly": "import shutil\ndef quietly(x):\n    shutil.rmtree(FOLDER, True)\n    return 6",
+    "shell": "import os\ndef shell(x):\n    os.system('rm -rf ' + FOLDER)\n    return 6",
+    "output": "def output(x):\n    while True:\n        print('x' * 10**6)",
+    "file": (
+        "def file(x):\n    with open('big', 'wb') as big:\n"
+        "        while True:\n            big.write(bytes(10**6))"
+    ),
+    "fork": "import os\ndef fork(x):\n    while True:\n        os.fork()",
+    "solution": "def solution(x):\n    return int(open(SECRET).read())",
+    "recursion": "def recursion(x):\n    return recursion(x)",
+    "message": "def message(x):\n    raise ValueError('x' * 10**7)",
+    "own_file": (
+        "def own_file(x):\n    open('mine', 'w').write('6')\n    return int(open('mine').read())"
+    ),
+}
+
+
+def notebook(path: Path, sources: list[tuple[str, str]]) -> None:
+    cells = [{"cell_type": kind, "source": text, "metadata": {}} for kind, text in sources]
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """A course of one chapter that asks, again and again, to double a number."""
+    folder = tmp_path_factory.mktemp("course")
+    (folder / "exercises").mkdir()
+    for name in ("__init__.py", "library.py"):
+        shutil.copy(Path(exercises.__file__).parent / name, folder / "exercises")
+    text = CHECKS + "\n".join(f"check_{name} = exercise(doubled)" for name in HANDED_IN)
+    (folder / "exercises" / "e01.py").write_text(text)
+    (folder / "answer").write_text("6")
+    cells = []
+    for name in HANDED_IN:
+        cells.append(("markdown", f"### {name} (two stars, 5 minutes)"))
+        cells.append(("code", f"def {name}(x):\n    return None\n\n\n_ = e01.check_{name}({name})"))
+    notebook(folder / "01_mini.ipynb", cells)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marks(course, tmp_path_factory) -> dict[str, grading.Mark]:
+    """What the hostile student gets."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "kept").mkdir()
+    (home / "kept" / "victim").write_text("still here")
+    names = {
+        "VICTIM": str(home / "kept" / "victim"),
+        "FOLDER": str(home / "kept"),
+        "SECRET": str(course / "answer"),
+        "PORT": 9,
+    }
+    cells = [("code", "\n".join(f"{name} = {value!r}" for name, value in names.items()))]
+    for name, source in HANDED_IN.items():
+        cells.append(("code", f"{source}\n\n\n_ = e01.check_{name}({name})"))
+    folder = tmp_path_factory.mktemp("mallory")
+    notebook(folder / "01_mini.ipynb", cells)
+    found = grading.grade("mallory", folder / "01_mini.ipynb", course / "01_mini.ipynb", seconds=1)
+    assert (home / "kept" / "victim").read_text() == "still here"
+    return {mark.task.name: mark for mark in found}
+
+
+MESSAGES = {
+    "bad": "double(3) is 3, expected 6",
+    "nothing": "your function returned None",
+    "crash": "ZeroDivisionError: division by zero",
+    "syntax": "the notebook does not call e01.check_syntax",
+    "loop": "stopped after 1 s",
+    "sleep": "stopped after 1 s",
+    "memory": "MemoryError",
+    "network": "is not allowed while an exercise is graded",
+    "raw_network": "your code raised",
+    "leave": "the process ended (exit code 0) before the check had an answer",
+    "quit": "SystemExit",
+    "delete": "may not be changed while an exercise is graded",
+    "tree": "may not be changed while an exercise is graded",
+    "shell": "os.system is not allowed",
+    "output": "stopped after 1 s",
+    "file": "File too large",
+    "fork": "os.fork is not allowed",
+    "solution": "PermissionError",
+    "recursion": "RecursionError",
+    "message": "ValueError: xxx",
+}
+PASSED = {"good", "own_file"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HANDED_IN)
+def test_each_is_a_mark_with_its_message(marks, name):
+    mark = marks[name]
+    if name == "quietly":  # what the student hides from himself the walls hold all the same
+        return
+    assert mark.passed == (name in PASSED), mark.message
+    assert mark.points == 2 * mark.passed
+    assert MESSAGES.get(name, "") in mark.message
+    assert len(mark.message) <= 4000
+
+
+@pytest.mark.slow
+def test_the_command_prints_points_and_messages_and_csv(course, tmp_path, capsys):
+    for student, source in (("ada", HANDED_IN["good"]), ("bob", "def good(x):\n    return x + 1")):
+        (tmp_path / student).mkdir()
+        cells = [("code", f"{source}\n_ = e01.check_good(good)")]
+        notebook(tmp_path / student / "01_mini.ipynb", cells)
+    argv = ["course", "grade", str(tmp_path / "ada"), str(tmp_path / "bob"), f"--course={course}"]
+    assert main(argv) == 0
+    table = capsys.readouterr().out
+    assert table.splitlines()[1].split() == ["ada", "01", "2", str(2 * len(HANDED_IN))]
+    assert "bob, 01 good: double(3) is 4, expected 6" in table
+    assert main([*argv, "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    told = {(row["student"], row["task"]): (row["points"], row["of"]) for row in rows}
+    assert told["ada", "good"] == ("2", "2")
+    assert told["bob", "good"] == ("0", "2")
+
+
+def test_a_formula_in_a_message_is_no_formula_in_a_spreadsheet():
+    task = grading.Task("01", "Share", 1, 5, "e01.check_share", 0, "")
+    file = io.StringIO()
+    grading.write_csv([grading.Mark("=cmd", task, False, "=1+1")], file)
+    assert "'=cmd" in file.getvalue()
+    assert "'=1+1" in file.getvalue()
+
+
+def test_what_is_no_submission_is_refused(course, tmp_path):
+    for given, words in ((tmp_path / "nobody", "is not there"), (tmp_path, "has no chapter")):
+        with pytest.raises(InputError, match=words):
+            list(grading.submissions([given], course))
+
+
+def test_without_walls_nothing_is_graded_unless_told(course, monkeypatch, capsys):
+    monkeypatch.setattr(sandbox, "describe", lambda: {"files (Landlock)": False})
+    assert main(["course", "grade", str(course), f"--course={course}"]) == 2
+    assert "no walls around files (Landlock)" in capsys.readouterr().err
