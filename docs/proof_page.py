@@ -34,6 +34,10 @@ FAULTS = {  # of `MUTANTS`: what each does, in words
     "product-in-float32": "products are taken in float32, which rounds after every addition",
 }
 EFFORTS = {8: "8 random models", 40: "40 random models, as minikv prove"}
+NO_SCRIPT = (  # until the script is there, which takes it away
+    "The page's script is not loaded. A page that is opened as a file has none: serve the site, as "
+    "by <code>python -m http.server</code>."
+)
 DATE = (2026, 1, 1, 0, 0, 0)  # of the entries: equal sources make an equal file
 
 
@@ -137,7 +141,7 @@ def fragment() -> str:
 </details>
 <noscript>This page needs JavaScript, which is switched off.</noscript>
 <progress id="share" max="1" value="0" aria-label="share of the whole"></progress>
-<p id="status" role="status" aria-live="polite"></p>
+<p id="status" role="status" aria-live="polite">{NO_SCRIPT}</p>
 <h2>Fingerprints</h2>
 <ul class="rows">
 {fingerprint_rows()}

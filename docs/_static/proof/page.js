@@ -143,6 +143,7 @@ function start() {
 part("start").onclick = start;
 part("stop").onclick = () => finish(`Stopped after ${seconds()} s; what was found stays.`, "stopped");
 part("wheel").onchange = (event) => { wheel = event.target.files[0] ?? null; };
+say("");
 if (typeof WebAssembly === "object" && typeof Worker === "function") {
   part("start").disabled = false;
 } else {
