@@ -114,10 +114,11 @@ def edges() -> dict[str, list[Mutant]]:
 
     0, 1 and 2 count axes, bits and halves: those that decide anything stand in a comparison.
     """
-    return {name: [one for one in _all_of((name,)) if _is_edge(one)] for name in EDGED}
+    return {name: [one for one in _all_of((name,)) if is_edge(one)] for name in EDGED}
 
 
-def _is_edge(mutant: Mutant) -> bool:
+def is_edge(mutant: Mutant) -> bool:
+    """Whether a comparison is changed, or a number beyond 2 to the next."""
     before = mutant.text[mutant.start : mutant.stop].decode()
     try:
         node = ast.parse(before, mode="eval").body

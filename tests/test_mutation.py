@@ -16,9 +16,12 @@ from mutation import (
     PACKAGE,
     ROOT,
     STRATA,
+    blunt,
     drawn,
+    edges,
     equivalents,
     functions_with,
+    is_edge,
     outcomes,
     score,
     wilson,
@@ -122,6 +125,27 @@ def test_wilsons_interval_is_the_published_one():
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+
+
+LEFT = ROOT / "tests" / "mutation_left.txt"
+
+
+def test_no_comparison_and_no_number_of_the_core_is_new_without_a_test_that_fails_next_to_it():
+    """Those that were there before and have not been run are listed; the list may only shrink.
+
+    For one that is new run ``python tests/mutation.py --edges --run 9 --walked FOLDER``.
+    """
+    listed = set(LEFT.read_text(encoding="utf-8").splitlines())
+    left = set(blunt(outcomes()))
+    assert left - listed == set()
+    assert listed - left == set()
+
+
+def test_control_a_threshold_that_is_added_is_an_edge_and_its_neighbours_are():
+    source = "def f(start):\n    if start > 1024:\n        return 1\n    return 2\n"
+    found = {mutant.name for mutant in mutants(source, "f.py") if is_edge(mutant)}
+    assert found == {"f.py f: start > 1024 -> start >= 1024", "f.py f: 1024 -> 1025"}
+    assert sum(map(len, edges().values())) > 250
 
 
 def test_what_is_written_down_can_be_read():

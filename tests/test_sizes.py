@@ -100,6 +100,24 @@ def test_recomputing_takes_the_memory_of_one_layer_however_many_there_are():
     assert of_a_layer < peaks[12] < peaks[2] + 5 * of_a_layer
 
 
+@pytest.mark.parametrize("policy", ["full", "h2o", "tova"])
+def test_a_window_ends_where_it_does_for_whoever_looks(policy):
+    """One token at a time, past the window: a hook and a policy that watches see all keys."""
+    config = minikv.tiny_config(
+        model_type="mistral", num_hidden_layers=2, sliding_window=5, layer_types=(SLIDING, SLIDING)
+    )
+    model = minikv.random_model(config, 3, "exact", scale=3.0)
+    parameters = {} if policy == "full" else {"budget": 20}  # nothing goes
+
+    def looking(name, value):
+        return value
+
+    for hook in ({}, {"hook": looking}):
+        cache = model.new_cache(policy, **parameters)
+        alone = [model.forward([[token]], [cache], **hook) for token in TEXT]
+        assert_same_bits(np.concatenate(alone), model.logits(TEXT))
+
+
 def test_15_heads_are_cut_and_merged_in_their_order():
     rows = np.random.default_rng(0).normal(size=(4, 90)).astype(np.float32)
     for layer in WIDE.layers:

@@ -352,7 +352,7 @@ LONG = {
     "window": [{}],
     "streaming_llm": [{"sinks": 5}],
     "h2o": [{"recent": 20}],
-    "snapkv": [{"window": 40, "kernel": 15}, {"window": 40, "kernel": 1}],
+    "snapkv": [{"window": 40, "kernel": 15}, {"window": 40, "kernel": 1}, {"window": 1}],
     "tova": [{}],
 }
 

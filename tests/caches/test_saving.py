@@ -503,6 +503,17 @@ def test_what_is_forgotten_is_whole_chunks_and_no_more_than_allowed():
             cache.load_state(tensors, metadata)
 
 
+def test_as_many_rows_as_later_tokens_depend_on_are_enough():
+    model = random_model(model_type="mistral", sliding_window=3, layer_types=(SLIDING,) * LAYERS)
+    cache = model.new_cache("residual", budget=2, forget=True, chunk=1)
+    feed(model, cache, TEXT)
+    tensors, metadata = cache.state()
+    assert len(tensors["checkpoint.0"]) == cache.rows_needed()[0] < len(TEXT)
+    loaded = model.new_cache("residual", budget=2, forget=True, chunk=1)
+    loaded.load_state(tensors, metadata)
+    assert_same_bits(model.forward([[7]], [loaded]), model.forward([[7]], [cache]))
+
+
 shapes = st.one_of(st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)))
 arrays = st.builds(np.zeros, shapes, st.sampled_from(["f4", "f8", "i8", "i4", "?", "U3", "O"]))
 names = st.sampled_from(["k.0", "ids", "has_kv.0", "positions.0", "step", "evicted"])
