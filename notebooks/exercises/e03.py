@@ -207,6 +207,8 @@ def check_on_grids(on_grids: Callable[..., np.ndarray]) -> None:
     hint = "the terms must be products of two rounded numbers"
     if np.array_equal(got, x @ matrix.T):
         hint = "nothing has been rounded"
+    elif np.array_equal(got, np.array(sums, dtype=np.float64)):
+        hint = "these are counts of grid steps; round_to gives the rounded numbers themselves"
     elif np.array_equal(got, np.rint(x @ matrix.T * 2**44) / 2**44):
         hint = "you rounded the product; by then its sums have rounded already"
     require(np.array_equal(got, expected), f"these are not the sums of whole numbers: {hint}")

@@ -163,6 +163,23 @@ def test_chapter_1_of_the_tree_runs_with_nothing_written_and_no_weights(tree, mo
     assert space["same"].all()  # the library's own functions, on a random model
 
 
+def test_assignments_have_regions_points_and_hidden_tests(tree):
+    source = build.sources(["01"])[0]
+    cells = release.assignment(source).cells
+    asked = tasks(tree / "notebooks" / f"{source.stem}.ipynb")
+    graded = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert [cell.metadata["nbgrader"]["points"] for cell in graded] == [t.stars for t in asked]
+    assert all(cell.source.startswith("### BEGIN HIDDEN TESTS\nassert e01.") for cell in graded)
+    to_solve = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    assert len(to_solve) == len(asked)
+    region = re.compile(r"### BEGIN SOLUTION.*?### END SOLUTION", re.DOTALL)
+    left = squeezed("".join(region.sub("", cell.source) for cell in cells))
+    assert not [body for body in bodies() if body in left]
+    assert any(body in squeezed(cell.source) for body in bodies() for cell in to_solve)
+    for cell in to_solve:
+        ast.parse(region.sub("raise NotImplementedError", cell.source))
+
+
 def test_a_folder_that_is_not_empty_is_refused(tree):
     with pytest.raises(SystemExit, match="is not empty"):
         release.students(tree)

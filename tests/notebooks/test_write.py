@@ -196,6 +196,8 @@ MISTAKES = [
     (e01.check_block, lambda x, a, m: x + a(x) + m(x), "as it was before attention"),
     (e01.check_block, lambda x, a, m: m(a(x)), "the stream itself must stay"),
     (e01.check_block, in_place, "changed in place"),
+    (e01.check_block, lambda x, a, m: (x + a(x)) + m(x + a(x)), "called twice"),
+    (e01.check_rope, lambda x, c, s: np.float64(woven(x, c, s)), "pair i is i and i + d/2"),
     (e02.check_cosine, lambda x, y: np.sum(x * y, axis=-1), "the dot product"),
     (e02.check_cosine, lambda x, y: np.sum(x * y) / np.sqrt(np.sum(x * x)), "shape"),
     (
@@ -211,6 +213,11 @@ MISTAKES = [
     (e03.check_round_to, lambda x, g: x, "comes back as it is"),
     (e03.check_round_to, lambda x, g: np.floor(x / g) * g, "another multiple is nearer"),
     (e03.check_on_grids, lambda x, m, a, b: x @ m.T, "nothing has been rounded"),
+    (
+        e03.check_on_grids,
+        lambda x, m, a, b: np.rint(x / a) @ np.rint(m / b).T,
+        "counts of grid steps",
+    ),
     (e04.check_patched_rows, overwriting, "copy it"),
     (e04.check_patched_rows, lambda v, r, d: v, "expected the donor's"),
     (e04.check_replay, lambda m, s, at: m.logits([0] * len(s)), "not those of the whole run"),
