@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 import minikv
@@ -24,6 +23,8 @@ BITS = 4
 
 
 def main() -> None:
+    import mlx.core as mx  # only whoever writes the fixture needs it
+
     mx.set_default_device(mx.cpu)
     config = minikv.tiny_config(
         hidden_size=64, intermediate_size=96, head_dim=16, vocab_size=24, num_hidden_layers=1

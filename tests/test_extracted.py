@@ -284,7 +284,7 @@ def test_the_nightly_run_says_time_and_memory() -> None:
     printed, code = nightly.measured(["--forward"])
     assert code == 0
     assert re.search(
-        r", 0 differ in a bit\n\d+ s of CPU, \d+ s of wall time, 0.\d\d GiB\n$", printed
+        r", 0 differ in a bit\n\d+ s of CPU, \d+ s of wall time, \d+\.\d\d GiB\n$", printed
     )
     _, code = nightly.measured(["--model", "no-such-model"])
     assert code == 2

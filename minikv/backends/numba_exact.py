@@ -31,6 +31,7 @@ from ..arithmetic.exact import (
     MOST_ROWS,
     ROUND,
     TINY,
+    WEIGHT_ROWS,
     PreparedValues,
     Weight,
     round_to,
@@ -439,15 +440,10 @@ def _narrow(x, out):
             out[t, j] = np.float32(x[t, j]) + np.float32(0.0)
 
 
-@njit(numba.f8(_LOADED, numba.f8, numba.f8[::1]), cache=True)
-def _shifts(w, finest, out):
-    """What rounds each row to its grid; returns twice the largest number, inf for one too large."""
-    largest = 0.0
+@njit(numba.void(_LOADED, numba.f8[::1]), cache=True)
+def _tops(w, out):
     for n in range(w.shape[0]):
-        top = _largest(w[n])
-        out[n] = _power_below(top) * finest * ROUND
-        largest = max(largest, 2.0 * top if top < HUGE else np.inf)  # nor is NaN
-    return largest
+        out[n] = _largest(w[n])
 
 
 @njit(numba.void(_LOADED, numba.f8[::1], _MADE), cache=True)
@@ -515,11 +511,14 @@ class NumbaExact(NumpyExact):
 
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Weight:
         """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
-        matrix = np.ascontiguousarray(matrix, np.float32)
-        shifts = np.empty(len(matrix))
-        largest = _shifts(matrix, 2.0 ** (1 - self.weight_bits), shifts)
-        if largest == math.inf or not 1 <= matrix.shape[1] <= LONGEST:
+        if not 1 <= matrix.shape[1] <= LONGEST:
             return super().weight(matrix, name)  # which refuses it
+        matrix = np.ascontiguousarray(matrix, np.float32)
+        starts = range(0, len(matrix), WEIGHT_ROWS)
+        blocks = [matrix[start : start + WEIGHT_ROWS] for start in starts]
+        top = np.concatenate([self.row_tops(block, name) for block in blocks])
+        shifts = self.weight_grid(top)[:, 0] * ROUND
+        largest = 2.0 * float(top.max())
         if tied and not _is_bfloat16(matrix):
             return TiedWeight(matrix, largest, name, shifts)
         values = np.empty(matrix.shape, np.float32)
@@ -529,6 +528,11 @@ class NumbaExact(NumpyExact):
         kept = self._room.empty(values.shape, values.dtype)
         kept[:] = values
         return Weight(kept, largest, name)
+
+    def row_tops(self, rows: np.ndarray, name: str) -> np.ndarray:
+        top = np.empty(len(rows))
+        _tops(np.ascontiguousarray(rows, np.float32), top)
+        return top[:, None] if top.max() < HUGE else super().row_tops(rows, name)  # which refuses
 
     def linears(self, x: Inputs, *weights: Weight) -> tuple[Outputs, ...]:
         if len(x) > MOST_ROWS or x.dtype != np.float32:

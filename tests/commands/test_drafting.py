@@ -70,7 +70,7 @@ def test_figures_are_a_line_on_standard_error(run):
         (("--ahead", "3"), "give --draft POLICY"),
         (("--draft", "window", "--cache", "h2o"), "cannot be cut back"),
         (("--draft", "window", "--ranks", "2"), "runs on one rank"),
-        (("--draft", "window", "--logprobs", "2"), "leave out --logprobs"),
+        (("--draft", "window", "--logprobs", "2"), "leave --logprobs and --stream out"),
         (("--draft", "window", "--load-cache", "x"), "neither --prompts nor --load-cache"),
         (("--draft", "atlas:nothing"), "the atlas has no policy 'nothing'"),
         (("--draft", "window", "--budget", "0"), "budget is 0"),
