@@ -371,3 +371,4 @@ _ = e10.check_smallest(smallest)
 
 # %% [markdown]
 # *Before*: [9. Fast: what limits a decoder, and what would make it faster](09_fast.ipynb).
+# *Next*: [11. The atlas: one of each kind](11_atlas.ipynb).

@@ -53,6 +53,11 @@ show("trim_kv")
 # %% [markdown]
 # TIM prunes a span of text that is done with. Is it then forgotten? The rows that stay are
 # compared with those of a text that never had the span, at the same positions.
+#
+# **Predict before you run.** At which layers are the rows behind the span those of a text that
+# never had it?
+#
+# <details><summary>Answer</summary>At layer 0 alone.</details>
 
 # %%
 show("tim")
@@ -169,6 +174,12 @@ show("relay_caching")
 # Let the cache that loses *guess*, and the full one *verify*: one call of the decoder for a whole
 # guess, of which the longest right beginning is kept. Under exact arithmetic the tokens, the
 # logits and the cache are those of one token at a time, whatever is guessed.
+#
+# **Predict before you run.** A draft guesses five tokens at a time, and all of them are always
+# wrong. Which tokens come out, and after how many calls of the decoder?
+#
+# <details><summary>Answer</summary>The same, after as many calls as without a draft: each call
+# says one token of its own, the one behind what was right of the guess.</details>
 
 # %%
 show("lookahead")
@@ -215,7 +226,18 @@ show("token_ring")
 show("kimi_linear")
 
 # %% [markdown]
+# ## What to take along
+#
+# * Of a way of treating the cache ask four things: what its state is, what stays exact, what is
+#   bounded, what is lost.
+# * Evicting is not forgetting: the streams of later tokens have attended to what was dropped.
+# * A cache that loses may guess for one that does not: under exact arithmetic the verifier alone
+#   decides what comes out, and the guess how many calls that takes.
+#
 # ## Exercises
+#
+# Replace the body, run the cell, and read what the check says. Solutions are in
+# [`solutions/s11.py`](solutions/s11.py); try first.
 #
 # ### 11.1 Gates (one star, 10 minutes)
 #
@@ -247,7 +269,8 @@ _ = e11.check_keep(keep)
 #
 # <details><summary>Hint</summary>
 #
-# Which factor turns `exp(score - m)` into `exp(score - n)`? And what is `-inf - -inf`?
+# The sums of a part count from its own largest score. By which factor does each change when it
+# counts from a larger one? And what is minus infinity less minus infinity?
 #
 # </details>
 
@@ -300,3 +323,7 @@ def accept(draft, logits):
 
 
 _ = e11.check_accept(accept)
+
+# %% [markdown]
+# *Before*: [10. Conform: your own cache, and whether a difference is rounding or a
+# bug](10_conform.ipynb).

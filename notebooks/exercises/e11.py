@@ -7,28 +7,36 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minikv.atlas.ground import small_model
+from minikv.atlas.systems.trim_kv import TrimKV
+
 from . import close, exercise, require
 
 GATES = [
     ([0, 1, 2, 3, 4, 5], [0.9] * 6, 3, "equal gates: the newest stay"),
     ([0, 1, 2, 3, 4, 5], [1.0, 1.0, 0.9, 0.9, 0.9, 0.9], 4, "gates of 1 for the first two"),
-    ([0, 2, 5, 9], [0.5, 0, 0.99, 0, 0, 0.6, 0, 0, 0, 0.7], 2, "gates that differ"),
+    ([0, 2, 5, 9], [0.5, 1, 0.99, 1, 1, 0.6, 1, 1, 1, 0.7], 2, "gates that differ"),
     ([0, 1, 2, 3000, 3001], [0.4, 0.6, 0.5] + [0.1] * 3000, 4, "old tokens: powers of 3000"),
     ([3, 4], [0.5] * 5, 9, "a budget for more than there is"),
 ]
 
 
-def worth_most(tokens: list[int], gates: list[float], budget: int) -> list[int]:
-    """By logarithms, of equals the newer."""
-    worth = {t: math.log(gates[t]) * (tokens[-1] + 1 - t) for t in tokens}
-    return sorted(sorted(tokens, key=lambda t: (worth[t], t))[-budget:])
+def kept_by_the_library(case: tuple[list[int], list[float], int]) -> list[int]:
+    """The positions that the atlas's TRIM-KV leaves, with these gates and this budget."""
+    tokens, gates, budget = case
+    cache = TrimKV(small_model().weights, budget, gates=tuple(gates))
+    layer = cache.weights.layers[0]
+    rows = np.zeros((len(tokens), layer.config.num_key_value_heads, layer.config.head_dim))
+    cache.rows[0].append(np.array(tokens), rows, rows)
+    cache.evict(layer)
+    return cache.rows[0].positions[:, 0].tolist()
 
 
 @exercise
 def check_keep(keep: Callable) -> None:
     """1: what a gate is worth."""
     for tokens, gates, budget, what in GATES:
-        expected = worth_most(tokens, gates, budget)
+        expected = kept_by_the_library((tokens, gates, budget))
         got = list(keep(list(tokens), list(gates), budget))
         require(
             got == expected,

@@ -1,4 +1,4 @@
-"""Forty questions with answers, of ``questions.toml``: as Moodle XML or as plain text.
+"""Forty-two questions with answers, of ``questions.toml``: as Moodle XML or as plain text.
 
 python notebooks/lecturer/questions.py --moodle questions.xml
 python notebooks/lecturer/questions.py --text questions.txt

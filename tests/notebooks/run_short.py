@@ -33,18 +33,20 @@ import matplotlib
 matplotlib.use("agg")
 cells = [cell for cell in json.load(open(sys.argv[1]))["cells"] if cell["cell_type"] == "code"]
 first = "".join(cells[0]["source"]).replace("%pip", "# %pip")
+first = first.replace('"/tmp"', repr(sys.argv[2]))  # which others here may use
 scope = {"__name__": "__main__"}
 for source in [first, *("".join(cell["source"]) for cell in cells[1:])]:
     exec(compile(source, "cell", "exec"), scope)
 import minikv
-assert minikv.__file__.startswith("/tmp/minikv.zip/"), minikv.__file__
+assert minikv.__file__.startswith(sys.argv[2]), minikv.__file__
 """
 
 
 def run(edition: Path, name: str) -> str:
     """Run one notebook; what went wrong, or nothing."""
-    command = [sys.executable, "-I", "-c", RUNNER, name]
-    ran = subprocess.run(command, cwd=edition / "notebooks", capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as own:
+        command = [sys.executable, "-I", "-c", RUNNER, name, own]
+        ran = subprocess.run(command, cwd=edition / "notebooks", capture_output=True, text=True)
     return ran.stderr if ran.returncode else ""
 
 

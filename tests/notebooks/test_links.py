@@ -27,7 +27,7 @@ def test_the_repository_is_read_from_the_address(address, expected):
 def test_each_chapter_has_a_link_to_each_service_and_writing_twice_changes_nothing():
     chapters = sorted(path.name for path in links.HERE.glob("[0-9][0-9]_*.ipynb"))
     made = links.table("owner/name")
-    assert len(chapters) == 11
+    assert len(chapters) == 12
     for name in chapters:
         assert made.count(name) == len(links.SERVICES)
     readme = (links.HERE / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The forty questions: numbers are computed, choices differ, and both forms hold them all."""
+"""The forty-two questions: numbers are computed, choices differ, and both forms hold them all."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ASKED = questions.questions()
 NUMBERS = [question for question in ASKED if question.computed]
 
 
-def test_there_are_forty_of_all_chapters():
-    assert len(ASKED) == 40
-    assert {question.chapter for question in ASKED} == set(range(11))
-    assert len({question.text for question in ASKED}) == 40
+def test_there_are_forty_two_of_all_chapters():
+    assert len(ASKED) == 42
+    assert {question.chapter for question in ASKED} == set(range(12))
+    assert len({question.text for question in ASKED}) == 42
 
 
 @pytest.mark.parametrize("question", NUMBERS, ids=[each.text[:40] for each in NUMBERS])
@@ -41,7 +41,7 @@ def test_every_other_question_has_three_wrong_choices():
 def test_moodle_gets_all_with_one_right_answer_each():
     root = ElementTree.fromstring(questions.moodle(ASKED).partition("\n")[2])
     found = [entry for entry in root if entry.get("type") != "category"]
-    assert len(found) == 40
+    assert len(found) == 42
     for entry, question in zip(found, ASKED, strict=True):
         right = [each for each in entry.iter("answer") if each.get("fraction") == "100"]
         assert [each.findtext("text") for each in right] == [str(question.answer)]
@@ -51,8 +51,8 @@ def test_moodle_gets_all_with_one_right_answer_each():
 def test_the_text_has_answers_after_all_questions():
     text = questions.plain(ASKED)
     before, _, after = text.partition("\nAnswers\n")
-    assert all(f"{number:2}. " in before for number in range(1, 41))
-    assert all(f"\n{number:2}. " in after for number in range(1, 41))
+    assert all(f"{number:2}. " in before for number in range(1, 43))
+    assert all(f"\n{number:2}. " in after for number in range(1, 43))
 
 
 def test_a_wrong_number_would_be_found():
