@@ -69,6 +69,23 @@ def test_weights_that_are_alike_give_means(seed, tokens, held, groups, share, wi
         assert not row[:, pattern.shape[1] :].any()
 
 
+@pytest.mark.parametrize(("tokens", "others"), [(3, 1), (4, 0)])
+def test_one_block_of_queries_is_taken_as_by_other_arithmetics(tokens, others):
+    """Which ask for the scores of a block; what is done in place has them in a room of its own."""
+    asked: list[int] = []
+
+    class Asked(Blocks):
+        def scores(self, q: np.ndarray, k: np.ndarray, scale: float) -> np.ndarray:
+            asked.append(len(q))
+            return super().scores(q, k, scale)
+
+    assert Asked.query_block == 3
+    text = np.ones((tokens, 1, 4), np.float32)
+    sight = Sight(np.arange(tokens), np.arange(tokens))
+    assert_same_bits(Asked().attention(text, text, text, sight, 1.0), text)
+    assert asked == [tokens] * others
+
+
 @pytest.mark.parametrize("hidden", [2, 3])
 @pytest.mark.parametrize("arithmetic", [NumpyFloat32(), NumpyExact(64)])
 def test_masking_in_place_is_masking(arithmetic, hidden):

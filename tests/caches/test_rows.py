@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,19 +60,57 @@ def test_rows_are_what_was_appended_kept_and_cut(seed, acts):
         assert_same_bits(rows.positions, positions)
 
 
-def test_room_is_given_back_after_a_long_prompt():
+def rows_of(count: int) -> Rows:
+    """So many tokens, appended at once: there is room for twice as many."""
     rows = Rows(LAYER, {"positions": np.int64, "scores": np.float64}, empty)
-    new = np.zeros((1000, GROUPS, WIDTH), np.float32)
-    rows.append(np.arange(1000), new, new)
-    rows.keep(np.repeat(np.arange(980, 1000)[:, None], GROUPS, axis=1))
+    append(rows, count)
+    return rows
+
+
+def append(rows: Rows, count: int) -> None:
+    """Add tokens behind those that are there, of keys and values that are 0."""
+    new = np.zeros((count, GROUPS, WIDTH), np.float32)
+    rows.append(np.arange(len(rows), len(rows) + count), new, new)
+
+
+def keep_newest(rows: Rows, count: int) -> None:
+    newest = np.arange(len(rows) - count, len(rows))
+    rows.keep(np.repeat(newest[:, None], GROUPS, axis=1))
+
+
+def room(rows: Rows) -> int:
+    """For how many tokens a layer's buffers have room."""
     assert rows.keys.base is not None
-    assert rows.keys.base.shape[1] == 40 > FEWEST
+    return rows.keys.base.shape[1]
+
+
+def test_room_is_given_back_after_a_long_prompt():
+    rows = rows_of(1000)
+    keep_newest(rows, 20)
+    assert room(rows) == 40 > FEWEST
+
+
+@pytest.mark.parametrize(("count", "kept"), [(40, 20), (32, 1)])
+def test_room_is_kept_up_to_four_times_what_is_needed(count, kept):
+    """And one token counts as 16."""
+    rows = rows_of(count)
+    keep_newest(rows, kept)
+    assert room(rows) == 2 * count == 4 * max(kept, 16)
+    rows = rows_of(count + 1)
+    keep_newest(rows, kept)
+    assert room(rows) == max(2 * kept, 16)
+
+
+def test_buffers_grow_once_they_are_full_and_not_before():
+    rows = rows_of(20)
+    append(rows, 20)
+    assert room(rows) == 40
+    append(rows, 1)
+    assert room(rows) == 82
 
 
 def test_a_window_moves_no_row():
-    rows = Rows(LAYER, {"positions": np.int64, "scores": np.float64}, empty)
-    new = np.zeros((20, GROUPS, WIDTH), np.float32)
-    rows.append(np.arange(20), new, new)
+    rows = rows_of(20)
     before = rows.keys[1].ctypes.data
-    rows.keep(np.repeat(np.arange(1, 20)[:, None], GROUPS, axis=1))
+    keep_newest(rows, 19)
     assert rows.keys[0].ctypes.data == before

@@ -82,9 +82,10 @@ class Arkv(Evicting):
         coarse = (ranks >= exact) & (rows.numbers["rounded"] == 0)
         rows.numbers["rounded"][coarse] = 1.0
         for name in ("keys", "values"):
-            whole = to_numpy(getattr(rows, name))
+            held = getattr(rows, name)  # a view, which is written to
+            whole = to_numpy(held)
             few = stored(whole, self.bits, layer)
-            setattr(rows, name, self._xp.asarray(np.where(coarse[..., None], few, whole)))
+            held[...] = self._xp.asarray(np.where(coarse[..., None], few, whole))
 
 
 def demonstrate() -> Sequence[Finding]:
