@@ -25,7 +25,7 @@ def target(file: str, name: str) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"{file:.80} raised {told(error)}") from error
+        raise InputError(f"{Path(file).name:.80} raised {told(error)}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise InputError(f"{file:.80} has no {name:.40}; it has {', '.join(known):.120}")
