@@ -80,8 +80,8 @@ def summary(rows: Sequence[Entry]) -> str:
         "Measured on:",
         "",
     ]
-    for letter, (machine, date) in zip(LETTERS, measured_on(rows), strict=False):
-        lines.append(f"* {letter}: {machine}; {date}")
+    for number, (machine, date) in enumerate(measured_on(rows), start=1):
+        lines.append(f"* {number}: {machine}; {date}")
     return "\n".join(lines)
 
 
@@ -90,9 +90,6 @@ def environments(rows: Sequence[Entry]) -> list[Entry]:
     ran = [row for row in rows if row["status"] == "ran"]
     fed = {row["machine"]: row for row in ran if row["varied"] == FEEDING}
     return [row for row in ran if row["varied"] != FEEDING] + list(fed.values())
-
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _values(values: set[str]) -> str:
@@ -106,7 +103,7 @@ def measured_on(rows: Sequence[Entry]) -> list[tuple[str, str]]:
 
 def table(rows: Sequence[Entry]) -> str:
     """The rows as Markdown, those of one kind beside each other."""
-    letters = dict(zip(measured_on(rows), LETTERS, strict=False))
+    numbers = {each: str(number) for number, each in enumerate(measured_on(rows), start=1)}
     kinds = list(dict.fromkeys(row["varied"] for row in rows))
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     for row in sorted(rows, key=lambda row: kinds.index(row["varied"])):
@@ -122,7 +119,7 @@ def table(rows: Sequence[Entry]) -> str:
             f"`{row['float32'][:8]}`" if row["float32"] else "-",
             ", ".join(part for part in (kernel, threads) if part),
             row["note"],
-            letters[row["machine"], row["date"]],
+            numbers[row["machine"], row["date"]],
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -736,7 +736,7 @@ def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[
         ),
     )
     ran = [row for row in rows if row.status == "ran"]
-    values = len({row.float32 for row in ran}), len({row.exact for row in ran})
+    values = len({row.float32 for row in ran if row.float32}), len({row.exact for row in ran})
     print(f"\n{len(ran)} environments ran: float32 has {values[0]} values, exact has {values[1]}")
     for fault in wrong:
         print(f"FAULT: {fault}")

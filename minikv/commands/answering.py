@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -340,6 +340,7 @@ def answer(
     new: list[int] = []
     times: list[float] = []  # when each token was there
     interrupted = False
+    tokens: Iterator[int] = iter(())
     start = time.perf_counter()
     try:
         with status(f"reading {len(ids)} tokens") as progress:
@@ -359,6 +360,8 @@ def answer(
     if times:
         first = times[0]
     rest = stops.put(decoder.flush()) + stops.rest()
+    if isinstance(tokens, Generator):
+        tokens.close()  # what a draft guessed and nobody verified leaves the cache
     figures = {
         "prompt_tokens": len(ids),
         "new_tokens": len(new),

@@ -54,7 +54,7 @@ def check_cache(args: Namespace) -> None:
         raise InputError(f"--cache {args.cache}: unknown, choose from {', '.join(POLICIES)}")
     if args.budget is not None and policy in ("full", "none") and args.draft is None:
         raise InputError(f"--budget {args.budget}: the policy {policy!r} has no budget")
-    if args.budget is not None and "@" in args.cache:
+    if args.budget is not None and "@" in args.cache and args.draft is None:
         raise InputError(f"--cache {args.cache} and --budget {args.budget}: give one budget")
     if args.checkpoints and policy != "residual":
         raise InputError(f"--checkpoints {args.checkpoints}: only --cache residual has some")

@@ -44,6 +44,8 @@ def check_drafting(args: Namespace) -> None:
         return
     if args.prompts or args.load_cache:
         raise InputError("--draft takes one PROMPT, and neither --prompts nor --load-cache")
+    if args.budget is not None and "@" in args.draft:
+        raise InputError(f"--draft {args.draft} and --budget {args.budget}: give one budget")
     if args.logprobs is not None or args.stream:
         raise InputError(
             "--draft verifies several tokens at once: leave --logprobs and --stream out"
@@ -72,8 +74,11 @@ class Drafting:
 
     def __init__(self, args: Namespace, speaker: Speaker) -> None:
         self._speaker = speaker
+        _, _, own = args.draft.partition("@")
         self._policy = args.draft
         self._budget = 128 if args.budget is None else args.budget
+        if own.isdecimal():
+            self._budget = int(own)
         self._ahead = args.ahead or AHEAD
         self._run: tuple[Speculator, CacheDraft] | None = None
 
