@@ -16,15 +16,17 @@ INTRODUCTION = """\
 
 <!-- Written by docs/atlas_page.py from the entries in minikv/atlas. -->
 
-Sixty-five ways of treating a decoder's cache: what the state is in each, what stays exact, what is
-bounded, what is lost, and which theorem or counter-example says so. {built} of the {all} run here,
-on the same decoder and protocol as the cache policies of the [paper](paper.md); weights are never
-trained, so that where a system learns something, its rule runs with what it is given. What is not
-built has its reason.
+Sixty-five entries, three of them studies and the others ways of treating a decoder's cache: what
+the state is in each, what stays exact, what is bounded, what is lost, and which theorem or
+counter-example says so. {built} of the {all} run here, most on a small random decoder, some on
+arrays alone; the policies also by the protocol of the [paper](paper.md)'s comparison. Weights are
+never trained, so that where a system learns something, its rule runs with what it is given. What is
+not built has its reason.
 
 `minikv atlas` lists them, and `minikv atlas NAME` runs the smallest demonstration of one. A policy
 of the atlas goes wherever policies go: `minikv compare --policies atlas:cake,h2o`. Each file says
-the rule, every departure from the paper, and what its authors claim. What each policy keeps of
+the rule, the departures that are known, and what its authors claim; of most papers the abstract was
+read, and `minikv atlas NAME` says what. What each policy keeps of
 given keys, values and queries is in [vectors](../proofs/policy_vectors.py), for other programs to
 compare with.
 
@@ -37,7 +39,8 @@ compare with.
 """
 VERDICTS = {
     Verdict.EXACT: "the full cache's bits stay, under the condition that is given",
-    Verdict.BOUNDED: "they change by no more than a bound that is checked",
+    Verdict.BOUNDED: "each stored number, or one output, changes by no more than a bound that is "
+    "checked; the logits have none",
     Verdict.LOSSY: "they change, and nothing that is checked bounds the logits",
     Verdict.REFUTES: "a hypothesis of the theorems does not hold, and another state is needed",
     Verdict.NOT_BUILT: "hardware, training, or no system: nothing here runs it",

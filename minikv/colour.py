@@ -1,7 +1,7 @@
 """Colour, where a terminal has it: green for what holds, red for what does not, yellow between.
 
-There is none in a pipe, none where ``NO_COLOR`` is set (no-color.org), and none on a terminal that
-calls itself dumb. ``FORCE_COLOR`` asks for it in a pipe too.
+There is none in a pipe unless ``FORCE_COLOR`` asks for it, none where ``NO_COLOR`` is set
+(no-color.org), and none on a terminal that calls itself dumb.
 """
 
 from __future__ import annotations

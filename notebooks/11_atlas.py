@@ -24,9 +24,9 @@ for kind, built in counts.items():
     print(f"{kind:14} {len(built):2} systems, {sum(built):2} run here")
 
 # %% [markdown]
-# Each of them is one small file in `minikv/atlas/systems/`, which says the rule, every departure
-# from its paper, and what its authors claim and do not. `minikv atlas NAME` shows one and
-# compares bits on a small random model. Here is that comparison as a function.
+# Each that runs is one small file in `minikv/atlas/systems/`, which says the rule, the departures
+# from its paper that are known, and what its authors claim and do not. `minikv atlas NAME` shows
+# one and compares bits. Here is that comparison as a function.
 
 
 # %%
@@ -166,8 +166,8 @@ print("rows to make:                  ", least(same).sum(axis=1).tolist())
 show("relay_caching")
 
 # %% [markdown]
-# Every row behind the change, at every layer: so what one saves is the prefix before the change,
-# and nothing else. Systems that make fewer rows again are lossy, by theorem.
+# Here every row behind the change changes, at every layer: what one saves is the prefix before the
+# change. Where a row that changes is not made again, the cache is not exact.
 #
 # ## Speculating: a lossy cache makes a lossless decoder
 #

@@ -507,11 +507,13 @@ def _emulated(task: Task, base: Row, name: str, root: Path) -> Iterator[Row]:
         yield Row(varied, name, "failed", note=str(error))
         return
     commands = {f"{name} on {emulator}": emulated.emulated_python(name, root)}
-    if native := emulated.native_python(name, root):
+    native = emulated.native_python(name, root)
+    if native:
         commands[f"{name} on this processor"] = native
     for environment_name, python in commands.items():
         how = {"python": python, "operations": True, **emulated.variables(root)}
-        row = task.row(varied, environment_name, **how)
+        kind = "instruction set" if python == native else varied
+        row = task.row(kind, environment_name, **how)
         if row.operations:
             row = replace(row, kernel="", note=f"{packages}, {row.note}")
             row = differing(row, base)

@@ -16,8 +16,9 @@ that survived, is run with the faulty source imported in the place of the file.
 
 A survivor is killed by a new test (``--again`` runs the survivors anew, with ``--files`` against
 tests that are named), or said to be equivalent,
-with the reason, in ``tests/mutation.toml``. The interval is Wilson's, at 95 %: what the score of
-all faults that can be drawn may be.
+with the reason, in ``tests/mutation.toml``. The interval is Wilson's, at 95 %, as if the
+outcomes were those of a sample. They are not quite: survivors were given tests, and edges were run
+first.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ STRATA: dict[str, tuple[str, ...]] = {
     "patching": ("patching.py",),
     "generation": ("generation.py",),
 }
-# Of these, every comparison and every number beyond 2 has a test in which its neighbour fails.
+# Of these, every comparison and every number beyond 2 has a test in which its neighbour fails, but
+# for those in mutation_left.txt; no new one may join them.
 EDGED = (
     *("decoder.py", "layers.py", "projection.py", "rotary.py", "generation.py", "patching.py"),
     *files("arithmetic/*.py"),

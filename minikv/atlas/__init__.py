@@ -1,4 +1,4 @@
-"""The atlas: sixty-five ways of treating a decoder's cache, and what each keeps and loses.
+"""The atlas: sixty-two ways of treating a decoder's cache, and what each keeps and loses.
 
 Nothing of the library imports it unless it is asked for: ``minikv atlas``, ``atlas:NAME`` where a
 cache policy is named, or ``import minikv.atlas``. Weights are never trained here: where a system

@@ -28,8 +28,9 @@ class Kind(StrEnum):
 class Verdict(StrEnum):
     """What becomes of the full cache's bits.
 
-    ``EXACT``: they stay, as the entry says under which condition. ``BOUNDED``: they change by no
-    more than a bound that is checked. ``LOSSY``: they change, and nothing that is checked bounds
+    ``EXACT``: they stay, as the entry says under which condition. ``BOUNDED``: each
+    stored number, or one output, changes by no more than a bound that is checked; the logits have
+    none. ``LOSSY``: they change, and nothing that is checked bounds
     the logits. ``REFUTES``: what the entry changes is a hypothesis of the theorems, which then
     need another state. ``NOT_BUILT``: nothing here runs it, and the entry says why.
     """

@@ -32,7 +32,7 @@ class Figures:
     Attributes
     ----------
     tokens, drafted, accepted : int
-        New tokens; those of them that drafts proposed; and those that were kept.
+        New tokens; guesses that drafts made; and guesses that were kept.
     calls : int
         Of the verifier after the prompt. One by one they are ``tokens - 1``.
     logits : list of numpy.ndarray

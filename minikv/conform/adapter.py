@@ -65,9 +65,11 @@ Fact = Any
 NUMBERS = ("vocab", "max_length", "window", "sink", "reach")
 LISTS = ("policies", "grows", "rolling")
 NOT_OWN = ("site-packages", "<frozen ", str(Path(__file__).parents[1]))
-METHODS: tuple[str, ...] = ("logits", "new_cache", "step", "truncate", "fork", "batch", "request")
-METHODS += ("stored", "kept", "masked", "encode", "wide", "nudged", "reference")
-METHODS += ("run_with_cache", "run_with_hooks", "step_with_cache")
+METHODS = (
+    *("logits", "new_cache", "step", "truncate", "fork", "batch", "request"),
+    *("stored", "kept", "masked", "encode", "wide", "nudged", "reference"),
+    *("run_with_cache", "run_with_hooks", "step_with_cache"),
+)
 
 
 class WrongShapeError(InputError):

@@ -6,7 +6,7 @@ behind other chunks; a part of its tokens, those that looked most at what is gon
 *Departures.* Which rows to make is the share of the first ones, where the paper scores them by
 attention; no storage tiers.
 
-*Its authors claim* half of the prefill's work at the same quality. *Here:* moved to another place,
+*Its authors claim* less work in prefill at the same quality. *Here:* moved to another place,
 a chunk's values have the same bits at layer 0. Its keys there have them if they are made from the
 stream at the new place, and not if they are turned by the distance (T1, not rotation). Above, naive
 reuse is wrong, and making all rows is exact.

@@ -1,6 +1,6 @@
 """DELTA: full attention below, one layer that chooses tokens, and layers above that read these.
 
-arXiv 2510.09883 (see `ENTRY.read`). *Rule.* Layers are of three kinds, in this order: they read all
+arXiv 2510.09883. *Rule.* Layers are of three kinds, in this order: they read all
 keys; they read all keys and choose the `keep` tokens that their heads together weigh most; they
 read only what was chosen last. All keys stay in the cache.
 

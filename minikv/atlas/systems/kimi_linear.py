@@ -6,8 +6,7 @@ channel fade by its gate, then takes out what is stored under its key, and store
 values are made from one latent row each.
 
 *Departures.* One head, whole numbers and powers of two, so that sums are exact; the chunked form is
-the monoid of steps, without the paper's representation of their product; the latent row has no part
-that is rotated.
+the monoid of steps, without the paper's representation of their product.
 
 *Its authors claim* 75 % less cache at better quality. *Here:* the recurrent form is the chunked
 form, bit for bit on these numbers. The state is a function of all tokens, and no one row of a

@@ -7,7 +7,7 @@ each token of the prompt will get from the answer; the prompt's cache keeps the 
 and the attention of its last tokens is given to the policy. No guess can be better.
 
 *Its authors claim* better answers than heuristics, at a fourteenth of the cost of a draft. *Here:*
-even the true future's attention loses bits, which is a limit to every score of this kind.
+even the true future's attention loses bits, in the text that is run.
 """
 
 from __future__ import annotations

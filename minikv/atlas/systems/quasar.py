@@ -4,7 +4,7 @@ Huang and Wen 2026, arXiv 2603.01399. *Rule.* Drafts are verified by the same mo
 rounded, which reads half the memory.
 
 *Departures.* Weights are rounded row by row to `BITS`, norms not at all; drafts are those of the
-full model, which are the best there can be.
+full model.
 
 *Its authors claim* 1.28 times the speed at an acceptance that is comparable to full precision.
 *Here* it is the negative twin of Lookahead: what comes out is, bit for bit, what the rounded model

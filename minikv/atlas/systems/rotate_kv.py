@@ -56,7 +56,8 @@ def demonstrate() -> Sequence[Finding]:
     outlier = x.copy()
     outlier[:, 3] *= 50
     _, step = rounded(outlier, 2)
-    _, turned_step = rounded(hadamard(outlier), 2)
+    back, turned_step = rounded(hadamard(outlier), 2)
+    off = (np.abs(back - hadamard(outlier)) / turned_step).max()
     moved = np.abs(hadamard(x) @ hadamard(y).T - x @ y.T).max()
     return [
         same("whole numbers: scores of turned rows", hadamard(q) @ hadamard(k).T, q @ k.T),
@@ -64,6 +65,7 @@ def demonstrate() -> Sequence[Finding]:
         same("twice is the identity, for whole numbers", hadamard(hadamard(k)), k),
         other("turned and not", hadamard(k), k),
         above("turned before and after the positions", np.abs(before - after).max(), 0.1),
+        at_most("a turned number in 2 bits is off by half a step", off, 0.5 + ROUNDING),
         true("an outlier's step shrinks", bool((turned_step < step).all()), f"{step.max():.3g}"),
     ]
 

@@ -7,8 +7,8 @@ keys and values of a token that was left out are taken to be those of the layer 
 
 *Its authors claim* up to 25 % less storage of keys and values. *Here:* a token that skips a layer
 has the same stream behind it, bit for bit, and yet other keys and values in the next one, whose
-weights are others: using them again is exact if and only if the layers share their weights, which
-they do in none of the models here.
+weights are others: using them again is exact where the layers share their weights, and not in the
+model here.
 """
 
 from __future__ import annotations

@@ -16,11 +16,8 @@ from .axis import Axis
 
 REFUSALS = (ValueError, TypeError, NotImplementedError, AssertionError, RuntimeError, IndexError)
 REFUSES = "refuses"
-CRASHES = (
-    "(RuntimeError)",
-    "(IndexError)",
-    "(TypeError)",
-)  # no refusals of a budget that is enough
+# No refusals of a budget that is enough.
+CRASHES = ("(RuntimeError)", "(IndexError)", "(TypeError)")
 
 
 def test(bench: Bench) -> Verdict:
