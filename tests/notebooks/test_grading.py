@@ -87,8 +87,9 @@ HANDED_IN = {
     "hang_up": "import os\ndef hang_up(x):\n    os.closerange(3, 64)\n    return 6",
     "symlink": "import os\ndef symlink(x):\n    os.symlink('mine', 'here')\n    return 6",
     "deep": (
-        "import os, tempfile\ndef deep(x):\n    place = os.open(tempfile.mkdtemp(), os.O_PATH)\n"
-        "    for _ in range(1500):\n        os.mkdir('d', dir_fd=place)\n"
+        "import os\ndef deep(x):\n    place = os.open('.', os.O_PATH)\n"
+        "    for _ in range(0 if os.path.exists('d') else 1050):\n"
+        "        os.mkdir('d', dir_fd=place)\n"
         "        place, old = os.open('d', os.O_PATH, dir_fd=place), place\n"
         "        os.close(old)\n    return 6"
     ),
