@@ -10,7 +10,7 @@ knows of a right answer are properties, and the library, which every student can
 
 For nbgrader each chapter becomes an assignment ``source/NN/NN_name.ipynb``, with its solutions in
 marked regions, which ``nbgrader generate_assignment`` takes out, points for the stars, and the
-check once more as a hidden test.
+check once more as a hidden test. Beside the assignments, in ``source/proofs``, is what they read.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def students(target: Path) -> None:
     shutil.copytree(HERE / "exercises", course / "exercises", ignore=JUNK)
     shutil.copytree(ROOT / "proofs", target / "proofs", ignore=JUNK)
     shutil.copy(ROOT / "LICENSE", target)
-    if (HERE / "pictures").exists():
-        shutil.copytree(HERE / "pictures", course / "pictures", ignore=JUNK)
+    shutil.copytree(HERE / "pictures", course / "pictures", ignore=JUNK)
     known = json.dumps(hints(), indent=1, ensure_ascii=False)
     (course / "exercises" / "hints.json").write_text(known + "\n", encoding="utf-8")
     notebooks = {f"{source.stem}.ipynb": released(source) for source in build.sources([])}
@@ -124,9 +123,11 @@ def nbgrader(target: Path) -> None:
     """Write the chapters as assignments, in the form that nbgrader calls source."""
     if target.exists() and any(target.iterdir()):
         raise SystemExit(f"{target} is not empty: name a folder that is, or that is not there yet")
+    shutil.copytree(ROOT / "proofs", target / "source" / "proofs", ignore=JUNK)
     for source in build.sources([]):
         folder = target / "source" / source.name[:2]
         folder.mkdir(parents=True)
+        shutil.copytree(HERE / "pictures", folder / "pictures", ignore=JUNK)
         nbformat.write(assignment(source), folder / f"{source.stem}.ipynb")
         shutil.copytree(HERE / "exercises", folder / "exercises", ignore=JUNK)
         (folder / "exercises" / "hints.json").write_text(json.dumps(hints()), encoding="utf-8")
@@ -182,7 +183,8 @@ def readme(course: Path) -> str:
     """How to begin, and the syllabus of the course's own page."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     syllabus = text[text.index("## Syllabus") : text.index("## Two weeks")]
-    return BEGIN + without_links(syllabus, course).rstrip() + "\n"
+    syllabus = without_links(syllabus, course).replace("./run fetch", "minikv fetch")
+    return BEGIN + syllabus.rstrip() + "\n"
 
 
 BEGIN = """\

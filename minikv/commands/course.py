@@ -9,6 +9,7 @@ from pathlib import Path
 
 import minikv
 
+from ..course import SECONDS
 from ..errors import InputError
 from .options import add_json
 from .output import print_json, print_table
@@ -17,8 +18,10 @@ SUMMARY = "how far you are in the course, and marks for a class"
 DESCRIPTION = """\
 "status" says which tasks of the chapters are solved, how often their checks were tried and which
 hints were asked for; this is kept in the notebooks' folder, and nowhere else. "grade" runs every
-check of the course on notebooks that were handed in, in processes that have limits, no network and
-no files but their own, and gives a star's point for each star of a task that is solved."""
+check of the course on notebooks that were handed in, and gives a star's point for each star of a
+task that is solved; it needs Linux. A check runs in a process that has limits and a network of its
+own, which leads nowhere, reads the system's, Python's and minikv's folders, and writes only in its
+own. Sockets at paths, and changes of modes, owners and times, Python's hook alone refuses."""
 EXAMPLES = """\
   minikv course status
   minikv course grade handed-in/*
@@ -34,12 +37,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--course", type=Path, metavar="DIR", help="the folder of the chapters")
     parser.add_argument("--csv", action="store_true", help="for grade: one line a task, as CSV")
     parser.add_argument(
-        "--seconds", type=int, default=20, metavar="N", help="for grade: for each check (20)"
+        "--seconds",
+        type=int,
+        default=SECONDS,
+        metavar="N",
+        help=f"for grade: for each check ({SECONDS})",
     )
     parser.add_argument(
         "--without-walls",
         action="store_true",
-        help="for grade: go on where the system cannot keep code from files and network",
+        help="for grade: go on where the system has no Landlock, or no namespaces",
     )
     add_json(parser)
 
@@ -90,6 +97,10 @@ def _status(course: Path, as_json: bool) -> int:
 
 
 def _grade(args: Namespace, course: Path) -> int:
+    if sys.platform == "win32":
+        raise InputError(
+            "grade needs Linux, whose walls keep what was handed in from your files: run it in WSL"
+        )
     from ..course import grading, sandbox
     from ..progress import show
 

@@ -14,10 +14,11 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from . import sandbox
 from .catalogue import Task, cells, check_calls, tasks
 
 _MOST = 4000  # characters of a message
+_OPEN_FILES = 1024  # more than this process ever opens
 _KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
@@ -53,11 +55,13 @@ def judged_apart(
 ) -> tuple[bool, str]:
     """`judged` in a process of its own, which ends when its time is over."""
     reading, writing = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="minikv-answer-") as folder:
+    with _folder() as folder:
         child = os.fork()
         if child == 0:
-            os.close(reading)
-            _in_child(task, check, given, (seconds, Path(folder), writing))
+            try:
+                _in_child(task, check, given, (seconds, folder, writing))
+            finally:
+                os._exit(1)  # whatever is raised there, what follows is the parent's
         os.close(writing)
         said, late = _read(reading, 3 * seconds)
         if late:
@@ -72,6 +76,19 @@ def judged_apart(
     except (ValueError, KeyError, TypeError):
         code = os.waitstatus_to_exitcode(status)
         return False, f"the process ended (exit code {code}) before the check had an answer"
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for one answer, removed afterwards as far as what is in it can be.
+
+    By ``rm``, which follows no link and stops at no depth; Python's own functions do, before 3.13.
+    """
+    folder = tempfile.mkdtemp(prefix="minikv-answer-")
+    try:
+        yield Path(folder)
+    finally:
+        subprocess.run(["rm", "-rf", "--", folder], check=False)
 
 
 def _read(pipe: int, seconds: float) -> tuple[bytes, bool]:
@@ -96,22 +113,45 @@ def _in_child(
 ) -> None:
     """Judge behind walls, write the verdict, and end."""
     seconds, folder, writing = settings
+    try:
+        _enclose(seconds, folder, writing)
+    except Exception as error:
+        _say(writing, False, f"not judged, because its walls do not stand: {error}")
+        return
+    try:
+        passed, message = judged(task, check, given)
+    except BaseException as error:  # SystemExit and the like: a mark, and not a stop
+        passed, message = False, f"your code raised {type(error).__name__}: {error}"
+    _say(writing, passed, message)
+    os._exit(0)
+
+
+def _say(writing: int, passed: bool, message: str) -> None:
+    os.write(writing, json.dumps({"passed": passed, "message": message[:_MOST]}).encode())
+
+
+def _enclose(seconds: int, folder: Path, writing: int) -> None:
+    """Leave this process one folder, one end of a pipe, and its limits.
+
+    Raises
+    ------
+    OSError
+        If the system refuses a wall that it has.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
+    os.closerange(3, writing)  # among them where the verdicts of all tasks go
+    os.closerange(writing + 1, _OPEN_FILES)
     os.chdir(folder)
     os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLBACKEND="Agg")
     tempfile.tempdir = str(folder)
     sys.dont_write_bytecode = True
     sandbox.limit(seconds)
-    sandbox.confine([folder], readable())
+    has_landlock = sandbox.landlock_version() > 0
+    if not sandbox.confine([folder], readable()) and has_landlock:
+        raise OSError("Landlock does not confine")
     sandbox.refuse(folder)
-    try:
-        passed, message = judged(task, check, given)
-    except BaseException as error:  # SystemExit and the like: a mark, and not a stop
-        passed, message = False, f"your code raised {type(error).__name__}: {error}"
-    os.write(writing, json.dumps({"passed": passed, "message": message[:_MOST]}).encode())
-    os._exit(0)
 
 
 def readable() -> list[Path]:

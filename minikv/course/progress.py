@@ -17,7 +17,7 @@ from ..errors import InputError
 
 FILE = ".minikv-progress.json"
 SETTING = "MINIKV_PROGRESS"
-"""Names another file; ``off`` keeps none."""
+"""Names another file; ``off`` keeps no more."""
 
 Verdict = Callable[[str, str, bool, str], None]
 """``(module, check, passed, message)``, as a check of the course tells it."""
@@ -58,9 +58,9 @@ def in_notebook() -> bool:
 
 
 def place(folder: Path | None = None) -> Path:
-    """Where progress is kept, for the notebooks of a folder; by default the present one."""
-    named = os.environ.get(SETTING)
-    return Path(named) if named else (folder or Path()) / FILE
+    """Where progress is kept, or was, for the notebooks of a folder; by default the present one."""
+    named = os.environ.get(SETTING, "off")
+    return (folder or Path()) / FILE if named in ("", "off") else Path(named)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Walls around a student's code: what it may use, and what it cannot reach.
 
 * Limits of the system (``setrlimit``): processor time, memory, sizes of files, open files.
-* Landlock (Linux 5.13 and later): no file outside of named folders can be read or written.
-* Namespaces (``unshare``): no network, and no process outlives the one that it came from.
+* Landlock (Linux 5.13 and later): no file outside of named folders can be read or written, and
+  no program can be started.
+* Namespaces (``unshare``): a network that leads nowhere, and no process outlives the one that it
+  came from.
 * Python's audit hook: what would hit a wall is refused with a sentence for the student.
 
 The hook alone is no wall; ``describe`` says which walls stand. What none of them can do: keep
-code from tampering with the Python process that runs it, and so with its own mark.
+code from tampering with the Python process that runs it, and so with its own mark. Nor do they
+bound processes together, or all files together: the limits hold for each process and each file.
+Sockets that have paths, and changes of modes, owners and times, the hook alone refuses.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ MEMORY = 4 * 2**30
 """Bytes of address space, most of which models reserve and never touch."""
 FILE_BYTES = 10 * 2**20
 
-_CREATE_RULESET = 444  # numbers of system calls, the same on every machine
+_CREATE_RULESET = 444  # numbers of system calls, the same on x86-64, ARM and RISC-V
 _ADD_RULE = 445
 _RESTRICT_SELF = 446
 _VERSION = 1 << 0
@@ -35,6 +39,7 @@ _NO_NEW_PRIVILEGES = 38
 _READ = 1 << 2 | 1 << 3  # files, folders
 _EXECUTE = 1 << 0
 _WRITE = 1 << 1 | sum(1 << bit for bit in range(4, 13))  # write; remove and make anything
+_MAKE_SYMLINK = 1 << 12
 _REFER, _TRUNCATE = 1 << 13, 1 << 14  # known from the second and the third version on
 
 _NAMESPACES = (
@@ -48,6 +53,11 @@ _NAMESPACES = (
 )
 _REFUSED = (
     "socket.",
+    "os.chmod",  # these five Landlock lets pass, and their paths can be of another folder
+    "os.chown",
+    "os.utime",
+    "os.setxattr",
+    "os.removexattr",
     "subprocess.",
     "os.system",
     "os.fork",
@@ -61,18 +71,13 @@ _REFUSED = (
     "signal.pthread_kill",
 )
 _CHANGES = {
-    "os.chmod",
-    "os.chown",
     "os.link",
     "os.mkdir",
     "os.remove",
-    "os.removexattr",
     "os.rename",
     "os.rmdir",
-    "os.setxattr",
     "os.symlink",
     "os.truncate",
-    "os.utime",
     "shutil.rmtree",
 }
 
@@ -96,6 +101,9 @@ def landlock_version() -> int:
 def confine(writable: Iterable[Path], readable: Iterable[Path]) -> bool:
     """Let this process, and all that it starts, reach these folders and no others.
 
+    It cannot start programs, those of the folders included, nor make symbolic links, which would
+    lead whoever cleans up out of the folder.
+
     Returns
     -------
     bool
@@ -111,9 +119,9 @@ def confine(writable: Iterable[Path], readable: Iterable[Path]) -> bool:
         return False
     _allow(rules, Path(os.devnull), 1 << 1 | 1 << 2)  # a file: to be read and written
     for folder in readable:
-        _allow(rules, folder, _READ | _EXECUTE)
+        _allow(rules, folder, _READ)
     for folder in writable:
-        _allow(rules, folder, handled)
+        _allow(rules, folder, handled & ~_EXECUTE & ~_MAKE_SYMLINK)
     done: bool = (
         libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
         and libc.syscall(_RESTRICT_SELF, rules, 0) == 0

@@ -74,6 +74,18 @@ def test_nothing_is_kept_where_that_is_asked(course, notebook, monkeypatch):
     assert not (course / progress.FILE).exists()
 
 
+def test_status_with_off_tells_what_was_kept_before(run, course, notebook, monkeypatch):
+    progress.record("e01", "check_share", True, "")
+    (course / "off").write_text("no progress")
+    monkeypatch.setenv(progress.SETTING, "off")
+    assert status(run, course)["solved"] == 1
+
+
+def test_grade_says_in_one_line_what_it_needs(course, refused, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "needs Linux" in refused("course", "grade", "here", f"--course={course}")
+
+
 def test_a_damaged_file_is_said_in_one_line(course, refused):
     (course / progress.FILE).write_text("[1]")
     assert "does not hold the progress" in refused("course", "status", f"--course={course}")

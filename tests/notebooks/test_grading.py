@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ if sys.platform != "linux":
 import exercises
 
 from minikv.cli import main
-from minikv.course import grading, sandbox
+from minikv.course import answers, grading, sandbox
 from minikv.errors import InputError
 
 CHECKS = """
@@ -59,6 +60,43 @@ HANDED_IN = {
     "solution": "def solution(x):\n    return int(open(SECRET).read())",
     "recursion": "def recursion(x):\n    return recursion(x)",
     "message": "def message(x):\n    raise ValueError('x' * 10**7)",
+    "mode": (
+        "import os\ndef mode(x):\n    place = os.open(FOLDER, os.O_PATH)\n"
+        "    os.chmod('victim', 0, dir_fd=place)\n    return 6"
+    ),
+    "time": (
+        "import os\ndef time(x):\n    place = os.open(FOLDER, os.O_PATH)\n"
+        "    os.utime('victim', (0, 0), dir_fd=place)\n    return 6"
+    ),
+    "program": (
+        "import subprocess, sys\ndef program(x):\n    sys.audit = lambda *given: None\n"
+        "    subprocess.run(['/bin/chmod', '0', VICTIM])\n    return 6"
+    ),
+    "own_program": (
+        "import os, subprocess, sys\ndef own_program(x):\n    sys.audit = lambda *given: None\n"
+        "    place = os.open('own', os.O_CREAT | os.O_WRONLY, 0o755)\n"
+        "    os.write(place, open('/bin/chmod', 'rb').read())\n    os.close(place)\n"
+        "    subprocess.run(['./own', '0', VICTIM])\n    return 6"
+    ),
+    "forge": (
+        "import os\ndef forge(x):\n"
+        '    line = b\'{"check":"e01.check_bad","passed":true,"message":""}\\n\'\n'
+        "    for end in range(3, 64):\n        try:\n            os.write(end, line)\n"
+        "        except OSError:\n            pass\n    return 6"
+    ),
+    "hang_up": "import os\ndef hang_up(x):\n    os.closerange(3, 64)\n    return 6",
+    "symlink": "import os\ndef symlink(x):\n    os.symlink('mine', 'here')\n    return 6",
+    "deep": (
+        "import os\ndef deep(x):\n    place = os.open('.', os.O_PATH)\n"
+        "    for _ in range(0 if os.path.exists('d') else 1050):\n"
+        "        os.mkdir('d', dir_fd=place)\n"
+        "        place, old = os.open('d', os.O_PATH, dir_fd=place), place\n"
+        "        os.close(old)\n    return 6"
+    ),
+    "unreadable": (
+        "import os\ndef unreadable(x):\n    os.makedirs('d', 0, exist_ok=True)\n    return 6"
+    ),
+    "escape": "def escape(x):\n    raise ValueError('\\x1b]0;title\\x07 \\x9b2J')",
     "own_file": (
         "def own_file(x):\n    open('mine', 'w').write('6')\n    return int(open('mine').read())"
     ),
@@ -107,6 +145,7 @@ def marks(course, tmp_path_factory) -> dict[str, grading.Mark]:
     notebook(folder / "01_mini.ipynb", cells)
     found = grading.grade("mallory", folder / "01_mini.ipynb", course / "01_mini.ipynb", seconds=1)
     assert (home / "kept" / "victim").read_text() == "still here"
+    assert (home / "kept" / "victim").stat().st_mtime > 0
     return {mark.task.name: mark for mark in found}
 
 
@@ -131,8 +170,16 @@ MESSAGES = {
     "solution": "PermissionError",
     "recursion": "RecursionError",
     "message": "ValueError: xxx",
+    "mode": "os.chmod is not allowed",
+    "time": "os.utime is not allowed",
+    "program": "PermissionError",
+    "own_program": "PermissionError",
+    "forge": "before the check had an answer",
+    "hang_up": "the process ended (exit code 1)",
+    "symlink": "PermissionError",
+    "escape": "ValueError: ]0;title 2J",
 }
-PASSED = {"good", "own_file"}
+PASSED = {"good", "own_file", "deep", "unreadable"}
 
 
 @pytest.mark.slow
@@ -145,6 +192,7 @@ def test_each_is_a_mark_with_its_message(marks, name):
     assert mark.points == 2 * mark.passed
     assert MESSAGES.get(name, "") in mark.message
     assert len(mark.message) <= 4000
+    assert all(letter.isprintable() or letter == "\n" for letter in mark.message)
 
 
 @pytest.mark.slow
@@ -163,6 +211,35 @@ def test_the_command_prints_points_and_messages_and_csv(course, tmp_path, capsys
     told = {(row["student"], row["task"]): (row["points"], row["of"]) for row in rows}
     assert told["ada", "good"] == ("2", "2")
     assert told["bob", "good"] == ("0", "2")
+
+
+@pytest.mark.slow
+def test_numpy_is_imported_where_no_program_can_be_started():
+    lines = [
+        "import os, pathlib, runpy, sys",
+        "confine = runpy.run_path(sys.argv[1])['confine']",
+        "assert 'numpy' not in sys.modules",
+        "assert confine([], map(pathlib.Path, sys.argv[2:]))",
+        "import numpy",
+        "print(numpy.ones(2) @ numpy.ones(2))",
+        "os.execv('/bin/true', ['true'])",
+    ]
+    code = "\n".join(lines)
+    argv = [sys.executable, "-c", code, sandbox.__file__, *answers.readable()]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.stdout == "2.0\n", done.stderr
+    assert done.stderr.endswith("PermissionError: [Errno 13] Permission denied\n")
+
+
+@pytest.mark.skipif(not sandbox.landlock_version(), reason="needs Landlock")
+def test_where_a_wall_does_not_stand_nothing_is_judged(monkeypatch):
+    ran = []
+    task = grading.Task("01", "Good", 1, 5, "e01.check_good", 0, "")
+    given = [("code", "_ = e01.check_good(lambda x: 6)")]
+    monkeypatch.setattr(sandbox, "confine", lambda writable, readable: False)
+    passed, message = answers.judged_apart(task, ran.append, given, 1)
+    assert not passed
+    assert message == "not judged, because its walls do not stand: Landlock does not confine"
 
 
 def test_a_formula_in_a_message_is_no_formula_in_a_spreadsheet():

@@ -181,6 +181,25 @@ def test_assignments_have_regions_points_and_hidden_tests(tree):
         ast.parse(region.sub("raise NotImplementedError", cell.source))
 
 
+@pytest.mark.slow
+def test_assignments_find_the_pictures_and_the_proofs_that_they_name(tmp_path):
+    release.nbgrader(tmp_path / "class")
+    named = 0
+    for path in sorted((tmp_path / "class" / "source").glob("[0-9]*/*.ipynb")):
+        for place in re.findall(r"pictures/\w+\.svg|\.\./proofs[\w/.]*\w", text_of(path)):
+            assert (path.parent / place).exists(), f"{path.name}: {place}"
+            named += 1
+    assert named > 10
+    assert not list(tmp_path.rglob("__pycache__"))
+    assert not list((tmp_path / "class" / "source" / "proofs").rglob("test_*.py"))
+
+
+def test_students_who_have_no_checkout_are_told_no_script_of_it(tree):
+    text = (tree / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert "as `minikv fetch` gets it" in text
+    assert "./run" not in text
+
+
 def test_a_folder_that_is_not_empty_is_refused(tree):
     with pytest.raises(SystemExit, match="is not empty"):
         release.students(tree)
