@@ -90,7 +90,7 @@ def test_a_page_gets_its_rows_and_keeps_its_text():
     assert "old" not in made
     assert "1 environments, one of them fed in 2 ways: exact has one value, float32 one" in made
     assert "* 1: a computer; 2026-01-01" in made
-    assert "| feeding | chunks \\| bits | `eeeeeeee` | - | Haswell, 1 | NumPy 2.1 | A |" in made
+    assert "| feeding | chunks \\| bits | `eeeeeeee` | - | Haswell, 1 | NumPy 2.1 | 1 |" in made
     assert page(made, [ROW]).count("| feeding |") == 1
 
 
