@@ -17,8 +17,9 @@ policy on its own text), D_KL(full || policy) of the next token (on the full cac
 token that differs, bytes held. By default 8 prompts of 250 to 400 tokens, 64 new ones. Policies:
 residual:every, residual:5 (every 5th layer), residual:embedding, residual:tokens, window,
 streaming_llm, h2o, snapkv, tova, none; module:Class is one of your own. Residual loses nothing
-under --arithmetic exact. Takes twenty minutes on two cores, --quick two or three, and longer
-where other work is done beside it; residual:embedding replays the text each token."""
+under --arithmetic exact. With --quick it takes half a minute on two cores, without many times as
+long, and longer where other work is done beside it; residual:embedding replays the text each
+token."""
 EXAMPLES = """\
   minikv compare --plot compare.png
   minikv compare --policies residual:embedding,residual:5,window --budgets 64"""
