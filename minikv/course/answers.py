@@ -93,7 +93,8 @@ def _folder() -> Iterator[Path]:
 
 def _read(pipe: int, seconds: float) -> tuple[bytes, bool]:
     """What is written until the other end closes, a million bytes at most; whether time was up."""
-    said, end = b"", time.monotonic() + seconds
+    said = b""
+    end = time.monotonic() + seconds
     while len(said) < 10**6:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
         if not ready:
@@ -121,7 +122,8 @@ def _in_child(
     try:
         passed, message = judged(task, check, given)
     except BaseException as error:  # SystemExit and the like: a mark, and not a stop
-        passed, message = False, f"your code raised {type(error).__name__}: {error}"
+        passed = False
+        message = f"your code raised {type(error).__name__}: {error}"
     _say(writing, passed, message)
     os._exit(0)
 

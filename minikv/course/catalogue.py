@@ -92,7 +92,8 @@ def tasks(notebook: Path) -> list[Task]:
 def tasks_in(chapter: str, given: Iterable[tuple[str, str]]) -> list[Task]:
     """What the cells of a chapter ask for, in their order."""
     found = []
-    heading, hint = None, ""
+    heading = None
+    hint = ""
     for number, (kind, text) in enumerate(given):
         if kind == "markdown":
             for heading in _HEADING.finditer(text):

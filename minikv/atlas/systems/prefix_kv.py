@@ -48,7 +48,8 @@ def allotted(importance: Sequence[np.ndarray], total: int) -> list[int]:
     >>> allotted([np.array([8.0, 1.0, 1.0]), np.array([3.0, 3.0, 4.0])], 4)
     [1, 3]
     """
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     for _ in range(40):
         middle = (low + high) / 2
         if sum(lengths(importance, middle)) <= total:

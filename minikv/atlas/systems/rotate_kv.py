@@ -38,7 +38,8 @@ def hadamard(x: np.ndarray) -> np.ndarray:
     step = 1
     while step < length:
         pairs = out.reshape(*x.shape[:-1], -1, 2, step)
-        first, second = pairs[..., 0, :], pairs[..., 1, :]
+        first = pairs[..., 0, :]
+        second = pairs[..., 1, :]
         out = np.stack([first + second, first - second], axis=-2).reshape(x.shape)
         step *= 2
     return out / np.sqrt(length)

@@ -33,7 +33,8 @@ ROUNDING = 1e-12  # of d products and cosines in float64, of numbers near 1
 def turned(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Pairs (i, i + d/2) turned by angles; ``(..., d)``, ``(..., d/2)``."""
     half = x.shape[-1] // 2
-    real, imaginary = x[..., :half], x[..., half:]
+    real = x[..., :half]
+    imaginary = x[..., half:]
     cos, sin = np.cos(angles), np.sin(angles)
     return np.concatenate([real * cos - imaginary * sin, imaginary * cos + real * sin], axis=-1)
 
@@ -91,7 +92,8 @@ def demonstrate() -> Sequence[Finding]:
     rates = frequencies(small_model().config)
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(2, 2 * len(rates)))
-    where, there = 40.0, np.arange(40.0)[:, None]
+    where = 40.0
+    there = np.arange(40.0)[:, None]
     product = (turned(q, where * rates) * turned(k, there * rates)).sum(axis=-1)
     found = series(q, k, (where - there) * rates)
     backwards = series(q, k, (there - where) * rates)
