@@ -38,6 +38,23 @@ def test_a_draft_changes_no_token(run, draft):
     assert drafted["accepted"] <= drafted["drafted"]
 
 
+def test_the_budget_that_is_told_is_the_drafts_own_and_the_verifier_has_another(run):
+    told = said(run, "--draft", "window@5", "--cache", "residual@3")
+    assert told["draft_budget"] == 5
+    told = said(run, "--draft", "window", "--budget", "4", "--cache", "residual@3")
+    assert told["draft_budget"] == 4
+
+
+def test_a_stop_word_leaves_no_guess_in_the_verifiers_cache(run):
+    text = said(run)["text"]
+    stop = ("--stop", text[len(text) // 2 :][:2])
+    alone = said(run, *stop)
+    assert alone["ended_by"] == "stop string"
+    drafted = said(run, "--draft", "none", "--ahead", "6", *stop)
+    assert drafted["ids"] == alone["ids"]
+    assert drafted["cache_tokens"] == alone["cache_tokens"]
+
+
 def test_a_draft_that_loses_nothing_saves_calls(run):
     """And one that is lossy saves fewer: what is counted is not what was asked for."""
     perfect = said(run, "--draft", "none", "--ahead", "4")
