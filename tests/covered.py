@@ -55,6 +55,7 @@ TESTS = (
     "tests/test_projection.py",
     "tests/test_rotary.py",
     "tests/test_sizes.py",
+    "tests/test_vectors.py",
     "proofs/test_t06_rows.py",
     "proofs/test_t07_order.py",
     "proofs/test_theorems.py",

@@ -244,6 +244,22 @@ def test_total_knows_no_order_and_is_next_to_the_true_sum(terms):
     assert ARITHMETIC.total(np.zeros((1, terms)))[0, 0] == 0.0
 
 
+def test_a_total_has_the_grids_of_the_specification():
+    """Of a row whose power is 1: coarse 2**-30, fine 2**-61, ties to even on both."""
+    for library in (ARITHMETIC, STRICT):
+        for number, high, low in (
+            (1.5 * 2.0**-30, 2.0**-29, -(2.0**-31)),
+            (2.5 * 2.0**-30, 2.0**-29, 2.0**-31),
+            (1.5 * 2.0**-61, 0.0, 2.0**-60),
+            (2.5 * 2.0**-61, 0.0, 2.0**-60),
+            (1.25 * 2.0**-61, 0.0, 2.0**-61),
+        ):
+            row = library.xp.asarray([[1.0, number]], dtype=library.xp.float64)
+            top = library.xp.asarray([[1.0]], dtype=library.xp.float64)
+            sums = library.coarse_and_fine(row, top)
+            assert [float(one[0, 0]) for one in sums] == [1.0 + high, low]
+
+
 def test_a_total_on_a_grid_too_fine_would_know_the_order(monkeypatch):
     rng = np.random.default_rng(9)
     row = rng.uniform(size=4097)
