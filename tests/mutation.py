@@ -8,7 +8,7 @@ that killed its neighbours and quick ones first, until one fails. An outcome is 
 
 Nothing in the checkout is changed. All tests are imported once; a process is forked for each fault,
 and gives the faulty code to the functions that have it. A fault of what runs at import, and one
-that survived, is run with the faulty source imported in the place of the file.
+that is run against tests that are named, is imported in the place of the file.
 
     python tests/covered.py --keep walked                # once: which test walks which line
     python tests/mutation.py --walked walked --run 50    # fifty more
@@ -83,8 +83,8 @@ STRATA: dict[str, tuple[str, ...]] = {
     "patching": ("patching.py",),
     "generation": ("generation.py",),
 }
-# Of these, every comparison and every number beyond 2 has a test in which its neighbour fails, but
-# for those in mutation_left.txt; no new one may join them.
+# Of these, every comparison and every number beyond 2 has a test in which its neighbour fails, or
+# its neighbour is the same program.
 EDGED = (
     *("decoder.py", "layers.py", "projection.py", "rotary.py", "memory.py"),
     *("generation.py", "patching.py"),
@@ -590,11 +590,11 @@ def summary() -> str:
 def run(todo: list[Mutant], walked: Walked, options: argparse.Namespace) -> None:
     """Run mutants one by one, and write each outcome down as soon as it is known.
 
-    Survivors that are run again are imported, and have nothing else imported before.
+    Against tests that are named it is imported, and has nothing else imported before.
     """
     most = 60.0 + STUCK * options.seconds
     files = sorted({test.partition("::")[0] for test in walked.seconds})
-    ready = None if options.again or options.files else Apart(files, todo, most)
+    ready = None if options.files else Apart(files, todo, most)
     for mutant in todo:
         tests, of = walked.tests(mutant, options.seconds)
         tests = options.files or tests

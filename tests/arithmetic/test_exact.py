@@ -683,3 +683,10 @@ def test_a_flipped_weight_bit_changes_the_result(bit):
     after = ARITHMETIC.linear(row, ARITHMETIC.weight(damaged, "w"))
     assert (np.flatnonzero((before != after)[0]) == [11]).all()
     assert before[0, 11] != after[0, 11]
+
+
+@pytest.mark.parametrize("arithmetic", [NumpyExact(), Exact()], ids=["NumpyExact", "Exact"])
+def test_where_nothing_is_said_sums_are_over_2_to_the_17_tokens_at_most(arithmetic):
+    assert arithmetic.denominator_bits == 53 - 17
+    with pytest.raises(ArithmeticRangeError, match="131073 tokens to attend to, expected at most"):
+        arithmetic.softmax(np.zeros((1, 1, 2**17 + 1)))
