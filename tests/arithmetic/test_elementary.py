@@ -171,6 +171,28 @@ def test_blocks_do_not_change_bits():
     assert_same_bits(elementary.exp(grid.T), elementary.exp(grid).T)
 
 
+@pytest.mark.parametrize("index", [-(2**63), -1, 0, 2**31, 2**63 - 1])
+def test_whatever_integer_a_library_makes_of_nan_the_table_is_read_within(index):
+    class Library(types.ModuleType):
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        @staticmethod
+        def astype(x, dtype, copy=True):
+            if dtype is not np.int64:
+                return x.astype(dtype, copy=copy)
+            return np.where(np.isnan(x), index, np.nan_to_num(x).astype(dtype))
+
+        @staticmethod
+        def take(table, indices, axis):
+            assert 0 <= indices.min() <= indices.max() < len(table)
+            return table[indices]
+
+    result = elementary.exp(np.array([np.nan, 1.0, 800.0, -800.0]), Library("library"))
+    assert np.isnan(result[0])
+    assert_same_bits(result[1:], elementary.exp(np.array([1.0, 800.0, -800.0])))
+
+
 # What IEEE 754 fixes to the bit, and moving data about. Operators are always allowed.
 ALLOWED = {
     "abs",
