@@ -148,7 +148,7 @@ def behind(ratio: float) -> dict:
 def test_figure_7_is_true_behind_a_tier_where_projecting_wins():
     verdict, reason = figure_7_tiers.judged(behind(0.25))
     assert verdict is Verdict.ONE_READING
-    assert "projecting wins for disk (0.25)" in reason
+    assert "projecting wins where K and V lie in: disk (0.25)" in reason
     assert "crossover at 100 MB/s (measured: from 50 MB/s)" in reason
     assert "on which side a tier lies for 1 of 1" in reason
     assert "replay takes 3 times the operations" in reason

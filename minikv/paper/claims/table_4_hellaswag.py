@@ -58,22 +58,25 @@ def _figures(name: str, scored: Sequence[Scored], full: Sequence[Scored]) -> dic
     }
 
 
-def told_of(figures: Figures) -> Finding:
-    """The verdict and the table."""
-    rows = figures["rows"]
-    count = rows[0]["questions"]
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Which caches have the full one's bits."""
+    count = figures["rows"][0]["questions"]
     bits = figures["bits"]
     as_full = [name for name in POLICIES[1:-1] if bits[name] == count]
     verdict = Verdict.CANNOT if len(as_full) == len(POLICIES) - 2 else Verdict.REFUTED
-    reason = (
+    return verdict, (
         "The accuracies need HellaSwag: `minikv score FILE --policies ...` makes them of its usual "
-        f"JSONL. That they are the same with {', '.join(as_full)} is settled: in all {count} of "
-        "our questions every ending's log-likelihood has the full cache's bits. For the window the "
-        f"reason is length: context and ending have at most {figures['longest']} tokens here, and "
-        f"a window of {WINDOW} drops nothing of a text of at most {WINDOW} tokens, so the equal "
-        f"scores say nothing about windows; with {CONTROL}, which every context outgrows, "
-        f"{count - bits[POLICIES[-1]]} of {count} questions change."
+        f"JSONL. With {', '.join(as_full)} every ending's log-likelihood has the full cache's "
+        f"bits, in all {count} of our questions. For the window the reason is length: context and "
+        f"ending have at most {figures['longest']} tokens here, and a window of {WINDOW} drops "
+        f"nothing of a text of at most {WINDOW} tokens. With a window of {CONTROL}, which every "
+        f"context outgrows, {count - bits[POLICIES[-1]]} of {count} questions change."
     )
+
+
+def told_of(figures: Figures) -> Finding:
+    """The verdict and the table."""
+    rows = figures["rows"]
     columns = (
         "cache",
         "paper: HellaSwag, 500 (%)",
@@ -93,7 +96,7 @@ def told_of(figures: Figures) -> Finding:
         )
         for row in rows
     )
-    return Finding(verdict, reason, columns, table, figures)
+    return Finding(*told(figures), columns, table, figures)
 
 
 CLAIM = Claim(
@@ -113,5 +116,6 @@ CLAIM = Claim(
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     exact=("bits",),
 )
