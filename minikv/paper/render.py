@@ -88,10 +88,10 @@ minikv paper --machine NAME --keep docs/paper/results    # this machine, on figu
 ```
 
 A figure of the paper is called the paper's. Every other follows from docs/paper/results, where
-`minikv paper --keep` puts what a run measured, on which machine and when. *Reproduced* is what came out as printed; *reproduced only
-under this reading* what does if the text is read as is said there; *refuted* what has a
-counter-example; *differs* what came out otherwise, with the reason; *cannot be checked here* what
-would need more than this repository has."""
+`minikv paper --keep` puts what a run measured, on which machine and when. *Reproduced* is what came
+out as printed; *reproduced only under this reading* what does if the text is read as is said there;
+*refuted* what has a counter-example; *differs* what came out otherwise, with the reason; *cannot be
+checked here* what would need more than this repository has."""
 
 
 def slug(heading: str) -> str:
