@@ -227,7 +227,7 @@ CLAIM = Claim(
         "both measured at the end alone. Bytes as the cache counts them and as tracemalloc "
         "finds them allocated; the median time of the last three tokens of the last turn, all "
         "settings in one run. The paper's megabytes are counted at its shapes in bfloat16. The "
-        "program that it quotes is not run: neither it nor its model is here."
+        "program that it quotes is not run."
     ),
     models=("smollm2-135m-instruct",),
     run=run,

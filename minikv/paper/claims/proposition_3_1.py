@@ -40,7 +40,7 @@ CLAIM = Claim(
         "the property of definition 3.1."
     ),
     protocol=(
-        "theorems T2 and T5 and the dataflow certificate D (`minikv prove --only T2 T5 D`) under "
+        "theorems T2 and T5 and the dataflow certificate D (`minikv prove --only T2,T5,D`) under "
         "exact arithmetic, on random models of every family and on texts with real weights. "
         "--quick: fewer of both. The abstract form of T2 and T5 is proved in Rocq "
         "(proofs/rocq/Markov.v)."

@@ -93,7 +93,7 @@ CLAIM = Claim(
         "operations."
     ),
     protocol=(
-        "theorems T1, T6 and T7 (`minikv prove --only T1 T6 T7`) under exact arithmetic, on random "
+        "theorems T1, T6 and T7 (`minikv prove --only T1,T6,T7`) under exact arithmetic, on random "
         "models and on texts with real weights; then T1 in four other arithmetics: the stream of "
         "one pass, projected, against what a cache holds that was filled call by call. --quick: "
         "fewer models. (For the paper's own lengths and texts see table 2, for windows section "

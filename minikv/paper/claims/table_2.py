@@ -204,8 +204,7 @@ def _overflow(endless: Sequence[str]) -> str:
     if not endless:
         return ""
     return (
-        f" Numbers leave the format ({'; '.join(endless)}), so that K and V are not finite there: "
-        "equal bits then say little."
+        f" Numbers leave the format ({'; '.join(endless)}), so that K and V are not finite there."
     )
 
 

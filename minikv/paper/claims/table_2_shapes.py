@@ -88,7 +88,7 @@ CLAIM = Claim(
         "of a random stream at positions up to two windows (or 2,048) apart, all in one call, "
         "permuted, in three parts and alone (`minikv prove --shape`). With the weights: "
         "`minikv paper --table 2 --model FOLDER`; MLX's 4-bit folders load too (tested on files "
-        "made for it, one of them by MLX 0.32.4; on none from a hub)."
+        "made for it, one of them by MLX 0.32.4)."
     ),
     run=run,
     told=told,
