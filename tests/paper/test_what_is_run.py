@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -636,6 +638,8 @@ def test_figure_7_times_real_weights_and_the_six_shapes(
     replayed = Asked(lambda model, rows: 8.0)
     made = Asked(lambda config, layers: SimpleNamespace(layers=[0] * layers))
     block = Asked(lambda config: config)
+    for timer in (figure_7.crossover.compare, figure_7.crossover.replay_seconds):
+        assert inspect.signature(timer).parameters["clock"].default is time.process_time
     roofline = figure_7.Roofline(2e10, 8e10, 4)
     monkeypatch.setattr(figure_7.crossover, "measured", lambda: roofline)
     monkeypatch.setattr(figure_7.crossover, "compare", timed)

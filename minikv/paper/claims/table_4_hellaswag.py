@@ -110,8 +110,8 @@ CLAIM = Claim(
     ),
     protocol=(
         "log-likelihood of each ending by its number of characters, ten questions of our own in "
-        "HellaSwag's format (minikv/data/endings.jsonl; they are easy, and their accuracy is not "
-        "to be compared with the paper's), exact arithmetic; the context goes in at once, then "
+        "HellaSwag's format (minikv/data/endings.jsonl), whose accuracy is not to be compared with "
+        "the paper's, exact arithmetic; the context goes in at once, then "
         "each ending behind a copy of the cache. The paper does not say what it divides by."
     ),
     models=("smollm2-135m-instruct",),
