@@ -6,7 +6,9 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +40,32 @@ def make():
 
 def test_the_page_and_the_plots_follow_from_the_results(make):
     assert make.stale() == [], "python docs/paper/make.py"
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_a_verdict_and_its_reason_follow_from_the_figures(id):
+    """And from nothing else: they are told again, without a run, and change with a figure."""
+    finding = kept(FOLDER / "results")[id].finding
+    assert CLAIMS[id].told(finding.figures) == (finding.verdict, finding.reason)
+    changed = (changes(finding.figures, kind) for kind in (bool, float, int, str))
+    others = (CLAIMS[id].told(other) for other in chain.from_iterable(changed))
+    assert any(other != (finding.verdict, finding.reason) for other in others)
+
+
+def changes(figures: object, kind: type) -> Iterator[object]:
+    """The same figures with one of them changed, which is of a kind."""
+    if type(figures) is kind and kind is bool:
+        yield not figures
+    elif type(figures) is kind:
+        yield "FAILS" if kind is str else 2 * figures + 1
+    elif isinstance(figures, list):
+        for place, part in enumerate(figures):
+            for other in changes(part, kind):
+                yield [*figures[:place], other, *figures[place + 1 :]]
+    elif isinstance(figures, dict):
+        for key, part in figures.items():
+            for other in changes(part, kind):
+                yield {**figures, key: other}
 
 
 def test_every_claim_is_kept_and_has_run_in_full():
