@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from minikv.atlas import Entry, Kind, Verdict, entries
+from minikv.atlas import Entry, Exactness, Kind, entries
 
 FILE = Path(__file__).parent / "atlas.md"
 DRAFTS = Path(__file__).parent / "experiments" / "drafts.json"
@@ -38,12 +38,12 @@ compare with.
 :::{{container}} atlas
 """
 VERDICTS = {
-    Verdict.EXACT: "the full cache's bits stay, under the condition that is given",
-    Verdict.BOUNDED: "each stored number, or one output, changes by no more than a bound that is "
+    Exactness.EXACT: "the full cache's bits stay, under the condition that is given",
+    Exactness.BOUNDED: "each stored number, or one output, changes by no more than a bound that is "
     "checked; the logits have none",
-    Verdict.LOSSY: "they change, and nothing that is checked bounds the logits",
-    Verdict.REFUTES: "a hypothesis of the theorems does not hold, and another state is needed",
-    Verdict.NOT_BUILT: "hardware, training, or no system: nothing here runs it",
+    Exactness.LOSSY: "they change, and nothing that is checked bounds the logits",
+    Exactness.REFUTES: "a hypothesis of the theorems does not hold, and another state is needed",
+    Exactness.NOT_BUILT: "hardware, training, or no system: nothing here runs it",
 }
 
 

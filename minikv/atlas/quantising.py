@@ -52,8 +52,8 @@ def excess(x: np.ndarray, back: np.ndarray, bits: int, axis: int = -1) -> float:
     bits: to float32, and to attention's grid.
     """
     _, step = rounded(x, bits, axis)
-    largest = np.abs(x).max(axis=-1, keepdims=True).astype(np.float64)
-    bound = step / 2 + 2.0**-23 * np.maximum(largest, np.abs(back).max(axis=-1, keepdims=True))
+    size = np.abs(x).max(axis=-1, keepdims=True).astype(np.float64)
+    bound = step / 2 + 2.0**-23 * np.maximum(size, np.abs(back).max(axis=-1, keepdims=True))
     return float((np.abs(back.astype(np.float64) - x) / np.maximum(bound, 1e-300)).max())
 
 
@@ -101,7 +101,7 @@ def distortion(
     moves = new - old
     delta = float(moves.max() - moves.min()) / 2
     eta = float(np.linalg.norm(moved_v - v, axis=-1).max())
-    largest = float(np.linalg.norm(v, axis=-1).max())
-    bound = 2 * math.tanh(delta / 2) * largest + eta + 1e-12 * largest
+    longest = float(np.linalg.norm(v, axis=-1).max())
+    bound = 2 * math.tanh(delta / 2) * longest + eta + 1e-12 * longest
     moved = float(np.linalg.norm(softmax(old) @ v - softmax(new) @ moved_v))
     return moved, bound

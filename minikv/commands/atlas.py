@@ -10,7 +10,7 @@ from .options import add_json
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
-    from ..atlas import Entry, Finding
+    from ..atlas import Comparison, Entry
 
 SUMMARY = "what each way of treating the cache keeps and loses"
 DESCRIPTION = """\
@@ -28,17 +28,17 @@ EXAMPLES = """\
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a system; without it, all")
-    add_json(parser, "entries and findings")
+    add_json(parser, "entries and comparisons")
 
 
 def run(args: Namespace) -> int:
     """List all, or show one."""
-    from ..atlas import entries, entry
+    from ..atlas import entries, entry_named
 
     if args.name is None:
         _list(list(entries().values()), args.json)
         return 0
-    return _show(entry(args.name), args.json)
+    return _show(entry_named(args.name), args.json)
 
 
 def figures(found: Entry) -> dict[str, object]:
@@ -71,16 +71,16 @@ def _list(found: list[Entry], as_json: bool) -> None:
 
 def _show(found: Entry, as_json: bool) -> int:
     start = time.perf_counter()
-    findings: list[Finding] = []
+    comparisons: list[Comparison] = []
     if found.demonstrate is not None:
-        findings = list(found.demonstrate())
+        comparisons = list(found.demonstrate())
     seconds = time.perf_counter() - start
-    wrong = not all(finding.holds for finding in findings)
+    wrong = not all(comparison.holds for comparison in comparisons)
     if as_json:
         print_json(
             figures(found)
             | {
-                "findings": [vars(finding) for finding in findings],
+                "comparisons": [vars(comparison) for comparison in comparisons],
                 "seconds": seconds,
             }
         )
@@ -99,12 +99,12 @@ def _show(found: Entry, as_json: bool) -> int:
     for name, words in told.items():
         if words:
             print(f"  {name}: {words}")
-    if not findings:
+    if not comparisons:
         return 0
     print()
-    for finding in findings:
-        mark = "as said" if finding.holds else "NOT AS SAID"
-        kind = "control: " if finding.control else ""
-        print(f"  {mark}: {kind}{finding.what}: {finding.said}")
-    print(f"\n{len(findings)} comparisons in {seconds:.2f} s")
+    for comparison in comparisons:
+        mark = "as said" if comparison.holds else "NOT AS SAID"
+        kind = "control: " if comparison.control else ""
+        print(f"  {mark}: {kind}{comparison.what}: {comparison.said}")
+    print(f"\n{len(comparisons)} comparisons in {seconds:.2f} s")
     return int(wrong)

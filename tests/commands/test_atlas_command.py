@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from minikv.atlas import Finding, entries
+from minikv.atlas import Comparison, entries
 
 
 def test_it_lists_all_systems(run):
@@ -30,13 +30,13 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     assert out.count("as said: ") == 4
     code, out, _ = run("atlas", "chelsea", "--json")
     found = json.loads(out)
-    assert all(finding["holds"] for finding in found["findings"])
+    assert all(comparison["holds"] for comparison in found["comparisons"])
     assert found["seconds"] < 60
 
 
 def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
     entry = entries()["chelsea"]
-    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Finding("it", False, "no")]})
+    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Comparison("it", False, "no")]})
     monkeypatch.setitem(entries(), "chelsea", wrong)
     code, out, _ = run("atlas", "chelsea")
     assert code == 1

@@ -27,7 +27,7 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...memory import Attended
 from ..budgets import keep_best, shares
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, small_model
 
 
@@ -100,7 +100,7 @@ class Cake(Evicting):
             keep_best(rows, self._checked_priority(rows), count)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cascading = Cake(weights, 6)
@@ -128,7 +128,7 @@ ENTRY = Entry(
     arxiv="2503.12491",
     kind=Kind.EVICTING,
     state="the rows kept, and each layer's preference",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Budgets of layers add up exactly, and dealing them layer by layer ends where dealing "
     "at once does; below the full budget bits are lost.",
     theorems=("T9",),

@@ -20,9 +20,9 @@ import numpy as np
 from ...arrays import Array, Keys, Pattern, Positions, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Hook, Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import TOKENS, decoded, full_logits, new_full
-from ..reading import Reading, largest
+from ..reading import Reading, highest
 
 SPARSE = 2  # the first layer that reads what layer 1 chose
 
@@ -40,7 +40,7 @@ class Delta(Reading):
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         if layer.index == SPARSE - 1:
             total = to_numpy(pattern, dtype=np.float64)[:, -1].sum(axis=0)  # (S,)
-            self.picked = largest(total, self.keep)
+            self.picked = highest(total, self.keep)
 
     def chosen(self, layer: Layer, q: Queries, keys: Keys) -> np.ndarray:
         everything = np.ones(keys.shape[:2], dtype=bool)
@@ -60,7 +60,7 @@ def streams(into: dict[str, np.ndarray]) -> Hook:
     return look
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     sparse: dict[str, np.ndarray] = {}
     dense: dict[str, np.ndarray] = {}
@@ -84,7 +84,7 @@ ENTRY = Entry(
     arxiv="2510.09883",
     kind=Kind.SELECTING,
     state="the full cache; what is chosen is made anew at each token",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All chosen: the full cache. Else the first stream that differs is the one that the "
     "first sparse layer writes.",
     theorems=("T9",),

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...arrays import NewKeys, NewValues, Positions, TokenIds
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, other, same
 from ..ground import decoded, full_logits, kv, new_full, small_model, text
 from ..quantising import FULL_BITS, Quantised, distortion, excess, stored
 
@@ -78,7 +78,7 @@ def worst_head(bits: int) -> tuple[float, float]:
     return max(found, key=lambda pair: pair[0] / pair[1])
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     keys, _ = kv(small_model(), text())
     layer = small_model().layers[0]
@@ -104,7 +104,7 @@ ENTRY = Entry(
     arxiv="2604.04722",
     kind=Kind.QUANTISING,
     state="the rounded rows, and what the controller has seen",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="Each number is off by half a step, a head's output by 2 tanh(delta / 2) max|v| + eta; "
     "the full cache's bits are lost. The controller is given.",
     cure="recompute keys and values from residuals: T1",

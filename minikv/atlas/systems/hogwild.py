@@ -23,7 +23,7 @@ from ...decoder import Weights
 from ...layers import Layer
 from ...memory import Attended
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import full_logits, small_model, text
 
 SHARED = 4  # tokens of the prompt
@@ -97,7 +97,7 @@ def worked(schedule: Sequence[int], words: Sequence[Sequence[int]]) -> list[np.n
     return [np.stack(rows) for rows in said]
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     words = text()[SHARED : SHARED + 4], text(1)[:4]
     alone = worked([0] * 4, words[:1])[0]
@@ -120,7 +120,7 @@ ENTRY = Entry(
     arxiv="2504.06261",
     kind=Kind.SPLITTING,
     state="the streams of all workers, and the schedule that made them",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="One worker is sequential decoding, bit for bit; with two, streams depend on the "
     "schedule.",
     cure="keep all workers' streams: T1 makes keys at any place",

@@ -22,8 +22,8 @@ import numpy as np
 from ...arrays import to_numpy
 from ...caches import Evicting, Rows
 from ...numbers import whole
-from ..entry import Entry, Finding, Kind, Verdict, true
-from ..ground import evicting_findings, small_model, text
+from ..entry import Comparison, Entry, Exactness, Kind, true
+from ..ground import evicting_comparisons, small_model, text
 
 
 @dataclass(eq=False, repr=False)
@@ -53,7 +53,7 @@ class KeyGeometry(Evicting):
         return np.where(rows.positions < self.anchors, np.inf, -np.round(likeness, 9))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
 
@@ -70,7 +70,7 @@ def demonstrate() -> Sequence[Finding]:
     first = kept(1.0)
     newest = [[0, 9, 10, 11, 12, 13]] * 2  # and the anchor
     return [
-        *evicting_findings(KeyGeometry),
+        *evicting_comparisons(KeyGeometry),
         true("other queries keep the same rows", kept(-3.0) == first, f"{first}"),
         true("which are not the newest", first != newest, f"{first}", control=True),
     ]
@@ -82,7 +82,7 @@ ENTRY = Entry(
     arxiv="2601.02281",
     kind=Kind.EVICTING,
     state="the rows kept, a function of all keys and of no query",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="What is kept does not depend on queries; below the full budget bits are lost.",
     read="abstract and public summaries of its pruning rule",
     theorems=("T9",),

@@ -23,7 +23,7 @@ import numpy as np
 from ...arrays import Positions, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same, true
 from ..ground import decoded, full_logits, kv, new_full, small_model, text
 from ..quantising import Quantised, distortion, stored
 
@@ -73,7 +73,7 @@ def head_moved(key_bits: int, value_bits: int) -> tuple[float, float]:
     return distortion(scores, (values[:, 0].astype(np.float64), worth))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     best = searched()
     worst = ((2, 8), (2, 8))
@@ -97,7 +97,7 @@ ENTRY = Entry(
     arxiv="2502.04420",
     kind=Kind.QUANTISING,
     state="the rounded rows; the pairs are weights",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="16 bits are the full cache. Rounded values move one output by what they are off, "
     "rounded keys by 2 tanh(delta / 2) max|v|.",
     cure="recompute keys and values from residuals: T1",

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...decoder import embed
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import kv, small_model, text
 from ..reuse import stacked
 
@@ -56,7 +56,7 @@ def estimated(
     return (alone + blend).astype(np.float32)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     base = text(5)[:LENGTH]
     anchors = [text(seed)[:LENGTH] for seed in (6, 7)]
@@ -82,7 +82,7 @@ ENTRY = Entry(
     arxiv="2510.12872",
     kind=Kind.REUSING,
     state="the anchors, their offsets, and the passage's own rows",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Behind an anchor's own prefix the offset is exact; behind another it is an estimate "
     "from layer 1 on.",
     cure="compute every row from the first change on",

@@ -27,7 +27,7 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...memory import Attended
 from ..budgets import keep_best
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, small_model
 
 
@@ -96,7 +96,7 @@ class PrefixKV(Evicting):
             keep_best(rows, self._checked_priority(rows), count)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cache = PrefixKV(weights, 6)
@@ -134,7 +134,7 @@ ENTRY = Entry(
     arxiv="2412.03409",
     kind=Kind.EVICTING,
     state="the rows kept",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Sizes of layers add up to the budget exactly; below the full one bits are lost.",
     theorems=("T9",),
     policy=PrefixKV,

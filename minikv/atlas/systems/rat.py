@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same
 from ..quantising import softmax
 
 TOKENS = 8
@@ -49,7 +49,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     return softmax(scores) @ v
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     q, k, v = np.random.default_rng(0).normal(size=(3, TOKENS, 4))
     ones = np.abs(rat(q, k, v, 1) - attention(q, k, v)).max()
@@ -79,7 +79,7 @@ ENTRY = Entry(
     arxiv="2507.04416",
     kind=Kind.STATE,
     state="the last row of each chunk, and the running row of the newest",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="A key is a function of its chunk so far, not of one row; chunks of one are softmax "
     "attention, and one chunk is a recurrence.",
     cure="make a chunk's keys again from all its rows",

@@ -20,7 +20,7 @@ import numpy as np
 from ...arrays import Keys, Queries
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import decoded, full_logits, new_full
 from ..reading import Reading
 
@@ -41,7 +41,7 @@ class HeadMask(Reading):
         return few | self.mask
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     masked = HeadMask(new_full(), (True, False))
     logits = decoded(masked)
@@ -64,7 +64,7 @@ ENTRY = Entry(
     arxiv="2510.08525",
     kind=Kind.EVICTING,
     state="the rows of each head; the mask is a weight",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All heads in the mask: the full cache. The mask is given, not learnt.",
     theorems=("T9",),
     demonstrate=demonstrate,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, other, same, true
 from ..quantising import rounded
 from .tri_attention import turned
 
@@ -45,7 +45,7 @@ def hadamard(x: np.ndarray) -> np.ndarray:
     return out / np.sqrt(length)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     rng = np.random.default_rng(0)
     whole = rng.integers(-9, 10, size=(2, 5, WIDTH)).astype(np.float64)
@@ -77,7 +77,7 @@ ENTRY = Entry(
     arxiv="2501.16383",
     kind=Kind.QUANTISING,
     state="the rounded, turned rows",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="Turning keys and queries keeps all scores and does not commute with RoPE; what is "
     "rounded is off by half a step.",
     cure="recompute keys and values from residuals: T1",

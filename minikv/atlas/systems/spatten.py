@@ -20,9 +20,9 @@ import numpy as np
 from ...arrays import Keys, Pattern, Positions, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, kv, new_full, small_model, text
-from ..reading import Reading, in_place, largest
+from ..reading import Reading, highest, in_place
 
 KEEP = (TOKENS, 9, 5)  # tokens that layers 0, 1 and 2 read
 
@@ -50,7 +50,7 @@ class Cascade(Reading):
             return everything
         below = self.reads[layer.index - 1][:, 0]
         ranked = np.where(below, self.gathered, -1.0)
-        return everything & (largest(ranked, self.keep[layer.index]) & below)[:, None]
+        return everything & (highest(ranked, self.keep[layer.index]) & below)[:, None]
 
 
 def high_part(x: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def high_part(x: np.ndarray) -> np.ndarray:
     return (x.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     cascade = Cascade(new_full(3), KEEP)
     logits = decoded(cascade, layers=3)
@@ -81,7 +81,7 @@ ENTRY = Entry(
     arxiv="2012.09852",
     kind=Kind.EVICTING,
     state="the full cache; what a layer reads follows from the layers below",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All tokens read and low bits always fetched: the full cache. Pruned sets grow with "
     "the layers. The processor is not built.",
     theorems=("T9",),

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...model import Model
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model
 from ..speculation import Draft, no_draft
 from .lookahead import run
@@ -47,7 +47,7 @@ def hierarchical(drafter: Model, sorter: Model, ahead: int = 3) -> Draft:
     return draft
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     target = rounded_model(4)
     tokens, logits, _, alone = run(target, no_draft)
@@ -67,7 +67,7 @@ ENTRY = Entry(
     arxiv="2505.22179",
     kind=Kind.SPECULATING,
     state="the target's cache",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Any draft, sorted in any way, gives the target's tokens and logits; the target here "
     "has four bits, and is what it is.",
     theorems=("T6", "T8"),

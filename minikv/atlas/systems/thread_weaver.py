@@ -20,7 +20,7 @@ from ...arrays import Array, NewKeys, NewValues, Positions, Stream, TokenIds, to
 from ...layers import Layer
 from ...memory import Attended
 from ...verify.memories import Wrapped
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import new_full, small_model, text
 
 TRUNK = 6
@@ -57,7 +57,7 @@ def tree_mask(name: str, value: Array) -> Array:
     return scores
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     trunk = text()[:TRUNK]
@@ -86,7 +86,7 @@ ENTRY = Entry(
     arxiv="2512.07843",
     kind=Kind.REUSING,
     state="the trunk's rows once, and those of each branch",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Branches share the trunk's bits, and a mask of the tree is the branches apart.",
     theorems=("T6", "T8", "T10"),
     demonstrate=demonstrate,

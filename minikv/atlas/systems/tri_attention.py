@@ -24,8 +24,8 @@ from ...caches import Evicting, Rows
 from ...config import ModelConfig
 from ...numbers import whole
 from ...rotary import rope_frequencies
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most
-from ..ground import evicting_findings, small_model
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most
+from ..ground import evicting_comparisons, small_model
 
 ROUNDING = 1e-12  # of d products and cosines in float64, of numbers near 1
 
@@ -87,7 +87,7 @@ class TriAttention(Evicting):
         return np.round(worth, 9)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     rates = frequencies(small_model().config)
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def demonstrate() -> Sequence[Finding]:
         at_most(
             "of one centre, distance 0: its square", abs(series(q, q, 0 * rates) - q @ q), ROUNDING
         ),
-        *evicting_findings(TriAttention),
+        *evicting_comparisons(TriAttention),
     ]
 
 
@@ -113,7 +113,7 @@ ENTRY = Entry(
     arxiv="2604.04921",
     kind=Kind.EVICTING,
     state="the rows kept; centres are a function of them",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="The trigonometric series is the product of the turned centres; what it drops is lost.",
     theorems=("T9",),
     policy=TriAttention,

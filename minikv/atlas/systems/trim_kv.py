@@ -23,8 +23,8 @@ import numpy as np
 
 from ...caches import Evicting, Rows, StreamingLLM, Window
 from ...errors import CacheError
-from ..entry import Entry, Finding, Kind, Verdict, true
-from ..ground import evicting_findings, positions_kept, small_model
+from ..entry import Comparison, Entry, Exactness, Kind, true
+from ..ground import evicting_comparisons, positions_kept, small_model
 
 
 @dataclass(eq=False, repr=False)
@@ -60,7 +60,7 @@ class TrimKV(Evicting):
         return logs * age
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     budget = 6
@@ -69,7 +69,7 @@ def demonstrate() -> Sequence[Finding]:
     equal = positions_kept(TrimKV(weights, budget, gate=0.9, gates=()))
     opened = positions_kept(TrimKV(weights, budget, gate=0.9, gates=(1.0, 1.0)))
     return [
-        *evicting_findings(TrimKV),
+        *evicting_comparisons(TrimKV),
         true("equal gates keep the sets of a window", equal == window, f"{equal[0][0]}"),
         true("two gates of 1 keep StreamingLLM's sets", opened == sinks, f"{opened[0][0]}"),
         true("gates that differ keep others", opened != window, f"{window[0][0]}", control=True),
@@ -82,7 +82,7 @@ ENTRY = Entry(
     arxiv="2512.03324",
     kind=Kind.EVICTING,
     state="the rows kept; the gates are weights",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="With given gates: equal ones are a window, ones for the first tokens StreamingLLM. "
     "Gates are not learnt here.",
     theorems=("T9",),

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, other
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, other
 from ..ground import kv, small_model, text
 from ..quantising import rounded
 
@@ -41,7 +41,7 @@ def one_bit_frequencies(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.fft.ifft(coarse, axis=0, norm="ortho"), spectrum, coarse
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     keys, values = (rows[0][:, 0].astype(np.float64) for rows in kv(small_model(), text()))
     back = np.fft.ifft(np.fft.fft(keys, axis=0, norm="ortho"), axis=0, norm="ortho").real
@@ -69,7 +69,7 @@ ENTRY = Entry(
     arxiv="2503.16257",
     kind=Kind.QUANTISING,
     state="the rounded rows",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="Each number is off by half a step, keys by as much as their frequencies; no bits "
     "survive. Text in place of films.",
     cure="recompute keys and values from residuals: T1",
