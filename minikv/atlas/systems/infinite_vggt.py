@@ -1,11 +1,12 @@
 """InfiniteVGGT: keep the keys that are least like the others, without looking at attention.
 
-Yuan et al. 2026, arXiv 2601.02281, of images in 3D. *Rule.* The mean of the normalised keys of a
-head is what most of them have in common; those go that have the largest cosine with it. First
-tokens are anchors and stay.
+Yuan et al. 2026, arXiv 2601.02281, of images in 3D. *Rule.* First tokens are anchors and stay. The
+mean of the normalised keys of a head, anchors apart, is what most of them have in common; those go
+that have the largest cosine with it.
 
-*Departures.* Tokens of a text in place of frames; one budget for all layers, where the paper deals
-it by how much keys differ; keys are those that attention reads, turned by their positions.
+*Departures.* Tokens of a text in place of frames, and `anchors` of them in place of all of the
+first frame; one budget for all layers, where the code deals it by a softmax of how much keys
+differ.
 
 *Its authors claim* streams without end in bounded memory, better than others of its kind. *Here:*
 what is kept is a function of the keys alone: other queries keep the same rows.
@@ -47,7 +48,8 @@ class KeyGeometry(Evicting):
         keys = to_numpy(rows.keys, dtype=np.float64)  # (S, G, d)
         norms = np.linalg.norm(keys, axis=-1, keepdims=True)
         directions = keys / np.where(norms > 0, norms, 1.0)
-        mean = directions.mean(axis=0)
+        others = rows.positions[..., None] >= self.anchors
+        mean = (directions * others).sum(axis=0) / np.maximum(1, others.sum(axis=0))
         length = np.linalg.norm(mean, axis=-1, keepdims=True)
         likeness = (directions * (mean / np.where(length > 0, length, 1.0))).sum(axis=-1)
         return np.where(rows.positions < self.anchors, np.inf, -np.round(likeness, 9))
@@ -84,7 +86,7 @@ ENTRY = Entry(
     state="the rows kept, a function of all keys and of no query",
     verdict=Exactness.LOSSY,
     reason="What is kept does not depend on queries; below the full budget bits are lost.",
-    read="abstract and public summaries of its pruning rule",
+    read="abstract, and the authors' code: its attention and its budgets",
     theorems=("T9",),
     policy=KeyGeometry,
     demonstrate=demonstrate,
