@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..arrays import Array
 from ..caches import Cache
+from ..model import Model
 from ..verify.bits import difference
+from .quantising import Quantised
+
+Maker = Callable[[Model], Quantised]
+"""What makes an empty cache of few bits for a model."""
 
 
 class Kind(StrEnum):
@@ -90,6 +95,8 @@ class Entry:
         That say so; the second are files of ``proofs/counterexamples``.
     policy : type, optional
         The cache policy, where it is one.
+    caches : mapping of str to callable
+        Where it keeps few bits: what makes an empty cache for a model, by how it is set.
     demonstrate : callable, optional
         Compares bits on a small random model; see `Comparison`.
     """
@@ -106,6 +113,7 @@ class Entry:
     theorems: tuple[str, ...] = ()
     counterexamples: tuple[str, ...] = ()
     policy: type[Cache] | None = field(default=None, repr=False)
+    caches: Mapping[str, Maker] = field(default_factory=dict, repr=False)
     demonstrate: Callable[[], Sequence[Comparison]] | None = field(default=None, repr=False)
 
     @property

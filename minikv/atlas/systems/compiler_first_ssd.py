@@ -90,6 +90,7 @@ ENTRY = Entry(
     reason="Recurrent, chunked and dual form are one, in bits where sums are exact; the state is "
     "no projection of one row.",
     cure="checkpoint the matrix, or run all tokens again",
+    read="abstract, and the authors' code: its model",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

@@ -1,10 +1,12 @@
 """DELTA: full attention below, one layer that chooses tokens, and layers above that read these.
 
-arXiv 2510.09883. *Rule.* Layers are of three kinds, in this order: they read all
-keys; they read all keys and choose the `keep` tokens that their heads together weigh most; they
-read only what was chosen last. All keys stay in the cache.
+arXiv 2510.09883. *Rule.* Layers are of three kinds: they read all keys; they read all keys and
+choose; they read only what was chosen last. What is chosen are pages of tokens: the newest ones,
+and those of the largest sum of what each token got from the head that weighs it most. All keys stay
+in the cache, and a prompt is read as usual.
 
-*Departures.* Weights are added over all heads of the choosing layer; a prompt is read as usual.
+*Departures.* Three layers, one of each kind, where the code takes any list of layers that read all.
+Tokens are chosen one by one, `keep` of them, by the sum of their weights over all heads.
 
 *Its authors claim* up to five times fewer tokens attended at the same accuracy. *Here:* the stream
 of every layer up to the first sparse one has the full cache's bits, so that the first stream that
@@ -87,6 +89,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="All chosen: the full cache. Else the first stream that differs is the one that the "
     "first sparse layer writes.",
+    read="abstract, and the authors' code: its pages and their scores",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

@@ -4,7 +4,8 @@ Rodionov et al. 2025, arXiv 2504.06261. *Rule.* Workers share one cache of atten
 prompt, then the others' text, then its own, with positions counted in that order; rotations let
 keys move there without being made again.
 
-*Departures.* Workers take turns, one token each, as a schedule says; keys are made again from their
+*Departures.* Workers take turns, one token each, as a schedule says, where the code runs all of
+them in one call. It turns keys by the distance that they move; here they are made again from their
 streams at the new position, which is exact where turning them is not.
 
 *Its authors claim* that reasoning models coordinate without training. *Here:* one worker is
@@ -124,6 +125,7 @@ ENTRY = Entry(
     reason="One worker is sequential decoding, bit for bit; with two, streams depend on the "
     "schedule.",
     cure="keep all workers' streams: T1 makes keys at any place",
+    read="abstract, and the authors' code: its shared cache",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

@@ -85,6 +85,7 @@ ENTRY = Entry(
     reason="Recurrent and chunked form are one; the state is no projection of one row. Keys and "
     "values of the latent layers are.",
     cure="checkpoint the matrix, or run all tokens again",
+    read="abstract, and the README of the authors' model",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

@@ -5,8 +5,9 @@ by the product of its query and the chunk's representative key, and reads the fi
 newest one, and the best of the others, so many that no head reads more than the model was trained
 on.
 
-*Departures.* The representative is the mean key, where the paper weighs it by attention within the
-chunk; query heads that share keys choose together; positions stay those of the text.
+*Departures.* The representative is the mean key, where the code lets the chunk attend to itself,
+takes the mean of that, and weighs the keys by it; query heads that share keys choose together;
+positions stay those of the text, where the code counts them anew over what is read.
 
 *Its authors claim* texts far beyond the trained length without training. *Here:* all chunks read is
 the full cache; heads choose for themselves.
@@ -70,6 +71,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="All chunks read: the full cache, within the context. Given queries, keys and values, "
     "heads choose for themselves.",
+    read="abstract, and the authors' code: its attention",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

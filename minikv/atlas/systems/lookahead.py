@@ -4,8 +4,8 @@ Zhao et al. 2023, arXiv 2312.12728. *Rule.* N-grams of prompt and answer go into
 followed the last token there is a draft. One call verifies it, and the longest correct beginning is
 kept.
 
-*Departures.* One branch, the one seen last, where the paper verifies several at once. Drafts of any
-other source may be given.
+*Departures.* One branch, the one seen last, where the paper verifies several at once, those that
+came most often in the prompt and in earlier answers. Drafts of any other source may be given.
 
 *Its authors claim* the same text as without drafts, and never more steps. *Here:* under exact
 arithmetic tokens, logits and cache have the same bits, for every draft, a hostile one too; under
@@ -92,6 +92,7 @@ ENTRY = Entry(
     verdict=Exactness.EXACT,
     reason="Under exact arithmetic every draft gives the tokens, logits and cache of one by one; "
     "under float32 logits have other last bits.",
+    read="abstract, and the authors' code: its trie",
     theorems=("T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -1,9 +1,11 @@
 """RAT: a linear recurrence within a chunk, and softmax attention over chunks.
 
-arXiv 2507.04416. *Rule.* Within a chunk keys and values are running averages, gated; attention
-reads the last row of each chunk before, and the running row of the token's own.
+arXiv 2507.04416. *Rule.* Within a chunk keys and values are running averages, gated alike;
+attention reads the last row of each chunk before, and the running row of the token's own.
 
-*Departures.* One head, the gate is a half, keys are averaged as values are.
+*Departures.* One head, and the gate is a half, where it is learnt, of the row, for each channel.
+Heads share keys before they are averaged, the output has a gate, and positions are those of chunks;
+none of that is here.
 
 *Its authors claim* nine times the speed of generation at chunks of 16. *Here* its ends: chunks of
 one are softmax attention, one chunk for all is a recurrence. Between, a token's key is a function
@@ -83,6 +85,7 @@ ENTRY = Entry(
     reason="A key is a function of its chunk so far, not of one row; chunks of one are softmax "
     "attention, and one chunk is a recurrence.",
     cure="make a chunk's keys again from all its rows",
+    read="abstract, and the authors' code: its slow layer",
     theorems=("T1",),
     demonstrate=demonstrate,
 )

@@ -3,7 +3,8 @@
 arXiv 2510.08525. *Rule.* A mask over K/V heads: a head that is in it reads the full cache, another
 one `sinks` first tokens and the newest.
 
-*Departures.* The mask is given, where the paper finds it by reinforcement learning. All rows stay
+*Departures.* The mask is given, where the paper learns a gate a head by reinforcement, mixes both
+kinds of attention by it, and takes the heads of the largest gates. All rows stay
 in memory: the heads that are not in the mask do not see the others' (rows are put where no query
 sees them), so that what is shown is the rule and not the bytes.
 
@@ -66,6 +67,7 @@ ENTRY = Entry(
     state="the rows of each head; the mask is a weight",
     verdict=Exactness.LOSSY,
     reason="All heads in the mask: the full cache. The mask is given, not learnt.",
+    read="abstract, and the authors' code: its README",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

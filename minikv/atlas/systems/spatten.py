@@ -5,7 +5,9 @@ over the layers; each layer goes on with the best, so that what is pruned stays 
 fetched by their high bits, and by their low bits where these do not decide.
 
 *Departures.* No hardware. `KEEP` says how many tokens each layer reads; pruning is of tokens, not
-of heads. High and low bits are those of a float32.
+of heads. High and low bits are those of a float32. The authors' code for decoders does something
+else: each layer and head keeps its first and newest tokens and those of the most attention, for
+good, which is what H2O does.
 
 *Its authors claim* speed and energy. *Here:* the pruned set grows with the layers; with all tokens
 kept it is the full cache; and high and low parts add up to the number, bit for bit.
@@ -84,6 +86,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="All tokens read and low bits always fetched: the full cache. Pruned sets grow with "
     "the layers. The processor is not built.",
+    read="abstract, and the authors' code: its cache for decoders",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

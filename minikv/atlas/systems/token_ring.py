@@ -3,7 +3,8 @@
 Wang et al. 2024, arXiv 2412.20501. *Rule.* Each device holds the keys and values of some tokens. An
 output and the logarithm of its denominator are passed on and merged with those of the next device.
 
-*Departures.* Devices are threads, or parts of one array; the merge is in float64.
+*Departures.* Devices are threads, or parts of one array; the merge is in float64, of the largest
+score and the denominator, where the code has their logarithm and a sigmoid of differences.
 
 *Its authors claim* speed, and full attention's result. *Here:* the merge is a commutative monoid in
 the reals, and in floats each tree of merges rounds in its own way. A protocol of maxima and of sums
@@ -101,6 +102,7 @@ ENTRY = Entry(
     verdict=Exactness.EXACT,
     reason="Merging is a commutative monoid in the reals. In bits, a protocol of maxima and exact "
     "sums has those of one pass; merges that scale anew have not.",
+    read="abstract, and the authors' code: its merge",
     theorems=("T7", "T12"),
     demonstrate=demonstrate,
 )

@@ -5,7 +5,9 @@ there are more than the budget, the least worth go.
 
 *Departures.* The gates are given (`gates` of the first tokens, `gate` of all others), where the
 paper learns them, one for each token, layer and head, by distillation; attention is not weighed by
-them, as in the paper's inference. So what is shown is the rule and not what is learnt.
+them, as in the paper's inference. The code lets some hundreds of tokens gather beyond the budget
+before it cuts, and may deal one budget to all heads of a layer or all layers; here each layer keeps
+its budget, call by call. So what is shown is the rule and not what is learnt.
 
 *Its authors claim* that learnt scores recover sinks and sliding windows, and in places a better
 answer than the full cache gives; not that bits stay. With given gates the first is a theorem: equal
@@ -85,6 +87,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="With given gates: equal ones are a window, ones for the first tokens StreamingLLM. "
     "Gates are not learnt here.",
+    read="abstract, and the authors' code: its cache",
     theorems=("T9",),
     policy=TrimKV,
     demonstrate=demonstrate,

@@ -90,7 +90,7 @@ def attention_loss(weights: np.ndarray, v: np.ndarray, keep: np.ndarray) -> tupl
 
 
 def longest(v: np.ndarray) -> float:
-    """The longest norm of a row; ``(S, d)``."""
+    """The largest norm of a row; ``(S, d)``."""
     return float(np.sqrt((v * v).sum(axis=1)).max())
 
 
