@@ -116,18 +116,19 @@ def few_bits() -> list[str]:
         "",
         f"    {told['command']}",
         "",
-        "| cache | bytes a token | bits | largest move of a logit | D_KL, mean | first other token "
-        "| texts with one | a head moves | bound / move |",
+        "| cache | bytes a token | same bits | largest move of a logit | D_KL, mean "
+        "| first other token | texts with one | a head moves | bound / move |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        bits = "the same" if row["bits_equal"] else "others"
+        bits = "yes" if row["bits_equal"] else "no"
+        name = row["cache"] if row["heads"] else f"`{row['cache']}`"
         first = row["first_divergence"] or "-"
         heads = " - | - |"
         if row["heads"]:
             heads = f" {row['moved']:.1%} | {row['slack']:.0f} |"
         lines.append(
-            f"| {row['cache']} | {row['bytes']:,} | {bits} | {row['logit_moved']:.3g} "
+            f"| {name} | {row['bytes']:,} | {bits} | {row['logit_moved']:.3g} "
             f"| {row['kl_mean']:.2g} | {first} | {row['parted']} |{heads}"
         )
     heads, within = (sum(row[key] or 0 for row in rows) for key in ("heads", "within"))
