@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import atlas_theorems
+
 from minikv.atlas import Entry, Kind, Verdict, entries
 
 FILE = Path(__file__).parent / "atlas.md"
@@ -50,7 +52,9 @@ VERDICTS = {
 def links(entry: Entry) -> str:
     """Where an entry is written, proved, refuted and tested."""
     found = [f"[{Path(entry.file).name}](../{entry.file})"]
-    found += [f"[{theorem}](../proofs/README.md)" for theorem in entry.theorems]
+    for theorem in entry.theorems:
+        ours = theorem in atlas_theorems.THEOREMS
+        found.append(f"[{theorem}]({'#six-theorems' if ours else '../proofs/README.md'})")
     found += [f"[{name}](../proofs/counterexamples/{name}.py)" for name in entry.counterexamples]
     if entry.built:
         found.append(f"[{Path(entry.test).name}](../{entry.test})")
@@ -114,6 +118,7 @@ def page() -> str:
     ]
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
+    lines += ["", atlas_theorems.section()]
     if DRAFTS.exists():
         lines += drafts()
     kinds = Counter(entry.kind for entry in found)

@@ -101,7 +101,7 @@ ENTRY = Entry(
     reason="16 bits are the full cache. Rounded values move one output by what they are off, "
     "rounded keys by 2 tanh(delta / 2) max|v|.",
     cure="recompute keys and values from residuals: T1",
-    theorems=("T1", "T3"),
+    theorems=("A2", "T1", "T3"),
     counterexamples=("quantised_cache",),
     demonstrate=demonstrate,
 )

@@ -92,6 +92,6 @@ ENTRY = Entry(
     verdict=Verdict.EXACT,
     reason="Under exact arithmetic every draft gives the tokens, logits and cache of one by one; "
     "under float32 logits have other last bits.",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

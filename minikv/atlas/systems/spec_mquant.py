@@ -70,6 +70,6 @@ ENTRY = Entry(
     verdict=Verdict.EXACT,
     reason="Any draft, sorted in any way, gives the target's tokens and logits; the target here "
     "has four bits, and is what it is.",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -90,7 +90,7 @@ ENTRY = Entry(
     reason="Evicting is not forgetting: rows that stay are those of a text without the span at "
     "layer 0, and differ from layer 1 on.",
     cure="make the rows behind the span again, from layer 1 on",
-    theorems=("T8", "T9"),
+    theorems=("A5", "T8", "T9"),
     policy=Tim,
     demonstrate=demonstrate,
 )

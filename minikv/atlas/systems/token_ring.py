@@ -101,6 +101,6 @@ ENTRY = Entry(
     verdict=Verdict.EXACT,
     reason="Merging is a commutative monoid in the reals. In bits, a protocol of maxima and exact "
     "sums has those of one pass; merges that scale anew have not.",
-    theorems=("T7", "T12"),
+    theorems=("A1", "T7", "T12"),
     demonstrate=demonstrate,
 )

@@ -1,0 +1,114 @@
+"""The theorems of the atlas as a section of its page: statements, proofs, and where each is shown.
+
+A name that is not where it is said to be is an error: a lemma, a check, a test, a fault.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+from minikv.atlas.theorems import THEOREMS
+from minikv.verify.cases import Case
+from minikv.verify.theorem import Theorem
+
+ROOT = Path(__file__).resolve().parents[1]
+ROCQ = ROOT / "proofs" / "rocq"
+TESTS = ROOT / "tests" / "atlas"
+FAULTS = TESTS / "theorem_faults.toml"
+INTRODUCTION = """\
+## Six theorems
+
+What systems do to a cache, as theorems, written like T1 to T12 of the
+[proofs](../proofs/README.md). They are about any decoder that is causal and whose blocks read the
+stream alone, or about any attention, and proved so in [Rocq](../proofs/rocq/README.md); A3 to A5,
+and A1 in bits, also of the decoder that is written there operation by operation. Each has a check,
+which runs on random models and on SmolLM2, a control that must find a difference, and faults that
+the check notices.
+"""
+HEAD = """\
+| theorem | statement | Rocq | check | random models | SmolLM2 | control | faults |
+|---|---|---|---|---|---|---|---|"""
+PROPERTY = ("test_atlas_theorems.py", "test_a_theorem_of_the_atlas_holds")
+CONTROL = ("test_atlas_theorems.py", "test_a_control_of_the_atlas_finds_a_difference")
+NOTICED = ("test_atlas_theorems.py", "test_a_theorem_of_the_atlas_notices_the_fault")
+WEIGHTS = (
+    "test_real_weights_atlas.py",
+    "test_a_theorem_of_the_atlas_holds_on_real_weights",
+)
+WEIGHTS_CONTROL = (
+    "test_real_weights_atlas.py",
+    "test_a_control_of_the_atlas_makes_a_difference_on_real_weights",
+)
+
+
+def linked(text: str, path: Path, pattern: str) -> str:
+    """A link to a file with a line in it that a pattern finds; `SystemExit` if none does."""
+    if not path.is_file() or not re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE):
+        raise SystemExit(f"{path.relative_to(ROOT)} has no {pattern!r}: docs/atlas_theorems.py")
+    return f"[{text}](../{path.relative_to(ROOT).as_posix()})"
+
+
+def tested(where: tuple[str, str], case: str = "") -> str:
+    """A link to a test of the atlas, and the case of it."""
+    file, name = where
+    shown = f"`{name}[{case}]`" if case else f"`{name}`"
+    return linked(shown, TESTS / file, rf"^def {name}\(")
+
+
+def lemma(name: str) -> str:
+    """A link to a theorem of ``proofs/rocq``, which its README lists."""
+    file, _, theorem = name.partition(".")
+    stated = rf"^\s*(Theorem|Corollary|Lemma|Example) {theorem}\b"
+    return linked(f"`{theorem}`", ROCQ / f"{file}.v", stated)
+
+
+def lemmas(theorem: Theorem[Case]) -> list[str]:
+    """What README of ``proofs/rocq`` lists under it; `SystemExit` where its own is missing."""
+    readme = (ROCQ / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| {theorem.id} \|([^|]*)\|", readme, re.MULTILINE)
+    names = re.findall(r"`(\w+\.[\w']+)`", "".join(rows))
+    for name in (theorem.abstract, *theorem.concrete):
+        if name not in names:
+            raise SystemExit(f"proofs/rocq/README.md does not list {name} under {theorem.id}")
+    return names
+
+
+def faults(theorem: Theorem[Case]) -> str:
+    """How many faults its check notices, and the test that plants them."""
+    found = tomllib.loads(FAULTS.read_text(encoding="utf-8"))
+    count = sum(fault["theorem"] == theorem.id for fault in found.values())
+    listed = linked(f"{count}", FAULTS, rf'^theorem = "{theorem.id}"')
+    return f"{listed}: {tested(NOTICED)}"
+
+
+def row(theorem: Theorem[Case]) -> str:
+    """A line of the table."""
+    file = Path(inspect.getfile(theorem.check))
+    cells = [
+        f"[{theorem.id} {theorem.name}](#{theorem.id.lower()}-{theorem.name})",
+        theorem.statement.replace("|", "\\|"),
+        ", ".join(map(lemma, lemmas(theorem))),
+        linked(file.name, file, r"^def check\("),
+        tested(PROPERTY, theorem.id),
+        f"{tested(WEIGHTS, theorem.id)}, {tested(WEIGHTS_CONTROL, theorem.id)}",
+        f"without {theorem.dropped}: {tested(CONTROL, theorem.id)}",
+        faults(theorem),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def told(theorem: Theorem[Case]) -> str:
+    """A theorem in full."""
+    hypotheses = "; ".join(theorem.hypotheses) or "none"
+    said = f"*{theorem.statement}.* Hypotheses: {hypotheses}."
+    scope = f" The check runs: {theorem.scope}." if theorem.scope else ""
+    return f"### {theorem.id} {theorem.name}\n\n{said}{scope}\n\n{theorem.section}"
+
+
+def section() -> str:
+    """The section: a table, and each theorem in full."""
+    table = "\n".join([HEAD, *map(row, THEOREMS.values())])
+    return "\n\n".join([INTRODUCTION.rstrip(), table, *map(told, THEOREMS.values())])
