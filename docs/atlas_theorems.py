@@ -51,7 +51,7 @@ def linked(text: str, path: Path, pattern: str) -> str:
     return f"[{text}](../{path.relative_to(ROOT).as_posix()})"
 
 
-def tested(where: tuple[str, str], case: str = "") -> str:
+def by_test(where: tuple[str, str], case: str = "") -> str:
     """A link to a test of the atlas, and the case of it."""
     file, name = where
     shown = f"`{name}[{case}]`" if case else f"`{name}`"
@@ -81,7 +81,7 @@ def faults(theorem: Theorem[Case]) -> str:
     found = tomllib.loads(FAULTS.read_text(encoding="utf-8"))
     count = sum(fault["theorem"] == theorem.id for fault in found.values())
     listed = linked(f"{count}", FAULTS, rf'^theorem = "{theorem.id}"')
-    return f"{listed}: {tested(NOTICED)}"
+    return f"{listed}: {by_test(NOTICED)}"
 
 
 def row(theorem: Theorem[Case]) -> str:
@@ -92,9 +92,9 @@ def row(theorem: Theorem[Case]) -> str:
         theorem.statement.replace("|", "\\|"),
         ", ".join(map(lemma, lemmas(theorem))),
         linked(file.name, file, r"^def check\("),
-        tested(PROPERTY, theorem.id),
-        f"{tested(WEIGHTS, theorem.id)}, {tested(WEIGHTS_CONTROL, theorem.id)}",
-        f"without {theorem.dropped}: {tested(CONTROL, theorem.id)}",
+        by_test(PROPERTY, theorem.id),
+        f"{by_test(WEIGHTS, theorem.id)}, {by_test(WEIGHTS_CONTROL, theorem.id)}",
+        f"without {theorem.dropped}: {by_test(CONTROL, theorem.id)}",
         faults(theorem),
     ]
     return "| " + " | ".join(cells) + " |"

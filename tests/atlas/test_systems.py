@@ -190,9 +190,9 @@ def test_a_lemma_that_is_gone_is_noticed(name):
 @pytest.mark.parametrize("where", ["PROPERTY", "CONTROL", "NOTICED", "WEIGHTS", "WEIGHTS_CONTROL"])
 def test_a_test_that_is_gone_is_noticed(where):
     file, name = getattr(atlas_theorems, where)
-    assert file in atlas_theorems.tested((file, name))
+    assert file in atlas_theorems.by_test((file, name))
     with pytest.raises(SystemExit, match="has no"):
-        atlas_theorems.tested((file, f"{name}_no_more"))
+        atlas_theorems.by_test((file, f"{name}_no_more"))
 
 
 def test_a_lemma_that_is_not_listed_under_its_theorem_is_noticed():
