@@ -465,6 +465,7 @@ def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
 
 
 @pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_an_addition_without_one_of_its_files_is_noticed(name, copy):
     """The control: tests fail, or none is about it."""

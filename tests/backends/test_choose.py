@@ -94,7 +94,13 @@ def test_flushing_subnormal_numbers_changes_no_golden_fingerprint(golden):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize(("folder", "activations"), [("smollm2", []), ("gemma", ["mlp.hook_post"])])
+@pytest.mark.parametrize(
+    ("folder", "activations"),
+    [
+        ("smollm2", []),
+        pytest.param("gemma", ["mlp.hook_post"], marks=[pytest.mark.slow, pytest.mark.night]),
+    ],
+)
 def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request):
     path = request.getfixturevalue(folder)
     ids = real_cases(str(path))[1].ids

@@ -15,11 +15,12 @@ from tests.conform.faults import faults_of
 from tests.conform.real import real_decoder
 from tests.conform.zoo import SHAPES
 
+NARROW = [pytest.param(name, marks=pytest.mark.night) for name in ("bfloat16", "float16")]
 IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", *NARROW])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_sample_of_faults_is_found_and_none_called_good_above_its_sight(name, dtype):
     for fault in faults_of(name, dtype)[::19]:

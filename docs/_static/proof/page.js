@@ -86,6 +86,7 @@ const shown = {
 };
 
 function finish(text, state) {
+  if (worker) worker.onmessage = null;  // a result on its way would stand as a late row
   worker?.terminate();
   worker = null;
   clearInterval(clock);
