@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from minikv.atlas.theorems import THEOREMS
@@ -60,11 +61,19 @@ def by_test(where: tuple[str, str], case: str = "") -> str:
     return linked(shown, TESTS / file, rf"^def {name}\(")
 
 
-def lemma(name: str) -> str:
-    """A link to a theorem of ``proofs/rocq``, which its README lists."""
-    file, _, theorem = name.partition(".")
-    stated = rf"^\s*(Theorem|Corollary|Lemma|Example) {theorem}\b"
-    return linked(f"`{theorem}`", ROCQ / f"{file}.v", stated)
+def stated(file: str, theorem: str) -> str:
+    """A link to a file of ``proofs/rocq`` that states a theorem."""
+    pattern = rf"^\s*(Theorem|Corollary|Lemma|Example) {theorem}\b"
+    return linked(f"`{file}.v`", ROCQ / f"{file}.v", pattern)
+
+
+def by_file(names: Sequence[str]) -> str:
+    """Rocq theorems ``File.name``, those of a file together, behind a link to it."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        file, _, theorem = name.partition(".")
+        groups.setdefault(stated(file, theorem), []).append(f"`{theorem}`")
+    return "; ".join(f"{link}: {', '.join(theorems)}" for link, theorems in groups.items())
 
 
 def lemmas(theorem: Theorem[Case]) -> list[str]:
@@ -92,7 +101,7 @@ def row(theorem: Theorem[Case]) -> str:
     cells = [
         f"[{theorem.id} {theorem.name}](#{theorem.id.lower()}-{theorem.name})",
         theorem.statement.replace("|", "\\|"),
-        ", ".join(map(lemma, lemmas(theorem))),
+        by_file(lemmas(theorem)),
         linked(file.name, file, r"^def check\("),
         by_test(PROPERTY, theorem.id),
         f"{by_test(WEIGHTS, theorem.id)}, {by_test(WEIGHTS_CONTROL, theorem.id)}",

@@ -182,9 +182,9 @@ def test_the_page_is_what_the_entries_say():
 
 @pytest.mark.parametrize("name", ["Merge.no_such_lemma", "Nowhere.any_tree"])
 def test_a_lemma_that_is_gone_is_noticed(name):
-    assert "any_tree" in atlas_theorems.lemma("Merge.any_tree")
+    assert "any_tree" in atlas_theorems.by_file(["Merge.any_tree"])
     with pytest.raises(SystemExit, match="has no"):
-        atlas_theorems.lemma(name)
+        atlas_theorems.by_file([name])
 
 
 @pytest.mark.parametrize("where", ["PROPERTY", "CONTROL", "NOTICED", "WEIGHTS", "WEIGHTS_CONTROL"])
