@@ -29,7 +29,7 @@ What systems do to a cache, as theorems, written like T1 to T12 of the
 stream alone, or about any attention, and proved so in [Rocq](../proofs/rocq/README.md); A3 to A5,
 and A1 in bits, also of the decoder that is written there operation by operation. Each has a check,
 which runs on random models and on SmolLM2, a control that must find a difference, and faults that
-the check notices.
+the check notices. `python -m pytest tests/atlas -k A1` runs the tests of one.
 """
 HEAD = """\
 | theorem | statement | Rocq | check | random models | SmolLM2 | control | faults |
@@ -54,11 +54,10 @@ def linked(text: str, path: Path, pattern: str) -> str:
     return f"[{text}](../{path.relative_to(ROOT).as_posix()})"
 
 
-def by_test(where: tuple[str, str], case: str = "") -> str:
-    """A link to a test of the atlas, and the case of it."""
+def by_test(where: tuple[str, str]) -> str:
+    """A link to a test of the atlas."""
     file, name = where
-    shown = f"`{name}[{case}]`" if case else f"`{name}`"
-    return linked(shown, TESTS / file, rf"^def {name}\(")
+    return linked(f"`{name}`", TESTS / file, rf"^def {name}\(")
 
 
 def stated(file: str, theorem: str) -> str:
@@ -103,9 +102,9 @@ def row(theorem: Theorem[Case]) -> str:
         theorem.statement.replace("|", "\\|"),
         by_file(lemmas(theorem)),
         linked(file.name, file, r"^def check\("),
-        by_test(PROPERTY, theorem.id),
-        f"{by_test(WEIGHTS, theorem.id)}, {by_test(WEIGHTS_CONTROL, theorem.id)}",
-        f"without {theorem.dropped}: {by_test(CONTROL, theorem.id)}",
+        by_test(PROPERTY),
+        f"{by_test(WEIGHTS)}, {by_test(WEIGHTS_CONTROL)}",
+        f"without {theorem.dropped}: {by_test(CONTROL)}",
         faults(theorem),
     ]
     return "| " + " | ".join(cells) + " |"
