@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import atlas_theorems
+
 from minikv.atlas import Entry, Exactness, Kind, entries
 from minikv.atlas.quantising import GROUP
 
@@ -52,7 +54,9 @@ VERDICTS = {
 def links(entry: Entry) -> str:
     """Where an entry is written, proved, refuted and tested."""
     found = [f"[{Path(entry.file).name}](../{entry.file})"]
-    found += [f"[{theorem}](../proofs/README.md)" for theorem in entry.theorems]
+    for theorem in entry.theorems:
+        ours = theorem in atlas_theorems.THEOREMS
+        found.append(f"[{theorem}]({'#six-theorems' if ours else '../proofs/README.md'})")
     found += [f"[{name}](../proofs/counterexamples/{name}.py)" for name in entry.counterexamples]
     if entry.built:
         found.append(f"[{Path(entry.test).name}](../{entry.test})")
@@ -164,6 +168,7 @@ def page() -> str:
     ]
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
+    lines += ["", atlas_theorems.section()]
     lines += few_bits()
     lines += drafts()
     kinds = Counter(entry.kind for entry in found)

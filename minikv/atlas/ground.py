@@ -13,9 +13,11 @@ import numpy as np
 from ..arithmetic import Arithmetic
 from ..arrays import Array, to_numpy
 from ..caches import Cache, Evicting
+from ..decoder import Span, block, embed
 from ..layers import Hook, no_hook
 from ..memory import Memory
 from ..model import Model, random_model, tiny_config
+from ..projection import kv_from_residual
 from ..verify.memories import Watching
 from ..verify.theorems.t09_bounded_loss import attention_loss, longest
 from .entry import Comparison, at_most, other, same, true
@@ -80,6 +82,21 @@ def kv(model: Model, ids: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndar
     tensors = cache.state()[0]
     layers = range(model.config.num_hidden_layers)
     return [tensors[f"k.{n}"] for n in layers], [tensors[f"v.{n}"] for n in layers]
+
+
+def kv_at(
+    model: Model, ids: Sequence[int], places: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Keys and values of the tokens of some places, which see each other alone; as `kv`."""
+    stream = embed(model.weights, np.asarray(ids)[places])
+    keys: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    for layer in model.layers:
+        k, v = kv_from_residual(stream, places, layer)
+        keys.append(to_numpy(k))
+        values.append(to_numpy(v))
+        stream = block(layer, stream, places, [Span(slice(0, len(places)), places)])
+    return keys, values
 
 
 def last_outputs(memory: Memory) -> tuple[np.ndarray, np.ndarray]:

@@ -11,14 +11,16 @@ import tomllib
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import atlas_page
+import atlas_theorems
 import pytest
 from statements import statements
 
 from minikv.atlas import Entry, Exactness, entries, systems
+from minikv.atlas.theorems import THEOREMS as ATLAS_THEOREMS
 from minikv.caches import Evicting
 from minikv.verify import THEOREMS
 
@@ -132,7 +134,7 @@ def test_an_entry_is_complete(entry):
     assert not entry.cure.endswith(".")
     assert re.fullmatch(r"\d{4}\.\d{5}", entry.arxiv) or (not entry.built and not entry.arxiv)
     assert entry.read
-    assert set(entry.theorems) <= THEOREMS.keys()
+    assert set(entry.theorems) <= (THEOREMS | ATLAS_THEOREMS).keys()
     if entry.built and not issubclass(entry.policy or int, Evicting):
         assert entry.state
     assert (ROOT / entry.file).is_file()
@@ -176,6 +178,35 @@ def test_the_page_is_what_the_entries_say():
     assert atlas_page.FILE.read_text(encoding="utf-8") == atlas_page.page(), (
         "run  python docs/atlas_page.py"
     )
+
+
+@pytest.mark.parametrize("name", ["Merge.no_such_lemma", "Nowhere.any_tree"])
+def test_a_lemma_that_is_gone_is_noticed(name):
+    assert "any_tree" in atlas_theorems.by_file(["Merge.any_tree"])
+    with pytest.raises(SystemExit, match="has no"):
+        atlas_theorems.by_file([name])
+
+
+@pytest.mark.parametrize("where", ["PROPERTY", "CONTROL", "NOTICED", "WEIGHTS", "WEIGHTS_CONTROL"])
+def test_a_test_that_is_gone_is_noticed(where):
+    file, name = getattr(atlas_theorems, where)
+    assert file in atlas_theorems.by_test((file, name))
+    with pytest.raises(SystemExit, match="has no"):
+        atlas_theorems.by_test((file, f"{name}_no_more"))
+
+
+def test_a_lemma_that_is_not_listed_under_its_theorem_is_noticed():
+    theorem = replace(ATLAS_THEOREMS["A1"], abstract="Margin.token_certificate")
+    with pytest.raises(SystemExit, match="does not list"):
+        atlas_theorems.lemmas(theorem)
+
+
+def test_every_theorem_of_the_atlas_is_told_and_named_by_a_system():
+    named = {name for entry in entries().values() for name in entry.theorems}
+    assert ATLAS_THEOREMS.keys() - named == {"A6"}, "no system certifies its tokens"
+    page = atlas_page.page()
+    for theorem in ATLAS_THEOREMS.values():
+        assert theorem.section in page
 
 
 def test_a_changed_entry_would_show_on_the_page():

@@ -69,7 +69,7 @@ ENTRY = Entry(
     reason="A moved chunk's values are exact at layer 0, its keys if made from the stream; above, "
     "only making all rows is.",
     cure="keep streams, not keys: T1 makes keys at any place",
-    theorems=("T1", "T4"),
+    theorems=("A4", "T1", "T4"),
     counterexamples=("unplaced_checkpoint",),
     demonstrate=demonstrate,
 )

@@ -97,5 +97,6 @@ ENTRY = Entry(
     reason="Equal rows merge without loss where the score gets the logarithm of their count, and "
     "with loss without it.",
     cure="add log m to the score of m equal rows",
+    theorems=("A1",),
     demonstrate=demonstrate,
 )

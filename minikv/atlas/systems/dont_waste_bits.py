@@ -96,7 +96,7 @@ ENTRY = Entry(
     reason="Each number is off by half a step, a head's output by 2 tanh(delta / 2) max|v| + eta; "
     "the full cache's bits are lost. The controller is given.",
     cure="recompute keys and values from residuals: T1",
-    theorems=("T1", "T3"),
+    theorems=("A2", "T1", "T3"),
     counterexamples=("quantised_cache",),
     caches={"8, 4 or all bits by token": lambda model: ByToken(model.new_cache("full"))},
     demonstrate=demonstrate,

@@ -110,6 +110,6 @@ ENTRY = Entry(
     reason="An exact prefix and recomputing all rows have the bits; a part of the rows that "
     "change has not.",
     cure="compute every row from the first change on",
-    theorems=("T8", "T10"),
+    theorems=("A4", "T8", "T10"),
     demonstrate=demonstrate,
 )

@@ -129,7 +129,7 @@ ENTRY = Entry(
     "rounded keys by 2 tanh(delta / 2) max|v|.",
     cure="recompute keys and values from residuals: T1",
     read="abstract, and the authors' code: its search",
-    theorems=("T1", "T3"),
+    theorems=("A2", "T1", "T3"),
     counterexamples=("quantised_cache",),
     caches={
         "8 bits": lambda model: equal(model, (8, 8)),

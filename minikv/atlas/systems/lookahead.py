@@ -93,6 +93,6 @@ ENTRY = Entry(
     reason="Under exact arithmetic every draft gives the tokens, logits and cache of one by one; "
     "under float32 logits have other last bits.",
     read="abstract, and the authors' code: its trie",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

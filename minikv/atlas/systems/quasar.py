@@ -63,6 +63,6 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="Lossless beside the rounded verifier, not beside the full model: the verifier decides.",
     cure="verify with the model that is meant",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

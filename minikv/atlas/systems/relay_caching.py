@@ -65,6 +65,6 @@ ENTRY = Entry(
     reason="Layer 0 is exact under any prefix. Above, mending is exact if and only if every row "
     "that changes is computed, there and below.",
     cure="compute every row from the first change on",
-    theorems=("T1", "T8", "T10"),
+    theorems=("A4", "T1", "T8", "T10"),
     demonstrate=demonstrate,
 )

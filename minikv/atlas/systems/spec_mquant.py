@@ -72,6 +72,6 @@ ENTRY = Entry(
     reason="Any draft, sorted in any way, gives the target's tokens and logits; the target here "
     "has four bits, and is what it is.",
     read="abstract, and the authors' code: its drafts in two stages",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -103,6 +103,6 @@ ENTRY = Entry(
     reason="Merging is a commutative monoid in the reals. In bits, a protocol of maxima and exact "
     "sums has those of one pass; merges that scale anew have not.",
     read="abstract, and the authors' code: its merge",
-    theorems=("T7", "T12"),
+    theorems=("A1", "T7", "T12"),
     demonstrate=demonstrate,
 )
