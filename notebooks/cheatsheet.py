@@ -1,4 +1,4 @@
-"""The course on one page, as PDF: ``lecturer/cheatsheet.md``, with what the library knows of itself put in.
+"""The course on one page, as PDF: ``lecturer/cheatsheet.md``, with what minikv knows of itself.
 
     python notebooks/cheatsheet.py              # writes lecturer/cheatsheet.pdf; needs Chromium
     python notebooks/cheatsheet.py --html FILE
