@@ -108,6 +108,11 @@ def _twin_name(bench: Bench) -> str:
 
 def _expect_answer(subject: Subject) -> None:
     """Refuse a target that does not answer the simplest call."""
+    if not subject.can("logits") and not callable(subject.target):
+        raise InputError(
+            f"{subject.name} has no logits(ids) and cannot be called; expected one of both, that "
+            "gives logits of shape (T, V)"
+        )
     try:
         subject.logits([0, 0])
     except MinikvError:
