@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minikv
 from minikv.conform.rule import row_differences
-from tests.conform import evidence, field
+from tests.conform import evidence, field, tables
 from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import faults_of
 from tests.conform.real import real_decoder
 from tests.conform.zoo import SHAPES
 
+ROOT = Path(__file__).parents[2]
 IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
@@ -56,6 +58,18 @@ def test_faults_in_real_weights_are_found(fault):
     found = judge_real(fault, "float32")
     assert found.with_twin
     assert found.blind == []
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_a_model_of_two_layers_takes_less_than_ten_seconds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    title, figures = next(evidence.speed())
+    assert figures["processor time"] < 10, figures
+    assert figures["axes"] >= 20
+    assert not evidence.is_bad(figures)
+    assert evidence.is_bad(figures | {"exit code": 2})
+    assert f"| `{figures['quick run']}` |" in tables._speed([figures | {"date": "today"}])
+    assert title.endswith(figures["quick run"])
 
 
 def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monkeypatch):
