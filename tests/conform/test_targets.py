@@ -218,10 +218,23 @@ def test_a_server_is_tested_on_warm_prefixes_with_its_own_word_that_they_were_us
     server, monkeypatch, fault
 ):
     monkeypatch.setattr(Server, "fault", fault)
-    made = OpenAITarget(server, vocab=97)
+    made = OpenAITarget(server, vocab=97, dtype="float32")
     report = conform(made, axes=["causality", "length", "warm-prefix"], length=24)
     assert report["warm-prefix"].word is (Word.BUG if fault else Word.SAME), report
     assert "shared tokens were reused" in report["warm-prefix"].evidence
+
+
+def test_a_difference_of_a_server_whose_dtype_is_not_known_is_undecided(server, monkeypatch):
+    monkeypatch.setattr(Server, "fault", 0.01)
+    made = OpenAITarget(server, vocab=97)
+    report = conform(made, axes=["warm-prefix"], effort="quick", length=24)
+    assert report["warm-prefix"].word is Word.UNDECIDED, report
+    assert report.exit_code == 2
+
+
+def test_a_dtype_of_a_server_that_is_none_is_named():
+    with pytest.raises(InputError, match="expected one of float64, float32, float16, bfloat16"):
+        find_target("openai:http://127.0.0.1:9", "float8")
 
 
 def test_a_server_that_is_not_there_is_named():
