@@ -9,10 +9,12 @@ from pathlib import Path
 
 import atlas_theorems
 
-from minikv.atlas import Entry, Kind, Verdict, entries
+from minikv.atlas import Entry, Exactness, Kind, entries
+from minikv.atlas.quantising import GROUP
 
 FILE = Path(__file__).parent / "atlas.md"
 DRAFTS = Path(__file__).parent / "experiments" / "drafts.json"
+FEW_BITS = Path(__file__).parent / "experiments" / "few_bits.json"
 INTRODUCTION = """\
 # The atlas
 
@@ -27,10 +29,10 @@ not built has its reason.
 
 `minikv atlas` lists them, and `minikv atlas NAME` runs the smallest demonstration of one. A policy
 of the atlas goes wherever policies go: `minikv compare --policies atlas:cake,h2o`. Each file says
-the rule, the departures that are known, and what its authors claim; of most papers the abstract was
-read, and `minikv atlas NAME` says what. What each policy keeps of
-given keys, values and queries is in [vectors](../proofs/policy_vectors.py), for other programs to
-compare with.
+the rule, the departures that are known, and what its authors claim; of {code} of those that run the
+authors' code was read, or what they say of it, of the others the abstract, and `minikv atlas NAME`
+says what. What each policy keeps of given keys, values and queries is in
+[vectors](../proofs/policy_vectors.py), for other programs to compare with.
 
 ```{{raw}} html
 <div id="atlas-filter"></div>
@@ -40,12 +42,12 @@ compare with.
 :::{{container}} atlas
 """
 VERDICTS = {
-    Verdict.EXACT: "the full cache's bits stay, under the condition that is given",
-    Verdict.BOUNDED: "each stored number, or one output, changes by no more than a bound that is "
+    Exactness.EXACT: "the full cache's bits stay, under the condition that is given",
+    Exactness.BOUNDED: "each stored number, or one output, changes by no more than a bound that is "
     "checked; the logits have none",
-    Verdict.LOSSY: "they change, and nothing that is checked bounds the logits",
-    Verdict.REFUTES: "a hypothesis of the theorems does not hold, and another state is needed",
-    Verdict.NOT_BUILT: "hardware, training, or no system: nothing here runs it",
+    Exactness.LOSSY: "they change, and nothing that is checked bounds the logits",
+    Exactness.REFUTES: "a hypothesis of the theorems does not hold, and another state is needed",
+    Exactness.NOT_BUILT: "hardware, training, or no system: nothing here runs it",
 }
 
 
@@ -101,11 +103,59 @@ def drafts() -> list[str]:
     return lines
 
 
+def few_bits() -> list[str]:
+    """What caches of few bits lose and recomputation does not, from the committed figures."""
+    told = json.loads(FEW_BITS.read_text(encoding="utf-8"))
+    rows = told["rows"]
+    lines = [
+        "",
+        "## Few bits, beside recomputation",
+        "",
+        "Caches that round keys and values, and two that keep none of them: `residual:every@0` has",
+        "a residual a layer and `none` the token ids, and both make keys and values again, which",
+        f"loses no bit. {told['model']}, {told['arithmetic']} arithmetic, the last",
+        f"{told['tokens']} tokens of {rows[0]['texts']} texts, {told['new_tokens']} new ones each,",
+        f"on the full cache's text; the full cache holds {rows[0]['full_bytes']:,} bytes a token.",
+        f"{told['machine']}, {told['date']}:",
+        "",
+        f"    {told['command']}",
+        "",
+        "| cache | bytes a token | same bits | largest move of a logit | D_KL, mean "
+        "| first other token | texts with one | a head moves | bound / move |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        bits = "yes" if row["bits_equal"] else "no"
+        name = row["cache"] if row["heads"] else f"`{row['cache']}`"
+        first = row["first_divergence"] or "-"
+        heads = " - | - |"
+        if row["heads"]:
+            heads = f" {row['moved']:.1%} | {row['slack']:.0f} |"
+        lines.append(
+            f"| {name} | {row['bytes']:,} | {bits} | {row['logit_moved']:.3g} "
+            f"| {row['kl_mean']:.2g} | {first} | {row['parted']} |{heads}"
+        )
+    heads, within = (sum(row[key] or 0 for row in rows) for key in ("heads", "within"))
+    short = [row["cache"] for row in rows if row["heads"] and row["moved"] * row["slack"] < 1]
+    lines += [
+        "",
+        "Bytes are packed ones: the bits of the numbers, and two float32 for what is rounded",
+        "together; here the rows lie in float32. A head's move is beside the length of its output,",
+        "for the last token of a text, at all layers, each by itself; its bound is that of",
+        "the theorem *distortion*, 2 tanh(delta / 2) max|v| + eta. Both are medians. It held for",
+        f"{within:,} of {heads:,} heads; by these medians it is shorter than the output, and",
+        f"says something, for: {'; '.join(short) or 'none of them'}. VidKV keeps tokens whole",
+        f"until {GROUP} of them make a group.",
+    ]
+    return lines
+
+
 def page() -> str:
     """The page as Markdown."""
     found = entries().values()
     built = sum(entry.built for entry in found)
-    lines = [INTRODUCTION.format(built=built, all=len(found))]
+    code = sum(entry.built and "authors'" in entry.read for entry in found)
+    lines = [INTRODUCTION.format(built=built, all=len(found), code=code)]
     lines += ["| system | kind | verdict | state | why | where |", "|---|---|---|---|---|---|"]
     lines += [row(entry) for entry in found]
     lines += [
@@ -119,8 +169,8 @@ def page() -> str:
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
     lines += ["", atlas_theorems.section()]
-    if DRAFTS.exists():
-        lines += drafts()
+    lines += few_bits()
+    lines += drafts()
     kinds = Counter(entry.kind for entry in found)
     lines += ["", "## Kinds", "", "| kind | systems |", "|---|---|"]
     lines += [f"| {kind} | {kinds[kind]} |" for kind in Kind if kinds[kind]]

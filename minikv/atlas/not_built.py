@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .entry import Entry, Kind, Verdict
+from .entry import Entry, Exactness, Kind
 
 UNKNOWN = "a summary of the abstract; the paper's number was not found"
 
@@ -15,7 +15,7 @@ def _entry(name: str, title: str, kind: Kind, state: str, reason: str, arxiv: st
         arxiv=arxiv,
         kind=kind,
         state=state,
-        verdict=Verdict.NOT_BUILT,
+        verdict=Exactness.NOT_BUILT,
         reason=reason,
         read=read,
     )

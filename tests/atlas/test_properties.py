@@ -9,7 +9,7 @@ import pytest
 from bits import assert_same_bits
 
 from minikv.atlas.budgets import shares
-from minikv.atlas.ground import kv
+from minikv.atlas.ground import TOKENS, decoded, kv, new_full
 from minikv.atlas.merging import any_tree, finish, part
 from minikv.atlas.quantising import distortion, rounded, softmax
 from minikv.atlas.reading import Reading
@@ -19,6 +19,7 @@ from minikv.atlas.systems.long_heads import OwnChunks
 from minikv.atlas.systems.louis_kv import Turning
 from minikv.atlas.systems.lychee_decode import HybridHeads
 from minikv.atlas.systems.prefix_kv import allotted
+from minikv.atlas.systems.rlkv import BUDGET, SINKS, HeadMask
 from minikv.atlas.systems.s2o import EarlyStop
 from minikv.atlas.systems.trim_kv import TrimKV
 from minikv.atlas.systems.zoomr import TwoLevels
@@ -27,6 +28,7 @@ from minikv.decoder import Span, block, embed
 from minikv.projection import kv_from_residual
 from minikv.verify import random_case
 from minikv.verify.bits import same_bits
+from minikv.verify.theorems.t09_bounded_loss import attention_loss, heads, longest
 
 SEEDS = range(4)
 
@@ -74,6 +76,66 @@ def test_reading_without_one_key_is_not_the_full_cache():
     case = case_of(3)
     memory = AllButTheFirst(case.model.new_cache("full"))
     assert not same_bits(one_by_one(case, memory), case.logits)
+
+
+SOME = {
+    "zoomr": lambda inner: TwoLevels(inner, 1),
+    "long_heads": lambda inner: OwnChunks(inner, 1),
+    "louis_kv": lambda inner: Turning(inner, 2, 0.5),
+    "lychee_decode": lambda inner: HybridHeads(inner, 2),
+    "s2o": lambda inner: EarlyStop(inner, 0.3),
+    "ice_cache": lambda inner: Paged(inner, 1),
+    "rlkv": lambda inner: HeadMask(inner, [False] * inner.weights.config.num_key_value_heads),
+}
+
+
+def moved_and_left_out(name: str, seed: int):
+    """Each head of layer 0 at the last token: how far it moves, weights, values, rows read."""
+    case = case_of(seed)
+    memory = SOME[name](case.model.new_cache("full"))
+    outputs = {}
+
+    def look(name, value):
+        outputs[name] = value
+        return value
+
+    for calls in ([case.ids[:2]], *([[t]] for t in case.ids[2:])):
+        case.model.forward(calls, [memory], "all", look)
+    z, full = (
+        np.asarray(found["blocks.0.attn.hook_z"], dtype=np.float64)[-1]
+        for found in (outputs, case.activations)
+    )
+    share = len(z) // memory.reads[0].shape[1]
+    for head, (weights, v) in enumerate(heads(case, 0)):
+        yield (
+            float(np.linalg.norm(z[head] - full[head])),
+            weights,
+            v,
+            memory.reads[0][:, head // share],
+        )
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_t9_bounds_a_head_that_reads_a_part(name):
+    without = 0
+    for seed in SEEDS:
+        for moved, weights, v, read in moved_and_left_out(name, seed):
+            rounding = 4 * (2 * len(weights) + math.sqrt(v.shape[1]) + 8) * 2.0**-24 * longest(v)
+            assert moved <= attention_loss(weights, v, read)[1] + rounding
+            without += moved > attention_loss(weights, v, np.ones_like(read))[1] + rounding
+    assert without, "the control: some head moves, which a bound of no weight left out forbids"
+
+
+def test_heads_outside_the_mask_read_first_and_newest_tokens():
+    """The rule of RLKV once more, token by token."""
+    for mask in ((True, False), (False, True), (False, False)):
+        memory = HeadMask(new_full(), mask)
+        decoded(memory)
+        for group, whole in enumerate(mask):
+            last = TOKENS - 1
+            newest = range(last - (BUDGET - SINKS), last + 1)
+            rule = [whole or t < SINKS or t in newest for t in range(TOKENS)]
+            assert memory.reads[0][:, group].tolist() == rule
 
 
 def test_shares_add_up_and_no_layer_more_gives_any():

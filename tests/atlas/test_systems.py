@@ -19,7 +19,7 @@ import atlas_theorems
 import pytest
 from statements import statements
 
-from minikv.atlas import Entry, Verdict, entries, systems
+from minikv.atlas import Entry, Exactness, entries, systems
 from minikv.atlas.theorems import THEOREMS as ATLAS_THEOREMS
 from minikv.caches import Evicting
 from minikv.verify import THEOREMS
@@ -89,25 +89,25 @@ def planted(fault: Fault) -> Iterator[Entry]:
 
 
 @functools.cache
-def findings(name: str):
+def comparisons(name: str):
     return tuple(entries()[name].demonstrate())
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
 def test_a_demonstration_comes_out_as_its_entry_says(entry):
-    wrong = [finding for finding in findings(entry.name) if not finding.holds]
+    wrong = [comparison for comparison in comparisons(entry.name) if not comparison.holds]
     assert wrong == []
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
 def test_a_demonstration_has_a_claim_and_a_control(entry):
-    assert {finding.control for finding in findings(entry.name)} == {False, True}
+    assert {comparison.control for comparison in comparisons(entry.name)} == {False, True}
 
 
 @pytest.mark.parametrize("fault", first_ones_fast(), ids=str)
 def test_a_fault_is_noticed(fault):
     with planted(fault) as entry:
-        found = [finding.holds for finding in entry.demonstrate()]
+        found = [comparison.holds for comparison in entry.demonstrate()]
     assert not all(found)
 
 
@@ -119,7 +119,7 @@ def test_a_file_without_a_fault_passes_in_the_same_way():
     """The control: it is the fault that is noticed, and not the way in which it is planted."""
     fault = Fault("trim_kv", "return logs * age", "return logs * age  # the same")
     with planted(fault) as entry:
-        assert all(finding.holds for finding in entry.demonstrate())
+        assert all(comparison.holds for comparison in entry.demonstrate())
 
 
 def test_there_are_sixty_five_and_enough_of_them_run():
@@ -129,7 +129,7 @@ def test_there_are_sixty_five_and_enough_of_them_run():
 
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
 def test_an_entry_is_complete(entry):
-    assert (entry.verdict is Verdict.NOT_BUILT) == (not entry.built)
+    assert (entry.verdict is Exactness.NOT_BUILT) == (not entry.built)
     assert entry.reason.endswith(".")
     assert not entry.cure.endswith(".")
     assert re.fullmatch(r"\d{4}\.\d{5}", entry.arxiv) or (not entry.built and not entry.arxiv)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from minikv.atlas import Finding, entries
+import pytest
+
+from minikv.atlas import Comparison, entries
+
+TINY = str(Path(__file__).parents[1] / "fixtures" / "tiny")
 
 
 def test_it_lists_all_systems(run):
@@ -30,13 +35,13 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     assert out.count("as said: ") == 4
     code, out, _ = run("atlas", "chelsea", "--json")
     found = json.loads(out)
-    assert all(finding["holds"] for finding in found["findings"])
+    assert all(comparison["holds"] for comparison in found["comparisons"])
     assert found["seconds"] < 60
 
 
 def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
     entry = entries()["chelsea"]
-    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Finding("it", False, "no")]})
+    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Comparison("it", False, "no")]})
     monkeypatch.setitem(entries(), "chelsea", wrong)
     code, out, _ = run("atlas", "chelsea")
     assert code == 1
@@ -54,3 +59,31 @@ def test_an_unknown_name_is_refused_in_one_line(run):
     code, _, err = run("atlas", "caek")
     assert code == 2
     assert "'caek' is not in the atlas, choose from arkv, cake" in err
+
+
+def test_caches_of_few_bits_are_measured_on_a_model(run):
+    words = ("atlas", "dont_waste_bits", "--model", TINY, "--new-tokens", "2")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "residual:every@0" in out
+    assert "Don't Waste Bits" in out
+    code, out, _ = run(*words, "--json")
+    told = json.loads(out)
+    assert {"command", "date", "machine"} <= told.keys()
+    assert {row["bits_equal"] for row in told["rows"][:2]} == {True}
+    assert told["rows"][2]["logit_moved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cake", "--model", TINY), "CAKE is a policy: minikv compare --policies atlas:cake"),
+        (("h2o", "--model", TINY), "H2O is a policy: minikv compare --policies h2o"),
+        (("quasar", "--model", TINY), "Quasar keeps no cache of few bits: leave out --model"),
+        (("cake", "--new-tokens", "3"), "are of a measurement: add --model NAME"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(run, words, message):
+    code, _, err = run("atlas", *words)
+    assert code == 2
+    assert message in err

@@ -21,14 +21,14 @@ import numpy as np
 from ...arrays import to_numpy
 from ...decoder import embed
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import TOKENS, kv, small_model, text
 from ..reuse import mended, stacked
 
 CHUNK = 8  # tokens of the chunk; the others come before it
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
@@ -65,7 +65,7 @@ ENTRY = Entry(
     arxiv="2502.15734",
     kind=Kind.REUSING,
     state="the chunk's rows, where they came from, and which were made again",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="A moved chunk's values are exact at layer 0, its keys if made from the stream; above, "
     "only making all rows is.",
     cure="keep streams, not keys: T1 makes keys at any place",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, true
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, true
 from ..quantising import softmax
 
 ROUNDING = 1e-12  # two sums of 40 quotients in float64: 40 * 2**-53 * 100
@@ -64,7 +64,7 @@ def attended(
     return softmax(scores) @ values
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     rng = np.random.default_rng(0)
     q = rng.normal(size=6)
@@ -93,7 +93,7 @@ ENTRY = Entry(
     arxiv="2506.11418",
     kind=Kind.MERGING,
     state="the centroids, and how many rows each stands for",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Equal rows merge without loss where the score gets the logarithm of their count, and "
     "with loss without it.",
     cure="add log m to the score of m equal rows",

@@ -21,7 +21,7 @@ from ...arrays import NewKeys, NewValues, Positions, Stream
 from ...decoder import Span, block
 from ...layers import Layer
 from ...memory import Attended
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import kv, small_model, text
 from ..reuse import KV, Mixed
 from ..routes import stream_of
@@ -66,7 +66,7 @@ def unmasked(ids: Sequence[int]) -> KV:
     return refreshed(ids, nothing, 0)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     other_text = (*text()[:CHANGED], (text()[CHANGED] + 1) % 97, *text()[CHANGED + 1 :])
     before, after = unmasked(text()), unmasked(other_text)
@@ -92,7 +92,7 @@ ENTRY = Entry(
     arxiv="2510.14973",
     kind=Kind.STATE,
     state="all streams of all tokens: every step is a function of the whole text",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Without causality the past changes from layer 1 on; refreshing everything from there "
     "is exact.",
     cure="refresh every row of every layer above 0",

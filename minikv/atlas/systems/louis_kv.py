@@ -20,9 +20,9 @@ import numpy as np
 from ...arrays import Keys, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, new_full
-from ..reading import Reading, by_group, largest
+from ..reading import Reading, by_group, highest
 
 
 class Turning(Reading):
@@ -42,7 +42,7 @@ class Turning(Reading):
         before = self.last.get(layer.index)
         if before is None or cosine(mean, before) < self.turn:
             self.last[layer.index] = mean
-            self.sets[layer.index] = largest(by_group(q, keys), self.keep)
+            self.sets[layer.index] = highest(by_group(q, keys), self.keep)
             self.turns += 1
         kept = self.sets[layer.index]
         new = np.ones((len(keys) - len(kept), keys.shape[1]), dtype=bool)
@@ -55,7 +55,7 @@ def cosine(one: np.ndarray, two: np.ndarray) -> float:
     return float(one @ two / (np.linalg.norm(one) * np.linalg.norm(two)))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     never = Turning(new_full(), 4, -2.0)
     always = Turning(new_full(), 4, 2.0)
@@ -77,7 +77,7 @@ ENTRY = Entry(
     arxiv="2510.11292",
     kind=Kind.SELECTING,
     state="the full cache, and the set that was chosen last with the query that chose it",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All tokens read: the full cache. Else the sets are a state of their own: what is read "
     "depends on where the last turn was.",
     theorems=("T9",),

@@ -19,9 +19,9 @@ import numpy as np
 from ...arrays import Keys, Queries
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, new_full
-from ..reading import Reading, by_group, largest
+from ..reading import Reading, by_group, highest
 
 
 class HybridHeads(Reading):
@@ -35,14 +35,14 @@ class HybridHeads(Reading):
     def chosen(self, layer: Layer, q: Queries, keys: Keys) -> np.ndarray:
         read = np.zeros(keys.shape[:2], dtype=bool)
         if layer.index == 0:
-            self.found = largest(by_group(q, keys)[:, :1], self.keep)[:, 0]
+            self.found = highest(by_group(q, keys)[:, :1], self.keep)[:, 0]
         read[:] = self.found[:, None]
         if layer.index == 0:
             read[:, 0] = True
         return read
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     memory = HybridHeads(new_full(), 4)
     logits = decoded(memory)
@@ -64,7 +64,7 @@ ENTRY = Entry(
     arxiv="2602.04541",
     kind=Kind.SELECTING,
     state="the full cache",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All tokens found: the full cache. Which heads retrieve is given, not learnt.",
     theorems=("T9",),
     demonstrate=demonstrate,

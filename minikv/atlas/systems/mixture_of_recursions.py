@@ -20,7 +20,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model, text
 from ..routes import Given, by_content, passed, stream_of
 
@@ -42,7 +42,7 @@ def recursions(shared: bool, routed: bool = True) -> list[np.ndarray]:
     return streams
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     positions = np.arange(len(text()))
@@ -69,7 +69,7 @@ ENTRY = Entry(
     arxiv="2507.10524",
     kind=Kind.STATE,
     state="the stream at recursion 1, and the one at hand",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Shared keys and values are no projection of the stream at their recursion.",
     cure="project from the stream at recursion 1",
     theorems=("T1",),

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import small_model, text
 from ..routes import Given, passed, stream_of
 
@@ -44,7 +44,7 @@ def one_after_the_other(stream: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return np.concatenate(behind), np.concatenate(keys), np.concatenate(values)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     stream = to_numpy(stream_of(small_model(), text()))
@@ -69,7 +69,7 @@ ENTRY = Entry(
     arxiv="2604.21215",
     kind=Kind.STATE,
     state="the streams behind the layer, one after the other",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Keys and values are projections of the layer's output, so that positions cannot be "
     "made again all at once.",
     cure="replay position by position, from the first token",

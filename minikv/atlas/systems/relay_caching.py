@@ -20,14 +20,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, kv, small_model, text
 from ..reuse import least, mended, stacked, unchanged
 
 CHANGED = 5  # tokens of the prefix that are others
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     new = (*text(1)[:CHANGED], *text()[CHANGED:])
@@ -61,7 +61,7 @@ ENTRY = Entry(
     arxiv="2603.13289",
     kind=Kind.REUSING,
     state="the rows that were kept and those that were made again: which ones is part of it",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Layer 0 is exact under any prefix. Above, mending is exact if and only if every row "
     "that changes is computed, there and below.",
     cure="compute every row from the first change on",

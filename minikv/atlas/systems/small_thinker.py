@@ -22,7 +22,7 @@ from ...arrays import Positions, Turns, to_numpy
 from ...layers import Layer
 from ...projection import kv_from_residual
 from ...rotary import Rotary
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import small_model, text
 from ..routes import passed, stream_of
 
@@ -45,7 +45,7 @@ def without_positions(layer: Layer) -> Layer:
     return replace(layer, rotary=still)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
@@ -83,7 +83,7 @@ ENTRY = Entry(
     arxiv="2507.20984",
     kind=Kind.STATE,
     state="the stream",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="A layer without positions has the same keys and values wherever a text stands; a "
     "layer with rotations has the same values.",
     theorems=("T1",),
