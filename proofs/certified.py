@@ -25,7 +25,7 @@ import numpy as np
 import minikv
 from minikv.arrays import to_numpy
 from minikv.atlas.margins import certified, certified_in_pairs, leads, off_by, off_in_pairs
-from minikv.atlas.systems.kv_tuner import ByLayer
+from minikv.atlas.systems.kv_tuner import equal
 from minikv.commands.output import print_table
 from minikv.experiments.policies import policy_cache
 from minikv.experiments.texts import read_prompts
@@ -51,7 +51,7 @@ def evicting(policy: str, model: Model) -> Memory:
 
 def rounded(bits: int, model: Model) -> Memory:
     """An empty cache whose keys and values have so many bits."""
-    return ByLayer(model.new_cache("full"), [(bits, bits)] * len(model.layers))
+    return equal(model, (bits, bits))
 
 
 def caches() -> dict[str, Callable[[Model], Memory]]:

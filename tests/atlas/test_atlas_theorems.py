@@ -68,7 +68,7 @@ def first_ones_fast() -> list:
     found = []
     for name, fault in FAULTS.items():
         marks = [pytest.mark.slow] if fault["theorem"] in seen else []
-        found.append(pytest.param(name, marks=marks))
+        found.append(pytest.param(name, marks=marks, id=f"{fault['theorem']}-{name}"))
         seen.add(fault["theorem"])
     return found
 

@@ -29,7 +29,7 @@ from ...verify.cases import Case
 from ...verify.theorem import Theorem
 from ..attending import attention_of
 from ..quantising import distortion, excess, softmax, stored
-from ..systems.kv_tuner import ByLayer
+from ..systems.kv_tuner import equal
 
 BITS = (2, 4, 8, 16)
 
@@ -80,9 +80,8 @@ def check_decoder(case: Case, key_bits: int, value_bits: int) -> None:
 
     Either output is rounded, as in T9; scores are those that attention really took.
     """
-    pairs = [(key_bits, value_bits)] * len(case.model.layers)
     full = case.model.new_cache("full")
-    rounded = ByLayer(case.model.new_cache("full"), pairs)
+    rounded = equal(case.model, (key_bits, value_bits))
     exact = last_at_layer_0(case, full, full)
     lossy = last_at_layer_0(case, rounded, rounded.inner)
     groups = exact.values.shape[1]

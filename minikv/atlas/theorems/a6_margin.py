@@ -22,7 +22,7 @@ from ...verify.bits import Refuted
 from ...verify.cases import Case
 from ...verify.theorem import Theorem
 from ..margins import certified, certified_in_pairs, leads, off_by, off_in_pairs
-from ..systems.kv_tuner import ByLayer
+from ..systems.kv_tuner import equal
 
 BITS = (2, 3, 4, 8)
 
@@ -30,9 +30,8 @@ BITS = (2, 3, 4, 8)
 def check(case: Case) -> None:
     """What is certified in lossy runs, beside the exact run's tokens."""
     check_edge()
-    layers = len(case.model.layers)
     bits = int(case.rng.choice(BITS))
-    rounded = ByLayer(case.model.new_cache("full"), [(bits, bits)] * layers)
+    rounded = equal(case.model, (bits, bits))
     window = case.model.new_cache("window", budget=max(1, len(case.ids) // 3))
     for memory in (rounded, window):
         check_certified(case.decoded(memory), case.logits)
