@@ -39,6 +39,13 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     assert found["seconds"] < 60
 
 
+def test_figures_are_written_to_a_file(run, tmp_path):
+    for words, key in (((), "entries"), (("chelsea",), "comparisons")):
+        path = tmp_path / f"{key}.json"
+        assert run("atlas", *words, "--output", str(path))[0] == 0
+        assert key in json.loads(path.read_text(encoding="utf-8"))
+
+
 def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
     entry = entries()["chelsea"]
     wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Comparison("it", False, "no")]})
