@@ -68,14 +68,15 @@ def test_an_unknown_name_is_refused_in_one_line(run):
     assert "'caek' is not in the atlas, choose from arkv, cake" in err
 
 
-def test_caches_of_few_bits_are_measured_on_a_model(run):
-    words = ("atlas", "dont_waste_bits", "--model", TINY, "--new-tokens", "2")
-    code, out, _ = run(*words)
+def test_caches_of_few_bits_are_measured_on_a_model(run, tmp_path):
+    prompts, figures = tmp_path / "prompts.txt", tmp_path / "figures.json"
+    prompts.write_text("=== one\nThe quick brown fox jumps over it.\n", encoding="utf-8")
+    words = ("--model", TINY, "--prompts", str(prompts), "--new-tokens", "2")
+    code, out, _ = run("atlas", "dont_waste_bits", *words, "--output", str(figures))
     assert code == 0
     assert "residual:every@0" in out
     assert "Don't Waste Bits" in out
-    code, out, _ = run(*words, "--json")
-    told = json.loads(out)
+    told = json.loads(figures.read_text(encoding="utf-8"))
     assert {"command", "date", "machine"} <= told.keys()
     assert {row["bits_equal"] for row in told["rows"][:2]} == {True}
     assert told["rows"][2]["logit_moved"] > 0
