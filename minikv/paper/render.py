@@ -77,7 +77,7 @@ _INTRODUCTION = f"""\
 
 K. U. Qasim, J. Zhang, M. K. Shaheen and others, *The Residual Stream Is All You Need* ({PAPER}),
 says that the KV cache is redundant, and measures it. Here is for each claim in the table below what
-the paper says, what is run, a verdict, and the paper's figures beside ours.
+the paper says, what is run, and what came out: a verdict, its reason and a table.
 
 ```console
 minikv paper --list             # the claims, and the weights that each needs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,18 @@ def changes(figures: object, kind: type) -> Iterator[object]:
         for key, part in figures.items():
             for other in changes(part, kind):
                 yield {**figures, key: other}
+
+
+def test_a_section_of_the_page_has_what_is_said_run_and_found():
+    page = (FOLDER.parent / "paper.md").read_text(encoding="utf-8")
+    results = kept(FOLDER / "results")
+    for id, claim in CLAIMS.items():
+        (section,) = re.findall(rf"(?ms)^## {re.escape(claim.where)}\n(.*?)(?=^## |\Z)", page)
+        finding = results[id].finding
+        parts = [f"The paper: {claim.says}", f"*Run:* {claim.protocol}"]
+        parts += [f"**{str(finding.verdict).capitalize()}.** {finding.reason}"]
+        assert [part for part in parts if part not in section] == []
+        assert section.count("\n| ") == 2 + len(finding.rows)  # a head, and the line below it
 
 
 def test_every_claim_is_kept_and_has_run_in_full():

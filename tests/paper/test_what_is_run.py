@@ -19,7 +19,7 @@ from experiments.toys import tiny
 import minikv
 from minikv.config import FAMILIES, FULL, SLIDING
 from minikv.decoder import forward
-from minikv.experiments import memory, read_passages, read_prompts
+from minikv.experiments import memory, read_passages, read_prompts, score
 from minikv.experiments.low_rank import Truncated
 from minikv.experiments.ranks import READINGS, ROTATED
 from minikv.experiments.score import SAMPLE, read_questions
@@ -140,7 +140,8 @@ def test_equation_22_takes_every_head_at_each_rank_on_24_rows_and_two_singular_v
         for rank in (1, 8, 15, 32, 48, 62):
             given = [each for each in asked if each[3] == rank]
             assert {(head.layer.index, head.index) for head, _, _, _ in given} == expected
-            assert [len(left) for _, left, _, _ in given] == [24, 1] * len(expected)
+            for side in (1, 2):
+                assert [len(each[side]) for each in given] == [24, 1] * len(expected)
         assert len(asked) == 6 * 2 * len(expected)
     head, left, right, rank = asked[-1]
     assert head.query.dtype == np.float64
@@ -456,6 +457,19 @@ def test_hellaswag_is_scored_on_ten_questions_of_our_own_by_characters(toy, monk
     caches = [make() for _, _, make in asked]
     assert [getattr(cache, "budget", None) for cache in caches] == [None, None, 8, 64, 8]
     assert [given[1:] for given in by] == [(), ("tokens",)] * 5
+
+
+def test_the_context_goes_in_at_once_and_each_ending_behind_a_copy(toy, monkeypatch):
+    calls = Asked(score.forward)
+    monkeypatch.setattr(score, "forward", calls)
+    model = toy("toy", "exact")
+    question = read_questions(str(SAMPLE))[0]
+    context, endings = score.encoded(model, question)
+    score.score(model, question, model.new_cache)
+    (_, first, (cache,)), (_, then, copies, _) = calls
+    assert (first, then) == ([context], endings)
+    assert cache.seen == len(context)
+    assert [copy.seen for copy in copies] == [len(context) + len(ending) for ending in endings]
 
 
 def test_perplexity_is_of_the_first_512_tokens_of_five_passages(toy, monkeypatch):

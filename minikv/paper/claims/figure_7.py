@@ -182,10 +182,10 @@ CLAIM = Claim(
         "Max, bfloat16."
     ),
     protocol=(
-        "`kv_from_residual`, norm and rotation included, against a copy of K and of V, through "
-        "all layers by turns; SmolLM2's weights, and random ones at the true shape of what makes "
-        "K and V. In "
-        "float32 and processor time (set OMP_NUM_THREADS=1 for one core); medians of 5. Replay: "
+        "`kv_from_residual`, norm and rotation included, against a copy of K and of V, each "
+        "through all layers, by turns; SmolLM2's weights, and random ones at the true shape of "
+        "what makes K and V. In float32 and processor time (set OMP_NUM_THREADS=1 for one core); "
+        "medians of 5. Replay: "
         f"one whole block at the true shape, {REPLAYED} tokens. --quick: one layer, medians of 3, "
         "no replay of random blocks."
     ),

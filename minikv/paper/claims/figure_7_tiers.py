@@ -218,10 +218,10 @@ CLAIM = Claim(
     protocol=(
         f"{COUNT} rows of K and V of all layers, float32: copied in memory; read from a file and "
         "from a mapping of it, in the page cache and past it (the system is told to drop the "
-        "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows, which "
-        "nothing reads ahead; against projecting the same rows from residuals in memory, by "
-        "turns. Wall clock, medians of 5; what lies below the file is this machine's disk, "
-        "virtual or not. --quick: 100 rows, medians of 3."
+        "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows; "
+        "against projecting the same rows from residuals in memory. Wall clock, "
+        "medians of 5; what lies below the file is this machine's disk, virtual or not. "
+        "--quick: 100 rows, medians of 3."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
