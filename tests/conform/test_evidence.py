@@ -54,6 +54,16 @@ def test_the_zoo_with_real_weights_is_the_real_model(smollm2):
 
 @pytest.mark.slow
 @pytest.mark.weights
+def test_the_thirteenth_layer_makes_massive_activations(smollm2):
+    made = real_decoder(smollm2, layers=evidence.REAL_LAYERS)
+    assert minikv.load(smollm2).config.num_hidden_layers == 30
+    _, found = made.run_with_cache(IDS)
+    largest = [np.abs(found[f"blocks.{layer}.hook_resid_post"]).max() for layer in range(16)]
+    assert largest[12] > 20_000 > 10 * max(largest[:12])
+
+
+@pytest.mark.slow
+@pytest.mark.weights
 @pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("fault", ["trunc_off1", "value_residual"])
 def test_faults_in_real_weights_are_found(fault):
