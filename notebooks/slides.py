@@ -67,6 +67,8 @@ LIST = """\
 speaker's window, <kbd>?</kbd> lists the other keys. A chapter prints as it is,
 a slide a page; with <code>?notes</code> behind its address each slide's notes follow it.
 Text and pictures are under the licence of the code, Apache 2.0.</p>
+{days}
+<h2>By chapter</h2>
 <ol start="0">
 {items}
 </ol>
@@ -121,6 +123,39 @@ def page(source: Path) -> tuple[str, list[tuple[str, str]]]:
     return PAGE.format(title=title, slides="\n".join(parts), number=number), sections
 
 
+def days(sections: dict[str, list[tuple[str, str]]]) -> str:
+    """The plan of the course's page: each day with the slides that it begins with, and homework.
+
+    Parameters
+    ----------
+    sections : dict
+        By the name of a chapter's file, title and anchor of each of its sections.
+    """
+    text = (HERE / "README.md").read_text(encoding="utf-8").partition("## Two weeks")[2]
+    homework: dict[int, list[str]] = {}
+    for stem in sections:
+        asked = notes.read(stem[:2]).parts.get("Homework", "")
+        for day, what in re.findall(r"Before day (\d+): (.*?)(?=\n\* |\Z)", asked, re.DOTALL):
+            homework.setdefault(int(day), []).append(
+                f"chapter {int(stem[:2])}: {deck.inline(' '.join(what.split()))}"
+            )
+    rows = []
+    for day, session in re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE):
+        chapter, _, rest = session.partition(":")
+        number = re.match(r"chapter (\d+)", chapter)
+        name = next((n for n in sections if number and n.startswith(f"{int(number[1]):02}_")), None)
+        shown = deck.inline(session)
+        if name is not None:
+            begun = anchor(rest.partition(",")[0].strip()) or "/"
+            found = [at for _, at in sections[name] if at.startswith(begun)]
+            shown = f'<a href="{name}.html#/{found[0] if found else ""}">{shown}</a>'
+        before = "<br>".join(homework.get(int(day), []))
+        rows.append(f"<tr><td>{day}</td><td>{shown}</td><td>{before}</td></tr>")
+    head = "<tr><th>day</th><th>slides</th><th>before it</th></tr>"
+    body = "\n".join([head, *rows])
+    return f"<h2>By day</h2>\n<table>\n{body}\n</table>" if rows else ""
+
+
 def write(sources: list[Path], target: Path) -> None:
     """The pages of these chapters, reveal.js, the pictures, and a list."""
     target.mkdir(parents=True, exist_ok=True)
@@ -134,16 +169,20 @@ def write(sources: list[Path], target: Path) -> None:
     shutil.copytree(HERE / "pictures", target / "pictures", dirs_exist_ok=True)
     shutil.copy(HERE / "lecturer" / "slides.css", target)
     items = []
+    found = {}
     for source in sources:
         text, sections = page(source)
         (target / f"{source.stem}.html").write_text(text, encoding="utf-8")
+        found[source.stem] = sections
         first, *rest = sections
         links = " &middot; ".join(
             f'<a href="{source.stem}.html#/{name}">{title}</a>' for title, name in rest
         )
         head = notes.without_number(first[0])
         items.append(f'<li><a href="{source.stem}.html">{head}</a><br><small>{links}</small></li>')
-    (target / "index.html").write_text(LIST.format(items="\n".join(items)), encoding="utf-8")
+    (target / "index.html").write_text(
+        LIST.format(days=days(found), items="\n".join(items)), encoding="utf-8"
+    )
 
 
 def print_pdf(chromium: str, address: str, target: Path) -> None:

@@ -13,7 +13,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ HEIGHT = 570  # pixels below the title, of a slide that is 720 high
 TEXT_ONLY = 440
 ENOUGH = 110  # letters of a paragraph
 SHORT = 24  # letters of a sentence that needs the next one
+FORMULA = 64  # letters of one that is set smaller
 LETTERS = 80  # that fit into a line of text
 CODE_LINES = 20
 DENSE_LINES = 26  # of one function or class, in smaller letters
@@ -84,7 +85,10 @@ def _formula(text: str, options: dict[str, Any]) -> str:
     block = bool(options["display_mode"])
     text = UNKNOWN.sub(lambda found: UNKNOWN_AS.get(found[0], ""), text).strip()
     made = latex2mathml.converter.convert(text, display="block" if block else "inline")
-    return f'<div class="formula">{made}</div>' if block else made
+    if not block:
+        return made
+    lines = max(plain_length(line) for line in text.split(r"\\"))
+    return f'<div class="formula{" long" if lines > FORMULA else ""}">{made}</div>'
 
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -211,7 +215,10 @@ class Maker:
         """All of them."""
         for cell in cells:
             if cell["cell_type"] == "markdown":
-                for block in blocks("".join(cell["source"])):
+                parts = list(blocks("".join(cell["source"])))
+                for block, following in zip_longest(parts, parts[1:]):
+                    if following is not None and following.kind == "h3":
+                        self.captioned = None  # it leads to the task, and says nothing of a plot
                     self._text(block)
             elif self.mode not in ("exercises", "title"):
                 self._code(cell)
@@ -310,7 +317,9 @@ class Maker:
 
     def _sentence(self, text: str) -> None:
         lines = 1 + plain_length(text) // LETTERS
-        self._add(f"<p>{inline(text)}</p>", 40 * lines + 14, TEXT_ONLY)
+        below_code = self.open is not None and any("<pre" in part for part in self.open.parts)
+        limit = HEIGHT if below_code else TEXT_ONLY
+        self._add(f"<p>{inline(text)}</p>", 40 * lines + 14, limit)
 
     def _title_line(self, text: str) -> None:
         assert self.open is not None

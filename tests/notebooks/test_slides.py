@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_every_section_picture_plot_and_question_of_a_chapter_is_on_a_slide(sour
     assert all(slide.parts for slide in found)
 
 
+def test_each_day_begins_with_slides_that_there_are_and_has_its_homework():
+    sections = {source.stem: slides.page(source)[1] for source in SOURCES}
+    listed = slides.days(sections)
+    rows = re.findall(r"<tr><td>(\d+)</td><td>(.*?)</td><td>(.*?)</td></tr>", listed)
+    assert [int(day) for day, _, _ in rows] == list(range(1, 11))
+    assert all(homework for _, _, homework in rows)
+    for _, session, _ in rows:
+        link = re.search(r'href="(\w+)\.html#/(.*?)"', session)
+        assert link is not None, session
+        assert link[2] in {"", *(at for _, at in sections[link[1]])}
+
+
 def needed(condition: bool, what: str) -> None:
     """Skip without, except in CI, where all is there."""
     if not condition:
@@ -187,4 +200,5 @@ def test_letters_and_pictures_can_be_read(seen):
 def test_nothing_comes_from_the_network_and_the_speaker_has_notes(seen):
     assert [one["outside"] for one in seen if one["outside"]] == []
     for one in seen:
+        assert one["speaker"]
         assert sum(slide["notes"] > 100 for slide in one["slides"]) > 4, one["deck"]
