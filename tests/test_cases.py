@@ -6,7 +6,7 @@ import dataclasses
 
 import minikv
 from minikv.config import FAMILIES, FULL, SLIDING, RopeScaling
-from minikv.verify import random_case
+from minikv.verify import THEOREMS, random_case
 from minikv.verify.cases import CONTEXT, SCALES, Seeded, draw_config
 from minikv.verify.theorems.t12_split import (
     MOST_RANKS,
@@ -65,6 +65,13 @@ def test_a_size_bounds_all_that_is_drawn_and_a_scale_is_taken():
     assert {case.scale for case in cases} == {2.0}
     assert max(len(case.ids) for case in cases) == CONTEXT // 4
     assert max(case.source.hidden_size for case in cases) == 10
+
+
+def test_a_theorem_shows_no_long_text_of_itself_and_no_function():
+    shown = repr(THEOREMS["T1"])
+    assert shown.startswith("Theorem(id='T1', name='projection', ")
+    for name in ("text", "formula", "remark", "check", "control", "weaker"):
+        assert f" {name}=" not in shown
 
 
 def test_steps_are_told_one_by_one():

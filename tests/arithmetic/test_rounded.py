@@ -299,6 +299,21 @@ def test_a_norm_of_large_rows_stays_within_float16():
     assert np.abs(np.asarray(got) / np.where(true, true, 1) - (true != 0)).max() <= 7 * 2.0**-11
 
 
+def test_a_norm_of_small_rows_adds_eps_as_float16_has_it():
+    """Of 1e-7 it has 2 * 2**-24, however much the row and eps are scaled."""
+    row = np.float32([[1, -1, 1, 1]]) * np.float32(2.0**-12)
+    got = Float16().rms_norm(row, np.ones(4, np.float32), 1e-7)
+    true = row / np.sqrt((row.astype(np.float64) ** 2).mean() + 2.0**-23)
+    assert np.abs(np.asarray(got) / true - 1).max() <= 7 * 2.0**-11
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_the_mean_square_of_heads_is_that_of_rows(arithmetic):
+    heads = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    rows = arithmetic.mean_square(heads.reshape(6, 5))
+    assert_same_bits(arithmetic.mean_square(heads).reshape(6, 1), rows)
+
+
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
 @pytest.mark.parametrize("power", range(-8, 9, 2))
 def test_a_norm_adds_eps_to_the_mean_whatever_the_rows_size(arithmetic, power):
