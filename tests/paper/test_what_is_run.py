@@ -446,6 +446,7 @@ def test_without_a_cache_each_step_reads_all_tokens_again(monkeypatch):
 def test_hellaswag_is_scored_on_ten_questions_of_our_own_by_characters(toy, monkeypatch):
     questions = read_questions(str(SAMPLE))
     assert len(questions) == 10
+    assert inspect.signature(score.accuracy).parameters["length"].default == "characters"
     asked = Asked(table_4_hellaswag.score)
     by = Asked(table_4_hellaswag.accuracy)
     monkeypatch.setattr(table_4_hellaswag, "score", asked)
