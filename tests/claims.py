@@ -91,7 +91,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.list:
         paired = claims().get(options.list, {})
-        print(*(one for one in sentences(options.list) if one not in paired), sep="\n")
+        for sentence in sentences(options.list):
+            if sentence not in paired:
+                print(sentence)
     print(summary())
 
 

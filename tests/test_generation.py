@@ -209,6 +209,12 @@ def test_what_is_missing_by_2_to_the_minus_32_counts_as_reached_and_more_does_no
         assert len(nucleus(ids, p, 0.5)[0]) == kept
 
 
+def test_the_largest_penalty_is_one():
+    logits = np.array([4.0, 0.0])
+    assert sampler(0.0, None, None, 0, repetition_penalty=sys.float_info.max)(logits, [0]) == 0
+    assert penalised(logits, [0], sys.float_info.max)[0] == 4.0 / sys.float_info.max
+
+
 def test_a_penalty_knows_every_token_that_was_said_however_long_ago():
     logits = np.ones(4)
     for ago in (1, 63, 64, 65, 500, 5000):

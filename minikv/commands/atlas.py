@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..progress import show
 from .options import add_arithmetic, add_json, count
-from .output import print_json, print_table
+from .output import check_output, deliver, print_table, print_text
 from .reporting import load_model, measured_by, measured_on, publish
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def run(args: Namespace) -> int:
     """List all, or show one, or measure."""
     from ..atlas import entries, entry_named
 
+    check_output(args)
     found = list(entries().values())
     if args.name is not None:
         found = [entry_named(args.name)]
@@ -58,9 +59,9 @@ def run(args: Namespace) -> int:
     if args.prompts or args.new_tokens:
         raise InputError("--prompts and --new-tokens are of a measurement: add --model NAME")
     if args.name is None:
-        _list(found, args.json)
+        _list(found, args)
         return 0
-    return _show(found[0], args.json)
+    return _show(found[0], args)
 
 
 def _measure(found: list[Entry], args: Namespace) -> None:
@@ -143,9 +144,8 @@ def figures(found: Entry) -> dict[str, object]:
     }
 
 
-def _list(found: list[Entry], as_json: bool) -> None:
-    if as_json:
-        print_json({"entries": [figures(entry) for entry in found]})
+def _list(found: list[Entry], args: Namespace) -> None:
+    if deliver(args, {"entries": [figures(entry) for entry in found]}):
         return
     rows = [[entry.name, entry.kind, entry.verdict, entry.title] for entry in found]
     print_table(["name", "kind", "verdict", "title"], rows)
@@ -153,25 +153,22 @@ def _list(found: list[Entry], as_json: bool) -> None:
     print(f"\n{len(found)} systems, {built} of them run here;  minikv atlas NAME  shows one")
 
 
-def _show(found: Entry, as_json: bool) -> int:
+def _show(found: Entry, args: Namespace) -> int:
     start = time.perf_counter()
     comparisons: list[Comparison] = []
     if found.demonstrate is not None:
         comparisons = list(found.demonstrate())
     seconds = time.perf_counter() - start
     wrong = not all(comparison.holds for comparison in comparisons)
-    if as_json:
-        print_json(
-            figures(found)
-            | {
-                "comparisons": [vars(comparison) for comparison in comparisons],
-                "seconds": seconds,
-            }
-        )
+    told = figures(found) | {
+        "comparisons": [vars(comparison) for comparison in comparisons],
+        "seconds": seconds,
+    }
+    if deliver(args, told):
         return int(wrong)
     number = f"; arXiv {found.arxiv}" if found.arxiv else ""
-    print(f"{found.title}: {found.kind}, {found.verdict}{number}\n")
-    told = {
+    print_text(f"{found.title}: {found.kind}, {found.verdict}{number}\n")
+    lines = {
         "state": found.state,
         "why": found.reason,
         "cure": found.cure,
@@ -180,15 +177,13 @@ def _show(found: Entry, as_json: bool) -> int:
         "file": found.file,
         "read": found.read,
     }
-    for name, words in told.items():
-        if words:
-            print(f"  {name}: {words}")
+    print_text("\n".join(f"  {name}: {words}" for name, words in lines.items() if words))
     if not comparisons:
         return 0
     print()
     for comparison in comparisons:
         mark = "as said" if comparison.holds else "NOT AS SAID"
         kind = "control: " if comparison.control else ""
-        print(f"  {mark}: {kind}{comparison.what}: {comparison.said}")
+        print_text(f"  {mark}: {kind}{comparison.what}: {comparison.said}")
     print(f"\n{len(comparisons)} comparisons in {seconds:.2f} s")
     return int(wrong)

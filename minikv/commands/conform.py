@@ -20,7 +20,7 @@ or a bug with its smallest case.
 TARGET is FILE.py:NAME (an adapter, or a function from token ids to logits),
 transformers:FOLDER, llama.cpp:FILE.gguf, openai:http://127.0.0.1:PORT, or
 minikv:NAME. Exit code 0; 1 for a bug; 2 where an axis stays undecided or
-nothing could be tested."""
+nothing that was asked for could be tested."""
 EXAMPLES = """\
   minikv conform my_decoder.py:Adapter
   minikv conform minikv:smollm2-135m-instruct --quick

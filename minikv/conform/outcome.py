@@ -46,11 +46,15 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 if there is a bug, 2 if an axis is undecided or none could be tested, else 0."""
+        """1 if there is a bug, 2 if an axis is undecided or none could be tested, else 0.
+
+        The same call is always tested; it does not count where more was asked for.
+        """
         words = {verdict.word for verdict in self.verdicts}
+        asked = self.verdicts[1:] or self.verdicts
         if Word.BUG in words:
             return 1
-        if Word.UNDECIDED in words or words <= {Word.NOT_TESTED}:
+        if Word.UNDECIDED in words or all(one.word is Word.NOT_TESTED for one in asked):
             return 2
         return 0
 

@@ -5,26 +5,21 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from .. import __version__
 from ..errors import InputError, MinikvError
 from ..progress import clear
-from .adapter import NotTestedError, Subject, WrongShapeError, told
+from .adapter import Subject, told
 from .axes import AXES, Axis
 from .bench import Bench, Settings
-from .kinds import name_kinds
+from .diagnosis import explained
 from .outcome import Report
-from .shrink import smallest
-from .trace import first_bad_activation
 from .verdict import Verdict, Word
 
 FIRST = "same-call"
 TWIN = "float64"
-LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-"""Of texts in which a bug is looked for again."""
 
 
 def conform(target: object, axes: Sequence[str] | None = None, **settings: object) -> Report:
@@ -68,11 +63,11 @@ def conform(target: object, axes: Sequence[str] | None = None, **settings: objec
     verdicts = []
     for number, axis in enumerate(wanted):
         known.progress(f"conform: {axis.name}", number, len(wanted))
-        verdict = test_one(bench, axis)
+        verdict = axis.ask(bench)
         verdicts.append(verdict)
         if axis.name == FIRST and verdict.word is Word.BUG:
             said = f"the same call again is wrong already: {verdict.evidence}"
-            verdicts += [_not_tested(rest, said) for rest in wanted[1:]]
+            verdicts += [rest.not_tested(said) for rest in wanted[1:]]
             break
     if bench.twin_fault:
         verdicts.append(Verdict(TWIN, Word.BUG, evidence=bench.twin_fault))
@@ -105,58 +100,6 @@ def chosen(names: Sequence[str] | None) -> list[Axis]:
     return [axis for axis in AXES.values() if axis.name in {FIRST, *names}]
 
 
-def test_one(bench: Bench, axis: Axis) -> Verdict:
-    """One axis; what the target raises on the way is a bug, but for NotImplementedError."""
-    missing = [ability for ability in axis.needs if not bench.subject.can(ability)]
-    if missing:
-        return _not_tested(axis, f"the target has no {missing[0]}")
-    try:
-        return axis.test(bench)
-    except (NotTestedError, NotImplementedError) as reason:
-        return _not_tested(axis, str(reason) or "the target says NotImplementedError")
-    except WrongShapeError as error:
-        return Verdict(axis.name, Word.BUG, evidence=str(error))
-    except Exception as error:  # the target's code may raise anything
-        return Verdict(axis.name, Word.BUG, evidence=f"raised {told(error)}", raised=True)
-
-
-def explained(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Bugs with their smallest case, first bad activation and kind."""
-    if not any(verdict.word is Word.BUG for verdict in verdicts):
-        return list(verdicts)
-    found = list(verdicts)
-    if bench.settings.shrink:
-        found = [_smaller(bench, verdict) for verdict in verdicts]
-    return name_kinds(bench, found) if bench.settings.kinds else found
-
-
-def _smaller(bench: Bench, verdict: Verdict) -> Verdict:
-    """A bug of the cache with its smallest case and first bad activation; others, how short."""
-    if verdict.word is not Word.BUG or verdict.axis not in AXES:
-        return verdict
-    if verdict.axis == "cached" and verdict.row is not None:
-        case = smallest(bench)
-        where = first_bad_activation(bench, case) if case else ""
-        return replace(verdict, case=case, where=verdict.where or where)
-    return replace(verdict, length=_shortest(bench, verdict))
-
-
-def _shortest(bench: Bench, bug: Verdict) -> int | None:
-    """Tokens of the shortest texts in which an axis still finds its bug; None if of no others."""
-    for length in LENGTHS:
-        if length >= bench.length:
-            break
-        shorter = test_one(bench.shortened(length), AXES[bug.axis])
-        same = shorter.evidence == bug.evidence if bug.raised else not shorter.raised
-        if shorter.word is Word.BUG and same:
-            return length
-    return None
-
-
-def _not_tested(axis: Axis, reason: str) -> Verdict:
-    return Verdict(axis.name, Word.NOT_TESTED, evidence=reason)
-
-
 def _twin_name(bench: Bench) -> str:
     if bench.wide is not None:
         return "float64"
@@ -165,6 +108,11 @@ def _twin_name(bench: Bench) -> str:
 
 def _expect_answer(subject: Subject) -> None:
     """Refuse a target that does not answer the simplest call."""
+    if not subject.can("logits") and not callable(subject.target):
+        raise InputError(
+            f"{subject.name} has no logits(ids) and cannot be called; expected one of both, that "
+            "gives logits of shape (T, V)"
+        )
     try:
         subject.logits([0, 0])
     except MinikvError:

@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 from ..extras import require_extra
 from .axes import AXES
 from .bench import Bench, Settings
-from .run import chosen, explained, test_one
-from .verdict import Word
+from .diagnosis import explained
+from .run import chosen
+from .verdict import Verdict, Word
 
 
 def conform_tests(
@@ -42,6 +43,7 @@ def conform_tests(
     pytest = require_extra("pytest", "test", "conform_tests")
     known = Settings(**settings)  # type: ignore[arg-type]  # checked by Settings
     wanted = [axis.name for axis in chosen(axes)]
+    answered: dict[str, Verdict] = {}
 
     @functools.cache
     def bench() -> Bench:
@@ -49,9 +51,10 @@ def conform_tests(
 
     @pytest.mark.parametrize("axis", wanted)
     def test(axis: str) -> None:
-        verdict = test_one(bench(), AXES[axis])
+        verdict = AXES[axis].ask(bench())
+        answered[axis] = verdict
         if verdict.word is Word.BUG:
-            [verdict] = explained(bench(), [verdict])
+            [verdict] = explained(bench(), [verdict], answered.values())
             details = filter(None, verdict.details())
             pytest.fail("\n".join([AXES[axis].meaning, *details]), pytrace=False)
         if verdict.word in (Word.UNDECIDED, Word.NOT_TESTED):

@@ -97,6 +97,15 @@ def test_what_adds_across_elements_is_left_to_each_arithmetic():
     assert not written & {"rms_norm", "rope", "gated", "attention", "masked", "linears"}
 
 
+def test_products_of_float32_are_those_of_numpys_blas():
+    rng = np.random.default_rng(0)
+    for shape in ((5, 48), (64, 300)):
+        x = rng.standard_normal(shape, dtype=np.float32)
+        matrix = rng.standard_normal((33, shape[1]), dtype=np.float32)
+        float32 = get_arithmetic("float32", 64)
+        assert_same_bits(float32.linear(x, float32.weight(matrix, "w")), x @ matrix.T)
+
+
 def test_float64_keeps_what_float32_cannot():
     """Of a weight, of a row, and in their product; float32 loses it."""
     third = np.full((1, 1), 1 / 3)

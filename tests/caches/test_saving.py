@@ -127,6 +127,12 @@ def test_the_state_of_other_parameters_is_refused(mine, theirs):
         EXACT.new_cache("residual", **mine).load_state(*state)
 
 
+def test_parameters_are_written_by_name():
+    """Whatever their order in the policy, so that one more leaves old files readable."""
+    metadata = EXACT.new_cache("streaming_llm", budget=6, sinks=2).state()[1]
+    assert metadata["parameters"] == '{"budget": 6, "reposition": true, "sinks": 2}'
+
+
 def test_equal_parameters_may_be_written_in_two_ways():
     saved = EXACT.new_cache("residual", budget=np.int64(5), checkpoints="every")
     feed(EXACT, saved, TEXT[:9])

@@ -39,6 +39,13 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     assert found["seconds"] < 60
 
 
+def test_figures_are_written_to_a_file(run, tmp_path):
+    for words, key in (((), "entries"), (("chelsea",), "comparisons")):
+        path = tmp_path / f"{key}.json"
+        assert run("atlas", *words, "--output", str(path))[0] == 0
+        assert key in json.loads(path.read_text(encoding="utf-8"))
+
+
 def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
     entry = entries()["chelsea"]
     wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Comparison("it", False, "no")]})
@@ -61,14 +68,15 @@ def test_an_unknown_name_is_refused_in_one_line(run):
     assert "'caek' is not in the atlas, choose from arkv, cake" in err
 
 
-def test_caches_of_few_bits_are_measured_on_a_model(run):
-    words = ("atlas", "dont_waste_bits", "--model", TINY, "--new-tokens", "2")
-    code, out, _ = run(*words)
+def test_caches_of_few_bits_are_measured_on_a_model(run, tmp_path):
+    prompts, figures = tmp_path / "prompts.txt", tmp_path / "figures.json"
+    prompts.write_text("=== one\nThe quick brown fox jumps over it.\n", encoding="utf-8")
+    words = ("--model", TINY, "--prompts", str(prompts), "--new-tokens", "2")
+    code, out, _ = run("atlas", "dont_waste_bits", *words, "--output", str(figures))
     assert code == 0
     assert "residual:every@0" in out
     assert "Don't Waste Bits" in out
-    code, out, _ = run(*words, "--json")
-    told = json.loads(out)
+    told = json.loads(figures.read_text(encoding="utf-8"))
     assert {"command", "date", "machine"} <= told.keys()
     assert {row["bits_equal"] for row in told["rows"][:2]} == {True}
     assert told["rows"][2]["logit_moved"] > 0

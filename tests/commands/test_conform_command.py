@@ -65,6 +65,13 @@ def test_exit_code_2_for_what_is_undecided(run, zoo):
     assert json.loads(out)["exit_code"] == 2
 
 
+def test_exit_code_2_where_nothing_that_was_asked_for_can_be_tested(run, zoo):
+    code, out, _ = run("conform", f"{zoo}:Clean", "--quick", "--axes", "window")
+    assert code == 2
+    assert "the target has no reach: window" in out
+    assert run("conform", f"{zoo}:Clean", "--quick", "--axes", "window,causality")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

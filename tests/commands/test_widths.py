@@ -25,6 +25,8 @@ LONG = [
     "prove --only T1,T2 --quick",
     "score --model {tiny} --limit 2 --policies full,residual:embedding@32",
     "compare --model {tiny} --prompts {prompts} --budgets 8,16 --new-tokens 2",
+    "atlas",
+    "atlas rotate_kv",
     "atlas dont_waste_bits --model {tiny} --prompts {prompts} --new-tokens 2",
     "memory --shape gemma-3-4b",
     "memory --model {tiny} --turns 1 --reply-tokens 2 --settings full,residual:every@128",

@@ -5,6 +5,7 @@
     python -m tests.conform.evidence clean --dtype float32 --count 1000
     python -m tests.conform.evidence real --dtype float16          # SmolLM2, faults planted in it
     python -m tests.conform.evidence real-clean --dtype bfloat16   # SmolLM2 as it is
+    python -m tests.conform.evidence speed                         # how long --quick takes
     python -m tests.conform.evidence ... --keep     # in figures/counts.json, for docs/conform.md
     python -m tests.conform.evidence take --counts FILE   # what another copy of that file has
 
@@ -41,8 +42,10 @@ WEAK += ("scale_cached", "mask_own_chunk", "drop_boundary", "overwrite", "own_ro
 WEAK += ("trunc_pos", "stale_truncate", "pad_seen_cached", "merge_pos", "softmax_extra")
 WEAK_WINDOWED = ("window_plus1", "pos_kept", "sink_lost")
 OF_STATE = ("nondet", "stateful", "stale_global", "stop_stale")
+NAMED = 90  # percent of faults whose kind must be right
 GOOD = (Word.SAME, Word.ROUNDING, Word.TIE)
 
+TWO_LAYERS = "tests/fixtures/tiny"
 REAL = "smollm2-135m-instruct"
 REAL_TOKENS = 12  # of a text
 REAL_LAYERS = 16  # of 30: activations are massive from the thirteenth on
@@ -204,6 +207,7 @@ def figures_of(found: list[Found], title: str) -> dict[str, Any]:
     """The counts of a run."""
     kinds = {
         "kind right": sum(one.named for one in found),
+        "percent of kinds right": round(100 * sum(one.named for one in found) / len(found), 1),
         "kind reproduced": sum(one.reproduced for one in found),
     }
     return {
@@ -265,8 +269,8 @@ def take(path: Path) -> None:
 
 
 def size_of(run: dict[str, Any]) -> int:
-    """How many models or cases a run had."""
-    return int(run.get("models", run.get("decoder x fault", 0)))
+    """How many models, cases or axes a run had."""
+    return int(run.get("models", run.get("decoder x fault", run.get("axes", 0))))
 
 
 def clean_real(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -288,6 +292,28 @@ def clean_real(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
             )
             title = f"{dtype}, {REAL} in {name}"
             yield f"clean {title} {twin}", figures_of_clean(report, title, twin)
+
+
+def speed() -> Iterator[tuple[str, dict[str, Any]]]:
+    """How long a quick run takes: of a model of two layers, and of a real one in transformers."""
+    from minikv.conform.targets import find_target
+
+    for target in (f"minikv:{TWO_LAYERS}", f"transformers:{REAL}"):
+        begun = time.process_time()
+        by_the_clock = time.monotonic()
+        report = conform(find_target(target), effort="quick")
+        tested = [one for one in report.verdicts if one.word is not Word.NOT_TESTED]
+        yield (
+            f"speed {target}",
+            {
+                "quick run": target,
+                "axes": len(tested),
+                "exit code": report.exit_code,
+                "twin": report.twin,
+                "processor time": round(time.process_time() - begun, 1),
+                "by the clock": round(time.monotonic() - by_the_clock, 1),
+            },
+        )
 
 
 def figures_of_clean(report: Report, title: str, twin: str) -> dict[str, Any]:
@@ -352,10 +378,13 @@ def weak() -> Iterator[dict[str, Any]]:
             yield figures_of(judged, f"weak attention, gain {gain}, {dtype}")
 
 
+WHAT = ("faults", "weak", "clean", "real", "real-clean", "speed", "take")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the counts that are asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["faults", "weak", "clean", "real", "real-clean", "take"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="decoders of the zoo, with commas between them")
@@ -399,6 +428,8 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from real(options.dtype)
     elif options.what == "real-clean":
         yield from clean_real(options.dtype)
+    elif options.what == "speed":
+        yield from speed()
     else:
         for first in range(options.first, options.first + options.count, 50):
             count = min(50, options.first + options.count - first)
@@ -407,11 +438,17 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def is_bad(figures: dict[str, Any]) -> bool:
-    """Whether a fault was missed, one was called good above the sight, or a clean one a bug."""
+    """Whether a fault was missed or too few were named, or there was a false alarm, or such.
+
+    Such are: one was called good above its sight, or a quick run of a clean model was not clean.
+    """
+    if "quick run" in figures:
+        return bool(figures["exit code"])
     if "models" in figures:
         return figures["false alarms"] > 0
     missed = figures["found with twin"] < figures["decoder x fault"]
-    return missed or figures["called good above its sight"] > 0
+    misnamed = figures.get("percent of kinds right", NAMED) < NAMED
+    return missed or misnamed or figures["called good above its sight"] > 0
 
 
 if __name__ == "__main__":

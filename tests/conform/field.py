@@ -42,6 +42,8 @@ SIZE = {
 }
 MISSING = "not installed"
 WINDOW = 9
+TOKENS = 24  # of a text
+BEYOND_WINDOWS = 32  # more than three layers of windows reach back
 SLIDES = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", SIZE),
@@ -175,7 +177,7 @@ def contenders() -> Iterator[tuple[str, dict[str, Any], Callable[[], object]]]:
         for family in FAMILIES:
             yield (
                 f"transformers {family} {attention} {dtype} {cache}",
-                {},
+                {"length": BEYOND_WINDOWS} if family == "mistral" else {},
                 lambda f=family, a=attention, d=dtype, c=cache: TransformersTarget(
                     tiny(f, a, d), c
                 ),
@@ -267,7 +269,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.only not in name or name in done:
             continue
         try:
-            report = conform(make(), effort="quick", length=24, shrink=False, **settings)
+            chosen = {"effort": "quick", "length": TOKENS, "shrink": False} | settings
+            report = conform(make(), **chosen)
             rows.append(row(name, report))
         except ImportError as error:
             rows.append({"target": name, "axes": 0, "bugs": [], "missing": str(error)})

@@ -43,6 +43,9 @@ def counts() -> str:
     clean = [run for run in runs.values() if "models" in run]
     if clean:
         parts.append(_clean(clean))
+    timed = [run for run in runs.values() if "quick run" in run]
+    if timed:
+        parts.append(_speed(timed))
     return "\n\n".join(parts)
 
 
@@ -93,6 +96,18 @@ def _clean(runs: list[dict[str, Any]]) -> str:
             f"{largest:.1e}" if largest is not None else "",
             run["date"],
         ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _speed(runs: list[dict[str, Any]]) -> str:
+    lines = [
+        "| quick run of | axes | twin | exit code | processor time, s | by the clock, s | run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = ("axes", "twin", "exit code", "processor time", "by the clock", "date")
+    for run in runs:
+        cells = [f"`{run['quick run']}`", *(run[name] for name in names)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minikv
 from minikv.conform.rule import row_differences
-from tests.conform import evidence, field
+from tests.conform import evidence, field, tables
 from tests.conform.evidence import added, clean, judge, judge_real, kept
-from tests.conform.faults import faults_of
+from tests.conform.faults import FAULTS, faults_of
 from tests.conform.real import real_decoder
 from tests.conform.zoo import SHAPES
 
 NARROW = [pytest.param(name, marks=pytest.mark.night) for name in ("bfloat16", "float16")]
+ROOT = Path(__file__).parents[2]
 IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
@@ -57,6 +60,31 @@ def test_faults_in_real_weights_are_found(fault):
     found = judge_real(fault, "float32")
     assert found.with_twin
     assert found.blind == []
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_a_model_of_two_layers_takes_less_than_ten_seconds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    title, figures = next(evidence.speed())
+    assert figures["processor time"] < 10, figures
+    assert figures["axes"] >= 20
+    assert not evidence.is_bad(figures)
+    assert evidence.is_bad(figures | {"exit code": 2})
+    assert f"| `{figures['quick run']}` |" in tables._speed([figures | {"date": "today"}])
+    assert title.endswith(figures["quick run"])
+
+
+def test_a_run_fails_where_a_fault_is_missed_or_fewer_than_nine_in_ten_are_named():
+    right = evidence.Found("a", "pos_reset", "float32", True, False, kind=FAULTS["pos_reset"].kind)
+    wrong = dataclasses.replace(right, kind="another")
+    figures = evidence.figures_of([right] * 9 + [wrong], "ten")
+    assert figures["percent of kinds right"] == 90.0
+    assert not evidence.is_bad(figures)
+    assert evidence.is_bad(evidence.figures_of([right] * 8 + [wrong] * 2, "ten"))
+    missed = dataclasses.replace(right, with_twin=False)
+    assert evidence.is_bad(evidence.figures_of([right] * 9 + [missed], "ten"))
+    blind = dataclasses.replace(right, blind=["cached"])
+    assert evidence.is_bad(evidence.figures_of([right] * 9 + [blind], "ten"))
 
 
 def test_runs_that_follow_each_other_are_added_and_others_replace(tmp_path, monkeypatch):

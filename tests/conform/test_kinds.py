@@ -105,3 +105,18 @@ def test_the_first_bad_activation_is_of_the_layer_that_is_wrong():
     made = decoder("window-torch", faults=("window_all",), layers=4)  # layers 1 and 3 have none
     report = conform(made, axes=["cached"])
     assert report["cached"].where == "blocks.1.hook_resid_mid"
+
+
+def test_a_leak_beside_a_wrong_cache_is_a_fault_of_its_own():
+    made = decoder("gpt-numpy", faults=("pos_reset", "fork_shared"))
+    report = conform(made, axes=["cached", "truncate", "fork"], effort="quick", shrink=False)
+    kinds = {bug.axis: bug.kind.name for bug in report.bugs}
+    assert kinds["cached"] == kinds["truncate"] == FAULTS["pos_reset"].kind
+    assert kinds["fork"] == FAULTS["fork_shared"].kind
+
+
+def test_a_bug_at_the_end_of_the_context_has_no_shorter_texts():
+    made = decoder("gpt-numpy", faults=("pos_wrap",))
+    found = conform(made, axes=["last-position"], effort="quick")["last-position"]
+    assert found.word is Word.BUG
+    assert found.length is None

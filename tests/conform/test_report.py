@@ -72,3 +72,11 @@ def test_the_issue_text_can_be_run_as_it_stands(bad):
     exec(code, names)
     assert abs(names["got"] - names["expected"][1:2]).max() > 1e-3
     assert "numpy" in text
+
+
+def test_the_issue_text_of_another_axis_has_the_command_that_shows_it():
+    report = conform(decoder("gpt-numpy", faults=("trunc_pos",)), axes=["truncate"], effort="quick")
+    text = as_issue(report, report["truncate"])
+    assert f"minikv conform TARGET --axes truncate --length {report['truncate'].length}" in text
+    report = conform(decoder("gpt-numpy", faults=("pos_wrap",)), axes=["last-position"])
+    assert "TARGET --axes last-position --seed 0" in as_issue(report, report["last-position"])

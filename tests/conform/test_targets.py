@@ -17,7 +17,9 @@ import minikv
 from minikv.conform import Word, conform
 from minikv.conform.targets import find_target, llama_cpp
 from minikv.conform.targets.openai_server import TOP, OpenAITarget
+from minikv.conform.testing import conform_tests
 from minikv.errors import InputError
+from tests.conform import field
 from tests.conform.field import llama_cpp_target
 from tests.conform.zoo import decoder
 
@@ -66,6 +68,7 @@ def test_what_cannot_be_found_is_named(module, target, words):
         ("1 / 0", r"my_decoder.py raised ZeroDivisionError: .* \(my_decoder.py, line 1\)"),
         ("class A:\n    def __init__(self, n):\n        pass", "it is called without arguments"),
         ("class A:\n    def logits(self, ids):\n        return x", "NameError: .*, line 3\\)"),
+        ("class A:\n    def step(self, ids, cache):\n        return x", "A has no logits"),
     ],
 )
 def test_an_error_in_the_file_is_told_with_its_line(tmp_path, code, words):
@@ -137,6 +140,26 @@ def test_transformers_with_a_fault_in_the_weights_is_found_by_the_second_impleme
     assert report["second"].word is Word.BUG
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("wrong", "words"), [(0, ""), (-1, "bits changed"), (1, "changes nothing")]
+)
+def test_transformers_windows_end_where_the_configuration_says(wrong, words):
+    transformers = pytest.importorskip("transformers")
+    folder = pytest.importorskip("minikv.conform.targets.transformers_folder")
+    made = folder.TransformersTarget(field.tiny("mistral", "sdpa", "float32"))
+    assert made.reach == 3 * (field.WINDOW - 1)
+    made.reach += wrong
+    settings = {"effort": "quick", "length": field.BEYOND_WINDOWS, "shrink": False}
+    report = conform(made, axes=["window"], **settings)
+    assert report["window"].word is (Word.BUG if wrong else Word.SAME), report
+    assert words in report["window"].evidence
+    sees_all = transformers.MistralConfig(**field.SIZE, sliding_window=None)
+    assert folder.reach_of(sees_all) is None
+    some = transformers.Gemma3TextConfig(**field.FAMILIES["gemma3"][2])
+    assert folder.reach_of(some) is None
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """A server of a tiny model; it keeps the last prompt as a prefix."""
 
@@ -195,10 +218,23 @@ def test_a_server_is_tested_on_warm_prefixes_with_its_own_word_that_they_were_us
     server, monkeypatch, fault
 ):
     monkeypatch.setattr(Server, "fault", fault)
-    made = OpenAITarget(server, vocab=97)
+    made = OpenAITarget(server, vocab=97, dtype="float32")
     report = conform(made, axes=["causality", "length", "warm-prefix"], length=24)
     assert report["warm-prefix"].word is (Word.BUG if fault else Word.SAME), report
     assert "shared tokens were reused" in report["warm-prefix"].evidence
+
+
+def test_a_difference_of_a_server_whose_dtype_is_not_known_is_undecided(server, monkeypatch):
+    monkeypatch.setattr(Server, "fault", 0.01)
+    made = OpenAITarget(server, vocab=97)
+    report = conform(made, axes=["warm-prefix"], effort="quick", length=24)
+    assert report["warm-prefix"].word is Word.UNDECIDED, report
+    assert report.exit_code == 2
+
+
+def test_a_dtype_of_a_server_that_is_none_is_named():
+    with pytest.raises(InputError, match="expected one of float64, float32, float16, bfloat16"):
+        find_target("openai:http://127.0.0.1:9", "float8")
 
 
 def test_a_server_that_is_not_there_is_named():
@@ -267,6 +303,18 @@ def test_a_gguf_file_in_llama_cpp_itself():
         pytest.skip("no GGUF file in weights/")
     report = conform(find_target(f"llama.cpp:{files[0]}"), effort="quick")
     assert report.bugs == [], report
+
+
+def test_a_test_of_one_axis_names_what_the_axes_before_it_found():
+    test = conform_tests(
+        lambda: decoder("gpt-numpy", faults=("pos_reset",)),
+        axes=["cached", "truncate"],
+        effort="quick",
+        shrink=False,
+    )
+    for axis in ("cached", "truncate"):
+        with pytest.raises(pytest.fail.Exception, match="positions restart in the chunk"):
+            test(axis)
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ entropy, and says how many bits its row of the cache gets.
 the text is worth 4 bits, a new one 8, and every eighth position all. Rows are rounded where they
 are made, so that a token sees its own row rounded too.
 
-*Its authors claim* accuracy near that of 16 bits, and better than a fixed width. *Here:* each
-number is off by half a step at most, and one head's output by the distortion bound; and whatever
-the controller says, the bits are not the full cache's, where KV-Direct's recomputation from
-residuals, beside it, has them.
+*Its authors claim* accuracy near that of 16 bits, and better than a fixed width; others measured it
+again and report that this fixed width of 4 bits has 8 levels. *Here:* each number is off by half a
+step at most, and one head's output by the distortion bound; and whatever the controller says, the
+bits are not the full cache's, where KV-Direct's recomputation from residuals, beside it, has them.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ ENTRY = Entry(
     reason="Each number is off by half a step, a head's output by 2 tanh(delta / 2) max|v| + eta; "
     "the full cache's bits are lost. The controller is given.",
     cure="recompute keys and values from residuals: T1",
+    read="abstract, and others' report of measuring it again",
     theorems=("A2", "T1", "T3"),
     counterexamples=("quantised_cache",),
     caches={"8, 4 or all bits by token": lambda model: ByToken(model.new_cache("full"))},

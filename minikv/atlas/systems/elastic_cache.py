@@ -1,7 +1,8 @@
 """Elastic-Cache: without a causal mask the past changes, and rows are made again in time.
 
-arXiv 2510.14973, of language models that diffuse. *Rule.* All tokens see all tokens. Cached rows
-are refreshed when the token that is attended to most has drifted, from a chosen layer on.
+arXiv 2510.14973, of language models that diffuse. *Rule.* All tokens see all tokens. A window of
+the tokens that come next is computed, the others' rows are kept. Where attention to the tokens that
+get most of it has turned, its cosine below a bound, rows of all layers above are made again.
 
 *Departures.* A random decoder without its mask stands for a model that diffuses; a token in the
 middle is replaced, as a step of denoising does; when to refresh is given.
@@ -96,6 +97,7 @@ ENTRY = Entry(
     reason="Without causality the past changes from layer 1 on; refreshing everything from there "
     "is exact.",
     cure="refresh every row of every layer above 0",
+    read="abstract, and others' code of its algorithm",
     theorems=("T8",),
     counterexamples=("no_mask",),
     demonstrate=demonstrate,

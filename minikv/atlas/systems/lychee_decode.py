@@ -1,10 +1,11 @@
 """LycheeDecode: a few heads find the tokens that matter, and the many read those.
 
 Lin et al. 2026, arXiv 2602.04541. *Rule.* Heads are parted in retrieval heads, which read
-everything and find `keep` tokens, and sparse heads, which read what a retrieval head found last.
+everything and find `keep` tokens, and sparse heads, which read what the head of the same number
+read in the layer below.
 
 *Departures.* Which heads are which is given, where the paper learns it with a relaxed distribution:
-K/V head 0 of layer 0 retrieves, and every other head is sparse, in its own layer too.
+K/V head 0 of layer 0 retrieves for all, and every other head is sparse, in its own layer too.
 
 *Its authors claim* the full cache's quality at 2.7 times the speed. *Here:* with as many tokens as
 there are it is the full cache; a sparse head reads a subset that a retrieval head found.
@@ -66,6 +67,7 @@ ENTRY = Entry(
     state="the full cache",
     verdict=Exactness.LOSSY,
     reason="All tokens found: the full cache. Which heads retrieve is given, not learnt.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

@@ -4,8 +4,9 @@ Bae et al. 2025, arXiv 2507.10524. *Rule.* A router says how often each token go
 shared layers. Keys and values are made anew for the tokens that are still there, or those of the
 first recursion are shared by all.
 
-*Departures.* One layer, `DEPTH` times; the router is the sign of a row's first number; nothing is
-trained.
+*Departures.* One layer, `DEPTH` times, where the paper has a layer of its own below and above them;
+the router is the sign of a row's first number, where it takes the best of all tokens or lets each
+token choose; nothing is trained.
 
 *Its authors claim* a better trade of quality and cost at 135M to 1.7B parameters. *Here:* with
 shared keys and values, those at recursion r are no projection of the stream at r, but of the stream
@@ -72,6 +73,7 @@ ENTRY = Entry(
     verdict=Exactness.REFUTES,
     reason="Shared keys and values are no projection of the stream at their recursion.",
     cure="project from the stream at recursion 1",
+    read="abstract, and the authors' README",
     theorems=("T1",),
     counterexamples=("shared_kv",),
     demonstrate=demonstrate,

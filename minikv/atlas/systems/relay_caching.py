@@ -5,7 +5,8 @@ of an earlier agent, whose prefix was another. Where they deviate most, by layer
 computed again; the others stay.
 
 *Departures.* The passage keeps its positions. Which rows deviate is measured against the exact
-cache, where the paper estimates it: an oracle.
+cache, an oracle, where the paper finds layers once, offline, and tokens by how far they deviate and
+how much they are looked at, the last ones besides.
 
 *Its authors claim* more than 80 % of the cache reused at negligible loss of accuracy, and that
 deviations are sparse and local. *Here:* after a change of the prefix, the kept tokens' rows have
@@ -65,6 +66,7 @@ ENTRY = Entry(
     reason="Layer 0 is exact under any prefix. Above, mending is exact if and only if every row "
     "that changes is computed, there and below.",
     cure="compute every row from the first change on",
+    read="abstract, and others' code of its rule",
     theorems=("A4", "T1", "T8", "T10"),
     demonstrate=demonstrate,
 )

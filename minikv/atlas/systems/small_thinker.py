@@ -1,7 +1,8 @@
 """SmallThinker: some layers rotate keys by their positions, and some do not.
 
 arXiv 2507.20984. *Rule.* Layers without positions stand between layers with rotations and windows,
-which keeps the cache small; experts are chosen before attention.
+which keeps the cache small; experts are chosen by the stream before attention. Which layers rotate
+and which have windows are two lists of the model's configuration.
 
 *Departures.* One layer of the small model, with its rotations taken out; no experts.
 
@@ -86,6 +87,7 @@ ENTRY = Entry(
     verdict=Exactness.EXACT,
     reason="A layer without positions has the same keys and values wherever a text stands; a "
     "layer with rotations has the same values.",
+    read="abstract, and the model's code",
     theorems=("T1",),
     demonstrate=demonstrate,
 )

@@ -18,7 +18,7 @@ def test(bench: Bench) -> Verdict:
     length = int(bench.subject.fact("max_length"))
     if length > LONGEST:
         said = f"the context has {length} tokens, and texts to {LONGEST} are run"
-        return Verdict(AXIS.name, Word.NOT_TESTED, evidence=said)
+        return AXIS.not_tested(said)
     ids = tuple(map(int, bench.random.integers(0, bench.subject.vocab, length)))
     chunks = beginning(length, max(length - STEPS, 1), *[1] * STEPS)
     pair = Pair(
@@ -41,4 +41,4 @@ def test(bench: Bench) -> Verdict:
     return found
 
 
-AXIS = Axis("last-position", ("new_cache", "step", "max_length"), test)
+AXIS = Axis("last-position", ("new_cache", "step", "max_length"), test, own_length=True)

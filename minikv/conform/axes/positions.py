@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..adapter import NotTestedError, Subject
@@ -22,28 +24,21 @@ def test(bench: Bench) -> Verdict:
     layer are those of the uncached pass: rows kept, taken for a position, show here.
     """
     ids = bench.texts[0][:24]
-    found = bench.subject.activations(ids)
-    if KEYS not in found:
+    named = bench.subject.activations(ids)
+    if KEYS not in named:
         raise NotTestedError(f"no activation is named {KEYS}")
-    turned = UNTURNED in found and found[UNTURNED].shape == found[KEYS].shape
-    if turned and not bench.subject.fact("key_norm"):
-        row = bench.numeric(AXIS.name, [_first(ids)])
-        if row.word is Word.BUG:
+    comparable = UNTURNED in named and named[UNTURNED].shape == named[KEYS].shape
+    if comparable and not bench.subject.fact("key_norm"):
+        first = bench.numeric(AXIS.name, [_first(ids)])
+        if first.word is Word.BUG:
             said = "the first token's key is turned: all positions are shifted"
-            return Verdict(AXIS.name, Word.BUG, row.units, said, 0, where=KEYS)
+            return replace(first, evidence=said, where=KEYS)
     if not bench.subject.can("step_with_cache", "new_cache"):
         return Verdict(AXIS.name, Word.SAME, evidence="the first key is not turned")
-    pairs = [_cached(ids, None)]
     rolling = bench.subject.fact("rolling", ())
-    pairs += [
-        _cached(ids, policy)
-        for policy in bench.subject.fact("policies", ())
-        if policy not in rolling
-    ]
-    found_ = bench.numeric(AXIS.name, pairs)
-    if found_.word is Word.BUG:
-        return Verdict(AXIS.name, Word.BUG, found_.units, found_.evidence, found_.row, where=KEYS)
-    return found_
+    fixed = [name for name in bench.subject.fact("policies", ()) if name not in rolling]
+    found = bench.numeric(AXIS.name, [_cached(ids, policy) for policy in (None, *fixed)])
+    return replace(found, where=KEYS) if found.word is Word.BUG else found
 
 
 def _first(ids: tuple[int, ...]) -> Pair:

@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import ConfigError, MinikvError, WeightsError
 from .. import rule
 from ..adapter import NotTestedError
-from ..bench import Bench
+from ..bench import MORE_POWER, Bench
 from ..verdict import Verdict, Word
 from .axis import Axis
 
@@ -30,32 +30,38 @@ def test(bench: Bench) -> Verdict:
     except MinikvError as error:
         raise NotTestedError(f"minikv does not run it: {error}") from None
     expected = expected[:, : bench.whole(ids).shape[-1]]
-    judge = bench.wide or bench.subject
-    got = judge.whole(ids)
-    differences = rule.row_differences(expected, got)
-    worst = float(differences.max())
-    units = 0.0 if bench.wide is not None else worst / bench.subject.unit
-    row = int(differences.argmax())
+    differences = rule.row_differences(expected, (bench.wide or bench.subject).whole(ids))
     if bench.wide is not None:
-        limit = rule.twin_limit(bench.twin_spread, len(ids))
-        limit = max(limit, DEPTH * rule.twin_limit(bench.twin_spread))
-        if worst > limit:
-            said = f"{worst:.1e} of a row in float64, where {limit:.1e} is allowed"
-            return Verdict(AXIS.name, Word.BUG, units, said, int(np.argmax(differences > limit)))
-        return Verdict(
-            AXIS.name, Word.ROUNDING, units, f"{worst:.1e} of a row in float64, by minikv"
-        )
-    bounds = bench.bounds(ids)
-    if (differences > bounds.bug).any():
-        said = f"{worst:.1e} of a row from minikv in float64, far above rounding"
-        return Verdict(AXIS.name, Word.BUG, units, said, int(np.argmax(differences > bounds.bug)))
-    if (differences <= bounds.rounding).all() and bounds.has_power.all():
-        sight = float(bounds.rounding.max())
-        said = f"a fault below {sight:.1e} of a row would not show"
-        return Verdict(AXIS.name, Word.ROUNDING, units, said)
+        return _by_the_twin(bench, differences)
+    return _by_bounds(bench, bench.bounds(ids), differences)
+
+
+def _by_the_twin(bench: Bench, differences: np.ndarray) -> Verdict:
+    """Both are in float64."""
+    limit = rule.twin_limit(bench.twin_spread, len(differences))
+    limit = max(limit, DEPTH * rule.twin_limit(bench.twin_spread))
+    said = f"{differences.max():.1e} of a row in float64"
+    bad = differences > limit
+    if bad.any():
+        said = f"{said}, where {limit:.1e} is allowed"
+        return Verdict(AXIS.name, Word.BUG, evidence=said, row=int(np.argmax(bad)))
+    return Verdict(AXIS.name, Word.ROUNDING, evidence=f"{said}, by minikv")
+
+
+def _by_bounds(bench: Bench, bounds: rule.Bounds, differences: np.ndarray) -> Verdict:
+    """The target is in its own dtype, beside minikv in float64."""
+    worst = float(differences.max())
+    units = worst / bench.subject.unit
     said = f"{worst:.1e} of a row from minikv in float64"
-    need = "an adapter with wide(), the same weights in float64"
-    return Verdict(AXIS.name, Word.UNDECIDED, units, said, row, decide=need)
+    bad = differences > bounds.bug
+    if bad.any():
+        said = f"{said}, far above rounding"
+        return Verdict(AXIS.name, Word.BUG, units, said, int(np.argmax(bad)))
+    if (differences <= bounds.rounding).all() and bounds.has_power.all():
+        said = f"a fault below {bounds.rounding.max():.1e} of a row would not show"
+        return Verdict(AXIS.name, Word.ROUNDING, units, said)
+    row = int(differences.argmax())
+    return Verdict(AXIS.name, Word.UNDECIDED, units, said, row, decide=MORE_POWER)
 
 
 AXIS = Axis("second", ("reference",), test)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..adapter import NotTestedError, Subject
@@ -54,7 +56,7 @@ def test(bench: Bench) -> Verdict:
     )
     found = bench.both(AXIS.name, [change], [pair])
     said = f"{max(reused)} of {len(prefix)} shared tokens were reused; {found.evidence}"
-    return Verdict(found.axis, found.word, found.units, said, found.row, decide=found.decide)
+    return replace(found, evidence=said)
 
 
 AXIS = Axis("warm-prefix", ("request",), test)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..bench import Bench
 from ..verdict import Kind, Verdict, Word
-from .guess import OTHER, guess
+from .guess import LEAK, OTHER, guess
 from .reproduce import reproduce
 
 __all__ = ["guess", "name_kinds", "reproduce"]
 
+LEAKS = ("truncate", "fork", "left-padding", "left-padding-cached", "right-padding")
+"""Axes whose exact relations hold of a cache that is wrong in another way."""
 
-def name_kinds(bench: Bench, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Every bug with the kind that the run as a whole looks like.
 
-    An error that the target raised says itself what it is.
+def name_kinds(
+    bench: Bench, verdicts: Sequence[Verdict], others: Iterable[Verdict] = ()
+) -> list[Verdict]:
+    """Every bug with the kind that the run as a whole looks like, `others` included.
+
+    An error that the target raised says itself what it is. A leak that a wrong cache cannot make
+    is a fault of its own, and named by itself.
     """
-    answered = {verdict.axis: verdict for verdict in verdicts if not verdict.raised}
+    every = [*others, *verdicts]
+    answered = {verdict.axis: verdict for verdict in every if not verdict.raised}
     wrong = {axis for axis, verdict in answered.items() if verdict.word is Word.BUG}
-    if not wrong:
+    if wrong.isdisjoint(verdict.axis for verdict in verdicts):
         return list(verdicts)
     kind = kind_of(bench, answered)
-    return [
-        replace(verdict, kind=kind) if verdict.axis in wrong else verdict for verdict in verdicts
-    ]
+    found = []
+    for verdict in verdicts:
+        if verdict.axis in wrong:
+            own = "cached" in wrong and verdict.axis in LEAKS and LEAK in verdict.evidence
+            alone = Kind(guess(bench, {verdict.axis: verdict})) if own else kind
+            verdict = replace(verdict, kind=alone)
+        found.append(verdict)
+    return found
 
 
 def kind_of(bench: Bench, verdicts: Mapping[str, Verdict]) -> Kind:

@@ -13,6 +13,8 @@ from .signature import Signature
 Clue = tuple[str, Callable[[Signature], bool]]
 
 OTHER = "of no kind that is known here"
+LEAK = "must not see"
+"""What evidence of a broken exact relation says."""
 
 
 def guess(bench: Bench, verdicts: Mapping[str, Verdict]) -> str:
@@ -49,7 +51,7 @@ BEFORE: tuple[Clue, ...] = (
 
 BESIDE: tuple[Clue, ...] = (
     ("fork shares storage", lambda s: s.bug("fork")),
-    ("stale rows after truncate", lambda s: s.said("truncate", "must not see")),
+    ("stale rows after truncate", lambda s: s.said("truncate", LEAK)),
     ("the position after truncate", lambda s: s.bug("truncate")),
     ("a stale prefix", lambda s: s.bug("warm-prefix")),
     ("rows of the batch mixed", lambda s: s.said("left-padding", "others' tokens")),

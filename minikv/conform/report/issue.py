@@ -20,10 +20,8 @@ def as_issue(report: Report, bug: Verdict) -> str:
     if bug.case is not None:
         calls = _calls(bug)
         lines += ["", "Smallest case:", "```python", *calls, "```"]
-    if bug.length is not None:
-        again = f"minikv conform TARGET --axes {bug.axis} --length {bug.length}"
-        again += f" --seed {report.seed}"
-        lines += ["", "Smallest texts that show it:", "```console", again, "```"]
+    else:
+        lines += ["", "To see it again:", "```console", _again(report, bug), "```"]
     if bug.kind is not None:
         lines += ["", f"It looks like: {bug.kind}."]
     lines += ["", f"({versions(report)}; found by minikv conform)"]
@@ -33,6 +31,13 @@ def as_issue(report: Report, bug: Verdict) -> str:
 def versions(report: Report) -> str:
     """What was run, with versions."""
     return ", ".join(f"{name} {value}" for name, value in report.environment.items())
+
+
+def _again(report: Report, bug: Verdict) -> str:
+    """The command that runs this axis, on the shortest texts that show the bug."""
+    axes = f" --axes {bug.axis}" if bug.axis in AXES else ""
+    length = "" if bug.length is None else f" --length {bug.length}"
+    return f"minikv conform TARGET{axes}{length} --seed {report.seed}"
 
 
 def _calls(bug: Verdict) -> list[str]:

@@ -16,22 +16,27 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ..rule import UNITS
 
 SECONDS = 60
 TOP = 20
+COARSEST = "bfloat16"
 
 
 class OpenAITarget:
     """Log-probabilities of a server's tokens as an adapter; a vocabulary of `vocab` ids.
 
-    Rows are the `TOP` best log-probabilities, sorted: a server does not give them all.
+    Rows are the `TOP` best log-probabilities, sorted: a server does not give them all. Nor does it
+    say in which dtype it computes: `dtype` is the coarsest that most use, unless it is known.
     """
 
-    dtype = "float32"
     keeps_prefixes = True
 
-    def __init__(self, address: str, vocab: int = 1000, model: str | None = None) -> None:
+    def __init__(
+        self, address: str, vocab: int = 1000, model: str | None = None, dtype: str = COARSEST
+    ) -> None:
         self.address = address.rstrip("/")
+        self.dtype = dtype
         self.name = f"openai:{address}"
         self.vocab = vocab
         self.model = model or self._model()
@@ -90,9 +95,12 @@ class OpenAITarget:
 
 
 def target(address: str, dtype: str | None = None) -> OpenAITarget:
-    """A server by its address; token ids are drawn below 1,000."""
-    if dtype is not None:
-        raise InputError("a server computes as it does, leave out the dtype")
+    """A server by its address; token ids are drawn below 1,000.
+
+    `dtype` is that in which the server is known to compute.
+    """
+    if dtype is not None and dtype not in UNITS:
+        raise InputError(f"dtype is {dtype!r:.40}, expected one of {', '.join(UNITS)}")
     if not address.startswith(("http://", "https://")):
         raise InputError(f"the server is {address!r:.80}, expected http://HOST:PORT")
-    return OpenAITarget(address)
+    return OpenAITarget(address, dtype=dtype or COARSEST)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config import SLIDING
 from ...errors import InputError, MinikvError
 from ...extras import require_extra
 from ...model import Model, load
@@ -62,6 +63,9 @@ class TransformersTarget:
         }
         self.data_dependent = any(getattr(config, name, None) for name in EXPERTS)
         self.window = getattr(config, "sliding_window", None)
+        self.reach = reach_of(config)
+        longest = getattr(config, "max_position_embeddings", None)
+        self.max_length = longest if cache == "dynamic" else min(longest or LONGEST, LONGEST)
         self.tokenizer = None
         if folder is None:
             self.reference = None  # type: ignore[assignment,method-assign]  # not here
@@ -188,6 +192,15 @@ class TransformersTarget:
             ids = torch.tensor([list(ids)])
         with torch.no_grad():
             return self.model(input_ids=ids, **settings).logits.double().numpy()
+
+
+def reach_of(config: Any) -> int | None:
+    """How far back all windows of a configuration together see; None if a layer sees all."""
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or [SLIDING]
+    if not window or set(types) != {SLIDING}:
+        return None
+    return int(config.num_hidden_layers) * (int(window) - 1)
 
 
 def _tokenizer(folder: str) -> Tokenizer | None:

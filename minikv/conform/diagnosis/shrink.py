@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from .adapter import Subject, WrongShapeError
-from .axes.cached import pairs_of
-from .bench import Bench, Pair
-from .verdict import Case
+from ..adapter import Subject, WrongShapeError
+from ..axes.cached import pairs_of
+from ..bench import Bench, Pair
+from ..verdict import Case
 
 MOST_RUNS = 150
 FIRST_CHUNKS = 6

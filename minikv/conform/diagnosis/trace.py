@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bench import Bench
-from .rule import row_differences, twin_limit
-from .verdict import Case
+from ..bench import Bench
+from ..rule import row_differences, twin_limit
+from ..verdict import Case
 
 MADE = ("resid_pre", "rot_q", "rot_k", "hook_v", "hook_z", "resid_mid", "resid_post")
 
