@@ -9,11 +9,9 @@ import pytest
 from bits import assert_same_bits
 
 from minikv.atlas.budgets import shares
-from minikv.atlas.ground import TOKENS, decoded, kv, new_full
-from minikv.atlas.merging import any_tree, finish, part
+from minikv.atlas.ground import TOKENS, decoded, new_full
 from minikv.atlas.quantising import distortion, rounded, softmax
 from minikv.atlas.reading import Reading
-from minikv.atlas.reuse import least, mended, stacked, unchanged
 from minikv.atlas.systems.ice_cache import Paged
 from minikv.atlas.systems.long_heads import OwnChunks
 from minikv.atlas.systems.louis_kv import Turning
@@ -24,8 +22,6 @@ from minikv.atlas.systems.s2o import EarlyStop
 from minikv.atlas.systems.trim_kv import TrimKV
 from minikv.atlas.systems.zoomr import TwoLevels
 from minikv.caches import StreamingLLM, Window
-from minikv.decoder import Span, block, embed
-from minikv.projection import kv_from_residual
 from minikv.verify import random_case
 from minikv.verify.bits import same_bits
 from minikv.verify.theorems.t09_bounded_loss import attention_loss, heads, longest
@@ -217,63 +213,3 @@ def test_a_rounded_row_is_off_by_half_a_step():
         assert (np.abs(back - x) <= step / 2 * (1 + 1e-12)).all()
         beyond += int((np.abs(back - x) > step / 3).any())
     assert beyond == 4
-
-
-def test_any_tree_of_parts_is_attention_within_rounding():
-    rng = np.random.default_rng(3)
-    for _ in range(60):
-        keys = int(rng.integers(1, 30))
-        scores = rng.normal(size=keys) * rng.choice([1.0, 30.0])
-        values = rng.normal(size=(keys, 3))
-        places = np.array_split(rng.permutation(keys), int(rng.integers(1, 7)))
-        parts = [part(scores[place], values[place]) for place in places]
-        exact = softmax(scores) @ values
-        assert np.abs(finish(any_tree(parts, rng)) - exact).max() <= 1e-12
-        without = parts[:-1]
-        if without and len(places[-1]) and softmax(scores)[places[-1]].sum() > 1e-3:
-            assert np.abs(finish(any_tree(without, rng)) - exact).max() > 1e-9
-
-
-def test_mending_is_exact_if_and_only_if_every_row_that_changes_is_made():
-    counts = {True: 0, False: 0}
-    for seed in SEEDS:
-        case = case_of(seed)
-        model, old_ids = case.model, case.ids
-        new_ids = (*case.other[:2], *old_ids[2:])
-        old, exact = kv(model, old_ids), kv(model, new_ids)
-        same = unchanged(old, exact)
-        assert same[0][
-            [i for i, pair in enumerate(zip(old_ids, new_ids, strict=True)) if pair[0] == pair[1]]
-        ].all()
-        rng = np.random.default_rng(seed)
-        tables = [least(same), np.ones_like(same)]
-        tables += [np.logical_and.accumulate(rng.random(same.shape) < p, 0) for p in (0.5, 0.9)]
-        fewer = least(same)
-        if fewer.any():
-            fewer[:, rng.choice(np.flatnonzero(fewer.any(axis=0)))] = False
-            tables.append(fewer)
-        for computed in tables:
-            cache, _ = mended(model, old, new_ids, computed)
-            is_exact = same_bits(stacked(cache), stacked(exact))
-            assert is_exact == bool(same[~computed].all())
-            counts[is_exact] += 1
-    assert min(counts.values()) > 3
-
-
-def test_evicting_forgets_at_layer_0_alone():
-    above = 0
-    for seed in SEEDS:
-        case = case_of(seed)
-        tokens = len(case.ids)
-        kept = np.r_[0:1, 3:tokens]
-        keys, values = kv(case.model, case.ids)
-        stream = embed(case.model.weights, np.array(case.ids)[kept])
-        for layer in case.model.layers:
-            k, v = (np.asarray(rows) for rows in kv_from_residual(stream, kept, layer))
-            here = same_bits(k, keys[layer.index][kept]) and same_bits(v, values[layer.index][kept])
-            assert_same_bits(v[:1], values[layer.index][:1])  # before the span
-            if layer.index == 0:
-                assert here
-            above += layer.index > 0 and not here
-            stream = block(layer, stream, kept, [Span(slice(0, len(kept)), kept)])
-    assert above > 2
