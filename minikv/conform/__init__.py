@@ -5,7 +5,10 @@
     minikv conform my_model.py:Adapter
 
 `conform` runs a target through the axes of `minikv.conform.axes`; `minikv.conform.adapter` says
-what a target must have, `minikv.conform.rule` how differences are judged.
+what a target must have, `minikv.conform.rule` how differences are judged. Right here is the rule
+and how it is run; in ``axes`` what is asked, in ``diagnosis`` and ``kinds`` what is told of a bug,
+in ``report`` in which form, in ``targets`` of whom. Each part has a limit to its size
+(``tests/conform/test_limits.py``).
 """
 
 from .outcome import Report

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minikv.conform import adapter, conform
-from minikv.conform.run import LENGTHS
+from minikv.conform.diagnosis import LENGTHS
 from minikv.conform.targets.llama_cpp import LlamaCppTarget
 from minikv.conform.targets.openai_server import OpenAITarget
 from tests.conform import evidence, field, tables
@@ -122,6 +122,16 @@ def test_each_night_all_three_dtypes_are_run_with_the_nights_own_seeds():
     for what in ("faults --dtype ${{ matrix.dtype }}", "clean --dtype ${{ matrix.dtype }}"):
         [line] = [line for line in job.splitlines() if what in line]
         assert "github.run_number" in line
+
+
+def test_texts_of_the_field_reach_beyond_mistrals_windows():
+    settings = {name: chosen for name, chosen, _ in field.contenders()}
+    mistral = {name for name in settings if " mistral " in name}
+    assert len(mistral) == 5
+    assert all(settings[name] == {"length": 32} for name in mistral)
+    layers = field.SIZE["num_hidden_layers"]
+    assert layers * (field.WINDOW - 1) == 24
+    assert not any("length" in settings[name] for name in settings.keys() - mistral)
 
 
 def test_the_field_is_tiny_models_and_short_texts(monkeypatch, tmp_path):

@@ -83,7 +83,8 @@ def test_the_issue_text_of_another_axis_has_the_command_that_shows_it():
     assert "TARGET --axes last-position --seed 0" in as_issue(report, report["last-position"])
 
 
-SAME = Verdict("same-call", Word.SAME)
+CALL = Verdict("same-call", Word.SAME)
+SAME = Verdict("causality", Word.SAME)
 BUG = Verdict("cached", Word.BUG)
 UNDECIDED = Verdict("length", Word.UNDECIDED)
 UNTESTED = Verdict("fork", Word.NOT_TESTED)
@@ -92,10 +93,11 @@ UNTESTED = Verdict("fork", Word.NOT_TESTED)
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [
-        ((SAME, UNTESTED), 0),
-        ((SAME, BUG, UNDECIDED), 1),
-        ((SAME, UNDECIDED), 2),
-        ((UNTESTED,), 2),
+        ((CALL, SAME, UNTESTED), 0),
+        ((CALL, BUG, UNDECIDED), 1),
+        ((CALL, SAME, UNDECIDED), 2),
+        ((CALL, UNTESTED), 2),
+        ((CALL,), 0),
     ],
 )
 def test_the_exit_code_is_1_for_a_bug_and_2_for_what_stays_open(verdicts, code):
