@@ -376,6 +376,7 @@ CRAFTED = {
     "more rows than the budget": ("window", {"budget": 9}, None),
     "a score that is NaN": ("h2o", {"budget": 5}, put("scores.2", np.nan, 1, 1)),
     "fewer scores than positions": ("h2o", {"budget": 5}, shaped("scores.2", lambda s: s[1:])),
+    "a score that is NaN, beside sinks": ("streaming_llm", SINKS, put("scores.0", np.nan, 0, 0)),
     "a key made after its place in the text": ("streaming_llm", SINKS, put("made.0", 9, -1)),
     "a key made before its place": ("streaming_llm", SINKS, put("made.0", 0, -1)),
     "a key made beyond the context": ("streaming_llm", SINKS, put("made.0", 2**40, -1)),
