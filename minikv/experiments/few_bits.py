@@ -87,12 +87,14 @@ def few_bits(
                 **{name: found[name] for name in KEPT},
             }
         )
-    for prompt, ids in cut.items():
+    for number, (prompt, ids) in enumerate(cut.items()):
+        progress(f"heads: {prompt}", number, len(cut))
         _, activations = model.run_with_cache(ids)
         for row in rows:
             if row["prompt"] == prompt:
                 make = caches.get(row["cache"])
                 row |= NO_HEADS if make is None else heads(activations, make(model), ids)
+    progress("heads", len(cut), len(cut))
     return rows
 
 
