@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from minikv.atlas import Entry, Exactness, Kind, entries
@@ -12,6 +14,7 @@ from minikv.atlas.quantising import GROUP
 
 FILE = Path(__file__).parent / "atlas.md"
 DRAFTS = Path(__file__).parent / "experiments" / "drafts.json"
+COUNTEREXAMPLES = Path(__file__).parents[1] / "proofs" / "counterexamples" / "README.md"
 FEW_BITS = Path(__file__).parent / "experiments" / "few_bits.json"
 INTRODUCTION = """\
 # The atlas
@@ -146,6 +149,28 @@ def few_bits() -> list[str]:
     return lines
 
 
+def counterexamples(found: Iterable[Entry]) -> list[str]:
+    """Each counter-example, what it refutes, and the systems that do what it does."""
+    systems: dict[str, list[str]] = {}
+    for entry in found:
+        for name in entry.counterexamples:
+            systems.setdefault(name, []).append(entry.title)
+    lines = [
+        "",
+        "## Counter-examples",
+        "",
+        "What refutes a theorem on a smallest case, with the cure, and which systems do that.",
+        "",
+        "| counter-example | what it changes | refutes | cure | systems |",
+        "|---|---|---|---|---|",
+    ]
+    told = COUNTEREXAMPLES.read_text(encoding="utf-8")
+    for name, rest in re.findall(r"^\| `(\w+)\.py` \|(.*)\|$", told, flags=re.MULTILINE):
+        doing = ", ".join(systems.get(name, ["none of these"]))
+        lines.append(f"| [{name}](../proofs/counterexamples/{name}.py) |{rest}| {doing} |")
+    return lines
+
+
 def page() -> str:
     """The page as Markdown."""
     found = entries().values()
@@ -164,6 +189,7 @@ def page() -> str:
     ]
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
+    lines += counterexamples(found)
     lines += few_bits()
     lines += drafts()
     kinds = Counter(entry.kind for entry in found)
