@@ -138,8 +138,9 @@ def few_bits() -> list[str]:
     short = [row["cache"] for row in rows if row["heads"] and row["moved"] * row["slack"] < 1]
     lines += [
         "",
-        "Bytes are packed ones: the bits of the numbers, and two float32 for what is rounded",
-        "together; here the rows lie in float32. A head's move is beside the length of its output,",
+        "The prompt is read whole, before anything is rounded. Bytes are packed ones: the bits of",
+        "the numbers, and two float32 for what is rounded together; here the rows lie in float32.",
+        "A head's move is beside the length of its output,",
         "for the last token of a text, at all layers, each by itself; its bound is that of",
         "the theorem *distortion*, 2 tanh(delta / 2) max|v| + eta. Both are medians. It held for",
         f"{within:,} of {heads:,} heads; by these medians it is shorter than the output, and",
