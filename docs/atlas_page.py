@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import atlas_theorems
@@ -14,6 +16,7 @@ from minikv.atlas.quantising import GROUP
 
 FILE = Path(__file__).parent / "atlas.md"
 DRAFTS = Path(__file__).parent / "experiments" / "drafts.json"
+COUNTEREXAMPLES = Path(__file__).parents[1] / "proofs" / "counterexamples" / "README.md"
 FEW_BITS = Path(__file__).parent / "experiments" / "few_bits.json"
 INTRODUCTION = """\
 # The atlas
@@ -139,14 +142,37 @@ def few_bits() -> list[str]:
     short = [row["cache"] for row in rows if row["heads"] and row["moved"] * row["slack"] < 1]
     lines += [
         "",
-        "Bytes are packed ones: the bits of the numbers, and two float32 for what is rounded",
-        "together; here the rows lie in float32. A head's move is beside the length of its output,",
+        "The prompt is read whole, before anything is rounded. Bytes are packed ones: the bits of",
+        "the numbers, and two float32 for what is rounded together; here the rows lie in float32.",
+        "A head's move is beside the length of its output,",
         "for the last token of a text, at all layers, each by itself; its bound is that of",
-        "the theorem *distortion*, 2 tanh(delta / 2) max|v| + eta. Both are medians. It held for",
+        "[A2](#a2-distortion), 2 tanh(delta / 2) max|v| + eta. Both are medians. It held for",
         f"{within:,} of {heads:,} heads; by these medians it is shorter than the output, and",
         f"says something, for: {'; '.join(short) or 'none of them'}. VidKV keeps tokens whole",
         f"until {GROUP} of them make a group.",
     ]
+    return lines
+
+
+def counterexamples(found: Iterable[Entry]) -> list[str]:
+    """Each counter-example, what it refutes, and the systems that do what it does."""
+    systems: dict[str, list[str]] = {}
+    for entry in found:
+        for name in entry.counterexamples:
+            systems.setdefault(name, []).append(entry.title)
+    lines = [
+        "",
+        "## Counter-examples",
+        "",
+        "What refutes a theorem on a smallest case, with the cure, and which systems do that.",
+        "",
+        "| counter-example | what it changes | refutes | cure | systems |",
+        "|---|---|---|---|---|",
+    ]
+    told = COUNTEREXAMPLES.read_text(encoding="utf-8")
+    for name, rest in re.findall(r"^\| `(\w+)\.py` \|(.*)\|$", told, flags=re.MULTILINE):
+        doing = ", ".join(systems.get(name, ["none of these"]))
+        lines.append(f"| [{name}](../proofs/counterexamples/{name}.py) |{rest}| {doing} |")
     return lines
 
 
@@ -169,6 +195,7 @@ def page() -> str:
     counts = Counter(entry.verdict for entry in found)
     lines += [f"| {name} | {counts[name]} | {words} |" for name, words in VERDICTS.items()]
     lines += ["", atlas_theorems.section()]
+    lines += counterexamples(found)
     lines += few_bits()
     lines += drafts()
     kinds = Counter(entry.kind for entry in found)

@@ -12,7 +12,7 @@ from ..model import Model
 from ..verify.bits import difference
 from .quantising import Quantised
 
-Maker = Callable[[Model], Quantised]
+CacheFor = Callable[[Model], Quantised]
 """What makes an empty cache of few bits for a model."""
 
 
@@ -113,7 +113,7 @@ class Entry:
     theorems: tuple[str, ...] = ()
     counterexamples: tuple[str, ...] = ()
     policy: type[Cache] | None = field(default=None, repr=False)
-    caches: Mapping[str, Maker] = field(default_factory=dict, repr=False)
+    caches: Mapping[str, CacheFor] = field(default_factory=dict, repr=False)
     demonstrate: Callable[[], Sequence[Comparison]] | None = field(default=None, repr=False)
 
     @property

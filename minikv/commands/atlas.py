@@ -25,8 +25,8 @@ random model or on arrays, which takes about a second and needs no weights. The 
 a comparison does not come out as the entry says.
 
 With --model, measure caches of few bits (that of NAME, or all) on real weights, beside
-recomputation from residuals: the last 128 tokens of 8 prompts, 16 new ones each. A policy is
-measured by `minikv compare --policies atlas:NAME`."""
+recomputation from residuals: the last 128 tokens of 8 prompts, 16 new ones each, which takes about
+ten minutes on two cores. A policy is measured by `minikv compare --policies atlas:NAME`."""
 EXAMPLES = """\
   minikv atlas
   minikv atlas cake
@@ -86,9 +86,9 @@ def _measure(found: list[Entry], args: Namespace) -> None:
         f"bytes: a token, packed; the full cache holds {table[0]['full_bytes']}. logit_moved: the "
         "logit that moves furthest. kl: D_KL(full || cache) in nats, on the full cache's text. "
         "first_divergence: the earliest new token that differs, in any prompt; parted: in how "
-        "many.\nmoved: how far a head moves beside its length, slack: how many times that the "
-        "bound 2 tanh(delta / 2) max|v| + eta is; medians over all layers. within: of how many "
-        f"of all heads the bound holds.\n{measured_by(args)}"
+        "many.\nmoved: how far a head moves beside its length, slack: how many times as far the "
+        "bound 2 tanh(delta / 2) max|v| + eta lets it; medians over all layers. within: heads for "
+        f"which the bound holds.\n{measured_by(args)}"
     )
     figures = {
         "command": " ".join(["minikv", *sys.argv[1:]]),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..atlas import Entry
-from ..atlas.entry import Maker as CacheMaker
+from ..atlas.entry import CacheFor
 from ..atlas.quantising import Quantised, head_moves
 from ..model import Model
 from ..progress import Progress, silent
@@ -87,12 +87,14 @@ def few_bits(
                 **{name: found[name] for name in KEPT},
             }
         )
-    for prompt, ids in cut.items():
+    for number, (prompt, ids) in enumerate(cut.items()):
+        progress(f"heads: {prompt}", number, len(cut))
         _, activations = model.run_with_cache(ids)
         for row in rows:
             if row["prompt"] == prompt:
                 make = caches.get(row["cache"])
-                row |= NO_HEADS if make is None else heads(activations, make(model), ids)
+                row |= NO_HEADS if make is None else head_figures(activations, make(model), ids)
+    progress("heads", len(cut), len(cut))
     return rows
 
 
@@ -100,7 +102,7 @@ KEPT = ("bits_equal", "logit_moved", "kl_mean", "kl_max", "first_divergence")
 NO_HEADS: Row = {"heads": None, "within": None, "moved": None, "slack": None}
 
 
-def heads(activations: Mapping[str, Array], cache: Quantised, ids: Sequence[int]) -> Row:
+def head_figures(activations: Mapping[str, Array], cache: Quantised, ids: Sequence[int]) -> Row:
     """What `few_bits` says of the heads of one text."""
     moved, bound, length = head_moves(activations, cache, ids).reshape(-1, 3).T
     return {
@@ -115,7 +117,7 @@ def _lossless(name: str) -> Maker:
     return lambda weights, budget: policy_cache(name, weights)
 
 
-def _rounding(model: Model, make: CacheMaker) -> Maker:
+def _rounding(model: Model, make: CacheFor) -> Maker:
     return lambda weights, budget: make(model)
 
 

@@ -155,6 +155,7 @@ def test_every_counter_example_is_on_the_map():
     named = {name for entry in entries().values() for name in entry.counterexamples}
     assert files - named == BESIDE
     assert named <= files
+    assert all(f"counterexamples/{name}.py) |" in atlas_page.page() for name in files)
 
 
 BESIDE = {"value_residual", "dense_average", "tensor_quantisation"}
