@@ -27,7 +27,7 @@ from pygments.lexers import PythonLexer
 
 from lecturer.notes import Notes, without_number
 
-HEIGHT = 570  # pixels below the title, of a slide that is 720 high
+HEIGHT = 585  # pixels below the title, of a slide that is 720 high
 TEXT_ONLY = 440
 ENOUGH = 110  # letters of a paragraph
 SHORT = 24  # letters of a sentence that needs the next one
@@ -134,13 +134,19 @@ def sentences(paragraph: str) -> list[str]:
 
     Examples
     --------
-    >>> sentences("One (as in Xiao et al. 2023). *Two* is `a. B`. And three?")
-    ['One (as in Xiao et al. 2023).', '*Two* is `a. B`.', 'And three?']
+    >>> sentences("One (as in Xiao et al. 2023). *Two* is `a. B`. (An aside.) `c` is four.")
+    ['One (as in Xiao et al. 2023).', '*Two* is `a. B`.', '(An aside.)', '`c` is four.']
     """
     text = " ".join(paragraph.split())
-    hidden = SPAN.sub(lambda span: "x" * (len(span[0])), text)
+    hidden = SPAN.sub(_inside_hidden, text)
     edges = [0, *(found.end() for found in SENTENCE.finditer(hidden)), len(text)]
     return [text[a:b].strip() for a, b in pairwise(edges) if text[a:b].strip()]
+
+
+def _inside_hidden(span: re.Match[str]) -> str:
+    """Code, a formula, brackets or a quotation, of which nothing inside ends a sentence."""
+    whole = span[0]
+    return whole[0] + "x" * (len(whole) - 3) + whole[-2:] if len(whole) > 3 else whole
 
 
 def joined(found: list[str], kept: set[int]) -> list[str]:
@@ -174,7 +180,7 @@ def key_sentences(paragraph: str) -> list[str]:
         if len(found) > at and sum(len(found[each]) for each in range(at)) < ENOUGH:
             kept.add(at)
     kept |= {at + 1 for at in kept if len(found[at]) < SHORT and at + 1 < len(found)}
-    return joined(found, kept)
+    return joined(found, {at for at in kept if at == 0 or not ASIDE.match(found[at])})
 
 
 def is_whole(paragraph: str) -> bool:
@@ -355,7 +361,7 @@ class Maker:
             height = sum(40 + 36 * (plain_length(row) > 95) for row in block.text.split("\n"))
         elif block.kind.endswith("list"):
             items = re.split(r"^\s*(?:\*|\d+\.) ", block.text, flags=re.MULTILINE)[1:]
-            height = sum(40 * (1 + plain_length(item) // (LETTERS - 4)) + 10 for item in items)
+            height = sum(39 * (1 + plain_length(item) // (LETTERS - 4)) + 10 for item in items)
         else:
             height = 40 * lines
         self._add(rendered(block.text), height)
