@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...config import SLIDING
 from ...errors import InputError, MinikvError
 from ...extras import require_extra
+from ...families import SLIDING
 from ...model import Model, load
 from ...tokenizer import Tokenizer
 from ...weights import resolve
@@ -22,6 +22,9 @@ Module = Any
 
 Held = Any
 """A cache of transformers."""
+
+Settings = Any
+"""A configuration of transformers."""
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -194,7 +197,7 @@ class TransformersTarget:
             return self.model(input_ids=ids, **settings).logits.double().numpy()
 
 
-def reach_of(config: Any) -> int | None:
+def reach_of(config: Settings) -> int | None:
     """How far back all windows of a configuration together see; None if a layer sees all."""
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None) or [SLIDING]
