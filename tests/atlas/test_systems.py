@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -18,7 +19,7 @@ import atlas_page
 import pytest
 from statements import statements
 
-from minikv.atlas import Entry, Verdict, entries, systems
+from minikv.atlas import Entry, Kind, Verdict, entries, systems
 from minikv.caches import Evicting
 from minikv.verify import THEOREMS
 
@@ -123,6 +124,24 @@ def test_a_file_without_a_fault_passes_in_the_same_way():
 def test_there_are_sixty_five_and_enough_of_them_run():
     assert len(entries()) == 65
     assert len(BUILT) >= 35
+    assert sum(entry.kind is Kind.STUDY for entry in entries().values()) == 3
+
+
+def test_of_most_papers_the_abstract_was_read():
+    read = [entry.read for entry in entries().values()]
+    assert 2 * sum(words == "abstract" for words in read) > len(read)
+
+
+def test_the_atlas_has_nothing_to_train_with():
+    """No library beside Python's own, NumPy and minikv."""
+    imported: set[str] = set()
+    for path in ATLAS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"numpy"}
 
 
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
