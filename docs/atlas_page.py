@@ -25,10 +25,9 @@ INTRODUCTION = """\
 
 Sixty-five entries, three of them studies and the others ways of treating a decoder's cache: what
 the state is in each, what stays exact, what is bounded, what is lost, and which theorem or
-counter-example says so. {built} of the {all} run here, most on a small random decoder, some on
-arrays alone; the policies also by the protocol of the [paper](paper.md)'s comparison. Weights are
-never trained, so that where a system learns something, its rule runs with what it is given. What is
-not built has its reason.
+counter-example says so. {built} of the {all} run here; the policies also by the protocol of the
+[paper](paper.md)'s comparison. Nothing is trained, by no other library than NumPy: where a system
+learns something, its rule runs with what it is given. What is not built has its reason.
 
 `minikv atlas` lists them, and `minikv atlas NAME` runs the smallest demonstration of one. A policy
 of the atlas goes wherever policies go: `minikv compare --policies atlas:cake,h2o`. Each file says
@@ -87,8 +86,8 @@ def drafts() -> list[str]:
         "",
         "`minikv generate --draft POLICY --budget N` guesses with a cache that loses tokens and",
         "verifies with the full one: under exact arithmetic tokens, logits and cache are those of",
-        f"one by one. {told['model']}, {told['arithmetic']}, the last {told['tokens']} tokens of",
-        f"{told['rows'][0]['texts']} texts, {told['new_tokens']} new ones each, {told['ahead']}",
+        f"one by one. With {told['model']}, {told['arithmetic']}, the last {told['tokens']} tokens",
+        f"of {told['rows'][0]['texts']} texts, {told['new_tokens']} new ones each, {told['ahead']}",
         f"guesses a round; {told['machine']}, {told['date']}:",
         "",
         f"    {told['command']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -19,7 +20,7 @@ import atlas_theorems
 import pytest
 from statements import statements
 
-from minikv.atlas import Entry, Exactness, entries, systems
+from minikv.atlas import Entry, Exactness, Kind, entries, systems
 from minikv.atlas.theorems import THEOREMS as ATLAS_THEOREMS
 from minikv.caches import Evicting
 from minikv.verify import THEOREMS
@@ -125,6 +126,28 @@ def test_a_file_without_a_fault_passes_in_the_same_way():
 def test_there_are_sixty_five_and_enough_of_them_run():
     assert len(entries()) == 65
     assert len(BUILT) >= 35
+    assert sum(entry.kind is Kind.STUDY for entry in entries().values()) == 3
+
+
+def test_an_entry_says_what_was_read_and_the_page_counts_the_code():
+    read = {entry.name: entry.read for entry in BUILT}
+    assert all(words.startswith("abstract") for words in read.values())
+    code = sum("authors'" in words for words in read.values())
+    assert f"of {code} of those that run the authors' code was read" in atlas_page.FILE.read_text(
+        "utf-8"
+    )
+
+
+def test_the_atlas_has_nothing_to_train_with():
+    """No library beside Python's own, NumPy and minikv."""
+    imported: set[str] = set()
+    for path in ATLAS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"numpy"}
 
 
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
