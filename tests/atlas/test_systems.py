@@ -130,12 +130,10 @@ def test_there_are_sixty_five_and_enough_of_them_run():
 
 
 def test_an_entry_says_what_was_read_and_the_page_counts_the_code():
-    read = {entry.name: entry.read for entry in BUILT}
-    assert all(words.startswith("abstract") for words in read.values())
-    code = sum("authors'" in words for words in read.values())
-    assert f"of {code} of those that run the authors' code was read" in atlas_page.FILE.read_text(
-        "utf-8"
-    )
+    code = sum("authors'" in entry.read for entry in BUILT)
+    said = atlas_page.FILE.read_text(encoding="utf-8").replace("\n", " ")
+    assert f"of {code} of those that run the authors' code was read" in said
+    assert all("authors'" in entry.read or "abstract" in entry.read for entry in BUILT)
 
 
 def test_the_atlas_has_nothing_to_train_with():
