@@ -76,6 +76,17 @@ def toy(tiny):
     return lambda name, arithmetic="float32": minikv.load(tiny, arithmetic)
 
 
+def test_claims_run_on_smollm2_and_where_they_say_so_on_gemma():
+    """As their results were, too."""
+    gemma = {"section-3.2": ("gemma-3-270m",)}
+    both = ("smollm2-135m-instruct", "gemma-3-270m")
+    gemma |= dict.fromkeys(("table-2", "table-3", "figure-5"), both)
+    none = ("equation-28", "table-1", "table-2-shapes")
+    for id, claim in CLAIMS.items():
+        expected = () if id in none else gemma.get(id, both[:1])
+        assert (id, claim.models) == (id, expected) == (id, kept(RESULTS)[id].models)
+
+
 # Theorems
 
 
