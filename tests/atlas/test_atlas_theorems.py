@@ -73,6 +73,13 @@ def first_ones_fast() -> list:
     return found
 
 
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_atlas_changes_one_place_and_leaves_python(name):
+    fault = dict(FAULTS[name])
+    del fault["theorem"]
+    compile(Fault(**fault).changed(), fault["file"], "exec")
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", first_ones_fast())
 def test_a_theorem_of_the_atlas_notices_the_fault(name):
