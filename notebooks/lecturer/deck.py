@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import alt_text
-import latex2mathml.converter
+import formulas
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
@@ -43,8 +43,6 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)\s]+\)")
 PICTURE = re.compile(r"^!\[([^\]]*)\]\(([^)]+)\)$", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.?!])(?:[)\"*]*)\s+(?=[A-Z*`\"($\[])")
 SPAN = re.compile(r"`[^`]*`|\$[^$]*\$|\([^()]*\)|\"[^\"]*\"")
-UNKNOWN = re.compile(r"\\(?:Big|[lr]Vert)(?![a-zA-Z])")  # which latex2mathml shows as they are
-UNKNOWN_AS = {r"\lVert": r"\|", r"\rVert": r"\|"}
 NAVIGATION = ("*Next*:", "*Before*:")
 ASIDE = re.compile(r"^\(.*\)$", re.DOTALL)
 
@@ -83,8 +81,7 @@ class Block:
 
 def _formula(text: str, options: dict[str, Any]) -> str:
     block = bool(options["display_mode"])
-    text = UNKNOWN.sub(lambda found: UNKNOWN_AS.get(found[0], ""), text).strip()
-    made = latex2mathml.converter.convert(text, display="block" if block else "inline")
+    made = formulas.mathml(text, block)
     if not block:
         return made
     lines = max(plain_length(line) for line in text.split(r"\\"))
