@@ -36,8 +36,7 @@ LETTERS = 80  # that fit into a line of text
 CODE_LINES = 20
 DENSE_LINES = 26  # of one function or class, in smaller letters
 LEAD = 120  # pixels of text above a plot
-WRITE = re.compile(r"Write \d+: ")
-STARS = re.compile(r" \((one|two|three) stars?, \d+ minutes\)$")
+TASK = re.compile(r"Write \d+: ")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)\s]+\)")
 PICTURE = re.compile(r"^!\[([^\]]*)\]\(([^)]+)\)$", re.DOTALL)
@@ -220,7 +219,7 @@ class Maker:
             if cell["cell_type"] == "markdown":
                 parts = list(blocks("".join(cell["source"])))
                 for block, following in zip_longest(parts, parts[1:]):
-                    if following is not None and following.kind == "h3":
+                    if following is not None and TASK.match(following.text):
                         self.captioned = None  # it leads to the task, and says nothing of a plot
                     self._text(block)
             elif self.mode not in ("exercises", "title"):
@@ -261,6 +260,8 @@ class Maker:
         elif self.mode == "exercises":
             if block.kind == "h3":
                 self.asked.append(block.text)
+        elif block.kind == "h3" and not TASK.match(block.text):
+            self._heading(block.text)
         elif block.kind == "h3":
             self.writing = self._new("write")
             self.writing.title = inline(block.text)

@@ -82,6 +82,13 @@ def test_code_stands_with_what_it_printed_and_stubs_without_their_check():
     assert exercises.parts == ["<ul><li>1. Three (one star, 5 minutes)</li></ul>"]
 
 
+def test_a_heading_within_a_section_is_no_task():
+    cells = [*CHAPTER[:3], text("### A rest\n\nGo out."), *CHAPTER[3:]]
+    found = [(slide.title, slide.kind) for slide in made(cells)]
+    assert ("A rest", "text") in found
+    assert sum(kind == "write" for _, kind in found) == 1
+
+
 def test_notes_choose_other_sentences_and_miss_those_that_are_gone():
     said = notes.Notes(board={"Sums": "Draw it."}, show={"Sums": ["The second"]})
     sums = made(CHAPTER, said)[1]
