@@ -72,9 +72,8 @@ def write(name: str, text: str) -> None:
 def lay_out() -> None:
     """Copy what the site shows of docs/, with the figures of the benchmarks."""
     shutil.rmtree(OUT, ignore_errors=True)  # no page stays that nothing makes any more
-    python = [
-        path.name for path in DOCS.glob("*.py") if path.name not in ("conf.py", "extension.py")
-    ]
+    needed = ("conf.py", "extension.py", "formulas.py")
+    python = [path.name for path in DOCS.glob("*.py") if path.name not in needed]
     shutil.copytree(DOCS, SOURCE, ignore=shutil.ignore_patterns("_build", "*.pyc", *python))
     shutil.copytree(ROOT / "notebooks" / "pictures", SOURCE / "pictures")
     shutil.copy(SHEET, SOURCE)

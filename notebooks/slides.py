@@ -98,9 +98,13 @@ def anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
 
 
-def page(source: Path) -> tuple[str, list[tuple[str, str]]]:
-    """The page of a chapter, and title and anchor of each of its sections."""
-    made = deck.slides(source.with_suffix(".ipynb"), notes.read(source.name[:2]))
+def slides_of(source: Path) -> list[deck.Slide]:
+    """The slides of a chapter."""
+    return deck.slides(source.with_suffix(".ipynb"), notes.read(source.name[:2]))
+
+
+def page(made: list[deck.Slide], number: int) -> tuple[str, list[tuple[str, str]]]:
+    """The page of a chapter's slides, and title and anchor of each of its sections."""
     parts: list[str] = []
     sections: list[tuple[str, str]] = []
     for slide in made:
@@ -119,7 +123,6 @@ def page(source: Path) -> tuple[str, list[tuple[str, str]]]:
             "\n</section>"
         )
     title = html.escape(re.sub(r"<[^>]*>", "", made[0].title))
-    number = int(source.name[:2])
     return PAGE.format(title=title, slides="\n".join(parts), number=number), sections
 
 
@@ -171,7 +174,7 @@ def write(sources: list[Path], target: Path) -> None:
     items = []
     found = {}
     for source in sources:
-        text, sections = page(source)
+        text, sections = page(slides_of(source), int(source.name[:2]))
         (target / f"{source.stem}.html").write_text(text, encoding="utf-8")
         found[source.stem] = sections
         first, *rest = sections

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import alt_text
-import latex2mathml.converter
+import formulas
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
@@ -36,15 +36,12 @@ LETTERS = 80  # that fit into a line of text
 CODE_LINES = 20
 DENSE_LINES = 26  # of one function or class, in smaller letters
 LEAD = 120  # pixels of text above a plot
-WRITE = re.compile(r"Write \d+: ")
-STARS = re.compile(r" \((one|two|three) stars?, \d+ minutes\)$")
+TASK = re.compile(r"Write \d+: ")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)\s]+\)")
 PICTURE = re.compile(r"^!\[([^\]]*)\]\(([^)]+)\)$", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.?!])(?:[)\"*]*)\s+(?=[A-Z*`\"($\[])")
 SPAN = re.compile(r"`[^`]*`|\$[^$]*\$|\([^()]*\)|\"[^\"]*\"")
-UNKNOWN = re.compile(r"\\(?:Big|[lr]Vert)(?![a-zA-Z])")  # which latex2mathml shows as they are
-UNKNOWN_AS = {r"\lVert": r"\|", r"\rVert": r"\|"}
 NAVIGATION = ("*Next*:", "*Before*:")
 ASIDE = re.compile(r"^\(.*\)$", re.DOTALL)
 
@@ -83,8 +80,7 @@ class Block:
 
 def _formula(text: str, options: dict[str, Any]) -> str:
     block = bool(options["display_mode"])
-    text = UNKNOWN.sub(lambda found: UNKNOWN_AS.get(found[0], ""), text).strip()
-    made = latex2mathml.converter.convert(text, display="block" if block else "inline")
+    made = formulas.mathml(text, block)
     if not block:
         return made
     lines = max(plain_length(line) for line in text.split(r"\\"))
@@ -223,7 +219,7 @@ class Maker:
             if cell["cell_type"] == "markdown":
                 parts = list(blocks("".join(cell["source"])))
                 for block, following in zip_longest(parts, parts[1:]):
-                    if following is not None and following.kind == "h3":
+                    if following is not None and TASK.match(following.text):
                         self.captioned = None  # it leads to the task, and says nothing of a plot
                     self._text(block)
             elif self.mode not in ("exercises", "title"):
@@ -264,6 +260,8 @@ class Maker:
         elif self.mode == "exercises":
             if block.kind == "h3":
                 self.asked.append(block.text)
+        elif block.kind == "h3" and not TASK.match(block.text):
+            self._heading(block.text)
         elif block.kind == "h3":
             self.writing = self._new("write")
             self.writing.title = inline(block.text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("notes")
-NUMBER = re.compile(r"^\d+\.(\d+)?\s*")
+NUMBER = re.compile(r"^\d+\.(\d+\.?)?\s+")
 SHOWN = re.compile(r'^Show: (".*?")$', re.MULTILINE | re.DOTALL)
 MINUTES = re.compile(r"^(.*) \((\d+) minutes\)$")
 
@@ -41,6 +41,8 @@ def without_number(heading: str) -> str:
     --------
     >>> without_number("2.1 A sum"), without_number("4. The Markov property")
     ('A sum', 'The Markov property')
+    >>> without_number("64 digits")
+    '64 digits'
     """
     return NUMBER.sub("", heading)
 

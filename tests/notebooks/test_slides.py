@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -27,8 +28,7 @@ SOURCES = build.sources([])
 MEASURE = Path(__file__).with_name("slides.html")
 
 
-def notebook(*cells: Any) -> list[Any]:
-    return list(cells)
+slides_of = functools.cache(slides.slides_of)
 
 
 def text(source: str) -> Any:
@@ -82,6 +82,13 @@ def test_code_stands_with_what_it_printed_and_stubs_without_their_check():
     assert exercises.parts == ["<ul><li>1. Three (one star, 5 minutes)</li></ul>"]
 
 
+def test_a_heading_within_a_section_is_no_task():
+    cells = [*CHAPTER[:3], text("### A rest\n\nGo out."), *CHAPTER[3:]]
+    found = [(slide.title, slide.kind) for slide in made(cells)]
+    assert ("A rest", "text") in found
+    assert sum(kind == "write" for _, kind in found) == 1
+
+
 def test_notes_choose_other_sentences_and_miss_those_that_are_gone():
     said = notes.Notes(board={"Sums": "Draw it."}, show={"Sums": ["The second"]})
     sums = made(CHAPTER, said)[1]
@@ -95,7 +102,7 @@ def test_notes_choose_other_sentences_and_miss_those_that_are_gone():
 
 @pytest.mark.parametrize("source", SOURCES, ids=[path.stem for path in SOURCES])
 def test_every_section_picture_plot_and_question_of_a_chapter_is_on_a_slide(source):
-    found = deck.slides(source.with_suffix(".ipynb"), notes.read(source.name[:2]))
+    found = slides_of(source)
     cells = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
     chapter = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     asked = chapter.partition("\n## Exercises")[0]
@@ -114,7 +121,7 @@ def test_every_section_picture_plot_and_question_of_a_chapter_is_on_a_slide(sour
 
 
 def test_each_day_begins_with_slides_that_there_are_and_has_its_homework():
-    sections = {source.stem: slides.page(source)[1] for source in SOURCES}
+    sections = {source.stem: slides.page(slides_of(source), 0)[1] for source in SOURCES}
     listed = slides.days(sections)
     rows = re.findall(r"<tr><td>(\d+)</td><td>(.*?)</td><td>(.*?)</td></tr>", listed)
     assert [int(day) for day, _, _ in rows] == list(range(1, 11))

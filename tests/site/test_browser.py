@@ -176,6 +176,15 @@ def test_formulas_are_drawn_and_nothing_comes_from_the_network(desk):
     assert outside == set()
 
 
+def test_no_formula_shows_a_command_of_tex(site):
+    formulas = re.compile(r"<math.*?</math>", re.DOTALL)
+    shown = [
+        formula for path in site.glob("*.html") for formula in formulas.findall(path.read_text())
+    ]
+    assert len(shown) > 200
+    assert [formula for formula in shown if re.search(r">[^<]*\\[a-zA-Z]", formula)] == []
+
+
 def test_every_picture_loads_and_has_words(desk):
     assert sum(len(page["images"]) for page in desk) > 30
     assert undescribed(desk) == []
