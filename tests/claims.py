@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ MARKS = r"(?m)^\s*(\||#|>>>|\.\.\. |={3}|-{3}|<!--|[\w, *{}\"]+ : ).*$"
 MADE = r"(?ms)^(<!-- \w+): [^\n]* --write -->$(.*?)^<!-- end"
 
 
+@functools.cache
 def claims() -> dict[str, dict[str, list[str]]]:
     """By file and sentence, the tests that would refute it."""
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
@@ -75,6 +77,7 @@ def made(file: str) -> dict[str, str]:
     return {one: name for name, block in re.findall(MADE, text) for one in split(prose(block))}
 
 
+@functools.cache
 def sentences(file: str) -> list[str]:
     """The sentences of a file, each in one line."""
     return split(paragraphs(file))

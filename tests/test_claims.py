@@ -81,3 +81,33 @@ def test_what_a_program_writes_into_a_page_is_paired_as_a_whole():
     together = claims()["docs/conform.md"]["<!-- field"]
     assert all(tests[one] == together for one in blocks)
     assert "There is no such number." not in blocks
+
+
+SOMEBODY_ELSES = "docs/paper.md"
+
+
+def unpaired() -> list[str]:
+    """Sentences that have neither a test nor an empty list, with their files."""
+    return [
+        f"{file}: {sentence}"
+        for file in files()
+        if file != SOMEBODY_ELSES
+        for sentence, tests in paired_tests(file).items()
+        if tests is None
+    ]
+
+
+def test_every_sentence_has_a_test_or_states_nothing_to_refute():
+    assert unpaired() == [], "pair them in tests/claims.toml, or delete them"
+
+
+def test_control_a_sentence_that_is_not_paired_is_found(monkeypatch):
+    table = {file: dict(entries) for file, entries in claims().items()}
+    first = next(iter(table["docs/exact.md"]))
+    del table["docs/exact.md"][first]
+    del table["docs/machines.md"]["<!-- table"]
+    monkeypatch.setattr("claims.claims", lambda: table)
+    found = unpaired()
+    assert found[0] == f"docs/exact.md: {first}"
+    assert any("docs/machines.md: **" in one for one in found)
+    assert len(found) == 1 + len(made("docs/machines.md"))

@@ -67,4 +67,5 @@ def test_fourteen_other_shapes_ship():
 def test_recomputing_is_slower_in_every_row_and_the_last_lines_say_why():
     assert min(float(row[4]) for row in rows("latency")) > 1
     assert "recomputing is slower everywhere here" in TABLES["latency"]
+    assert "attention included" in TABLES["latency"]
     assert "could not win even if arithmetic cost nothing" in TABLES["latency"]

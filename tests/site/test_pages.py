@@ -254,3 +254,14 @@ def test_keys_turned_by_their_place_in_the_call_leave_fingerprints_and_refute_t3
     refuted = [name for name, verdict in verdicts.items() if verdict == "FAILS"]
     assert "T3" in refuted
     assert len(refuted) == 6
+
+
+def test_pyodide_is_imported_when_it_is_started_and_by_nothing_else():
+    folder = ROOT / "docs" / "_static" / "proof"
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.js")}
+    assert [name for name, text in scripts.items() if "//cdn." in text] == ["pyodide.js"]
+    before, started = scripts["pyodide.js"].split("export async function start")
+    assert "import" not in before
+    assert "await import(" in started
+    assert scripts["worker.js"].count("await startPyodide(") == 1
+    assert not re.search(r'(src|href)="[^"]*pyodide[^"]*\.m?js', proof_page.fragment())
