@@ -662,7 +662,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     task = Task(model, ids)
     if emulation.architectures or args.compiled or args.browser:
-        rows = list(_others(task, emulation, args))
+        rows = list(_others(task, emulation, args.compiled, args.browser))
     else:
         rows = list(measure(task, args.python, args.quick))
     wrong = faults(rows)
@@ -724,7 +724,9 @@ def _subject(args: argparse.Namespace) -> tuple[str, list[int]]:
     return model, ids
 
 
-def _others(task: Task, emulation: Emulation, args: argparse.Namespace) -> Iterator[Row]:
+def _others(
+    task: Task, emulation: Emulation, compiled: bool, browser: bool = False
+) -> Iterator[Row]:
     """This machine, fed in two ways for float32's sake, and what else is asked for."""
     fed = {"": "one call", "chunks of 7": "chunks of 7"}
     base, *rest = task.rows("feeding", fed, operations=True)
@@ -732,9 +734,9 @@ def _others(task: Task, emulation: Emulation, args: argparse.Namespace) -> Itera
     if base.status != "ran":
         return
     yield from emulated_rows(task, base, emulation)
-    if args.compiled:
+    if compiled:
         yield from compiled_rows()
-    if args.browser:
+    if browser:
         yield browsed_row()
 
 
