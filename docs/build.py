@@ -1,6 +1,6 @@
 """Build the site into ``docs/_build/html``; a warning is an error.
 
-    pip install -e ".[docs,lite,plots]"
+    pip install -e ".[docs,lite,notebooks,plots,slides]"
     python docs/build.py
     MINIKV_REPOSITORY=https://github.com/OWNER/minikv python docs/build.py  # with links to edit
 
@@ -26,6 +26,7 @@ import outline
 import papers_page
 import picture
 import proof_page
+import slides_site
 import speed_page
 
 from minikv.extras import EXTRAS
@@ -40,8 +41,10 @@ ELSEWHERE = {
     ROOT / "proofs" / "README.md": "theorems.md",
     ROOT / "proofs" / "rocq" / "README.md": "rocq.md",
     ROOT / "notebooks" / "README.md": "course.md",
+    ROOT / "notebooks" / "lecturer" / "projects" / "README.md": "projects.md",
     ROOT / "CONTRIBUTING.md": "contributing.md",
 }
+SHEET = ROOT / "notebooks" / "lecturer" / "cheatsheet.pdf"
 
 
 def adapted(text: str, folder: Path, pages: dict[Path, str]) -> str:
@@ -69,11 +72,11 @@ def write(name: str, text: str) -> None:
 def lay_out() -> None:
     """Copy what the site shows of docs/, with the figures of the benchmarks."""
     shutil.rmtree(OUT, ignore_errors=True)  # no page stays that nothing makes any more
-    python = [
-        path.name for path in DOCS.glob("*.py") if path.name not in ("conf.py", "extension.py")
-    ]
+    needed = ("conf.py", "extension.py", "formulas.py")
+    python = [path.name for path in DOCS.glob("*.py") if path.name not in needed]
     shutil.copytree(DOCS, SOURCE, ignore=shutil.ignore_patterns("_build", "*.pyc", *python))
     shutil.copytree(ROOT / "notebooks" / "pictures", SOURCE / "pictures")
+    shutil.copy(SHEET, SOURCE)
     (SOURCE / "benchmarks").mkdir()
     for stem in ("RESULTS", "SCALING"):
         results = (ROOT / "benchmarks" / f"{stem}.md").read_text(encoding="utf-8")
@@ -97,12 +100,16 @@ def lay_out() -> None:
 def pages(chapters: list[Path]) -> dict[str, str]:
     """Every page that is Markdown, and the text that it is made of."""
     own = {path: path.name for path in sorted(DOCS.glob("*.md"))}
-    known = ELSEWHERE | own | {path: path.name for path in chapters}
+    known = ELSEWHERE | own | {path: path.name for path in [*chapters, SHEET]}
     texts = {
         name: adapted(path.read_text(encoding="utf-8"), path.parent, known)
         for path, name in (ELSEWHERE | own).items()
     }
     listed = "\n".join(chapter.stem for chapter in chapters)
+    if lacking := slides_site.missing():
+        print(slides_site.WITHOUT.format(missing=", ".join(lacking)))
+    else:
+        texts["course.md"] += slides_site.SECTION
     texts["course.md"] += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
     texts["cli.md"] = cli_page.page()
     texts["contributing.md"] += files_page.section()
@@ -147,6 +154,8 @@ def main() -> None:
     code = subprocess.run([*command, str(SOURCE), str(OUT / "html")]).returncode
     if code == 0 and not lite_site.missing():
         lite_site.build(EDITION, OUT / "html" / "lite")
+    if code == 0 and not slides_site.missing():
+        slides_site.build(OUT / "html" / "slides")
     sys.exit(code)
 
 

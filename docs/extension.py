@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import latex2mathml.converter
+import formulas
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -26,7 +26,7 @@ ARXIV = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{5})")
 def mathml(self: Any, node: nodes.Element) -> None:
     """Write a formula as MathML; one that cannot be converted fails the build."""
     block = isinstance(node, nodes.math_block)
-    html = latex2mathml.converter.convert(node.astext(), display="block" if block else "inline")
+    html = formulas.mathml(node.astext(), block)
     self.body.append(f'<div class="formula">{html}</div>' if block else html)
     raise nodes.SkipNode
 

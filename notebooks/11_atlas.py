@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from exercises import e11
 
-from minikv.atlas import entries, entry
+from minikv.atlas import entries, entry_named
 from minikv.atlas.ground import kv, small_model, text
 
 plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
@@ -31,12 +31,12 @@ for kind, built in counts.items():
 
 # %%
 def show(name):
-    """The findings of a system, controls marked."""
-    print(f"{entry(name).title}: {entry(name).kind}, {entry(name).verdict}")
-    print(f"  the state: {entry(name).state}")
-    for finding in entry(name).demonstrate():
-        mark = "differs, as it must:" if finding.control else "holds:"
-        print(f"  {mark:20} {finding.what}")
+    """The comparisons of a system, controls marked."""
+    print(f"{entry_named(name).title}: {entry_named(name).kind}, {entry_named(name).verdict}")
+    print(f"  the state: {entry_named(name).state}")
+    for comparison in entry_named(name).demonstrate():
+        mark = "differs, as it must:" if comparison.control else "holds:"
+        print(f"  {mark:20} {comparison.what}")
 
 
 # %% [markdown]

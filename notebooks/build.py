@@ -18,6 +18,8 @@ import hashlib
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,34 +113,44 @@ def texts(notebook: Any) -> list[tuple[str, str]]:
     return out
 
 
+def built(source: Path, check: bool, again: bool) -> tuple[bool, str]:
+    """Build a chapter, or check it: whether its outputs are as they should be, and what to say."""
+    target, start = source.with_suffix(".ipynb"), time.monotonic()
+    if not (check or again) and is_kept(source):
+        kept = nbformat.read(target, as_version=4)
+        nbformat.write(with_outputs_of(read(source), kept), target)
+        return True, f"{source.stem}: the text, with the outputs that it had"
+    notebook = run(source)
+    said = []
+    if check:
+        kept = texts(nbformat.read(target, as_version=4))
+        for (code, now), (_, before) in zip(texts(notebook), kept, strict=True):
+            if now != before:
+                said.append(
+                    f"{target.name}: this cell\n{code}\nprinted\n{now}\nand before\n{before}"
+                )
+    else:
+        nbformat.write(notebook, target)
+    return not said, "\n".join([*said, f"{source.stem}: {time.monotonic() - start:.0f} s"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("numbers", nargs="*", help="chapters, such as 03; all by default")
     parser.add_argument("--check", action="store_true", help="write nothing; compare the outputs")
     parser.add_argument("--again", action="store_true", help="also where no code has changed")
+    parser.add_argument("--jobs", type=int, default=1, help="chapters at a time (default: 1)")
     options = parser.parse_args()
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two that wait for each other are slower
     os.environ["MINIKV_PROGRESS"] = "off"  # what is open in a stub is nobody's progress
-    failed = 0
-    for source in sources(options.numbers):
-        target, start = source.with_suffix(".ipynb"), time.monotonic()
-        if not (options.check or options.again) and is_kept(source):
-            kept = nbformat.read(target, as_version=4)
-            nbformat.write(with_outputs_of(read(source), kept), target)
-            print(f"{source.stem}: the text, with the outputs that it had", flush=True)
-            continue
-        notebook = run(source)
-        if options.check:
-            kept = texts(nbformat.read(target, as_version=4))
-            for (code, now), (_, before) in zip(texts(notebook), kept, strict=True):
-                if now != before:
-                    failed += 1
-                    print(f"{target.name}: this cell\n{code}\nprinted\n{now}\nand before\n{before}")
-        else:
-            nbformat.write(notebook, target)
-        print(f"{source.stem}: {time.monotonic() - start:.0f} s", flush=True)
-    sys.exit(bool(failed))
+    build = partial(built, check=options.check, again=options.again)
+    right = True
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for good, said in pool.map(build, sources(options.numbers)):
+            right = right and good
+            print(said, flush=True)
+    sys.exit(not right)
 
 
 if __name__ == "__main__":

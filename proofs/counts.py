@@ -75,6 +75,8 @@ def main() -> None:
     if options.run:
         run_all()
     print(f"{len(refutations())} refutations of a theorem by one of them, each run by pytest")
+    atlas = entries("../tests/atlas/theorem_faults.toml")
+    print(f"{len(atlas)} faults that a theorem of the atlas notices, each run by pytest")
     print(f"{weaker} checks made weaker, each noticed")
     print(f"{len(smugglers)} smugglers past the certificate, each caught")
     print(f"{flows} weaker certificates, each noticed")

@@ -15,8 +15,9 @@ cannot be run here is a row too, with the reason.
     python proofs/portability.py --golden                # the models whose digits are known
     python proofs/portability.py --emulated arm64 s390x  # them, on other instruction sets, by QEMU
     python proofs/portability.py --compiled              # them, by exact.c, compiled in many ways
+    python proofs/portability.py --browser               # them, in Chromium, as WebAssembly
 
-The last three compare with the golden values too, and `--write` puts their rows into the table of
+The last four compare with the golden values too, and `--write` puts their rows into the table of
 docs/machines.md. Exit code 0 if everything that ran agrees, 1 if not, 2 for input that cannot be
 used.
 """
@@ -41,10 +42,12 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in (ROOT, ROOT / "proofs", ROOT / "proofs" / "independent", ROOT / "tests"):
+TESTS = (ROOT / "tests", ROOT / "tests" / "site")
+for folder in (ROOT, ROOT / "proofs", ROOT / "proofs" / "independent", *TESTS):
     if str(folder) not in sys.path:  # another interpreter need not have minikv installed
         sys.path.insert(0, str(folder))
 
+import browsed
 import emulated
 import golden
 import machines
@@ -544,6 +547,27 @@ def compiled_rows() -> Iterator[Row]:
             )
 
 
+def browsed_row() -> Row:
+    """The golden models by the site's page, in a browser."""
+    varied = "browser"
+    if browsed.missing():
+        return Row(varied, "Chromium", "unavailable", note=browsed.missing())
+    name = f"{browsed.browser_version()}, WebAssembly"
+    print(f"{varied}: {name} ...", file=sys.stderr, flush=True)
+    page = browsed.shown()
+    if page["state"] != "good":
+        return Row(varied, name, "failed", note=page["status"])
+    exact, float32 = browsed.digits(page)
+    return Row(
+        varied,
+        name,
+        note=browsed.environment(page),
+        float32=golden.together(float32),
+        exact=golden.together(exact),
+        other=golden.differing(exact),
+    )
+
+
 def _dispatched(python: str) -> list[str]:
     """What NumPy found beyond its baseline; the only names that it lets one switch off."""
     code = (
@@ -609,6 +633,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"some of {', '.join(emulated.PROCESSORS)} (default: all)",
     )
     add("--compiled", action="store_true", help="the golden models by exact.c, compiled here")
+    add("--browser", action="store_true", help="the golden models in Chromium, as WebAssembly")
     add(
         "--keep",
         type=Path,
@@ -636,8 +661,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"portability: error: {error}", file=sys.stderr)
         return 2
     task = Task(model, ids)
-    if emulation.architectures or args.compiled:
-        rows = list(_others(task, emulation, args.compiled))
+    if emulation.architectures or args.compiled or args.browser:
+        rows = list(_others(task, emulation, args))
     else:
         rows = list(measure(task, args.python, args.quick))
     wrong = faults(rows)
@@ -661,18 +686,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _architectures(args: argparse.Namespace) -> list[str]:
     """What is to be emulated; options that contradict each other are refused."""
-    apart = args.emulated is not None or args.compiled
+    apart = args.emulated is not None or args.compiled or args.browser
     if apart and (args.model or args.ids or args.quick or args.python):
         raise InputError(
-            "--emulated and --compiled run the golden models and their texts: give them without "
-            "--model, --ids, --quick and --python"
+            "--emulated, --compiled and --browser run the golden models and their texts: give them "
+            "without --model, --ids, --quick and --python"
         )
     if args.golden and (args.model or args.ids):
         raise InputError("--golden has models and texts of its own: without --model and --ids")
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: expected 1 or more")
     if args.write and not (apart or args.golden):
-        raise InputError("--write is for golden values: with --golden, --emulated or --compiled")
+        raise InputError(
+            "--write is for golden values: with --golden, --emulated, --compiled or --browser"
+        )
     if args.emulated is None:
         return []
     names = emulated.chosen(args.emulated)
@@ -682,7 +709,7 @@ def _architectures(args: argparse.Namespace) -> list[str]:
 
 def _subject(args: argparse.Namespace) -> tuple[str, list[int]]:
     """The model and the text; golden models have texts of their own."""
-    if args.golden or args.compiled or args.emulated is not None:
+    if args.golden or args.compiled or args.browser or args.emulated is not None:
         return golden.NAME, []
     model = args.model or (
         "random-small" if args.quick else DEFAULT if is_fetched(DEFAULT) else "random-smollm"
@@ -697,7 +724,7 @@ def _subject(args: argparse.Namespace) -> tuple[str, list[int]]:
     return model, ids
 
 
-def _others(task: Task, emulation: Emulation, compiled: bool) -> Iterator[Row]:
+def _others(task: Task, emulation: Emulation, args: argparse.Namespace) -> Iterator[Row]:
     """This machine, fed in two ways for float32's sake, and what else is asked for."""
     fed = {"": "one call", "chunks of 7": "chunks of 7"}
     base, *rest = task.rows("feeding", fed, operations=True)
@@ -705,8 +732,10 @@ def _others(task: Task, emulation: Emulation, compiled: bool) -> Iterator[Row]:
     if base.status != "ran":
         return
     yield from emulated_rows(task, base, emulation)
-    if compiled:
+    if args.compiled:
         yield from compiled_rows()
+    if args.browser:
+        yield browsed_row()
 
 
 def report(model: str, ids: Sequence[int], rows: Sequence[Row], wrong: Sequence[str]) -> None:

@@ -5,13 +5,16 @@ Debian's reference BLAS does. Here its place is taken by a float32 that sums eve
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+import minikv
 from minikv.arithmetic import Float32
 from minikv.verify import THEOREMS, backwards, theorem
 from minikv.verify.backwards import KEPT_ROWS, blas_keeps_rows
-from minikv.verify.cases import model_of, random_case
+from minikv.verify.cases import Seeded, draw_case, draw_config, model_of, random_case
 
 
 class RowByRow(Float32):
@@ -67,6 +70,25 @@ def test_without_that_it_finds_none(name, row_invariant, monkeypatch):
     """The control of the control: such a BLAS alone makes these theorems look vacuous."""
     monkeypatch.setattr(theorem, "blas_keeps_rows", lambda: False)
     assert not any(THEOREMS[name].control(random_case(seed)) for seed in range(12))
+
+
+def test_where_no_layer_adds_to_the_stream_the_control_of_t11_finds_nothing(monkeypatch):
+    """A row that was not replaced then is what it was, however near; one that was is another's."""
+
+    def adding_nothing(source, seed, scale, arithmetic, backend):
+        tensors = minikv.random_tensors(source, seed)
+        for name, tensor in tensors.items():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                tensor[:] = 0
+        return minikv.Model(minikv.build(source, tensors, arithmetic))
+
+    for seed in range(3):
+        draws = Seeded(seed)
+        case = draw_case(draws, draw_config(draws, windowed=True), min_tokens=8, scales=(1.0,))
+        assert THEOREMS["T11"].control(case)
+        with monkeypatch.context() as patch:
+            patch.setattr("minikv.verify.cases.model_of", adding_nothing)
+            assert not THEOREMS["T11"].control(replace(case))
 
 
 def test_the_probe_tells_the_two_kinds_of_blas_apart(monkeypatch):

@@ -112,6 +112,18 @@ def test_the_next_suite_is_taken_where_one_is_not_whole_and_packages_are_fetched
     assert not (tmp_path / "root" / "lib64").is_symlink()
 
 
+def test_packages_are_extracted_without_a_chroot_or_a_script_and_python_is_qemus(
+    programs, tmp_path
+):
+    programs("apt-get", "echo http://near/debian/")
+    programs("mmdebstrap", f'echo "$@" > {tmp_path / "asked"}; mkdir -p "{tmp_path / "root"}"')
+    emulated.fetched("s390x", tmp_path / "root")
+    asked = (tmp_path / "asked").read_text().split()
+    assert {"--mode=chrootless", "--variant=extract", "http://near/debian/"} <= {*asked}
+    assert not [word for word in asked if "hook" in word]
+    assert emulated.emulated_python("s390x", tmp_path)[0] == "qemu-s390x-static"
+
+
 def test_packages_that_cannot_be_had_are_a_failed_row_with_the_last_words(programs, tmp_path):
     programs("apt-get", "echo http://near/debian/")
     programs("mmdebstrap", "echo 'E: no network' >&2; exit 1")

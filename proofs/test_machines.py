@@ -7,8 +7,13 @@ import re
 
 import golden
 import machines
+import numpy as np
 import pytest
+from golden_models import CONFIGS, random_case
 from machines import BEGIN, END, merged, page, stored
+
+import minikv
+from minikv.model import Model
 
 ROW = {
     "varied": "feeding",
@@ -48,6 +53,8 @@ def test_processors_that_are_not_ieees_say_so_in_their_rows():
     assert status == "refused"
     assert "(x87)" in note
     assert "exp of 3" in note.split("these differ: ")[1]
+    refused = {row["exact"] for row in stored() if row["status"] == "refused"}
+    assert refused == {golden.together(golden.known())}
     [armhf] = [note for name, note in notes.items() if name.startswith("armhf on QEMU")]
     assert armhf[0] == "ran"
     assert "makes float32 numbers below 2**-126 zero" in armhf[1]
@@ -58,6 +65,17 @@ def test_processors_that_are_not_ieees_say_so_in_their_rows():
     assert not any("differ" in note for note in sound)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_stream_of_a_golden_model_holds_a_subnormal_number(name):
+    config, tensors, ids = random_case(name)
+    model = Model(minikv.build(config, tensors, "exact"))
+    streams = [x for key, x in model.run_with_cache(ids)[1].items() if "hook_resid" in key]
+    assert len(streams) >= 2 * config.num_hidden_layers
+    for stream in streams:
+        size = np.abs(np.asarray(stream))
+        assert not ((size > 0) & (size < 2.0**-126)).any()
+
+
 def test_the_page_is_made_from_the_rows():
     text = machines.PAGE.read_text(encoding="utf-8")
     assert page(text, stored()) == text
@@ -66,6 +84,7 @@ def test_the_page_is_made_from_the_rows():
 def test_the_page_says_what_there_is_as_numbers():
     text = machines.PAGE.read_text(encoding="utf-8")
     assert len(golden.known()) == 9
+    assert {len(digits) for digits in golden.known().values()} == {64}
     assert "each of nine small random models" in text
 
 

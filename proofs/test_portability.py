@@ -178,3 +178,58 @@ def test_real_weights_under_two_kernels_and_every_feeding(smollm2):
     assert faults(rows) == []
     if rows[0].kernel in portability.X86_KERNELS:
         assert len({row.kernel for row in rows if row.status == "ran"}) >= 2
+
+
+BARE = """
+import importlib.abc, json, sys
+
+class Refusing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {others}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refusing())
+sys.path.insert(0, {folder!r})
+import portability
+job = dict(model="random-small", ids=[1, 2], namespace="numpy", ways=[""], skip=[])
+job["operations"] = False
+print(json.dumps(sorted(portability.worker(job)["prints"][""])))
+"""
+OTHERS = ["safetensors", "tokenizers", "threadpoolctl", "hypothesis", "pytest", "numba", "torch"]
+
+
+def test_a_row_needs_numpy_and_nothing_else():
+    code = BARE.format(others=OTHERS, folder=str(SCRIPT.parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ['["exact", "float32"]'], done.stderr
+
+
+def test_another_interpreter_is_asked_for_its_numpy_and_its_array_libraries(monkeypatch):
+    asked = []
+
+    def row(self, varied, name, python=(sys.executable,), **_):
+        asked.append((varied, python[0]))
+        return Row(varied, name, float32="f", exact="e", note="a note")
+
+    monkeypatch.setattr(Task, "row", row)
+    monkeypatch.setattr(Task, "rows", lambda *_, **__: [GOOD[0]])
+    monkeypatch.setattr(portability, "kernels", lambda *_: [])
+    monkeypatch.setattr(portability, "simd_levels", lambda *_: [])
+    rows = list(portability.measure(Task("random-small", [1]), ["other"], False))
+    assert ("NumPy", "other") in asked
+    for python in ("other", sys.executable):
+        assert sum(one == ("array library", python) for one in asked) >= len(portability.NAMESPACES)
+    assert all(row.status == "ran" for row in rows)
+
+
+@pytest.mark.parametrize(("exact", "code"), [("e", 0), ("x", 1)])
+def test_the_exit_code_is_1_where_something_differs_and_nothing_is_written(
+    exact, code, monkeypatch, capsys
+):
+    rows = [*GOOD, Row("a", "3", float32="f", exact=exact)]
+    written = []
+    monkeypatch.setattr(portability, "measure", lambda *_: rows)
+    monkeypatch.setattr(portability.machines, "write", written.append)
+    assert portability.main(["--golden", "--write", "--json"]) == code
+    assert bool(written) == (code == 0)
+    assert json.loads(capsys.readouterr().out)["faults"] == faults(rows)

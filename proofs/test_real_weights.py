@@ -49,3 +49,14 @@ def test_holds_on_gemma(theorem, gemma_cases):
     assert THEOREMS[theorem].applies(case)
     THEOREMS[theorem].check(case)
     assert THEOREMS[theorem].control(case)
+
+
+def test_gemma_is_calm(gemma_cases, monkeypatch, request):
+    """So no check can fire, for any text: ``Finite.no_check_fires``."""
+    monkeypatch.syspath_prepend(request.path.parent / "extracted")
+    import decoder_calm
+    import decoder_cases
+
+    case = gemma_cases[False][0]
+    model = case.model
+    assert decoder_calm.calm(decoder_cases.Case(GEMMA, model.config, {}, case.ids, model))

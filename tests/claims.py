@@ -5,6 +5,9 @@ arithmetics, the caches and the verification. ``tests/claims.toml`` names the te
 file. Where it names none, nothing could refute the sentence: it says what a word or a name means,
 gives a source, or tells the reader what to do. Sentences that it does not hold are not paired with
 tests yet: they are counted, and listed by ``--list``.
+
+What a program writes into a page, between ``<!-- NAME: ... --write -->`` and ``<!-- end``, may be
+made again with other figures: the sentences of such a block are paired together, by ``<!-- NAME``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ PAGES = ("proofs/README.md", *(f"docs/{page.name}" for page in sorted(ROOT.glob(
 PACKAGES = ("minikv/arithmetic", "minikv/caches", "minikv/verify")
 # Not prose: tables, headings, rules of a table, examples, names of parameters and their types.
 MARKS = r"(?m)^\s*(\||#|>>>|\.\.\. |={3}|-{3}|<!--|[\w, *{}\"]+ : ).*$"
+
+
+MADE = r"(?ms)^(<!-- \w+): [^\n]* --write -->$(.*?)^<!-- end"
 
 
 def claims() -> dict[str, dict[str, list[str]]]:
@@ -53,15 +59,31 @@ def paragraphs(file: str) -> list[str]:
     else:
         text = re.sub(r"(?ms)^ *```.*?^ *```$", "\n\n", text)
         text = re.sub(r"(?m)^ {4}.*$", "", text)
+    return prose(text)
+
+
+def prose(text: str) -> list[str]:
+    """The paragraphs of a text, without what is no prose."""
     text = re.sub(MARKS, "\n", text)
     text = re.sub(r"(?m)^\s*([*+-]|\d+\.) +", "\n\n", text)  # what a list holds
     return re.split(r"\n\s*\n", text)
 
 
+def made(file: str) -> dict[str, str]:
+    """By sentence, the block of a page that a program writes it into."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return {one: name for name, block in re.findall(MADE, text) for one in split(prose(block))}
+
+
 def sentences(file: str) -> list[str]:
     """The sentences of a file, each in one line."""
+    return split(paragraphs(file))
+
+
+def split(prose: list[str]) -> list[str]:
+    """The sentences of paragraphs."""
     found = []
-    for paragraph in paragraphs(file):
+    for paragraph in prose:
         line = " ".join(paragraph.split())
         for sentence in re.split(r"(?<=[.!?])\s+(?=[`*\"(\[$A-Z])", line):
             if len(sentence.split()) > 2 and sentence.rstrip("*_`)")[-1:] in tuple(".!?:"):
@@ -69,10 +91,16 @@ def sentences(file: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def paired_tests(file: str) -> dict[str, list[str] | None]:
+    """By sentence of a file, its tests; none where it is not paired yet."""
+    paired = claims().get(file, {})
+    blocks = made(file)
+    return {one: paired.get(one, paired.get(blocks.get(one, ""))) for one in sentences(file)}
+
+
 def counts() -> tuple[int, int, int]:
     """How many sentences have a test, state nothing to refute, and are not paired yet."""
-    table = claims()
-    tests = [table.get(file, {}).get(sentence) for file in files() for sentence in sentences(file)]
+    tests = [tests for file in files() for tests in paired_tests(file).values()]
     return sum(map(bool, tests)), tests.count([]), tests.count(None)
 
 
@@ -90,8 +118,9 @@ def main() -> None:
     parser.add_argument("--list", metavar="FILE", help="sentences of a file that are not paired")
     options = parser.parse_args()
     if options.list:
-        paired = claims().get(options.list, {})
-        print(*(one for one in sentences(options.list) if one not in paired), sep="\n")
+        for sentence, tests in paired_tests(options.list).items():
+            if tests is None:
+                print(sentence)
     print(summary())
 
 

@@ -55,6 +55,7 @@ TESTS = (
     "tests/test_projection.py",
     "tests/test_rotary.py",
     "tests/test_sizes.py",
+    "tests/test_vectors.py",
     "proofs/test_t06_rows.py",
     "proofs/test_t07_order.py",
     "proofs/test_theorems.py",
@@ -63,9 +64,14 @@ TESTS = (
 CHECKS = ("minikv/verify/*.py", "minikv/verify/theorems/*.py")
 TESTS_OF_CHECKS = (
     "proofs/test_certificate.py",
+    "proofs/test_controls_anywhere.py",
     "proofs/test_counterexamples.py",
+    "proofs/test_lecture.py",
     "proofs/test_mutants.py",
     "proofs/test_weakened.py",
+    "tests/test_bits.py",
+    "tests/test_cases.py",
+    "tests/test_shapes.py",
 )
 # What Numba compiles, and what it calls while it does, which is not each time.
 COMPILED = [r"@njit\b", r"@overload\b", r"@intrinsic\b", r"def _pointer\b"]

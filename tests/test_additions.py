@@ -365,13 +365,19 @@ CLAIM = Addition(
 
 from __future__ import annotations
 
-from ..claim import Claim, Finding, Setting, Verdict
+from ..claim import Claim, Figures, Finding, Setting, Verdict
 
 
 def run(setting: Setting) -> Finding:
     """Add."""
     figures = {"sum": 1 + 1}
-    return Finding(Verdict.REPRODUCED, "It is.", ("paper", "ours"), ((2, 1 + 1),), figures)
+    return Finding(*told(figures), ("paper", "ours"), ((2, 1 + 1),), figures)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Say it."""
+    verdict = Verdict.REPRODUCED if figures["sum"] == 2 else Verdict.REFUTED
+    return verdict, f"It is {figures['sum']}."
 
 
 CLAIM = Claim(
@@ -381,6 +387,7 @@ CLAIM = Claim(
     says="1 + 1 = 2.",
     protocol="the sum.",
     run=run,
+    told=told,
     exact=("sum",),
 )
 '''
@@ -389,7 +396,7 @@ CLAIM = Claim(
     made=(("-m", "minikv", "paper", "--claim", "equation-5", "--keep", "docs/paper/results"),),
     tests=("tests/paper", "-k", "equation-5"),
     named="equation-5",
-    passed=2,
+    passed=3,
     forgotten="minikv/paper/claims/equation_5.py",
 )
 
@@ -465,6 +472,7 @@ def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
 
 
 @pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_an_addition_without_one_of_its_files_is_noticed(name, copy):
     """The control: tests fail, or none is about it."""

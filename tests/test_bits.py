@@ -57,3 +57,11 @@ def test_what_differs_is_said(got, expected, said):
     with pytest.raises(library.Refuted, match=r"^logits: "):
         library.assert_same_bits(got, expected, "logits")
     assert not library.same_bits(got, expected)
+
+
+def test_a_refutation_says_what_was_found_and_then_what_was_expected():
+    with pytest.raises(library.Refuted) as caught:
+        library.assert_same_bits(np.float32([1, 2]), np.float32([1, 3]), "logits")
+    said = "logits: 1 of 2 numbers differ, first at (1,): np.float32(2.0), not np.float32(3.0)"
+    assert str(caught.value) == said
+    assert library.difference(ROWS, ROWS[:1]) == "float32 (2, 3) against float32 (1, 3)"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import minikv
-from minikv.config import FAMILIES, FULL, SLIDING
-from minikv.verify import random_case
-from minikv.verify.cases import CONTEXT, Seeded, draw_config
+from minikv.config import FAMILIES, FULL, SLIDING, RopeScaling
+from minikv.verify import THEOREMS, random_case
+from minikv.verify.cases import CONTEXT, SCALES, Seeded, draw_config
 from minikv.verify.theorems.t12_split import (
     MOST_RANKS,
     calls,
@@ -32,6 +32,53 @@ def test_every_family_kind_of_sharing_and_scaling_is_drawn():
     assert {one and bool(one.low_freq_factor) for one in scalings} == {None, False, True}
     assert {config.rope_local_base_freq for config in CONFIGS} == {None, 1e2}
     assert {config.slides for config in CONFIGS} == {False, True}
+
+
+def test_which_numbers_are_drawn():
+    """One that is not drawn any more is checked by no theorem, in any run."""
+
+    def ends(numbers):
+        return min(numbers), max(numbers)
+
+    groups = [config.num_key_value_heads for config in CONFIGS]
+    shares = [config.num_attention_heads // config.num_key_value_heads for config in CONFIGS]
+    assert set(groups) == set(shares) == {1, 2, 3}
+    assert ends([config.vocab_size for config in CONFIGS]) == (5, 61)
+    assert ends([config.hidden_size for config in CONFIGS]) == (1, 41)
+    assert ends([config.intermediate_size for config in CONFIGS]) == (1, 53)
+    assert {config.head_dim for config in CONFIGS} == {2, 4, 6, 10, 16, 64}
+    assert {config.max_position_embeddings for config in CONFIGS} == {24}
+    assert {config.rms_norm_eps for config in CONFIGS} == {1e-6, 1e-5, 1e-2}
+    assert {config.rope_theta for config in CONFIGS} == {2.0, 1e4, 1e6}
+    scalings = (None, RopeScaling(8.0), RopeScaling(4.0, 1.0, 4.0, 6))
+    assert {config.rope_scaling for config in CONFIGS} == {*scalings}
+    assert {config.query_pre_attn_scalar for config in CONFIGS} == {None, 3.0}
+    assert {config.sliding_window for config in CONFIGS} >= {*range(1, 9)}
+    assert {*SCALES} == {1.0, 0.0, 0.01, 3.0, 30.0}
+    cases = [random_case(seed) for seed in range(300)]
+    assert {case.scale for case in cases} == {*SCALES}
+    assert ends([len(case.ids) for case in cases]) == (1, CONTEXT)
+
+
+def test_a_size_bounds_all_that_is_drawn_and_a_scale_is_taken():
+    cases = [random_case(seed, size=0.25, scale=2.0) for seed in range(60)]
+    assert {case.scale for case in cases} == {2.0}
+    assert max(len(case.ids) for case in cases) == CONTEXT // 4
+    assert max(case.source.hidden_size for case in cases) == 10
+
+
+def test_a_theorem_shows_no_long_text_of_itself_and_no_function():
+    shown = repr(THEOREMS["T1"])
+    assert shown.startswith("Theorem(id='T1', name='projection', ")
+    for name in ("text", "formula", "remark", "check", "control", "weaker"):
+        assert f" {name}=" not in shown
+
+
+def test_steps_are_told_one_by_one():
+    told = []
+    case = dataclasses.replace(random_case(7), progress=lambda *step: told.append(step))
+    assert list(case.steps("abc")) == ["a", "b", "c"]
+    assert told == [("", 0, 3), ("", 1, 3), ("", 2, 3)]
 
 
 def test_where_windows_are_asked_for_a_layer_slides():

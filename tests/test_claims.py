@@ -6,7 +6,7 @@ import ast
 import functools
 
 import pytest
-from claims import ROOT, claims, counts, files, main, sentences, summary
+from claims import ROOT, claims, counts, files, made, main, paired_tests, sentences, summary
 
 
 @functools.cache
@@ -21,7 +21,9 @@ def missing(table: dict[str, dict[str, list[str]]]) -> list[str]:
     """What the table says that is not so."""
     found = []
     for file, entries in table.items():
-        there = set(sentences(file)) if (ROOT / file).exists() else set()
+        there = set()
+        if (ROOT / file).exists():
+            there = {*sentences(file), *made(file).values()}
         found += [f"{file}: {sentence}" for sentence in entries if sentence not in there]
         for test in {test for tests in entries.values() for test in tests}:
             path, _, name = test.partition("::")
@@ -68,5 +70,14 @@ def test_the_command_counts_what_is_paired_and_lists_what_is_not(capsys, monkeyp
     assert said[-1] == summary()
     tested, said_only, left = counts()
     assert tested + said_only + left == sum(len(sentences(file)) for file in files())
-    listed = set(said[:-1])
-    assert listed == set(sentences("docs/exact.md")) - claims()["docs/exact.md"].keys()
+    assert set(said[:-1]) == set(sentences("docs/exact.md")) - claims()["docs/exact.md"].keys()
+
+
+def test_what_a_program_writes_into_a_page_is_paired_as_a_whole():
+    blocks = made("docs/conform.md")
+    assert set(blocks.values()) == {"<!-- field"}
+    assert set(blocks) < set(sentences("docs/conform.md"))
+    tests = paired_tests("docs/conform.md")
+    together = claims()["docs/conform.md"]["<!-- field"]
+    assert all(tests[one] == together for one in blocks)
+    assert "There is no such number." not in blocks

@@ -167,6 +167,7 @@ def test_of_the_twenty_models_some_forget_and_some_refuse_to_go_back() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_control_a_cache_that_forgets_a_row_too_many_is_noticed(
     executable: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_control_a_changed_weight_is_named_by_activation_and_layer(executable: P
 
 @pytest.mark.usefixtures("executable")
 @pytest.mark.slow
+@pytest.mark.night
 def test_control_a_changed_constant_of_the_decoder_is_noticed() -> None:
     chosen = tuple(m for m in mutants.MUTANTS if m.name in ("exp, f", "window", "attend, order"))
     assert len(chosen) == 3
@@ -217,6 +219,7 @@ def test_control_a_changed_constant_of_the_decoder_is_noticed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_flat_arrays_would_be_smaller_and_faster(executable: Path, tmp_path: Path) -> None:
     shutil.copy(EXTRACTED / "flat.ml", tmp_path)
     for command_ in (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,58 @@ def test_what_is_there_is_imported():
     assert require("json", "a test").dumps(1) == "1"
     with pytest.raises(MissingExtraError, match="'no_such_package'"):
         require("no_such_package", "a test")
+
+
+ROOT = Path(__file__).parents[1]
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_no_library_of_a_gpu_is_needed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.match(r"[\w-]+", need)[0] for need in project["dependencies"]}
+    assert names == {"numpy", "safetensors", "tokenizers"}
+
+
+STAND_IN = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in *"-m venv"*) for folder; do :; done
+mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python"; cp "$0" "$folder/bin/pip";; esac
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="run is a shell script")
+def test_run_makes_an_environment_once_and_asks_for_the_model_from_whatever_folder(tmp_path):
+    log, python = tmp_path / "log", tmp_path / "python"
+    python.write_text(STAND_IN.format(log=log), encoding="utf-8")
+    python.chmod(0o755)
+    settings = {"PYTHON": str(python), "MINIKV_VENV": str(tmp_path / "venv")}
+    called = []
+    for folder in (ROOT, tmp_path):
+        line = [str(ROOT / "run"), "generate", "Hello"]
+        subprocess.run(line, cwd=folder, env={**os.environ, **settings}, check=True)
+        called.append(log.read_text(encoding="utf-8"))
+        log.write_text("", encoding="utf-8")
+    for first, again in (("-m venv --clear", 0), ("-m pip install", 0), ("--fetch Hello", 1)):
+        assert [call.count(first) for call in called] == [1, again]
+    assert "-m minikv generate --fetch Hello" in called[1]
+    script = (ROOT / "run").read_text(encoding="utf-8")
+    assert "venv=${MINIKV_VENV:-$here/.venv}" in script
+    assert len(script.splitlines()) < 100
+
+
+def test_ci_runs_from_a_clone_from_its_parent_folder_and_from_a_wheel_and_checks_workflows():
+    assert "from a fresh clone on Debian 12 with Python 3.11" in CI
+    for step in ("from_the_parent_folder", "wheel", "readme_first_command", "readme_test_command"):
+        assert re.search(rf"^step .* {step}$", CI, re.MULTILINE), step
+    assert "check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml" in CI
+
+
+def test_the_workflows_run_what_the_page_of_installing_says():
+    folder = ROOT / ".github" / "workflows"
+    tests = (folder / "tests.yml").read_text(encoding="utf-8")
+    assert "bash .ci/run" in tests
+    assert "os: [ubuntu-latest, macos-latest, windows-latest]" in tests
+    assert 'python: ["3.11", "3.12", "3.13", "3.14"]' in tests
+    nightly = (folder / "nightly.yml").read_text(encoding="utf-8")
+    for command in ("decoder_nightly.py", "tests/planting.py", "tests/mutation.py", "tests.fuzz"):
+        assert command in nightly

@@ -209,6 +209,12 @@ def test_what_is_missing_by_2_to_the_minus_32_counts_as_reached_and_more_does_no
         assert len(nucleus(ids, p, 0.5)[0]) == kept
 
 
+def test_the_largest_penalty_is_one():
+    logits = np.array([4.0, 0.0])
+    assert sampler(0.0, None, None, 0, repetition_penalty=sys.float_info.max)(logits, [0]) == 0
+    assert penalised(logits, [0], sys.float_info.max)[0] == 4.0 / sys.float_info.max
+
+
 def test_a_penalty_knows_every_token_that_was_said_however_long_ago():
     logits = np.ones(4)
     for ago in (1, 63, 64, 65, 500, 5000):
@@ -238,6 +244,7 @@ def test_probabilities_are_those_of_the_float64_logits():
     [
         ({"min_p": -0.1}, "min_p is -0.1, expected a number from 0 to 1"),
         ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"min_p": "0.5"}, "min_p is '0.5', expected a number from 0 to 1"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0, expected one above 0"),
         ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
         ({"repetition_penalty": "2"}, "repetition_penalty is '2'"),
@@ -287,6 +294,8 @@ WRONG_OPTIONS = [
     ({"temperature": "1"}, "temperature is '1'"),
     ({"temperature": None}, "temperature is None"),
     ({"top_k": 0}, "top_k is 0, expected a whole number from 1 up"),
+    ({"temperature": 1.0, "top_p": "0.5"}, "top_p is '0.5', expected a number above 0"),
+    ({"temperature": 1.0, "top_p": True}, "top_p is True, expected a number above 0"),
     ({"top_k": 1.5}, "top_k is 1.5"),
     ({"top_k": True}, "top_k is True"),
     ({"top_p": 0}, "top_p is 0, expected a number above 0 and at most 1"),

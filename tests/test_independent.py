@@ -98,6 +98,13 @@ def test_another_text_has_another_fingerprint_from_c(program):
     assert compilers.fingerprint(program, ids[::-1]) != known
 
 
+def test_there_are_as_many_known_answers_as_the_pages_say():
+    count = len(check_vectors.vectors())
+    for page in ("machines.md", "exact.md"):
+        text = (compilers.ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert {int(found) for found in re.findall(r"(\d+) known answers", text)} == {count}
+
+
 def test_c_answers_every_vector(program):
     counts, wrong = check_vectors.compare([str(program)])
     assert wrong == []

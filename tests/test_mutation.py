@@ -24,7 +24,9 @@ from mutation import (
     is_edge,
     outcomes,
     score,
+    stale,
     wilson,
+    write_last_outcomes,
 )
 
 SOURCE = '''"""Read 1 and 2: prose is left alone."""
@@ -127,18 +129,9 @@ def test_wilsons_interval_is_the_published_one():
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 
-LEFT = ROOT / "tests" / "mutation_left.txt"
-
-
-def test_no_comparison_and_no_number_of_the_core_is_new_without_a_test_that_fails_next_to_it():
-    """Those that were there before and have not been run are listed; the list may only shrink.
-
-    For one that is new run ``python tests/mutation.py --edges --run 9 --walked FOLDER``.
-    """
-    listed = set(LEFT.read_text(encoding="utf-8").splitlines())
-    left = set(blunt(outcomes()))
-    assert left - listed == set()
-    assert listed - left == set()
+def test_no_comparison_and_no_number_of_the_core_is_without_a_test_that_fails_next_to_it():
+    """For one that is new run ``python tests/mutation.py --edges --run 9 --walked FOLDER``."""
+    assert list(blunt(outcomes())) == []
 
 
 def test_control_a_threshold_that_is_added_is_an_edge_and_its_neighbours_are():
@@ -146,6 +139,22 @@ def test_control_a_threshold_that_is_added_is_an_edge_and_its_neighbours_are():
     found = {mutant.name for mutant in mutants(source, "f.py") if is_edge(mutant)}
     assert found == {"f.py f: start > 1024 -> start >= 1024", "f.py f: 1024 -> 1025"}
     assert sum(map(len, edges().values())) > 250
+
+
+def test_of_several_outcomes_the_last_stays_and_of_code_that_has_changed_none(tmp_path):
+    name = mutants(text("caches/tova.py"), "caches/tova.py")[0].name
+    gone = ("caches/tova.py f: 1 -> 2", "caches/no_such_file.py f: 1 -> 2")
+    ran = [(name, "survived"), *((old, "killed") for old in gone), (name, "killed")]
+    path = tmp_path / "outcomes.jsonl"
+    lines = [json.dumps({"mutant": mutant, "outcome": outcome}) for mutant, outcome in ran]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    write_last_outcomes(path)
+    assert list(outcomes(path).values()) == [{"mutant": name, "outcome": "killed"}]
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_what_is_said_to_be_equivalent_is_a_mutant_still():
+    assert stale(equivalents()) == set()
 
 
 def test_what_is_written_down_can_be_read():

@@ -99,6 +99,17 @@ def test_a_hook_is_given_its_name_and_may_return_another_dtype():
     assert names == ["blocks.1.hook_resid_pre"]
 
 
+def test_what_a_hook_returns_in_float64_is_rounded_to_float32():
+    name = "blocks.1.hook_resid_pre"
+    wide = {name: lambda value, _: value.astype(np.float64) / 3}
+    narrow = {name: lambda value, _: (value.astype(np.float64) / 3).astype(np.float32)}
+    assert_same_bits(EXACT.run_with_hooks(TEXT, wide), EXACT.run_with_hooks(TEXT, narrow))
+    noted = []
+    after = {"blocks.1.hook_resid_mid": lambda value, _: noted.append(value.dtype)}
+    EXACT.run_with_hooks(TEXT, wide | after)
+    assert noted == [np.float32]
+
+
 WRONG_HOOKS = [
     ({"blocks.2.hook_resid_pre": lambda v, n: v}, "names no activation; run_with_cache"),
     ({"hook_embedding": lambda v, n: v}, "'hook_embedding' names no activation"),
@@ -138,6 +149,13 @@ def test_kl_divergence_is_zero_for_the_same_and_positive_for_another():
     assert minikv.kl_divergence(p + 7, q - 3) == pytest.approx(
         expected, rel=1e-14
     )  # a shift: 1e-15
+
+
+def test_kl_divergence_of_float32_is_that_of_the_same_float64():
+    logits = np.random.default_rng(1).normal(size=(20, 97)).astype(np.float32)
+    wide = logits.astype(np.float64)
+    expected = minikv.kl_divergence(wide, wide[::-1])
+    assert_same_bits(minikv.kl_divergence(logits, logits[::-1]), expected)
 
 
 def test_kl_divergence_does_not_follow_the_layout():

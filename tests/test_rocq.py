@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from minikv.atlas.theorems import THEOREMS as ATLAS
 from minikv.verify import THEOREMS
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def not_in_rocq(names: Sequence[str]) -> list[str]:
 
 
 def test_the_rocq_theorems_that_a_theorem_names_exist_and_are_listed_under_it() -> None:
-    for theorem in THEOREMS.values():
+    for theorem in (THEOREMS | ATLAS).values():
         names = [theorem.abstract, *theorem.concrete] if theorem.abstract else theorem.concrete
         assert names
         assert not_in_rocq(names) == []
@@ -112,6 +113,24 @@ def test_every_proof_holds() -> None:
     assert sorted(path.name for path in ROCQ.iterdir()) == before, "the build left files behind"
 
 
+@pytest.mark.usefixtures("coqc")
+def test_each_theorem_of_a_file_is_asked_alone_or_all_at_once(tmp_path: Path) -> None:
+    """All at once they rest on what any of them rests on."""
+    shutil.copy(ROCQ / "check.py", tmp_path)
+    (tmp_path / "_CoqProject").write_text("-Q . Minikv\nTiny.v\n")
+    (tmp_path / "README.md").write_text("| A0 | `Tiny.t`, `Tiny.r` | says | |\n")
+    real = "Theorem r : (0 = 0)%R. Proof. reflexivity. Qed. Print Assumptions r."
+    (tmp_path / "Tiny.v").write_text(f"From Coq Require Import Reals. {TRUE} {real}\n")
+    rests = []
+    for options in (["--json"], ["--json", "--each"]):
+        done = run(tmp_path, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rests.append([entry["assumptions"] for entry in json.loads(done.stdout)["theorems"]])
+    (both, again), (alone, reals) = rests
+    assert alone == []
+    assert set(reals) == set(both) == set(again) != set()
+
+
 def test_readme_lists_every_theorem_and_python_that_exists() -> None:
     stated = set()
     for name in check.sources(ROCQ):
@@ -120,7 +139,8 @@ def test_readme_lists_every_theorem_and_python_that_exists() -> None:
         stated |= {(name, lemma) for lemma in check.PRINTED.findall(text)}
     listed = set(check.listed(README))
     assert listed == stated
-    assert {row.split()[1] for row in README.splitlines() if row.startswith("| T")} >= {
+    assert {row.split()[1] for row in README.splitlines() if row.startswith(("| A", "| T"))} >= {
+        *ATLAS,
         "T1",
         "T2",
         "T3",

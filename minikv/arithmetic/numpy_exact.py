@@ -75,8 +75,8 @@ class NumpyExact(Exact):
         """`Exact.grid`, from sums that may have been rounded.
 
         All orders of addition agree on the power of two below a sum, unless one lies within the
-        rounding error of the sum, 2**20 * 2**-53 relative, as in one row in 2**29. Then `total`
-        decides, which knows no order and, where no sum is in doubt, agrees with them.
+        rounding error of the sum, 2**20 * 2**-53 relative. Then `total` decides, which knows no
+        order and, where no sum is in doubt, agrees with them.
         """
         target = row_sum * ((1 + 2.0**-9) * 2.0**-bits)
         power = power_below(target)

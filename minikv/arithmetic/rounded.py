@@ -15,8 +15,8 @@ row's does not depend on the rows beside it:
 * sums over keys (softmax, values): from the first key to the last, so that keys that weigh 0,
   before or behind, change nothing.
 
-A matrix unit does it otherwise. It adds the products in float32, in an order of its own that may
-depend on the shape, and rounds to the format once, at the end: more accurate, with other bits.
+Products that are added in float32 and rounded to the format once, at the end, as a matrix unit may
+add them, are more accurate and have other bits.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def round_to_bfloat16(x: np.ndarray) -> None:
 def round_to_float16(x: np.ndarray) -> None:
     """Float32 numbers, in place, to the nearest float16, ties to even.
 
-    As ``x.astype(float16).astype(float32)`` does, which takes several times as long. A number of
-    2**e and more, below twice that, has its last place of float16 at 2**(e - 10), which is where
-    1.5 * 2**(e + 13) has its own of float32: the sum of both is rounded to it, and their difference
-    is exact. Below 2**-14 places stay where they are there. NaN stays NaN.
+    As ``x.astype(float16).astype(float32)`` does, by float32's own sums. A number of 2**e and more,
+    below twice that, has its last place of float16 at 2**(e - 10), which is where 1.5 * 2**(e + 13)
+    has its own of float32: the sum of both is rounded to it, and their difference is exact. Below
+    2**-14 places stay where they are there. NaN stays NaN.
     """
     x = np.atleast_1d(x)
     bits = x.view(np.uint32)

@@ -5,11 +5,11 @@ cache policy is named, or ``import minikv.atlas``. Weights are never trained her
 learns something, its rule runs with what it is given, and its entry says so.
 """
 
+from .entry import Comparison as Comparison
 from .entry import Entry as Entry
-from .entry import Finding as Finding
+from .entry import Exactness as Exactness
 from .entry import Kind as Kind
-from .entry import Verdict as Verdict
 from .registry import atlas_policies as atlas_policies
 from .registry import entries as entries
-from .registry import entry as entry
+from .registry import entry_named as entry_named
 from .registry import policy_named as policy_named

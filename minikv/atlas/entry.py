@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..arrays import Array
 from ..caches import Cache
+from ..model import Model
 from ..verify.bits import difference
+from .quantising import Quantised
+
+CacheFor = Callable[[Model], Quantised]
+"""What makes an empty cache of few bits for a model."""
 
 
 class Kind(StrEnum):
@@ -25,7 +30,7 @@ class Kind(StrEnum):
     STUDY = "a study"
 
 
-class Verdict(StrEnum):
+class Exactness(StrEnum):
     """What becomes of the full cache's bits.
 
     ``EXACT``: they stay, as the entry says under which condition. ``BOUNDED``: each
@@ -43,7 +48,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """One comparison of a demonstration.
 
     Attributes
@@ -79,7 +84,7 @@ class Entry:
     kind : Kind
     state : str
         What the state is: of what the next token is a function.
-    verdict : Verdict
+    verdict : Exactness
     reason : str
         What is exact, what is bounded, what is lost; or why it is not built.
     read : str
@@ -90,8 +95,10 @@ class Entry:
         That say so; the second are files of ``proofs/counterexamples``.
     policy : type, optional
         The cache policy, where it is one.
+    caches : mapping of str to callable
+        Where it keeps few bits: what makes an empty cache for a model, by how it is set.
     demonstrate : callable, optional
-        Compares bits on a small random model; see `Finding`.
+        Compares bits on a small random model; see `Comparison`.
     """
 
     name: str
@@ -99,14 +106,15 @@ class Entry:
     arxiv: str
     kind: Kind
     state: str
-    verdict: Verdict
+    verdict: Exactness
     reason: str
     read: str = "abstract"
     cure: str = ""
     theorems: tuple[str, ...] = ()
     counterexamples: tuple[str, ...] = ()
     policy: type[Cache] | None = field(default=None, repr=False)
-    demonstrate: Callable[[], Sequence[Finding]] | None = field(default=None, repr=False)
+    caches: Mapping[str, CacheFor] = field(default_factory=dict, repr=False)
+    demonstrate: Callable[[], Sequence[Comparison]] | None = field(default=None, repr=False)
 
     @property
     def built(self) -> bool:
@@ -126,28 +134,28 @@ class Entry:
         return "tests/atlas/test_systems.py"
 
 
-def same(what: str, got: Array, expected: Array) -> Finding:
+def same(what: str, got: Array, expected: Array) -> Comparison:
     """That two arrays hold the same bits."""
     found = difference(got, expected)
-    return Finding(what, not found, found or "the same bits")
+    return Comparison(what, not found, found or "the same bits")
 
 
-def other(what: str, got: Array, expected: Array) -> Finding:
+def other(what: str, got: Array, expected: Array) -> Comparison:
     """The control of `same`: that some bits differ."""
     found = difference(got, expected)
-    return Finding(what, bool(found), found or "the same bits", control=True)
+    return Comparison(what, bool(found), found or "the same bits", control=True)
 
 
-def at_most(what: str, got: float, bound: float) -> Finding:
+def at_most(what: str, got: float, bound: float) -> Comparison:
     """That a number is within its bound; NaN is not."""
-    return Finding(what, bool(got <= bound), f"{got:.3g}, bound {bound:.3g}")
+    return Comparison(what, bool(got <= bound), f"{got:.3g}, bound {bound:.3g}")
 
 
-def above(what: str, got: float, bound: float) -> Finding:
+def above(what: str, got: float, bound: float) -> Comparison:
     """The control of `at_most`: what is bounded is not zero, or a smaller bound does not hold."""
-    return Finding(what, bool(got > bound), f"{got:.3g}, above {bound:.3g}", control=True)
+    return Comparison(what, bool(got > bound), f"{got:.3g}, above {bound:.3g}", control=True)
 
 
-def true(what: str, holds: bool, said: str, control: bool = False) -> Finding:
+def true(what: str, holds: bool, said: str, control: bool = False) -> Comparison:
     """That something is so: sets that are equal, sums that are kept."""
-    return Finding(what, bool(holds), said, control)
+    return Comparison(what, bool(holds), said, control)

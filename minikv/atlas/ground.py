@@ -13,12 +13,14 @@ import numpy as np
 from ..arithmetic import Arithmetic
 from ..arrays import Array, to_numpy
 from ..caches import Cache, Evicting
+from ..decoder import Span, block, embed
 from ..layers import Hook, no_hook
 from ..memory import Memory
 from ..model import Model, random_model, tiny_config
+from ..projection import kv_from_residual
 from ..verify.memories import Watching
-from ..verify.theorems.t09_bounded_loss import attention_loss, largest
-from .entry import Finding, at_most, other, same, true
+from ..verify.theorems.t09_bounded_loss import attention_loss, longest
+from .entry import Comparison, at_most, other, same, true
 
 TOKENS = 14
 PROMPT = 10  # of these, fed in one call; the others follow one by one
@@ -82,6 +84,21 @@ def kv(model: Model, ids: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndar
     return [tensors[f"k.{n}"] for n in layers], [tensors[f"v.{n}"] for n in layers]
 
 
+def kv_at(
+    model: Model, ids: Sequence[int], places: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Keys and values of the tokens of some places, which see each other alone; as `kv`."""
+    stream = embed(model.weights, np.asarray(ids)[places])
+    keys: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    for layer in model.layers:
+        k, v = kv_from_residual(stream, places, layer)
+        keys.append(to_numpy(k))
+        values.append(to_numpy(v))
+        stream = block(layer, stream, places, [Span(slice(0, len(places)), places)])
+    return keys, values
+
+
 def last_outputs(memory: Memory) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the text, ``(T, V)``, and the last token's z at layer 0, ``(H, d)`` float64."""
     outputs: dict[str, Array] = {}
@@ -135,7 +152,7 @@ def full_head_outputs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pattern[:, -1], z[-1], values
 
 
-def bounded_at_layer_0(seen: Seen) -> Finding:
+def bounded_at_layer_0(seen: Seen) -> Comparison:
     """T9 for the last token: each head of layer 0 moves by at most 2 eps max|v|."""
     pattern, full, values = full_head_outputs()
     share = len(pattern) // values.shape[1]
@@ -145,12 +162,12 @@ def bounded_at_layer_0(seen: Seen) -> Finding:
         keep = np.isin(np.arange(TOKENS), seen.attended[:, group])
         rounding = 4 * (2 * TOKENS + values.shape[2] ** 0.5 + 8) * 2.0**-24
         bound = attention_loss(weights, values[:, group], keep)[1]
-        bound += rounding * largest(values[:, group])
+        bound += rounding * longest(values[:, group])
         worst = max(worst, float(np.linalg.norm(seen.z[head] - full[head])) / bound)
     return at_most("layer 0, last token: moved / (2 eps max|v|), of the worst head", worst, 1.0)
 
 
-def evicting_findings(policy: type[Evicting], **parameters: Any) -> list[Finding]:
+def evicting_comparisons(policy: type[Evicting], **parameters: Any) -> list[Comparison]:
     """What every policy that evicts shows: all kept, the budget, T9, and that it loses."""
     weights = small_model().weights
     budget = TOKENS // 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .entry import Entry, Kind, Verdict
+from .entry import Entry, Exactness, Kind
 
-UNKNOWN = "a summary of the abstract; the paper's number was not found"
+UNKNOWN = "a summary of its card; no paper was found"
 
 
 def _entry(name: str, title: str, kind: Kind, state: str, reason: str, arxiv: str = "") -> Entry:
@@ -15,7 +15,7 @@ def _entry(name: str, title: str, kind: Kind, state: str, reason: str, arxiv: st
         arxiv=arxiv,
         kind=kind,
         state=state,
-        verdict=Verdict.NOT_BUILT,
+        verdict=Exactness.NOT_BUILT,
         reason=reason,
         read=read,
     )
@@ -45,6 +45,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         "the full cache, searched in spans",
         "Training: the search is part of an architecture that is trained; on other weights it "
         "means nothing.",
+        "2601.18401",
     ),
     _entry(
         "vita_llm",
@@ -52,6 +53,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         Kind.SELECTING,
         "the full cache; scores from leading digits say what is fetched",
         "Hardware: an accelerator of ternary weights.",
+        "2604.27396",
     ),
     _entry(
         "gpt_oss_puzzle",
@@ -76,6 +78,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         "the cache of the prompt, shared by two sets of weights",
         "Training: adapters and forced budgets. Shared rows are exact where the prompt was read "
         "with the same weights: T1 is of one set of weights.",
+        "2603.16867",
     ),
     _entry(
         "block_llm",
@@ -92,6 +95,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         Kind.REUSING,
         "the rows of each layer, read by another network",
         "Training, and robots: an expert is grafted onto the cache.",
+        "2605.02881",
     ),
     _entry(
         "tays",
@@ -100,6 +104,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         "two caches, one of what is seen and one of what is thought",
         "Training, and films. Two caches that are merged are one where the mask says so: see "
         "TokenRing.",
+        "2603.02872",
     ),
     _entry(
         "tnt",
@@ -115,6 +120,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         Kind.STATE,
         "streams of tokens at different steps of denoising",
         "A diffusion transformer for films, which is no decoder.",
+        "2605.06892",
     ),
     _entry(
         "kv_survey",
@@ -122,6 +128,7 @@ NOT_BUILT: tuple[Entry, ...] = (
         Kind.STUDY,
         "none",
         "No system: it sorts others in five directions, and names no single best.",
+        "2603.20397",
     ),
     _entry(
         "serving_study",
@@ -139,5 +146,6 @@ NOT_BUILT: tuple[Entry, ...] = (
         "none",
         "No system: a measure of cost on hardware. `minikv.parallel.cost` and `minikv memory` "
         "count bytes and operations here.",
+        "2604.05404",
     ),
 )

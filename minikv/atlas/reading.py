@@ -75,7 +75,7 @@ def by_group(q: Queries, keys: Keys) -> np.ndarray:
     return np.einsum("sgd,grd->srg", to_numpy(keys, dtype=np.float64), asked).max(axis=1)
 
 
-def largest(scores: np.ndarray, count: int) -> np.ndarray:
+def highest(scores: np.ndarray, count: int) -> np.ndarray:
     """Which of each column's scores are the `count` largest, of equals the later; bool."""
     ranks = np.argsort(np.argsort(scores, axis=0, kind="stable"), axis=0)
     return ranks >= len(scores) - count

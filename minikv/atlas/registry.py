@@ -29,7 +29,7 @@ def entries() -> dict[str, Entry]:
     return {found.name: found for found in ordered}
 
 
-def entry(name: str) -> Entry:
+def entry_named(name: str) -> Entry:
     """An entry by its name, or an `InputError` that lists them."""
     known = entries()
     if name not in known:

@@ -84,7 +84,10 @@ def mended(
             stream = to_numpy(
                 block(layer, stream, there, [Span(slice(0, len(there)), there, memory)])
             )
-    return (memory.keys, memory.values), to_numpy(unembed(model.weights, stream))
+    logits = np.empty((0, model.config.vocab_size), np.float32)
+    if len(there):
+        logits = to_numpy(unembed(model.weights, stream))
+    return (memory.keys, memory.values), logits
 
 
 def unchanged(one: KV, two: KV) -> np.ndarray:

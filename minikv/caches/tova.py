@@ -28,9 +28,8 @@ class TOVA(Evicting):
 
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)  # (S,)
-        scores = self.rows[layer.index].scores
-        scores[:] = 0.0  # what older queries, or those of a run before, gave
-        scores[: len(newest)] = newest[:, None]
+        # The last run of queries gives every key a weight, in the place of what older ones gave.
+        self.rows[layer.index].scores[: len(newest)] = newest[:, None]
 
     def priority(self, rows: Rows) -> np.ndarray:
         return rows.scores

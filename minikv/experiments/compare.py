@@ -37,6 +37,7 @@ class _Run:
     kl_free: list[float] = field(default_factory=list)
     matches: list[bool] = field(default_factory=list)
     bits_equal: bool = True
+    logit_moved: float = 0.0
 
 
 def compare(
@@ -75,6 +76,7 @@ def compare(
         after the first token that differs, where it is of what follows two texts, or None.
         ``first_divergence``: the first new token that differs, from 1, or None.
         ``bits_equal``: whether all logits of all steps equal the full cache's bit for bit.
+        ``logit_moved``: how far the logit that moves furthest is from the full cache's.
         ``bytes``, ``full_bytes``: held at the end.
     """
     if policies is None:
@@ -153,6 +155,7 @@ def _row(run: _Run, full: Full) -> Row:
         "kl_parted": mean_of(parted),
         "first_divergence": first_divergence,
         "bits_equal": run.bits_equal,
+        "logit_moved": run.logit_moved,
         "bytes": run.forced.nbytes,
         "full_bytes": full.nbytes,
     }
@@ -172,6 +175,7 @@ def _step(model: Model, full: Full, runs: list[_Run], token: int) -> int:
     for run, row, own in zip(runs, logits[1:], best[1:], strict=False):
         run.kl.append(float(kl_divergence(logits[0], row)))
         run.bits_equal &= row.tobytes() == logits[0].tobytes()
+        run.logit_moved = max(run.logit_moved, float(np.abs(row - logits[0]).max()))
         if run.free is None:
             run.token = own
             run.kl_free.append(run.kl[-1])

@@ -22,6 +22,9 @@ Cell = str | float | int | bool | None
 Figures = Mapping[str, Any]
 """Everything that is plotted or printed with ``--json``: what JSON can hold, and no more."""
 
+Told = Callable[[Figures], "tuple[Verdict, str]"]
+"""Verdict and reason, given figures and no more, so that both can be told again without a run."""
+
 Plot = Callable[["Figure", Figures], None]
 """Draws figures; given no more than these, so that a page is made without running anything."""
 
@@ -132,6 +135,8 @@ class Claim:
     models : tuple of str
         The weights that it needs; none if it needs none.
     run : callable
+    told : callable
+        Verdict and reason of `Finding.figures`. A test tells them again from what is kept.
     plot : callable or None
         Draws `Finding.figures`.
     exact : tuple of str
@@ -146,5 +151,6 @@ class Claim:
     protocol: str = field(repr=False)
     models: tuple[str, ...] = ()
     run: Callable[[Setting], Finding] = field(repr=False)
+    told: Told = field(repr=False)
     plot: Plot | None = field(default=None, repr=False)
     exact: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..verify import CLAIMS, Case, Refuted, random_case
 from ..verify.run import prove
 from ..verify.texts import real_cases
-from .claim import Cell, Setting
+from .claim import Cell, Figures, Setting
 
 CONTROLS = 100  # random models, among which one must show a difference
 RANDOM = "random models"
@@ -65,6 +65,11 @@ def proved(setting: Setting, ids: Sequence[str], real: Sequence[str] | None = No
             found.append(Proved(id, claim.statement, on, len(few), result.verdict, told))
             setting.progress("theorems", len(found), len(ids) * (1 + len(setting.names)))
     return found
+
+
+def all_hold(figures: Figures) -> bool:
+    """Whether every theorem holds, with a control that shows a difference."""
+    return all(each["verdict"] == "holds" for each in figures["theorems"])
 
 
 def random_cases(setting: Setting) -> list[Case]:

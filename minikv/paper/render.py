@@ -76,8 +76,8 @@ _INTRODUCTION = f"""\
 <!-- made by docs/paper/make.py from docs/paper/results and minikv/paper/claims -->
 
 K. U. Qasim, J. Zhang, M. K. Shaheen and others, *The Residual Stream Is All You Need* ({PAPER}),
-says that the KV cache is redundant, and measures it. For every table, figure and numbered claim:
-what the paper prints, what comes out here by its own protocol, and a verdict.
+says that the KV cache is redundant, and measures it. Here is for each claim in the table below what
+the paper says, what is run, and what came out: a verdict, its reason and a table.
 
 ```console
 minikv paper --list             # the claims, and the weights that each needs
@@ -87,11 +87,11 @@ minikv paper --model FOLDER     # on other weights; given again, on each by itse
 minikv paper --machine NAME --keep docs/paper/results    # this machine, on figure 7's map
 ```
 
-A figure of the paper is called the paper's; every other was made by the code that the command runs,
-on the machine that stands below it. *Reproduced* is what came out as printed; *reproduced only
-under this reading* what does if the text is read as is said there; *refuted* what has a
-counter-example; *differs* what came out otherwise, with the reason; *cannot be checked here* what
-would need more than this repository has."""
+A figure of the paper is called the paper's. Every other follows from docs/paper/results, where
+`minikv paper --keep` puts what a run measured, on which machine and when. *Reproduced* is what came
+out as printed; *reproduced only under this reading* what does if the text is read as is said there;
+*refuted* what has a counter-example; *differs* what came out otherwise, with the reason; *cannot be
+checked here* what would need more than this repository has."""
 
 
 def slug(heading: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arithmetic import Exact, NumpyExact, Sight, Watch
+from ..arithmetic import Arithmetic, Exact, NumpyExact, Sight, Watch
 from ..arithmetic.exact import round_to
 from ..arithmetic.sight import UNWATCHED
 from ..arrays import (
@@ -140,7 +140,7 @@ class Dealt:
         return np.arange(self.comm.rank, self.seen + new, self.comm.size)
 
 
-def over_context(arithmetic: NumpyExact, comm: Comm) -> ContextExact:
+def over_context(arithmetic: Arithmetic, comm: Comm) -> ContextExact:
     """An exact arithmetic whose attention has its keys on all ranks of `comm`.
 
     Texts are then given `Dealt` as their memory, on every rank.

@@ -1,8 +1,9 @@
-(* Concrete.v -- T1 to T5, T8, T10 and T11 for the decoder of Decoder.v, on any machine: instances
-   of Markov.v, of which nothing is left to assume.  Beside Coq's primitive floats, whose type and
-   operations are named in the decoder, they rest on nothing. *)
-From Coq Require Import List Lia PrimFloat.
-From Minikv Require Import Markov Decoder.
+(* Concrete.v -- T1 to T5, T8, T10, T11 and A3 to A5 for the decoder of Decoder.v, on any machine:
+   instances of Markov.v and of what follows from it, of which nothing is left to assume.  Beside
+   Coq's primitive floats, whose type and operations are named in the decoder, they rest on
+   nothing. *)
+From Coq Require Import List Lia PeanoNat PrimFloat.
+From Minikv Require Import Markov Speculation Reuse Spans Decoder.
 Import ListNotations.
 
 (* T1 *)
@@ -69,6 +70,31 @@ Proof.
   intros W. apply receptive_field. induction W; simpl; constructor; auto using concrete_windowed.
 Qed.
 
+(* A3 *)
+Theorem concrete_speculation M m sample sources tokens : exists n, length sources <= n /\
+  let E := embed m in let U := unembed M m in let Ls := layers M m in
+  speculate Nat.eq_dec E U Ls sample sources tokens (full E U Ls tokens)
+  = stepwise E U Ls sample n tokens (full E U Ls tokens).
+Proof.
+  destruct (speculation Nat.eq_dec (embed m) (unembed M m) (layers M m) sample sources tokens)
+    as (n & H & E & _).
+  now exists n.
+Qed.
+
+(* A4 *)
+Theorem concrete_reuse M m sel old tokens : shaped (layers M m) old tokens ->
+  let exact := snd (full (embed m) (unembed M m) (layers M m) tokens) in
+  fst (mended (embed m) (layers M m) sel old tokens) = exact
+  <-> forall l p, l < length (layers M m) -> p < length tokens -> kept sel l p ->
+        entry old l p = entry exact l p.
+Proof. exact (selective_recomputation (embed m) (layers M m) sel old tokens). Qed.
+
+(* A5 *)
+Theorem concrete_span M m b stay text :
+  keep_rows stay text (kvs_placed (layer_of M (conf m) b) (embed_placed (embed m) text))
+  = kvs_placed (layer_of M (conf m) b) (embed_placed (embed m) (filter stay text)).
+Proof. apply eviction_forgets_at_layer_0. Qed.
+
 (** * The trace is of this very run
    Its K/V are the caches, and the last of its streams gives the logits. *)
 Lemma fwd_activations M c b hs : fwd (layer_of M c b) hs
@@ -108,4 +134,7 @@ Print Assumptions concrete_rows.
 Print Assumptions concrete_causal.
 Print Assumptions concrete_layer0.
 Print Assumptions concrete_receptive_field.
+Print Assumptions concrete_speculation.
+Print Assumptions concrete_reuse.
+Print Assumptions concrete_span.
 Print Assumptions trace_is_run.

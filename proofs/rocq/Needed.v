@@ -100,6 +100,7 @@ Proof.
   intros [R H]. pose proof (H [1; 4]) as A. pose proof (H [3; 4]) as B.
   vm_compute in A, B. congruence.
 Qed.
+Close Scope Z_scope.
 
 Print Assumptions reach_is_attained.
 Print Assumptions last_row_is_not_enough.

@@ -29,6 +29,17 @@ def test_an_arithmetic_says_its_name_and_how_wide_its_numbers_are(arithmetic):
     assert np.dtype(arithmetic.wide).itemsize >= arithmetic.itemsize
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_weights_and_turns_of_float32_are_taken_in_the_arithmetics_own_precision(name):
+    arithmetic = get_arithmetic(name, 64)
+    matrix = np.ones((2, 3), np.float16)
+    assert arithmetic.weight(matrix, "w").dtype == arithmetic.dtype
+    angles = np.random.default_rng(0).uniform(0, 60, 4000).astype(np.float32)
+    wide = angles.astype(np.float64)
+    assert_same_bits(arithmetic.cos(angles), np.cos(wide).astype(arithmetic.wide))
+    assert_same_bits(arithmetic.sin(angles), np.sin(wide).astype(arithmetic.wide))
+
+
 def test_an_unknown_arithmetic_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=", ".join(map(repr, ARITHMETICS))):
         get_arithmetic("float8")
@@ -95,6 +106,15 @@ def test_what_adds_across_elements_is_left_to_each_arithmetic():
     written = Arithmetic.__abstractmethods__
     assert written >= {"linear", "mean_square", "scores", "softmax", "weighted_sum"}
     assert not written & {"rms_norm", "rope", "gated", "attention", "masked", "linears"}
+
+
+def test_products_of_float32_are_those_of_numpys_blas():
+    rng = np.random.default_rng(0)
+    for shape in ((5, 48), (64, 300)):
+        x = rng.standard_normal(shape, dtype=np.float32)
+        matrix = rng.standard_normal((33, shape[1]), dtype=np.float32)
+        float32 = get_arithmetic("float32", 64)
+        assert_same_bits(float32.linear(x, float32.weight(matrix, "w")), x @ matrix.T)
 
 
 def test_float64_keeps_what_float32_cannot():

@@ -12,8 +12,9 @@ from minikv.arithmetic import Exact, Float32, NumpyExact, Sight, Watch
 
 
 @pytest.mark.parametrize("window", [None, 4])
-def test_heads_with_tokens_of_their_own_are_masked_by_their_own_positions(window):
-    rng, exact = np.random.default_rng(0), NumpyExact(64)
+@pytest.mark.parametrize("exact", [NumpyExact(64), Exact(64)], ids=["NumpyExact", "Exact"])
+def test_heads_with_tokens_of_their_own_are_masked_by_their_own_positions(exact, window):
+    rng = np.random.default_rng(0)
     positions = np.array([[0, 1, 2, 6, 7, 8, 9], [0, 3, 4, 5, 7, 8, 9]])
     queries = positions[0, -3:]
     q = rng.normal(size=(3, 4, 6)).astype(np.float32)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tracemalloc
 import types
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -171,6 +173,28 @@ def test_blocks_do_not_change_bits():
     assert_same_bits(elementary.exp(grid.T), elementary.exp(grid).T)
 
 
+@pytest.mark.parametrize("index", [-(2**63), -1, 0, 2**31, 2**63 - 1])
+def test_whatever_integer_a_library_makes_of_nan_the_table_is_read_within(index):
+    class Library(types.ModuleType):
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        @staticmethod
+        def astype(x, dtype, copy=True):
+            if dtype is not np.int64:
+                return x.astype(dtype, copy=copy)
+            return np.where(np.isnan(x), index, np.nan_to_num(x).astype(dtype))
+
+        @staticmethod
+        def take(table, indices, axis):
+            assert 0 <= indices.min() <= indices.max() < len(table)
+            return table[indices]
+
+    result = elementary.exp(np.array([np.nan, 1.0, 800.0, -800.0]), Library("library"))
+    assert np.isnan(result[0])
+    assert_same_bits(result[1:], elementary.exp(np.array([1.0, 800.0, -800.0])))
+
+
 # What IEEE 754 fixes to the bit, and moving data about. Operators are always allowed.
 ALLOWED = {
     "abs",
@@ -209,3 +233,30 @@ def test_only_correctly_rounded_operations_are_used(name):
 def test_a_library_exp_is_not_let_in():
     with pytest.raises(AttributeError, match="not correctly rounded"):
         OnlyIeee("only_ieee").exp  # noqa: B018  (asking for it is the test)
+
+
+def kept_bits(value: Decimal, bits: int) -> Fraction:
+    """A number of so many leading bits, the nearest one."""
+    exact = Fraction(value)
+    grid = Fraction(2) ** (math.floor(math.log2(value)) + 1 - bits)
+    return round(exact / grid) * grid
+
+
+def head_and_tail(value: Fraction) -> tuple[float, float]:
+    """`parts` of the specification."""
+    near = float(value)
+    shifted = near * float.fromhex("0x1.0000002p+27")
+    head = shifted - (shifted - near)
+    return head, float(value / Fraction(head) - 1)
+
+
+def test_the_parts_of_the_table_of_exp_need_more_than_80_bits_and_120_are_enough():
+    with localcontext() as context:
+        context.prec = 60
+        e = Decimal(1).exp()
+        powers = range(elementary.LOWEST, math.floor(elementary.HIGHEST) + 1)
+        values = [e**i / Decimal(2) ** round(i / math.log(2)) for i in powers]
+        values += [(j / Decimal(elementary.STEPS)).exp() for j in range(elementary.STEPS)]
+    parts = [head_and_tail(Fraction(value)) for value in values]
+    assert [head_and_tail(kept_bits(value, 120)) for value in values] == parts
+    assert [head_and_tail(kept_bits(value, 80)) for value in values[:99]] != parts[:99]

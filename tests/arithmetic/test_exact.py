@@ -244,6 +244,22 @@ def test_total_knows_no_order_and_is_next_to_the_true_sum(terms):
     assert ARITHMETIC.total(np.zeros((1, terms)))[0, 0] == 0.0
 
 
+def test_a_total_has_the_grids_of_the_specification():
+    """Of a row whose power is 1: coarse 2**-30, fine 2**-61, ties to even on both."""
+    for library in (ARITHMETIC, STRICT):
+        for number, high, low in (
+            (1.5 * 2.0**-30, 2.0**-29, -(2.0**-31)),
+            (2.5 * 2.0**-30, 2.0**-29, 2.0**-31),
+            (1.5 * 2.0**-61, 0.0, 2.0**-60),
+            (2.5 * 2.0**-61, 0.0, 2.0**-60),
+            (1.25 * 2.0**-61, 0.0, 2.0**-61),
+        ):
+            row = library.xp.asarray([[1.0, number]], dtype=library.xp.float64)
+            top = library.xp.asarray([[1.0]], dtype=library.xp.float64)
+            sums = library.coarse_and_fine(row, top)
+            assert [float(one[0, 0]) for one in sums] == [1.0 + high, low]
+
+
 def test_a_total_on_a_grid_too_fine_would_know_the_order(monkeypatch):
     rng = np.random.default_rng(9)
     row = rng.uniform(size=4097)
@@ -667,3 +683,10 @@ def test_a_flipped_weight_bit_changes_the_result(bit):
     after = ARITHMETIC.linear(row, ARITHMETIC.weight(damaged, "w"))
     assert (np.flatnonzero((before != after)[0]) == [11]).all()
     assert before[0, 11] != after[0, 11]
+
+
+@pytest.mark.parametrize("arithmetic", [NumpyExact(), Exact()], ids=["NumpyExact", "Exact"])
+def test_where_nothing_is_said_sums_are_over_2_to_the_17_tokens_at_most(arithmetic):
+    assert arithmetic.denominator_bits == 53 - 17
+    with pytest.raises(ArithmeticRangeError, match="131073 tokens to attend to, expected at most"):
+        arithmetic.softmax(np.zeros((1, 1, 2**17 + 1)))

@@ -86,6 +86,20 @@ def test_one_block_of_queries_is_taken_as_by_other_arithmetics(tokens, others):
     assert asked == [tokens] * others
 
 
+def test_many_queries_have_the_scores_of_one_kv_head_at_a_time_and_few_those_of_all():
+    held: list[int] = []
+
+    class Held(Blocks):
+        def masked(self, scores: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
+            held.append(len(scores))
+            return super().masked(scores, hidden)
+
+    for tokens in (Held.query_block, Held.query_block + 1):
+        q, k = np.ones((tokens, 6, 4), np.float32), np.ones((tokens, 2, 4), np.float32)
+        Held().attention(q, k, k, Sight(np.arange(tokens), np.arange(tokens)), 1.0)
+    assert held == [6, 3, 3]
+
+
 @pytest.mark.parametrize("hidden", [2, 3])
 @pytest.mark.parametrize("arithmetic", [NumpyFloat32(), NumpyExact(64)])
 def test_masking_in_place_is_masking(arithmetic, hidden):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+from pathlib import Path
+
 import numpy as np
+import pytest
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minikv import shapes
 from minikv.arithmetic import Float32, NumpyFloat32
 from minikv.arithmetic.room import ALIGNED_BYTES, BLOCK_BYTES, Room
+from minikv.config import expected_shapes
 
 SHAPES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12)
 TYPES = st.sampled_from([np.float32, np.float64, np.uint16])
@@ -68,3 +75,36 @@ def test_the_sums_are_those_of_float32():
 def test_a_tied_matrix_is_held_once():
     matrix = np.ones((4, 3), np.float32)
     assert np.shares_memory(NumpyFloat32().weight(matrix, "w", tied=True), matrix)
+
+
+HUGE = 4 << 20  # bytes from which on NumPy asks for huge pages
+MAPS = Path("/proc/self/smaps")
+
+
+def asks_for_huge_pages(array: np.ndarray) -> bool:
+    """Whether the mapping that holds an array's middle is advised to have huge pages."""
+    place = array.ctypes.data + array.nbytes // 2
+    inside = False
+    for line in MAPS.read_text(encoding="utf-8").splitlines():
+        span = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if span:
+            inside = int(span[1], 16) <= place < int(span[2], 16)
+        elif inside and line.startswith("VmFlags"):
+            return "hg" in line.split()
+    raise AssertionError("no mapping holds the array")
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages on this system"
+)
+def test_a_block_is_asked_huge_pages_for_and_a_small_array_of_its_own_is_not():
+    assert asks_for_huge_pages(np.empty(HUGE, np.uint8))
+    assert not asks_for_huge_pages(np.empty(HUGE - 8192, np.uint8))
+    assert asks_for_huge_pages(Room().empty((10, 10), np.float32).base)
+
+
+def test_the_matrices_of_smollm2_are_smaller_than_what_gets_huge_pages_but_for_the_embedding():
+    matrices = expected_shapes(shapes.shape("smollm2-135m"))
+    sizes = {name: 4 * math.prod(numbers) for name, numbers in matrices.items()}
+    large = [name for name, size in sizes.items() if size >= HUGE]
+    assert large == ["model.embed_tokens.weight"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.arithmetic import Bfloat16, Float16, get_arithmetic
-from minikv.arithmetic.rounded import Bfloat16Numbers, Float16Numbers, Numbers, Rounded
+from minikv.arithmetic.rounded import GRID, Bfloat16Numbers, Float16Numbers, Numbers, Rounded
 from minikv.backends import get_backend
 from minikv.errors import InputError
 from minikv.verify import THEOREMS, Refuted
@@ -149,6 +149,41 @@ def test_float32_is_too_narrow_for_a_format_of_thirteen_bits():
     assert nearest(Fraction(float(x + y)), *thirteen) == 1.0
 
 
+def test_the_last_place_of_a_float16_is_that_of_the_float32_which_is_added_to_it():
+    for e in range(-14, 16):
+        added = (np.float32(2.0**e).view(np.uint32) + GRID).view(np.float32)
+        assert added == 1.5 * 2.0 ** (e + 13)
+        assert np.spacing(np.float16(2.0**e)) == np.spacing(added) == 2.0 ** (e - 10)
+    below = np.float16([2.0**-15, 2.0**-24])
+    assert np.spacing(below).tolist() == [np.spacing(np.float16(2.0**-14))] * 2
+
+
+@pytest.mark.parametrize(("numbers", "large"), [(Bfloat16Numbers, 3e38), (Float16Numbers, 6e4)])
+def test_what_leaves_a_format_is_infinite_or_nan_and_no_warning_says_so(numbers, large):
+    x, y = numbers.of([large, -large, 0, 1e-30]), numbers.of([large, 0, 0, 1e-30])
+    found = set()
+    for ufunc, _ in OPERATIONS.values():
+        with np.errstate(all="ignore"):
+            wide = ufunc(np.asarray(x, np.float64), np.asarray(y, np.float64))
+            expected = np.asarray(numbers.of(wide))
+        with np.errstate(all="raise"):
+            got = np.asarray(ufunc(x, y))
+        assert np.array_equal(got, expected, equal_nan=True)
+        found |= set(map(str, got))
+    assert {"inf", "-inf", "nan"} <= found
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda a: a.name)
+def test_products_that_are_rounded_once_at_the_end_are_nearer_and_have_other_bits(arithmetic):
+    rng = np.random.default_rng(0)
+    x, weight = (arithmetic.numbers.of(rng.normal(size=(20, 60))) for _ in range(2))
+    true = np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T
+    once = np.asarray(arithmetic.numbers.of(np.asarray(x) @ np.asarray(weight).T))
+    ours = np.asarray(arithmetic.linear(x, arithmetic.weight(weight, "w")))
+    assert not np.array_equal(once, ours)
+    assert np.abs(once - true).mean() < np.abs(ours - true).mean()
+
+
 @pytest.mark.parametrize("numbers", BITS)
 def test_what_adds_across_elements_is_refused(numbers):
     x = numbers.of(np.ones((3, 3)))
@@ -262,6 +297,21 @@ def test_a_norm_of_large_rows_stays_within_float16():
     true = row / np.sqrt((row**2).mean())
     # four roundings of the mean, the root's, the quotient's and the product's: 7 halves of 2**-10
     assert np.abs(np.asarray(got) / np.where(true, true, 1) - (true != 0)).max() <= 7 * 2.0**-11
+
+
+def test_a_norm_of_small_rows_adds_eps_as_float16_has_it():
+    """Of 1e-7 it has 2 * 2**-24, however much the row and eps are scaled."""
+    row = np.float32([[1, -1, 1, 1]]) * np.float32(2.0**-12)
+    got = Float16().rms_norm(row, np.ones(4, np.float32), 1e-7)
+    true = row / np.sqrt((row.astype(np.float64) ** 2).mean() + 2.0**-23)
+    assert np.abs(np.asarray(got) / true - 1).max() <= 7 * 2.0**-11
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_the_mean_square_of_heads_is_that_of_rows(arithmetic):
+    heads = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    rows = arithmetic.mean_square(heads.reshape(6, 5))
+    assert_same_bits(arithmetic.mean_square(heads).reshape(6, 1), rows)
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)

@@ -1,4 +1,4 @@
-"""SmolLM2: how far rounded keys and values move its heads, beside the bound; and evicted spans."""
+"""SmolLM2: the theorems of the atlas, and how far rounded keys and values move its heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 
 from minikv import load
 from minikv.atlas.quantising import distortion, stored
+from minikv.atlas.theorems import THEOREMS
+from minikv.verify.texts import real_cases
 
 pytestmark = pytest.mark.weights
 MODEL = "smollm2-135m-instruct"
@@ -15,6 +17,21 @@ TEXT = (
     "fishermen mend their nets in the long shed behind the church."
 )
 LAYERS = (0, 7, 15, 22, 29)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return real_cases(MODEL)[0]
+
+
+@pytest.mark.parametrize("theorem", THEOREMS)
+def test_a_theorem_of_the_atlas_holds_on_real_weights(theorem, case):
+    THEOREMS[theorem].check(case)
+
+
+@pytest.mark.parametrize("theorem", THEOREMS)
+def test_a_control_of_the_atlas_makes_a_difference_on_real_weights(theorem, case):
+    assert THEOREMS[theorem].control(case)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -11,14 +12,16 @@ import tomllib
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import atlas_page
+import atlas_theorems
 import pytest
 from statements import statements
 
-from minikv.atlas import Entry, Verdict, entries, systems
+from minikv.atlas import Entry, Exactness, Kind, entries, systems
+from minikv.atlas.theorems import THEOREMS as ATLAS_THEOREMS
 from minikv.caches import Evicting
 from minikv.verify import THEOREMS
 
@@ -87,25 +90,25 @@ def planted(fault: Fault) -> Iterator[Entry]:
 
 
 @functools.cache
-def findings(name: str):
+def comparisons(name: str):
     return tuple(entries()[name].demonstrate())
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
 def test_a_demonstration_comes_out_as_its_entry_says(entry):
-    wrong = [finding for finding in findings(entry.name) if not finding.holds]
+    wrong = [comparison for comparison in comparisons(entry.name) if not comparison.holds]
     assert wrong == []
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
 def test_a_demonstration_has_a_claim_and_a_control(entry):
-    assert {finding.control for finding in findings(entry.name)} == {False, True}
+    assert {comparison.control for comparison in comparisons(entry.name)} == {False, True}
 
 
 @pytest.mark.parametrize("fault", first_ones_fast(), ids=str)
 def test_a_fault_is_noticed(fault):
     with planted(fault) as entry:
-        found = [finding.holds for finding in entry.demonstrate()]
+        found = [comparison.holds for comparison in entry.demonstrate()]
     assert not all(found)
 
 
@@ -117,22 +120,42 @@ def test_a_file_without_a_fault_passes_in_the_same_way():
     """The control: it is the fault that is noticed, and not the way in which it is planted."""
     fault = Fault("trim_kv", "return logs * age", "return logs * age  # the same")
     with planted(fault) as entry:
-        assert all(finding.holds for finding in entry.demonstrate())
+        assert all(comparison.holds for comparison in entry.demonstrate())
 
 
 def test_there_are_sixty_five_and_enough_of_them_run():
     assert len(entries()) == 65
     assert len(BUILT) >= 35
+    assert sum(entry.kind is Kind.STUDY for entry in entries().values()) == 3
+
+
+def test_an_entry_says_what_was_read_and_the_page_counts_the_code():
+    code = sum("authors'" in entry.read for entry in BUILT)
+    said = atlas_page.FILE.read_text(encoding="utf-8").replace("\n", " ")
+    assert f"of {code} of those that run the authors' code was read" in said
+    assert all("authors'" in entry.read or "abstract" in entry.read for entry in BUILT)
+
+
+def test_the_atlas_has_nothing_to_train_with():
+    """No library beside Python's own, NumPy and minikv."""
+    imported: set[str] = set()
+    for path in ATLAS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"numpy"}
 
 
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
 def test_an_entry_is_complete(entry):
-    assert (entry.verdict is Verdict.NOT_BUILT) == (not entry.built)
+    assert (entry.verdict is Exactness.NOT_BUILT) == (not entry.built)
     assert entry.reason.endswith(".")
     assert not entry.cure.endswith(".")
     assert re.fullmatch(r"\d{4}\.\d{5}", entry.arxiv) or (not entry.built and not entry.arxiv)
     assert entry.read
-    assert set(entry.theorems) <= THEOREMS.keys()
+    assert set(entry.theorems) <= (THEOREMS | ATLAS_THEOREMS).keys()
     if entry.built and not issubclass(entry.policy or int, Evicting):
         assert entry.state
     assert (ROOT / entry.file).is_file()
@@ -153,6 +176,7 @@ def test_every_counter_example_is_on_the_map():
     named = {name for entry in entries().values() for name in entry.counterexamples}
     assert files - named == BESIDE
     assert named <= files
+    assert all(f"counterexamples/{name}.py) |" in atlas_page.page() for name in files)
 
 
 BESIDE = {"value_residual", "dense_average", "tensor_quantisation"}
@@ -176,6 +200,35 @@ def test_the_page_is_what_the_entries_say():
     assert atlas_page.FILE.read_text(encoding="utf-8") == atlas_page.page(), (
         "run  python docs/atlas_page.py"
     )
+
+
+@pytest.mark.parametrize("name", ["Merge.no_such_lemma", "Nowhere.any_tree"])
+def test_a_lemma_that_is_gone_is_noticed(name):
+    assert "any_tree" in atlas_theorems.by_file(["Merge.any_tree"])
+    with pytest.raises(SystemExit, match="has no"):
+        atlas_theorems.by_file([name])
+
+
+@pytest.mark.parametrize("where", ["PROPERTY", "CONTROL", "NOTICED", "WEIGHTS", "WEIGHTS_CONTROL"])
+def test_a_test_that_is_gone_is_noticed(where):
+    file, name = getattr(atlas_theorems, where)
+    assert file in atlas_theorems.by_test((file, name))
+    with pytest.raises(SystemExit, match="has no"):
+        atlas_theorems.by_test((file, f"{name}_no_more"))
+
+
+def test_a_lemma_that_is_not_listed_under_its_theorem_is_noticed():
+    theorem = replace(ATLAS_THEOREMS["A1"], abstract="Margin.token_certificate")
+    with pytest.raises(SystemExit, match="does not list"):
+        atlas_theorems.lemmas(theorem)
+
+
+def test_every_theorem_of_the_atlas_is_told_and_named_by_a_system():
+    named = {name for entry in entries().values() for name in entry.theorems}
+    assert ATLAS_THEOREMS.keys() - named == {"A6"}, "no system certifies its tokens"
+    page = atlas_page.page()
+    for theorem in ATLAS_THEOREMS.values():
+        assert theorem.section in page
 
 
 def test_a_changed_entry_would_show_on_the_page():

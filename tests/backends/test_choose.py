@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -94,7 +95,13 @@ def test_flushing_subnormal_numbers_changes_no_golden_fingerprint(golden):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize(("folder", "activations"), [("smollm2", []), ("gemma", ["mlp.hook_post"])])
+@pytest.mark.parametrize(
+    ("folder", "activations"),
+    [
+        ("smollm2", []),
+        pytest.param("gemma", ["mlp.hook_post"], marks=[pytest.mark.slow, pytest.mark.night]),
+    ],
+)
 def test_flushing_changes_no_logit_of_a_real_model(folder, activations, request):
     path = request.getfixturevalue(folder)
     ids = real_cases(str(path))[1].ids
@@ -505,3 +512,11 @@ def test_a_gpu_gives_the_cpus_bits_in_the_whole_benchmark():
         pytest.skip("CuPy is installed, but finds no GPU")
     gpu = importlib.import_module("benchmarks.gpu")
     assert gpu.main(["--model", str(TINY), "--rounds", "1"]) == 0
+
+
+def test_no_kernels_are_fused_or_written_for_cupy():
+    library = Path(minikv.__file__).parent
+    for path in library.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for word in (".fuse", "ElementwiseKernel", "RawKernel", "ReductionKernel"):
+            assert word not in text, (path, word)

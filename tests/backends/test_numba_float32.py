@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -260,3 +261,42 @@ def test_a_failed_import_falls_back_to_plain_float32_and_says_what_is_lost(monke
     assert err.count("\n") == 1
     assert "(the extra minikv[numba])" in err
     assert "NumPy takes its place, whose bits vary by batch" in err
+
+
+def test_an_infinite_value_makes_nan_of_a_row_that_does_not_see_it():
+    """As 0 times infinity: everywhere in float32."""
+    q, k, v = (floats(seed, 4, 2, 8) for seed in (5, 6, 7))
+    v[3] = np.inf
+    sight = Sight(np.arange(4), np.arange(4))
+    for arithmetic in (OURS, PLAIN):
+        assert np.isnan(arithmetic.attention(q, k, v, sight, 0.3)[:3]).all()
+
+
+def test_a_saved_cache_is_loaded_by_numpys_float32(tmp_path):
+    ours, plain = (minikv.load(TINY, "float32", backend=name) for name in ("numba", "numpy"))
+    assert isinstance(ours.weights.arithmetic, NumbaFloat32)
+    assert not isinstance(plain.weights.arithmetic, NumbaFloat32)
+    cache, loaded = ours.new_cache(), plain.new_cache()
+    ours.forward([[1, 2, 3]], [cache])
+    cache.save(tmp_path / "a.cache")
+    loaded.load(tmp_path / "a.cache")
+    assert loaded.seen == 3
+
+
+def test_the_benchmark_of_rows_names_each_matrix_its_distance_and_its_clock(capsys, monkeypatch):
+    from benchmarks import row_invariant
+
+    shapes = {"q": (64, 576, 2), "logits": (80, 576, 1)}
+    monkeypatch.setattr(row_invariant, "SHAPES", shapes)
+    clocks = []
+
+    def turns(pairs, x, rounds, clock, rest):
+        clocks.append(clock)
+        return {name: [(1.0, 2.0)] * 3 for name in pairs}
+
+    monkeypatch.setattr(row_invariant, "turns", turns)
+    assert row_invariant.main(["--rounds", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "rows that change, ours | BLAS | error, ours | BLAS" in said
+    assert all(f"\n| {name} | none |" in said for name in shapes)
+    assert clocks == [time.process_time] * 2 + [time.perf_counter] * 2

@@ -162,10 +162,10 @@ def drawn(budget: int, seed: int, pause: int) -> Rule:
 def infinite_vggt(budget: int, anchors: int) -> Rule:
     def kept(tokens: list[int], keys: dict[int, list[float]]) -> list[int]:
         unit = {t: [x / math.hypot(*keys[t]) for x in keys[t]] for t in tokens}
-        mean = [
-            math.fsum(unit[t][i] for t in tokens) / len(tokens) for i in range(len(keys[tokens[0]]))
-        ]
-        length = math.hypot(*mean)
+        others = [t for t in tokens if t >= anchors]
+        width = len(keys[tokens[0]])
+        mean = [math.fsum(unit[t][i] for t in others) / (len(others) or 1) for i in range(width)]
+        length = math.hypot(*mean) or 1.0
         likeness = {
             t: round(math.fsum(x * y / length for x, y in zip(unit[t], mean, strict=True)), 9)
             for t in tokens
@@ -189,15 +189,17 @@ def tri_attention(budget: int, ahead: int) -> Rule:
             for t in tokens
         }
         centre = [sum(before[t][i] for t in tokens) / len(tokens) for i in range(half)]
+        size = [sum(abs(before[t][i]) for t in tokens) / len(tokens) for i in range(half)]
+        steps = [step for step in (1, 2, 4, 8) if step <= ahead]
         worth = {}
         for t in tokens:
-            norm = math.sqrt(sum(abs(z) ** 2 for z in before[t]))
+            beyond = sum((size[i] - abs(centre[i])) * abs(before[t][i]) for i in range(half))
             preference = sum(
-                abs(z) ** 2 * math.cos((tokens[-1] + step - t) * rate)
-                for step in range(1, ahead + 1)
-                for z, rate in zip(centre, rates, strict=True)
+                (centre[i] * before[t][i].conjugate() * np.exp(1j * distance * rates[i])).real
+                for step in steps
+                for i, distance in enumerate([tokens[-1] + step - t] * half)
             )
-            worth[t] = norm + preference / ahead
+            worth[t] = beyond + preference / len(steps)
         return ranked(budget, tokens, {t: round(value, 9) for t, value in worth.items()})
 
     return lambda layer: [kept(*head) for head in zip(layer.tokens, layer.keys, strict=True)]

@@ -259,6 +259,32 @@ def test_scores_are_kept_with_their_rows():
 
 
 @pytest.mark.parametrize("name", [n for n, policy in evicting().items() if policy.watches])
+def test_weights_of_float32_are_added_in_float64(name):
+    """Here 1 and numbers of 2**-30, whose sum in float32 is 1."""
+    cache = EXACT.new_cache(name, budget=8)
+    rows = cache.rows[0]
+    groups = rows.positions.shape[1]
+    rows.append(np.arange(6), np.zeros((6, groups, 6)), np.zeros((6, groups, 6)))
+    pattern = np.full((4, 6, 6), 2.0**-30, dtype=np.float32)
+    pattern[0, -1, :] = 1
+    cache.observe(EXACT.layers[0], np.arange(6), pattern)
+    scores = rows.scores[:, 0]
+    assert (scores != scores.astype(np.float32)).all()
+
+
+def test_where_layers_keep_different_numbers_of_tokens_the_first_is_told():
+    cache = EXACT.new_cache("h2o", budget=8)
+    feed(EXACT, cache, TEXT, 20)
+    stored = []
+    for length in range(24):
+        twin = cache.fork()
+        twin.truncate(length)
+        stored.append([len(rows) for rows in twin.rows])
+        assert twin.stored == stored[-1][0]
+    assert any(numbers[0] != numbers[-1] for numbers in stored)
+
+
+@pytest.mark.parametrize("name", [n for n, policy in evicting().items() if policy.watches])
 def test_truncation_keeps_scores(name):
     cache = EXACT.new_cache(name, budget=8)
     EXACT.forward([TEXT[:12]], [cache])

@@ -47,6 +47,17 @@ def test_a_buffer_holds_16_tokens_at_first_and_then_twice_as_many():
     assert capacities == [16] * 16 + [32] * 16 + [64] * 32 + [128] * 2
 
 
+def test_what_one_head_reads_lies_together_also_after_a_fork_and_a_load():
+    cache = EXACT.new_cache()
+    feed(EXACT, cache, TEXT[:10])
+    loaded = EXACT.new_cache()
+    loaded.load_state(*cache.state())
+    twin = cache.fork()
+    for buffers in (cache._k, cache._v, twin._k, twin._v, loaded._k, loaded._v):
+        assert all(buffer.flags.c_contiguous for buffer in buffers)
+        assert {buffer.shape[0] for buffer in buffers} == {EXACT.config.num_key_value_heads}
+
+
 def test_a_fork_of_a_single_key_head_is_a_copy():
     """With one head, rows of the cache lie side by side, and a view of them would pass as well."""
     model = random_model(0, num_key_value_heads=1)

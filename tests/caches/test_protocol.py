@@ -9,6 +9,7 @@ from feeding import EXACT, LAYERS, TEXT, feed
 from minikv.caches import POLICIES, TOVA, Cache, Evicting, NoCache, Residual, Scheduled
 from minikv.caches.residual.replay import Prefix
 from minikv.caches.saving import Savable
+from minikv.errors import CacheError
 
 
 def test_a_call_goes_through_the_protocol_in_its_order():
@@ -72,8 +73,18 @@ def test_what_the_base_leaves_open_says_so():
     for use in uses:
         with pytest.raises(NotImplementedError):
             use()
+    assert cache.seen == 0
     assert cache.observe(layer, np.zeros(1), np.zeros(1)) is None
     assert cache.evict(layer) is None
+
+
+@pytest.mark.parametrize("length", [-1, 1.5, 4])
+def test_a_length_that_no_cache_can_be_cut_to_is_refused(length):
+    cache = EXACT.new_cache()
+    EXACT.forward([TEXT[:3]], [cache])
+    with pytest.raises(CacheError):
+        cache.truncate(length)
+    assert cache.seen == 3
 
 
 def rows_run(cache: Cache, *sizes: int) -> list[int]:

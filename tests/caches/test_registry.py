@@ -130,6 +130,38 @@ def test_the_policy_in_the_manual_runs_and_has_twelve_lines_at_most():
     assert "._" not in policy  # nothing private
 
 
+def test_what_tests_run_of_each_policy():
+    """A setting that is left out here, or weakened, is run by no test any more."""
+    assert [str(example) for example in examples(budget=6)] == [
+        "full()",
+        "h2o(budget=6)",
+        "h2o(budget=6, recent=0)",
+        "none()",
+        "residual(budget=6)",
+        "residual(budget=6, checkpoints='embedding', chunk=5)",
+        "residual(budget=6, checkpoints='tokens', chunk=5)",
+        "residual(budget=6, checkpoints='every', chunk=5)",
+        "residual(budget=6, checkpoints=2, chunk=5)",
+        "residual(budget=0)",
+        "snapkv(budget=6)",
+        "snapkv(budget=6, window=1, kernel=1)",
+        "streaming_llm(budget=6, sinks=3)",
+        "streaming_llm(budget=6, sinks=3, reposition=False)",
+        "streaming_llm(budget=6, sinks=0)",
+        "tova(budget=6)",
+        "window(budget=6)",
+        "scheduled(schedule=in_turns)",
+    ]
+
+
+def test_which_policies_look_at_weights_and_of_which_heads_go_their_own_ways():
+    """All others leave the weights to a kernel that shows them to nobody."""
+    watching = {name for name, policy in caches.POLICIES.items() if policy.watches}
+    assert watching == {"h2o", "snapkv", "tova"}
+    assert {name for name, policy in evicting().items() if policy.per_head} == {"h2o", "snapkv"}
+    assert {name for name, policy in evicting().items() if policy.grows} == {"snapkv"}
+
+
 def test_the_manual_names_policies_that_there_are():
     text = " ".join(HOWTO.read_text(encoding="utf-8").split())
     sentence = text[text.index("Among the policies are `full`") :].partition(". ")[0]

@@ -69,6 +69,24 @@ def test_nothing_is_left_of_a_call_but_what_is_counted(checkpoints):
     assert cache.nbytes <= arrays_held(cache) <= cache.nbytes + 1000
 
 
+def test_where_nothing_is_said_128_tokens_are_kept_and_256_recomputed_at_a_time(monkeypatch):
+    model = random_model(2, num_hidden_layers=1, max_position_embeddings=600)
+    cache = model.new_cache("residual")
+    ids = np.random.default_rng(1).integers(0, 97, 128 + 257).tolist()
+    feed(model, cache, ids)
+    assert cache.stored == 128
+    rows = []
+    replayed = replay.kv_from_residual
+
+    def counted(residual, *rest):
+        rows.append(len(residual))
+        return replayed(residual, *rest)
+
+    monkeypatch.setattr(replay, "kv_from_residual", counted)
+    feed(model, cache, [1])
+    assert rows == [256, 1]
+
+
 def test_replay_takes_more_than_one_chunk_of_the_usual_length():
     model = random_model(2, num_hidden_layers=2, max_position_embeddings=600)
     ids = np.random.default_rng(1).integers(0, 97, 515).tolist()

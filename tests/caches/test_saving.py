@@ -127,6 +127,12 @@ def test_the_state_of_other_parameters_is_refused(mine, theirs):
         EXACT.new_cache("residual", **mine).load_state(*state)
 
 
+def test_parameters_are_written_by_name():
+    """Whatever their order in the policy, so that one more leaves old files readable."""
+    metadata = EXACT.new_cache("streaming_llm", budget=6, sinks=2).state()[1]
+    assert metadata["parameters"] == '{"budget": 6, "reposition": true, "sinks": 2}'
+
+
 def test_equal_parameters_may_be_written_in_two_ways():
     saved = EXACT.new_cache("residual", budget=np.int64(5), checkpoints="every")
     feed(EXACT, saved, TEXT[:9])
@@ -370,6 +376,7 @@ CRAFTED = {
     "more rows than the budget": ("window", {"budget": 9}, None),
     "a score that is NaN": ("h2o", {"budget": 5}, put("scores.2", np.nan, 1, 1)),
     "fewer scores than positions": ("h2o", {"budget": 5}, shaped("scores.2", lambda s: s[1:])),
+    "a score that is NaN, beside sinks": ("streaming_llm", SINKS, put("scores.0", np.nan, 0, 0)),
     "a key made after its place in the text": ("streaming_llm", SINKS, put("made.0", 9, -1)),
     "a key made before its place": ("streaming_llm", SINKS, put("made.0", 0, -1)),
     "a key made beyond the context": ("streaming_llm", SINKS, put("made.0", 2**40, -1)),

@@ -78,3 +78,12 @@ def test_bytes_are_those_of_each_layer():
     feed(EXACT, cache, TEXT[:7])
     kv, row = KV_BYTES // LAYERS, VECTOR_BYTES
     assert cache.nbytes == 7 * (kv + row + kv + row)
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "stored"), [("kv", "residual", 7), ("residual", "kv", 0)]
+)
+def test_what_is_stored_is_what_the_first_layer_holds(first, others, stored):
+    cache = Scheduled(EXACT.weights, lambda step, layer, position: others if layer else first)
+    feed(EXACT, cache, TEXT[:7])
+    assert cache.stored == stored

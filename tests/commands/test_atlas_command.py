@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from minikv.atlas import Finding, entries
+import pytest
+
+from minikv.atlas import Comparison, entries
+
+TINY = str(Path(__file__).parents[1] / "fixtures" / "tiny")
 
 
 def test_it_lists_all_systems(run):
@@ -30,13 +35,20 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     assert out.count("as said: ") == 4
     code, out, _ = run("atlas", "chelsea", "--json")
     found = json.loads(out)
-    assert all(finding["holds"] for finding in found["findings"])
+    assert all(comparison["holds"] for comparison in found["comparisons"])
     assert found["seconds"] < 60
+
+
+def test_figures_are_written_to_a_file(run, tmp_path):
+    for words, key in (((), "entries"), (("chelsea",), "comparisons")):
+        path = tmp_path / f"{key}.json"
+        assert run("atlas", *words, "--output", str(path))[0] == 0
+        assert key in json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_comparison_that_comes_out_otherwise_ends_with_1(run, monkeypatch):
     entry = entries()["chelsea"]
-    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Finding("it", False, "no")]})
+    wrong = type(entry)(**{**vars(entry), "demonstrate": lambda: [Comparison("it", False, "no")]})
     monkeypatch.setitem(entries(), "chelsea", wrong)
     code, out, _ = run("atlas", "chelsea")
     assert code == 1
@@ -54,3 +66,32 @@ def test_an_unknown_name_is_refused_in_one_line(run):
     code, _, err = run("atlas", "caek")
     assert code == 2
     assert "'caek' is not in the atlas, choose from arkv, cake" in err
+
+
+def test_caches_of_few_bits_are_measured_on_a_model(run, tmp_path):
+    prompts, figures = tmp_path / "prompts.txt", tmp_path / "figures.json"
+    prompts.write_text("=== one\nThe quick brown fox jumps over it.\n", encoding="utf-8")
+    words = ("--model", TINY, "--prompts", str(prompts), "--new-tokens", "2")
+    code, out, _ = run("atlas", "dont_waste_bits", *words, "--output", str(figures))
+    assert code == 0
+    assert "residual:every@0" in out
+    assert "Don't Waste Bits" in out
+    told = json.loads(figures.read_text(encoding="utf-8"))
+    assert {"command", "date", "machine"} <= told.keys()
+    assert {row["bits_equal"] for row in told["rows"][:2]} == {True}
+    assert told["rows"][2]["logit_moved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cake", "--model", TINY), "CAKE is a policy: minikv compare --policies atlas:cake"),
+        (("h2o", "--model", TINY), "H2O is a policy: minikv compare --policies h2o"),
+        (("quasar", "--model", TINY), "Quasar keeps no cache of few bits: leave out --model"),
+        (("cake", "--new-tokens", "3"), "are of a measurement: add --model NAME"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(run, words, message):
+    code, _, err = run("atlas", *words)
+    assert code == 2
+    assert message in err

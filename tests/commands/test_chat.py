@@ -10,6 +10,7 @@ import pytest
 
 import minikv
 from minikv.commands import slash
+from minikv.generation import penalised
 
 
 def chat(monkeypatch, run, lines: list[str], *argv: object) -> tuple[list[dict], str]:
@@ -36,6 +37,21 @@ def test_chat_answers_as_from_scratch_but_reads_only_what_is_new(run, tiny, monk
         held = turn["cache_tokens"]
         assert held == len(ids) - 1  # the last token of an answer is read with the next line
         text = "\n" if turn["ended_by"] == "end of text" else "<|im_end|>\n"
+
+
+def test_a_penalty_knows_the_tokens_of_its_turn_and_not_those_before(run, tiny, monkeypatch):
+    known: list[int] = []
+
+    def noted(logits, said, penalty):
+        known.append(len(said))
+        return penalised(logits, said, penalty)
+
+    monkeypatch.setattr("minikv.generation.penalised", noted)
+    argv = ["--model", tiny, "--max-new-tokens", 3, "--repetition-penalty", 1.5]
+    turns, _ = chat(monkeypatch, run, ["Hello", "and then?"], *argv)
+    expected = [turn["prompt_tokens"] + made for turn in turns for made in range(len(turn["ids"]))]
+    assert known == expected
+    assert max(known) < turns[1]["cache_tokens"]
 
 
 def test_chat_reads_all_again_where_the_template_rewrites_earlier_turns(run, folder, monkeypatch):

@@ -18,7 +18,14 @@ from minikv.paper.claims import CLAIMS
 def claim_of(id: str, models: tuple[str, ...] = ()) -> Claim:
     finding = Finding(Verdict.REPRODUCED, "so", ("a", "b"), ((1, 2),), {})
     return Claim(
-        id=id, where=id, title="t", says="s", protocol="p", models=models, run=lambda _: finding
+        id=id,
+        where=id,
+        title="t",
+        says="s",
+        protocol="p",
+        models=models,
+        run=lambda _: finding,
+        told=lambda _: (finding.verdict, finding.reason),
     )
 
 

@@ -48,7 +48,7 @@ GOOD = (Word.SAME, Word.ROUNDING, Word.TIE)
 TWO_LAYERS = "tests/fixtures/tiny"
 REAL = "smollm2-135m-instruct"
 REAL_TOKENS = 12  # of a text
-REAL_LAYERS = 16  # of 30: activations are massive from the thirteenth on
+REAL_LAYERS = 16  # of 30: what the twelfth makes is massive
 REAL_FAULTS = {
     "pos_reset": "cached",
     "pos_plus1": "cached",

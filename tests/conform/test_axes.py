@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minikv.conform import Word, conform
+from minikv.conform import Word, conform, rule
 from minikv.conform.axes import AXES
+from minikv.conform.bench import Bench, Pair, Seen, Settings
 from tests.conform.faults import FAULTS, faults_of
-from tests.conform.zoo import SHAPES, decoder
+from tests.conform.zoo import SHAPES, Decoder, decoder
 
 # The axis, a decoder, and a fault that this axis must find.
 FINDS = [
@@ -214,3 +215,115 @@ def test_a_long_shift_of_float32_tables_is_rounding_and_a_short_one_a_bug():
     assert report["left-padding"].word in (Word.ROUNDING, Word.TIE), report
     made = decoder("gpt-numpy", faults=("pad_pos",))
     assert conform(made, axes=["left-padding"])["left-padding"].word is Word.BUG
+
+
+ALL_WAYS = {"effort": "quick", "length": 24, "shrink": False, "kinds": False}
+
+
+@pytest.mark.parametrize("fault", ["base_both", "scale_both"])
+def test_what_is_wrong_in_all_ways_alike_is_seen_by_a_second_implementation_alone(fault):
+    report = conform(decoder("llama-numpy", faults=(fault,)), **ALL_WAYS)
+    assert [bug.axis for bug in report.bugs] == ["second"]
+
+
+def test_a_constant_shift_of_rotary_positions_is_seen_by_the_axis_of_positions_alone(monkeypatch):
+    turned = Decoder.rope
+
+    def shifted(self, x, positions, cached):
+        return turned(self, x, positions + 1, cached)
+
+    monkeypatch.setattr(Decoder, "rope", shifted)
+    report = conform(decoder("llama-numpy"), **ALL_WAYS)
+    assert [bug.axis for bug in report.bugs] == ["positions"]
+    assert report["second"].word is Word.ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("llama-numpy", Word.BUG), ("moe-numpy", Word.ROUNDING)]
+)
+def test_errors_of_the_narrow_dtype_alone_are_not_judged_of_experts(name, word):
+    made = decoder(name, faults=("narrow_softmax",))
+    assert conform(made, axes=["cached"], **ALL_WAYS)["cached"].word is word
+
+
+def test_a_store_of_float16_moves_a_row_by_little_and_is_a_bug_of_its_own_kind():
+    made = decoder("llama-numpy", faults=("kv_float16",))
+    found = conform(made, axes=["cached"], effort="quick", length=24)["cached"]
+    assert found.word is Word.BUG
+    assert found.kind.name == "a coarser K/V store"
+    assert 0 < found.units * rule.UNITS["float32"] < 1e-3
+
+
+def test_quick_takes_shorter_texts_and_runs_the_twin_on_what_differs_most(monkeypatch):
+    judged: dict[str, list[float]] = {}
+    seen: dict[str, list[float]] = {}
+    for effort in ("quick", "default"):
+        bench = Bench(decoder("llama-numpy"), Settings(effort=effort))
+        see, judge = bench.see, bench.judge
+
+        def noted_see(pair, see=see, effort=effort):
+            found = see(pair)
+            seen.setdefault(effort, []).append(found.worst)
+            return found
+
+        def noted_judge(one, judge=judge, effort=effort):
+            judged.setdefault(effort, []).append(one.worst)
+            return judge(one)
+
+        monkeypatch.setattr(bench, "see", noted_see)
+        monkeypatch.setattr(bench, "judge", noted_judge)
+        AXES["cached"].test(bench)
+        assert len(bench.texts[0]) == bench.length == {"quick": 40, "default": 80}[effort]
+    assert judged["quick"] == sorted(seen["quick"], reverse=True)[:4]
+    assert len(seen["quick"]) > 4
+    assert judged["default"] == sorted(seen["default"], reverse=True)
+
+
+def test_nudged_weights_are_multiplied_by_one_plus_or_minus_a_unit():
+    made = decoder("llama-numpy")
+    unit = np.float64(rule.UNITS["float32"])
+    weight = np.asarray(made.head, np.float64)
+    nudged = np.asarray(made.nudged(0).head, np.float64)
+    up, down = ((weight * (1 + sign * unit)).astype(np.float32) for sign in (1, -1))
+    assert ((nudged == up) | (nudged == down)).all()
+    assert (nudged != weight).mean() > 0.5
+
+
+def test_without_float64_a_noise_twin_bounds_row_by_row_and_then_the_rows_own_spread():
+    made = decoder("llama-numpy")
+    bench = Bench(made, Settings(twin="noise", length=24))
+    ids = bench.texts[0]
+    noise = np.max(
+        [rule.row_differences(bench.whole(ids), one.logits(ids)) for one in bench.nudged], axis=0
+    )
+    assert bench.wide is None
+    assert len(set(noise)) == len(ids)
+    expected = rule.NOISES * np.maximum(noise, rule.UNITS["float32"])
+    assert (bench.bounds(ids).rounding == expected).all()
+    alone = Bench(made, Settings(twin="none", length=24)).bounds(ids)
+    assert alone.yardstick == "its own spread over lengths"
+
+
+def test_what_lies_between_two_bounds_is_undecided_and_nothing_else_is():
+    bench = Bench(decoder("llama-numpy"), Settings(twin="none", length=24))
+    ids = bench.texts[0]
+    bounds = bench.bounds(ids)
+    expected = bench.whole(ids)
+    for size, undecided, bad in (
+        (bounds.rounding, False, False),
+        (bounds.rounding * (1 + 2.0**-20), True, False),
+        (bounds.bug, True, False),
+        (bounds.bug * (1 + 2.0**-20), False, True),
+    ):
+        differences = np.zeros(len(ids)) + size
+        judged = bench.judge(Seen(Pair("given", ids, bench.whole), expected, expected, differences))
+        assert (judged.undecided == undecided).all()
+        assert (judged.bad == bad).all()
+
+
+def test_units_are_those_of_the_dtype():
+    for dtype in ("float32", "float16"):
+        made = decoder("gpt-numpy", dtype=dtype, faults=("pos_plus1",))
+        report = conform(made, axes=["cached"], **ALL_WAYS)
+        largest = report["cached"].units * np.finfo(dtype).eps / 2
+        assert largest == report.measured["largest native difference"] > 0

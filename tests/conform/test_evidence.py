@@ -14,15 +14,16 @@ from minikv.conform.rule import row_differences
 from tests.conform import evidence, field, tables
 from tests.conform.evidence import added, clean, judge, judge_real, kept
 from tests.conform.faults import FAULTS, faults_of
-from tests.conform.real import real_decoder
+from tests.conform.real import real_decoder, weights_of
 from tests.conform.zoo import SHAPES
 
+NARROW = [pytest.param(name, marks=pytest.mark.night) for name in ("bfloat16", "float16")]
 ROOT = Path(__file__).parents[2]
 IDS = [504, 14127, 29899, 837, 260, 5386]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", *NARROW])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_sample_of_faults_is_found_and_none_called_good_above_its_sight(name, dtype):
     for fault in faults_of(name, dtype)[::19]:
@@ -49,6 +50,15 @@ def test_the_zoo_with_real_weights_is_the_real_model(smollm2):
     got = np.asarray(real_decoder(smollm2).logits(IDS), np.float64)
     assert (got.argmax(-1) == expected.argmax(-1)).all()
     assert row_differences(expected, got).max() < 2.0**-14
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_twelfth_layer_makes_massive_activations(smollm2):
+    assert weights_of(smollm2)[0].num_hidden_layers == 30
+    _, found = real_decoder(smollm2, layers=12).run_with_cache(IDS)
+    largest = [np.abs(found[f"blocks.{layer}.hook_resid_post"]).max() for layer in range(12)]
+    assert largest[11] > 20_000 > 10 * max(largest[:11])
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from minikv.conform import Word, conform
+from minikv.conform import Report, Verdict, Word, conform
 from minikv.conform.report import as_figures, as_html, as_issue, as_junit
+from minikv.conform.testing import conform_tests
 from tests.conform.zoo import decoder
 
 
@@ -80,3 +81,48 @@ def test_the_issue_text_of_another_axis_has_the_command_that_shows_it():
     assert f"minikv conform TARGET --axes truncate --length {report['truncate'].length}" in text
     report = conform(decoder("gpt-numpy", faults=("pos_wrap",)), axes=["last-position"])
     assert "TARGET --axes last-position --seed 0" in as_issue(report, report["last-position"])
+
+
+CALL = Verdict("same-call", Word.SAME)
+SAME = Verdict("causality", Word.SAME)
+BUG = Verdict("cached", Word.BUG)
+UNDECIDED = Verdict("length", Word.UNDECIDED)
+UNTESTED = Verdict("fork", Word.NOT_TESTED)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        ((CALL, SAME, UNTESTED), 0),
+        ((CALL, BUG, UNDECIDED), 1),
+        ((CALL, SAME, UNDECIDED), 2),
+        ((CALL, UNTESTED), 2),
+        ((CALL,), 0),
+    ],
+)
+def test_the_exit_code_is_1_for_a_bug_and_2_for_what_stays_open(verdicts, code):
+    assert Report("a target", "float32", "none", verdicts, 0.0, 0, {}).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("made", "axis", "settings", "words"),
+    [
+        ({"faults": ("pos_plus1",)}, "cached", {}, "smallest case ids"),
+        ({}, "window", {}, "the target has no reach"),
+        (
+            {"dtype": "bfloat16", "faults": ("kv_int8",)},
+            "cached",
+            {"twin": "none"},
+            "a fault below",
+        ),
+    ],
+)
+def test_a_test_of_an_axis_fails_for_a_bug_and_is_skipped_for_what_is_open(
+    made, axis, settings, words
+):
+    test = conform_tests(
+        lambda: decoder("llama-numpy", **made), [axis], effort="quick", length=24, **settings
+    )
+    with pytest.raises((pytest.fail.Exception, pytest.skip.Exception), match=words) as raised:
+        test(axis)
+    assert (raised.type is pytest.fail.Exception) == (made == {"faults": ("pos_plus1",)})

@@ -17,6 +17,12 @@ def test_a_difference_is_a_share_of_the_rows_own_spread():
     assert np.allclose(rule.row_differences(rows, moved), [0.5, 0.005], rtol=2**-50)
 
 
+def test_a_difference_is_a_root_mean_square_and_its_measure_a_standard_deviation():
+    row = np.array([[0.0, 0.0, 0.0, 4.0]])  # whose standard deviation is the root of 3
+    moved = row + np.array([3.0, 0.0, 0.0, 0.0])  # by 1.5, root mean square
+    assert np.allclose(rule.row_differences(row, moved), 1.5 / 3**0.5, rtol=2**-50)
+
+
 def test_what_is_not_finite_differs_infinitely():
     rows = np.array([[1.0, 2.0]])
     for wrong in (np.nan, np.inf):

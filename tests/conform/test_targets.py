@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +18,12 @@ import minikv
 from minikv.conform import Word, conform
 from minikv.conform.targets import find_target, llama_cpp
 from minikv.conform.targets.openai_server import TOP, OpenAITarget
+from minikv.conform.targets.transformers_folder import TransformersTarget
 from minikv.conform.testing import conform_tests
 from minikv.errors import InputError
-from tests.conform import field
+from tests.conform import field, padding_nan
 from tests.conform.field import llama_cpp_target
+from tests.conform.field import tiny as tiny_of_field
 from tests.conform.zoo import decoder
 
 ROOT = Path(__file__).parents[2]
@@ -107,10 +110,13 @@ def test_a_dtype_may_be_the_librarys_own_object(dtype):
 @pytest.mark.slow
 def test_minikv_is_a_target_of_every_axis_but_a_few(tiny):
     made = find_target(f"minikv:{tiny}")
-    report = conform(made, effort="quick", length=24)
+    begun = time.process_time()
+    report = conform(made, effort="quick")
+    assert time.process_time() - begun < 10  # a few seconds, as the page says
     assert report.exit_code == 0, report
     untested = {one.axis for one in report.verdicts if one.word is Word.NOT_TESTED}
     assert untested == {"warm-prefix", "window", "second"}
+    assert len(report.verdicts) - len(untested) == 20
 
 
 @pytest.mark.slow
@@ -237,6 +243,12 @@ def test_a_dtype_of_a_server_that_is_none_is_named():
         find_target("openai:http://127.0.0.1:9", "float8")
 
 
+def test_a_server_is_tested_on_leaks_lengths_and_warm_prefixes_alone(server):
+    report = conform(OpenAITarget(server, vocab=97), effort="quick", length=24)
+    tested = {one.axis for one in report.verdicts if one.word is not Word.NOT_TESTED}
+    assert tested == {"same-call", "causality", "length", "warm-prefix"}
+
+
 def test_a_server_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
         find_target("openai:http://127.0.0.1:9")
@@ -344,3 +356,92 @@ def test_real_weights_raise_no_alarm_without_a_twin(smollm2, dtype):
     made = find_target(f"transformers:{smollm2}", dtype)
     report = conform(made, axes=["cached", "length"], effort="quick", length=14, twin="none")
     assert report.bugs == [], report
+    if dtype == "bfloat16,eager":
+        assert report["cached"].word is Word.UNDECIDED
+        assert 0.2 < report["cached"].effect < 0.33
+        assert "float64" in report["cached"].decide
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_nan_behind_left_padding_is_as_the_page_prints_it(capsys):
+    pytest.importorskip("transformers")
+    assert padding_nan.main() == 1
+    page = (ROOT / "docs" / "conform.md").read_text(encoding="utf-8")
+    shown = page.split("```text\ntransformers ")[1].split("```")[0]
+    assert capsys.readouterr().out.splitlines()[1:] == shown.splitlines()[1:]  # but for versions
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_the_root_of_nan_is_a_mask_of_float64_in_a_softmax_of_float32():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    least = torch.full((2,), torch.finfo(torch.float64).min, dtype=torch.float64)
+    weights = torch.softmax(least, -1, dtype=torch.float32)
+    assert torch.isneginf(least.float()).all()
+    assert weights.isnan().all()
+    assert (0 * weights).isnan().all()
+    texts = [[5], [7, 8, 9]]
+    finite = {}
+    for attention, dtype in (
+        ("eager", "float64"),
+        ("eager", "float32"),
+        ("eager", "bfloat16"),
+        ("sdpa", "float64"),
+    ):
+        made = TransformersTarget(tiny_of_field("llama", attention, dtype))
+        rows = np.concatenate(made.batch(texts))
+        finite[attention, dtype] = bool(np.isfinite(rows).all())
+    assert [key for key, value in finite.items() if not value] == [("eager", "float64")]
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_gpt2_counts_padding_as_positions_unless_they_are_given_and_generate_gives_them():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    model = tiny_of_field("gpt2", "sdpa", "float32")
+    for positions, word in (("default", Word.BUG), ("mask", Word.ROUNDING)):
+        target = TransformersTarget(model, positions=positions)
+        report = conform(target, axes=["left-padding"], effort="quick", length=24, shrink=False)
+        assert report["left-padding"].word is word, report
+    choose = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    ids = torch.tensor([[0, 0, 0, 5, 7]])
+    mask = torch.tensor([[0, 0, 0, 1, 1]])
+    with torch.no_grad():
+        padded = model.generate(input_ids=ids, attention_mask=mask, **choose)[0, 5:]
+        alone = model.generate(input_ids=ids[:, 3:], attention_mask=mask[:, 3:], **choose)[0, 2:]
+    assert padded.tolist() == alone.tolist()
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformers gpt2 sdpa float32 dynamic, no position ids",
+        "transformers llama eager float32 dynamic",
+    ],
+)
+def test_what_the_field_calls_a_bug_is_called_one_again(name):
+    pytest.importorskip("transformers")
+    figures = json.loads(field.FIGURES.read_text(encoding="utf-8"))
+    [told] = [row["bugs"] for row in figures["rows"] if row["target"] == name]
+    [make] = [make for known, _, make in field.contenders() if known == name]
+    axes = ["left-padding", "left-padding-cached"]
+    report = conform(make(), axes=axes, effort="quick", length=24, shrink=False)
+    found = field.row(name, report)["bugs"]
+    assert [bug.split(":")[:2] for bug in found] == [bug.split(":")[:2] for bug in told]
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_budgets_that_presses_refuse_are_refused_again():
+    pytest.importorskip("kvpress")
+    figures = json.loads(field.FIGURES.read_text(encoding="utf-8"))
+    name = "kvpress KnormPress on llama eager float32"
+    [told] = [row["refused"] for row in figures["rows"] if row["target"] == name]
+    [make] = [make for known, _, make in field.contenders() if known == name]
+    report = conform(make(), axes=["budget"], effort="quick", length=24, shrink=False)
+    assert field.refused(report) == told != ""

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from bits import same_bits
+from bits import assert_same_bits
 from experiments.toys import FAMILIES, tiny
 
 import minikv
@@ -55,13 +55,13 @@ def test_rows_are_made_by_the_decoders_own_projection_and_copied_whole(family):
     model = tiny("float32", num_hidden_layers=3, model_type=family, **FAMILIES[family])
     rows = Rows(model.layers[1], 6)
     k, v = minikv.kv_from_residual(rows.residuals, np.arange(6), model.layers[1])
-    same_bits(rows.projected(6)[0], k)
+    assert_same_bits(rows.projected(6)[0], k)
     for copy in (rows.copy, rows.copy_one_by_one):
         for room in rows.room:
             room[:] = 0
         copy(4)
         for room, made in zip(rows.room, (k, v), strict=True):
-            same_bits(room[:4], made[:4])
+            assert_same_bits(room[:4], made[:4])
             assert not room[4:].any()
 
 

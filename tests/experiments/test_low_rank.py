@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bits import same_bits
+from bits import assert_same_bits
 from experiments.toys import tiny
 
 from minikv.caches import POLICIES, Full
@@ -52,7 +52,7 @@ def test_a_fork_keeps_the_directions():
     cache = Truncated(model.weights, 2)
     forward(model.weights, [IDS], [cache])
     twin = cache.fork()
-    same_bits(fed(twin, [5, 6, 7]), fed(cache, [5, 6, 7]))
+    assert_same_bits(fed(twin, [5, 6, 7]), fed(cache, [5, 6, 7]))
     anew = Truncated(model.weights, 2)
     fed(anew, IDS[:1])  # directions of one token
     forward(model.weights, [IDS[1:]], [anew])

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from bits import same_bits
+from bits import assert_same_bits
 from experiments.toys import tiny
 
 from minikv.experiments.tiers import MEMORY, Stored, tiers
@@ -31,14 +31,14 @@ def stored(tmp_path) -> Stored:
 def test_a_tier_reads_every_row(stored, read):
     assert not stored.room.any()
     getattr(stored, read)()
-    same_bits(stored.room, stored.rows)
+    assert_same_bits(stored.room, stored.rows)
 
 
 @linux
 @pytest.mark.parametrize("together", [1, 3, 10, 64])  # of 10 rows
 def test_scattered_reads_read_every_row(stored, together):
     stored.read_scattered(together)
-    same_bits(stored.room, stored.rows)
+    assert_same_bits(stored.room, stored.rows)
 
 
 @linux
@@ -46,7 +46,7 @@ def test_a_file_that_was_forgotten_is_read_again_from_below(stored):
     stored.read()
     assert isinstance(stored.forget(), bool)  # false where the folder is memory itself
     stored.read()
-    same_bits(stored.room, stored.rows)
+    assert_same_bits(stored.room, stored.rows)
 
 
 @linux

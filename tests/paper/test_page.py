@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +41,44 @@ def make():
 
 def test_the_page_and_the_plots_follow_from_the_results(make):
     assert make.stale() == [], "python docs/paper/make.py"
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_a_verdict_and_its_reason_follow_from_the_figures(id):
+    """And from nothing else: they are told again, without a run, and change with a figure."""
+    finding = kept(FOLDER / "results")[id].finding
+    assert CLAIMS[id].told(finding.figures) == (finding.verdict, finding.reason)
+    changed = (changes(finding.figures, kind) for kind in (bool, float, int, str))
+    others = (CLAIMS[id].told(other) for other in chain.from_iterable(changed))
+    assert any(other != (finding.verdict, finding.reason) for other in others)
+
+
+def changes(figures: object, kind: type) -> Iterator[object]:
+    """The same figures with one of them changed, which is of a kind."""
+    if type(figures) is kind and kind is bool:
+        yield not figures
+    elif type(figures) is kind:
+        yield "FAILS" if kind is str else 2 * figures + 1
+    elif isinstance(figures, list):
+        for place, part in enumerate(figures):
+            for other in changes(part, kind):
+                yield [*figures[:place], other, *figures[place + 1 :]]
+    elif isinstance(figures, dict):
+        for key, part in figures.items():
+            for other in changes(part, kind):
+                yield {**figures, key: other}
+
+
+def test_a_section_of_the_page_has_what_is_said_run_and_found():
+    page = (FOLDER.parent / "paper.md").read_text(encoding="utf-8")
+    results = kept(FOLDER / "results")
+    for id, claim in CLAIMS.items():
+        (section,) = re.findall(rf"(?ms)^## {re.escape(claim.where)}\n(.*?)(?=^## |\Z)", page)
+        finding = results[id].finding
+        parts = [f"The paper: {claim.says}", f"*Run:* {claim.protocol}"]
+        parts += [f"**{str(finding.verdict).capitalize()}.** {finding.reason}"]
+        assert [part for part in parts if part not in section] == []
+        assert section.count("\n| ") == 2 + len(finding.rows)  # a head, and the line below it
 
 
 def test_every_claim_is_kept_and_has_run_in_full():

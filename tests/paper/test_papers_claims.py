@@ -66,7 +66,11 @@ def claim_of(**changes) -> Claim:
         "finding", Finding(Verdict.REPRODUCED, "so", ("a", "b"), ((1, 2),), {"n": [1]})
     )
     given = {"id": "table-9", "where": "Table 9", "title": "t", "says": "s", "protocol": "p"}
-    return Claim(run=lambda setting: finding, **(given | changes))
+
+    def told(figures):
+        return finding.verdict, finding.reason
+
+    return Claim(run=lambda setting: finding, told=told, **(given | changes))
 
 
 def test_figures_are_as_json_gives_them_back():

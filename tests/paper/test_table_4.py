@@ -60,7 +60,7 @@ def test_the_papers_figures_stand_beside_its_own_models_alone(setting):
     theirs = [index for index, name in enumerate(finding.columns) if name.startswith("paper")]
     assert {row[index] for row in finding.rows[1:] for index in theirs} == {None}
     assert finding.rows[0][theirs[0]] is None
-    assert "of this model the paper has no figures with a window" in finding.reason
+    assert "Of this model the paper has no figures with a window" in finding.reason
     figure = new_figure()
     perplexity.plot(figure, finding.figures)
     labels = {line.get_label() for line in figure.axes[0].lines}

@@ -38,7 +38,8 @@ def site() -> Path:
 
 def seen(site: Path, width: int, profile: Path) -> list[Page]:
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
-    pages = [page for page in pages if not page.startswith("lite/")]  # JupyterLite's own
+    own = ("lite/", "slides/")  # JupyterLite's pages; slides have tests of their own
+    pages = [page for page in pages if not page.startswith(own)]
     assert len(pages) > 20
     return look(site, [*pages, SEARCH], width, profile)
 
@@ -173,6 +174,15 @@ def test_formulas_are_drawn_and_nothing_comes_from_the_network(desk):
         name for page in desk for name in page["resources"] if not name.startswith(page["base"])
     }
     assert outside == set()
+
+
+def test_no_formula_shows_a_command_of_tex(site):
+    formulas = re.compile(r"<math.*?</math>", re.DOTALL)
+    shown = [
+        formula for path in site.glob("*.html") for formula in formulas.findall(path.read_text())
+    ]
+    assert len(shown) > 200
+    assert [formula for formula in shown if re.search(r">[^<]*\\[a-zA-Z]", formula)] == []
 
 
 def test_every_picture_loads_and_has_words(desk):

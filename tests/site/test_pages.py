@@ -241,3 +241,16 @@ def test_a_fault_that_is_not_known_is_an_error_in_a_line(unpacked):
 def test_every_fault_of_the_page_is_one_of_the_mutants():
     known = tomllib.loads(proof_page.MUTANTS.read_text(encoding="utf-8"))
     assert set(proof_page.FAULTS) <= set(known)
+
+
+@pytest.mark.slow
+def test_keys_turned_by_their_place_in_the_call_leave_fingerprints_and_refute_t3(unpacked):
+    events = told(unpacked, cases=8, fault="k-position-within-the-call")
+    known = json.loads(proof_page.GOLDEN.read_text(encoding="utf-8"))
+    for event in events:
+        if event["kind"] == "fingerprint":
+            assert event["exact"] == known[event["name"]]["fingerprint"]
+    verdicts = {event["id"]: event["verdict"] for event in events if event["kind"] == "claim"}
+    refuted = [name for name, verdict in verdicts.items() if verdict == "FAILS"]
+    assert "T3" in refuted
+    assert len(refuted) == 6

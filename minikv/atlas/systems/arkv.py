@@ -27,7 +27,7 @@ from ...caches import Evicting, Rows
 from ...errors import CacheError
 from ...layers import Layer
 from ..budgets import keep_best
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same, true
 from ..ground import TOKENS, decoded, full_logits, kv, small_model, text
 from ..quantising import excess, stored
 
@@ -88,7 +88,7 @@ class Arkv(Evicting):
             held[...] = self._xp.asarray(np.where(coarse[..., None], few, whole))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     whole = decoded(Arkv(model.weights, TOKENS, original=1.0))
@@ -120,7 +120,7 @@ ENTRY = Entry(
     arxiv="2603.08727",
     kind=Kind.EVICTING,
     state="the rows kept, which of them are rounded, and the attention each has got",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Three states partition the tokens. All in the first is the full cache; a rounded "
     "number is off by half a step, and T9 holds of what is not rounded.",
     policy=Arkv,

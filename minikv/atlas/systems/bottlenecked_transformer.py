@@ -21,7 +21,7 @@ from ...arrays import NewKeys, NewValues, Positions, Stream, to_numpy
 from ...layers import Layer
 from ...memory import Attended
 from ...verify.memories import Wrapped
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import TOKENS, decoded, feed, full_logits, new_full, small_model, text
 
 ROWS = 3
@@ -48,7 +48,7 @@ class Rewritten(Wrapped):
         self.factors[max(seen - ROWS, seen - tokens) : seen] *= np.float32(self.factor)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     rewritten = decoded(Rewritten(0.5))
     again = decoded(Rewritten(0.5))
@@ -68,7 +68,7 @@ ENTRY = Entry(
     arxiv="2505.16950",
     kind=Kind.STATE,
     state="the streams and the rewritten cache, which depends on when it was rewritten",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="After the first rewrite, keys and values are no projection of the stream; a rewrite "
     "that changes nothing is the full cache.",
     cure="none: the cache is a state",

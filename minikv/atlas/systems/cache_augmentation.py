@@ -21,7 +21,7 @@ from ...arrays import NewKeys, NewValues, Positions, Stream, to_numpy
 from ...layers import Layer
 from ...memory import Attended
 from ...verify.memories import Wrapped
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import PROMPT, decoded, full_logits, kv, new_full, small_model, text
 
 
@@ -52,7 +52,7 @@ class Augmented(Wrapped):
         return places, grown[0], grown[1]
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     logits = decoded(Augmented(2))
     keys = kv(small_model(), text())[0][1]
@@ -72,7 +72,7 @@ ENTRY = Entry(
     arxiv="2412.17747",
     kind=Kind.STATE,
     state="the streams and the coprocessor, or its rows",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Latent rows are no token's projection; without them nothing changes, bit for bit.",
     cure="run the coprocessor again on the prompt's rows, or keep what it made",
     theorems=("T5",),

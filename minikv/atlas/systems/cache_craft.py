@@ -1,10 +1,11 @@
 """Cache-Craft: chunks of documents are cached once and put wherever a question needs them.
 
 Agarwal et al. 2025, arXiv 2502.15734. *Rule.* The cache of a chunk is reused at another place and
-behind other chunks; a part of its tokens, those that looked most at what is gone, is made again.
+behind other chunks; a part of its tokens is made again: those that looked most at other chunks, so
+many as the chunk looked out rather than in, less where the same chunks stand before it in the same
+order.
 
-*Departures.* Which rows to make is the share of the first ones, where the paper scores them by
-attention; no storage tiers.
+*Departures.* Which rows to make is the share of the first ones, half of them; no storage tiers.
 
 *Its authors claim* less work in prefill at the same quality. *Here:* moved to another place,
 a chunk's values have the same bits at layer 0. Its keys there have them if they are made from the
@@ -21,14 +22,14 @@ import numpy as np
 from ...arrays import to_numpy
 from ...decoder import embed
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import TOKENS, kv, small_model, text
 from ..reuse import mended, stacked
 
 CHUNK = 8  # tokens of the chunk; the others come before it
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
@@ -65,11 +66,12 @@ ENTRY = Entry(
     arxiv="2502.15734",
     kind=Kind.REUSING,
     state="the chunk's rows, where they came from, and which were made again",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="A moved chunk's values are exact at layer 0, its keys if made from the stream; above, "
     "only making all rows is.",
     cure="keep streams, not keys: T1 makes keys at any place",
-    theorems=("T1", "T4"),
+    read="abstract, and others' code of its equations",
+    theorems=("A4", "T1", "T4"),
     counterexamples=("unplaced_checkpoint",),
     demonstrate=demonstrate,
 )

@@ -7,8 +7,11 @@ are done one by one, the budget is dealt anew among those that are done (the cas
 its newest `window` tokens and those of the highest mean plus `gamma` times variance.
 
 *Departures.* The voters are the newest `window` queries of every call, not of the prompt alone.
-Budgets are dealt by Adams's method, which needs no rounding and leaves no layer empty. Means and
-variances are over the heads that share keys; no pooling over neighbours.
+Budgets are dealt by Adams's method, which needs no rounding and leaves no layer empty; the code
+rounds down and hands out the rest one by one, windows apart. Means and variances are over the heads
+that share keys and all tokens; the code adds up the entropy of each query's weights, takes the
+variance of each head by itself, leaves the window out, and averages over five neighbours. Its
+budgets are those of the prompt: while it decodes, layers keep them, and tokens of the highest mean.
 
 *Its authors claim* the full cache's accuracy with 3.2 % of it. *Here:* the cascade ends where an
 allocation at once ends, bit for bit, and budgets add up exactly.
@@ -27,7 +30,7 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...memory import Attended
 from ..budgets import keep_best, shares
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, small_model
 
 
@@ -100,7 +103,7 @@ class Cake(Evicting):
             keep_best(rows, self._checked_priority(rows), count)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cascading = Cake(weights, 6)
@@ -128,9 +131,10 @@ ENTRY = Entry(
     arxiv="2503.12491",
     kind=Kind.EVICTING,
     state="the rows kept, and each layer's preference",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Budgets of layers add up exactly, and dealing them layer by layer ends where dealing "
     "at once does; below the full budget bits are lost.",
+    read="abstract, and the authors' code: its scores, budgets and cache",
     theorems=("T9",),
     policy=Cake,
     demonstrate=demonstrate,

@@ -1,11 +1,12 @@
 """Chelsea: keys that are alike are merged, each cluster to one centroid.
 
-arXiv 2506.11418. *Rule.* Keys are cut into chunks of neighbours; within a chunk, every second one
-is matched to the most similar of the others, and the closest pairs become one row, their mean.
+arXiv 2506.11418, now called CentroidKV. *Rule.* Keys are cut into chunks of neighbours; within a
+chunk, every second one is matched to the most similar of the others, and the closest pairs become
+one row, their mean.
 
 *Departures.* One round, and the closest half of the matches, within the rows of one head; the paper
-goes on round after round while it decodes. `count_weighted` is not the paper's: it adds the
-logarithm of a row's count to its score.
+goes on round after round while it decodes. `weighted` adds the logarithm of a row's count to its
+score; whether the paper weighs a centroid so, its abstract does not say.
 
 *Its authors claim* up to 80 % less memory at comparable accuracy. *Here:* equal rows are merged
 without loss where the score of the one that is left gets the logarithm of their count; without it
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, true
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, true
 from ..quantising import softmax
 
 ROUNDING = 1e-12  # two sums of 40 quotients in float64: 40 * 2**-53 * 100
@@ -64,7 +65,7 @@ def attended(
     return softmax(scores) @ values
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     rng = np.random.default_rng(0)
     q = rng.normal(size=6)
@@ -93,9 +94,11 @@ ENTRY = Entry(
     arxiv="2506.11418",
     kind=Kind.MERGING,
     state="the centroids, and how many rows each stands for",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Equal rows merge without loss where the score gets the logarithm of their count, and "
     "with loss without it.",
     cure="add log m to the score of m equal rows",
+    read="abstract",
+    theorems=("A1",),
     demonstrate=demonstrate,
 )

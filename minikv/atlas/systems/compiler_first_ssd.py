@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same
 from ..recurrent import Step, by_chunks, states, whole_numbers
 
 TOKENS = 9
@@ -59,7 +59,7 @@ def inputs(seed: int, whole: bool) -> Inputs:
     return rng.uniform(0.5, 1.0, TOKENS), b, c, x
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     exact = inputs(0, whole=True)
     floats = inputs(0, whole=False)
@@ -86,10 +86,11 @@ ENTRY = Entry(
     arxiv="2603.09555",
     kind=Kind.STATE,
     state="one matrix a head, a function of all tokens",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Recurrent, chunked and dual form are one, in bits where sums are exact; the state is "
     "no projection of one row.",
     cure="checkpoint the matrix, or run all tokens again",
+    read="abstract, and the authors' code: its model",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

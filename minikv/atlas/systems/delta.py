@@ -1,10 +1,12 @@
 """DELTA: full attention below, one layer that chooses tokens, and layers above that read these.
 
-arXiv 2510.09883. *Rule.* Layers are of three kinds, in this order: they read all
-keys; they read all keys and choose the `keep` tokens that their heads together weigh most; they
-read only what was chosen last. All keys stay in the cache.
+arXiv 2510.09883. *Rule.* Layers are of three kinds: they read all keys; they read all keys and
+choose; they read only what was chosen last. What is chosen are pages of tokens: the newest ones,
+and those of the largest sum of what each token got from the head that weighs it most. All keys stay
+in the cache, and a prompt is read as usual.
 
-*Departures.* Weights are added over all heads of the choosing layer; a prompt is read as usual.
+*Departures.* Three layers, one of each kind, where the code takes any list of layers that read all.
+Tokens are chosen one by one, `keep` of them, by the sum of their weights over all heads.
 
 *Its authors claim* up to five times fewer tokens attended at the same accuracy. *Here:* the stream
 of every layer up to the first sparse one has the full cache's bits, so that the first stream that
@@ -20,9 +22,9 @@ import numpy as np
 from ...arrays import Array, Keys, Pattern, Positions, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Hook, Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import TOKENS, decoded, full_logits, new_full
-from ..reading import Reading, largest
+from ..reading import Reading, highest
 
 SPARSE = 2  # the first layer that reads what layer 1 chose
 
@@ -40,7 +42,7 @@ class Delta(Reading):
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
         if layer.index == SPARSE - 1:
             total = to_numpy(pattern, dtype=np.float64)[:, -1].sum(axis=0)  # (S,)
-            self.picked = largest(total, self.keep)
+            self.picked = highest(total, self.keep)
 
     def chosen(self, layer: Layer, q: Queries, keys: Keys) -> np.ndarray:
         everything = np.ones(keys.shape[:2], dtype=bool)
@@ -60,7 +62,7 @@ def streams(into: dict[str, np.ndarray]) -> Hook:
     return look
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     sparse: dict[str, np.ndarray] = {}
     dense: dict[str, np.ndarray] = {}
@@ -84,9 +86,10 @@ ENTRY = Entry(
     arxiv="2510.09883",
     kind=Kind.SELECTING,
     state="the full cache; what is chosen is made anew at each token",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All chosen: the full cache. Else the first stream that differs is the one that the "
     "first sparse layer writes.",
+    read="abstract, and the authors' code: its pages and their scores",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...arrays import to_numpy
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import decoded, full_logits, new_full, small_model, text
 from ..routes import by_content, bypass
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     whole = to_numpy(model.forward([text()], None, "all", bypass(by_content)))
@@ -50,7 +50,7 @@ ENTRY = Entry(
     arxiv="2410.10846",
     kind=Kind.STATE,
     state="the stream; the route is a function of it",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Any route that is a function of the row keeps the cache redundant, bit for bit.",
     theorems=("T3", "T6"),
     demonstrate=demonstrate,

@@ -1,7 +1,8 @@
 """Elastic-Cache: without a causal mask the past changes, and rows are made again in time.
 
-arXiv 2510.14973, of language models that diffuse. *Rule.* All tokens see all tokens. Cached rows
-are refreshed when the token that is attended to most has drifted, from a chosen layer on.
+arXiv 2510.14973, of language models that diffuse. *Rule.* All tokens see all tokens. A window of
+the tokens that come next is computed, the others' rows are kept. Where attention to the tokens that
+get most of it has turned, its cosine below a bound, rows of all layers above are made again.
 
 *Departures.* A random decoder without its mask stands for a model that diffuses; a token in the
 middle is replaced, as a step of denoising does; when to refresh is given.
@@ -21,7 +22,7 @@ from ...arrays import NewKeys, NewValues, Positions, Stream
 from ...decoder import Span, block
 from ...layers import Layer
 from ...memory import Attended
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import kv, small_model, text
 from ..reuse import KV, Mixed
 from ..routes import stream_of
@@ -66,7 +67,7 @@ def unmasked(ids: Sequence[int]) -> KV:
     return refreshed(ids, nothing, 0)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     other_text = (*text()[:CHANGED], (text()[CHANGED] + 1) % 97, *text()[CHANGED + 1 :])
     before, after = unmasked(text()), unmasked(other_text)
@@ -92,10 +93,11 @@ ENTRY = Entry(
     arxiv="2510.14973",
     kind=Kind.STATE,
     state="all streams of all tokens: every step is a function of the whole text",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Without causality the past changes from layer 1 on; refreshing everything from there "
     "is exact.",
     cure="refresh every row of every layer above 0",
+    read="abstract, and others' code of its algorithm",
     theorems=("T8",),
     counterexamples=("no_mask",),
     demonstrate=demonstrate,

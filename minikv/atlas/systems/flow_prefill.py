@@ -18,7 +18,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...decoder import Span, block
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import feed, full_logits, new_full, small_model, text
 from ..routes import logits_of, stream_of
 
@@ -48,7 +48,7 @@ def resumed(keep_rows: bool) -> tuple[np.ndarray, np.ndarray]:
     return logits_of(model, out), to_numpy(next_token)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     prompt, after = resumed(keep_rows=True)
     _, lost = resumed(keep_rows=False)
@@ -65,7 +65,7 @@ ENTRY = Entry(
     arxiv="2602.16603",
     kind=Kind.SPLITTING,
     state="the stream at the border, and the rows of the layers that are done",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Interrupted at the border of a layer and taken up again, a prefill has the same bits.",
     theorems=("T2", "T5"),
     demonstrate=demonstrate,

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...caches import H2O
-from ..entry import Entry, Finding, Kind, Verdict
-from ..ground import evicting_findings
+from ..entry import Comparison, Entry, Exactness, Kind
+from ..ground import evicting_comparisons
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
-    return evicting_findings(H2O, recent=2)
+    return evicting_comparisons(H2O, recent=2)
 
 
 ENTRY = Entry(
@@ -29,7 +29,7 @@ ENTRY = Entry(
     arxiv="2306.14048",
     kind=Kind.EVICTING,
     state="the rows kept, and the attention that each has gathered",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Dropped mass eps moves one output by 2 eps max|v| at most; the logits are not bounded.",
     read="paper and the authors' code, for the core's policy",
     theorems=("T9",),

@@ -4,7 +4,8 @@ Rodionov et al. 2025, arXiv 2504.06261. *Rule.* Workers share one cache of atten
 prompt, then the others' text, then its own, with positions counted in that order; rotations let
 keys move there without being made again.
 
-*Departures.* Workers take turns, one token each, as a schedule says; keys are made again from their
+*Departures.* Workers take turns, one token each, as a schedule says, where the code runs all of
+them in one call. It turns keys by the distance that they move; here they are made again from their
 streams at the new position, which is exact where turning them is not.
 
 *Its authors claim* that reasoning models coordinate without training. *Here:* one worker is
@@ -23,7 +24,7 @@ from ...decoder import Weights
 from ...layers import Layer
 from ...memory import Attended
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import full_logits, small_model, text
 
 SHARED = 4  # tokens of the prompt
@@ -97,7 +98,7 @@ def worked(schedule: Sequence[int], words: Sequence[Sequence[int]]) -> list[np.n
     return [np.stack(rows) for rows in said]
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     words = text()[SHARED : SHARED + 4], text(1)[:4]
     alone = worked([0] * 4, words[:1])[0]
@@ -120,10 +121,11 @@ ENTRY = Entry(
     arxiv="2504.06261",
     kind=Kind.SPLITTING,
     state="the streams of all workers, and the schedule that made them",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="One worker is sequential decoding, bit for bit; with two, streams depend on the "
     "schedule.",
     cure="keep all workers' streams: T1 makes keys at any place",
+    read="abstract, and the authors' code: its shared cache",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

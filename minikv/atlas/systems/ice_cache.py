@@ -19,9 +19,9 @@ import numpy as np
 from ...arrays import Keys, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import decoded, full_logits, kv, new_full, small_model, text
-from ..reading import Reading, by_group, largest
+from ..reading import Reading, by_group, highest
 
 PAGE = 3
 
@@ -51,11 +51,11 @@ class Paged(Reading):
                 for page in range(count)
             ]
         )
-        best = largest(by_group(q, means), self.pages)  # (pages, G)
+        best = highest(by_group(q, means), self.pages)  # (pages, G)
         return np.take_along_axis(best, pages, axis=0)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     keys = kv(small_model(), text())[0][0][:, 0]
     table = page_table(keys)
@@ -79,7 +79,7 @@ ENTRY = Entry(
     arxiv="2604.10539",
     kind=Kind.SELECTING,
     state="the full cache, in another order",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="A page table is a bijection: all pages are the full cache, bit for bit. Few pages "
     "lose what the others hold.",
     theorems=("T7", "T9"),

@@ -1,11 +1,12 @@
 """InfiniteVGGT: keep the keys that are least like the others, without looking at attention.
 
-Yuan et al. 2026, arXiv 2601.02281, of images in 3D. *Rule.* The mean of the normalised keys of a
-head is what most of them have in common; those go that have the largest cosine with it. First
-tokens are anchors and stay.
+Yuan et al. 2026, arXiv 2601.02281, of images in 3D. *Rule.* First tokens are anchors and stay. The
+mean of the normalised keys of a head, anchors apart, is what most of them have in common; those go
+that have the largest cosine with it.
 
-*Departures.* Tokens of a text in place of frames; one budget for all layers, where the paper deals
-it by how much keys differ; keys are those that attention reads, turned by their positions.
+*Departures.* Tokens of a text in place of frames, and `anchors` of them in place of all of the
+first frame; one budget for all layers, where the code deals it by a softmax of how much keys
+differ.
 
 *Its authors claim* streams without end in bounded memory, better than others of its kind. *Here:*
 what is kept is a function of the keys alone: other queries keep the same rows.
@@ -22,8 +23,8 @@ import numpy as np
 from ...arrays import to_numpy
 from ...caches import Evicting, Rows
 from ...numbers import whole
-from ..entry import Entry, Finding, Kind, Verdict, true
-from ..ground import evicting_findings, small_model, text
+from ..entry import Comparison, Entry, Exactness, Kind, true
+from ..ground import evicting_comparisons, small_model, text
 
 
 @dataclass(eq=False, repr=False)
@@ -47,13 +48,14 @@ class KeyGeometry(Evicting):
         keys = to_numpy(rows.keys, dtype=np.float64)  # (S, G, d)
         norms = np.linalg.norm(keys, axis=-1, keepdims=True)
         directions = keys / np.where(norms > 0, norms, 1.0)
-        mean = directions.mean(axis=0)
+        others = rows.positions[..., None] >= self.anchors
+        mean = (directions * others).sum(axis=0) / np.maximum(1, others.sum(axis=0))
         length = np.linalg.norm(mean, axis=-1, keepdims=True)
         likeness = (directions * (mean / np.where(length > 0, length, 1.0))).sum(axis=-1)
         return np.where(rows.positions < self.anchors, np.inf, -np.round(likeness, 9))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
 
@@ -70,7 +72,7 @@ def demonstrate() -> Sequence[Finding]:
     first = kept(1.0)
     newest = [[0, 9, 10, 11, 12, 13]] * 2  # and the anchor
     return [
-        *evicting_findings(KeyGeometry),
+        *evicting_comparisons(KeyGeometry),
         true("other queries keep the same rows", kept(-3.0) == first, f"{first}"),
         true("which are not the newest", first != newest, f"{first}", control=True),
     ]
@@ -82,9 +84,9 @@ ENTRY = Entry(
     arxiv="2601.02281",
     kind=Kind.EVICTING,
     state="the rows kept, a function of all keys and of no query",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="What is kept does not depend on queries; below the full budget bits are lost.",
-    read="abstract and public summaries of its pruning rule",
+    read="abstract, and the authors' code: its attention and its budgets",
     theorems=("T9",),
     policy=KeyGeometry,
     demonstrate=demonstrate,

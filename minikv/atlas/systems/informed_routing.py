@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arrays import Array, to_numpy
 from ...layers import Hook
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same
 from ..ground import decoded, full_logits, new_full, small_model, text
 from ..routes import Route, by_content
 
@@ -55,7 +55,7 @@ def forecast(route: Route, matrix: np.ndarray) -> Hook:
     return hook
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     matrix = fitted()
@@ -99,7 +99,7 @@ ENTRY = Entry(
     arxiv="2510.13831",
     kind=Kind.STATE,
     state="the stream; the route is a function of it, the forecaster a weight",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="The same route gives the bits. Otherwise the stream behind the unit is off by what "
     "the forecast was.",
     theorems=("T3", "T6"),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same, true
 from ..recurrent import Step, by_chunks, states, whole_numbers
 
 TOKENS = 8
@@ -37,7 +37,7 @@ def delta_steps(keys: np.ndarray, values: np.ndarray, gates: np.ndarray) -> list
     return found
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     keys = whole_numbers(0, TOKENS, WIDTH)
     values = whole_numbers(1, TOKENS, WIDTH)
@@ -81,10 +81,11 @@ ENTRY = Entry(
     arxiv="2510.26692",
     kind=Kind.STATE,
     state="one matrix a head, a function of all tokens; latent rows in the other layers",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Recurrent and chunked form are one; the state is no projection of one row. Keys and "
     "values of the latent layers are.",
     cure="checkpoint the matrix, or run all tokens again",
+    read="abstract, and the README of the authors' model",
     theorems=("T1", "T2"),
     demonstrate=demonstrate,
 )

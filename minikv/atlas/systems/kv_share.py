@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, kv, small_model, text
 from ..reuse import KV, mended, stacked
 
@@ -70,7 +70,7 @@ def gathered(rows: Sequence[Row], length: int) -> KV:
     return parts[0], parts[1]
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     one = text()
@@ -106,10 +106,10 @@ ENTRY = Entry(
     arxiv="2503.16525",
     kind=Kind.REUSING,
     state="the tree, and which rows were made for this text",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="An exact prefix and recomputing all rows have the bits; a part of the rows that "
     "change has not.",
     cure="compute every row from the first change on",
-    theorems=("T8", "T10"),
+    theorems=("A4", "T8", "T10"),
     demonstrate=demonstrate,
 )

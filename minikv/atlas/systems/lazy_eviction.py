@@ -26,8 +26,8 @@ from ...arrays import Pattern, Positions, to_numpy
 from ...caches import Evicting, Rows
 from ...layers import Layer
 from ..budgets import keep_best
-from ..entry import Entry, Finding, Kind, Verdict, true
-from ..ground import evicting_findings, small_model, watched
+from ..entry import Comparison, Entry, Exactness, Kind, true
+from ..ground import evicting_comparisons, small_model, watched
 
 
 @dataclass(eq=False, repr=False)
@@ -73,11 +73,11 @@ class LazyEviction(Evicting):
             keep_best(rows, self._checked_priority(rows), max(1, self.budget - self.window))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     held = watched(LazyEviction(small_model().weights, budget=8, window=4)).held
     peak = true("the peak is the budget, reached between evictions", held == 8, f"{held} of 8")
-    return [*evicting_findings(LazyEviction), peak]
+    return [*evicting_comparisons(LazyEviction), peak]
 
 
 ENTRY = Entry(
@@ -86,7 +86,7 @@ ENTRY = Entry(
     arxiv="2506.15969",
     kind=Kind.EVICTING,
     state="the rows kept, with the last moment and the longest interval of each",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="With room for all tokens it is the full cache; below, one output moves by T9 at most.",
     theorems=("T9",),
     policy=LazyEviction,

@@ -5,8 +5,9 @@ by the product of its query and the chunk's representative key, and reads the fi
 newest one, and the best of the others, so many that no head reads more than the model was trained
 on.
 
-*Departures.* The representative is the mean key, where the paper weighs it by attention within the
-chunk; query heads that share keys choose together; positions stay those of the text.
+*Departures.* The representative is the mean key, where the code lets the chunk attend to itself,
+takes the mean of that, and weighs the keys by it; query heads that share keys choose together;
+positions stay those of the text, where the code counts them anew over what is read.
 
 *Its authors claim* texts far beyond the trained length without training. *Here:* all chunks read is
 the full cache; heads choose for themselves.
@@ -21,9 +22,9 @@ import numpy as np
 from ...arrays import Keys, Queries
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import decoded, full_logits, new_full
-from ..reading import Reading, by_group, largest
+from ..reading import Reading, by_group, highest
 from .zoomr import summaries
 
 CHUNK = 2
@@ -40,14 +41,14 @@ class OwnChunks(Reading):
         scores = by_group(q, summaries(keys, CHUNK))  # (chunks, G)
         scores[0] = np.inf
         scores[-1] = np.inf
-        best = largest(scores, self.chunks)
+        best = highest(scores, self.chunks)
         chunk = np.arange(len(keys)) // CHUNK
         rest = chunk >= len(scores)
         read = best[np.minimum(chunk, len(scores) - 1)]
         return read | rest[:, None]
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     memory = OwnChunks(new_full(), 3)
     logits = decoded(memory)
@@ -67,9 +68,10 @@ ENTRY = Entry(
     arxiv="2402.10685",
     kind=Kind.SELECTING,
     state="the full cache",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All chunks read: the full cache, within the context. Given queries, keys and values, "
     "heads choose for themselves.",
+    read="abstract, and the authors' code: its attention",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

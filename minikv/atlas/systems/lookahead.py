@@ -4,8 +4,8 @@ Zhao et al. 2023, arXiv 2312.12728. *Rule.* N-grams of prompt and answer go into
 followed the last token there is a draft. One call verifies it, and the longest correct beginning is
 kept.
 
-*Departures.* One branch, the one seen last, where the paper verifies several at once. Drafts of any
-other source may be given.
+*Departures.* One branch, the one seen last, where the paper verifies several at once, those that
+came most often in the prompt and in earlier answers. Drafts of any other source may be given.
 
 *Its authors claim* the same text as without drafts, and never more steps. *Here:* under exact
 arithmetic tokens, logits and cache have the same bits, for every draft, a hostile one too; under
@@ -21,7 +21,7 @@ import numpy as np
 from ...arrays import to_numpy
 from ...model import Model
 from ...verify.backwards import BACKWARDS, blas_keeps_rows
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model, text
 from ..speculation import Draft, Figures, Speculator, no_draft
 
@@ -55,7 +55,7 @@ def run(model: Model, draft: Draft) -> tuple[list[int], np.ndarray, np.ndarray, 
     return tokens, np.stack(speculator.figures.logits), keys, speculator.figures
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     tokens, logits, keys, figures = run(model, no_draft)
@@ -89,9 +89,10 @@ ENTRY = Entry(
     arxiv="2312.12728",
     kind=Kind.SPECULATING,
     state="the full cache; the trie is no part of it",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Under exact arithmetic every draft gives the tokens, logits and cache of one by one; "
     "under float32 logits have other last bits.",
-    theorems=("T6", "T8"),
+    read="abstract, and the authors' code: its trie",
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...caches import Evicting, Rows
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import (
     PROMPT,
     TOKENS,
@@ -72,7 +72,7 @@ def true_future() -> Importance:
     return tuple(found)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     future = true_future()
@@ -97,7 +97,7 @@ ENTRY = Entry(
     arxiv="2603.10899",
     kind=Kind.EVICTING,
     state="the rows kept",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Even the attention that the text will really give, as an oracle, does not keep the "
     "bits. The modules that guess it are not trained here.",
     theorems=("T9",),

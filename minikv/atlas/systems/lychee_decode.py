@@ -1,10 +1,11 @@
 """LycheeDecode: a few heads find the tokens that matter, and the many read those.
 
 Lin et al. 2026, arXiv 2602.04541. *Rule.* Heads are parted in retrieval heads, which read
-everything and find `keep` tokens, and sparse heads, which read what a retrieval head found last.
+everything and find `keep` tokens, and sparse heads, which read what the head of the same number
+read in the layer below.
 
 *Departures.* Which heads are which is given, where the paper learns it with a relaxed distribution:
-K/V head 0 of layer 0 retrieves, and every other head is sparse, in its own layer too.
+K/V head 0 of layer 0 retrieves for all, and every other head is sparse, in its own layer too.
 
 *Its authors claim* the full cache's quality at 2.7 times the speed. *Here:* with as many tokens as
 there are it is the full cache; a sparse head reads a subset that a retrieval head found.
@@ -19,9 +20,9 @@ import numpy as np
 from ...arrays import Keys, Queries
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, new_full
-from ..reading import Reading, by_group, largest
+from ..reading import Reading, by_group, highest
 
 
 class HybridHeads(Reading):
@@ -35,14 +36,14 @@ class HybridHeads(Reading):
     def chosen(self, layer: Layer, q: Queries, keys: Keys) -> np.ndarray:
         read = np.zeros(keys.shape[:2], dtype=bool)
         if layer.index == 0:
-            self.found = largest(by_group(q, keys)[:, :1], self.keep)[:, 0]
+            self.found = highest(by_group(q, keys)[:, :1], self.keep)[:, 0]
         read[:] = self.found[:, None]
         if layer.index == 0:
             read[:, 0] = True
         return read
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     memory = HybridHeads(new_full(), 4)
     logits = decoded(memory)
@@ -64,8 +65,9 @@ ENTRY = Entry(
     arxiv="2602.04541",
     kind=Kind.SELECTING,
     state="the full cache",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All tokens found: the full cache. Which heads retrieve is given, not learnt.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

@@ -4,8 +4,9 @@ Bae et al. 2025, arXiv 2507.10524. *Rule.* A router says how often each token go
 shared layers. Keys and values are made anew for the tokens that are still there, or those of the
 first recursion are shared by all.
 
-*Departures.* One layer, `DEPTH` times; the router is the sign of a row's first number; nothing is
-trained.
+*Departures.* One layer, `DEPTH` times, where the paper has a layer of its own below and above them;
+the router is the sign of a row's first number, where it takes the best of all tokens or lets each
+token choose; nothing is trained.
 
 *Its authors claim* a better trade of quality and cost at 135M to 1.7B parameters. *Here:* with
 shared keys and values, those at recursion r are no projection of the stream at r, but of the stream
@@ -20,7 +21,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model, text
 from ..routes import Given, by_content, passed, stream_of
 
@@ -42,7 +43,7 @@ def recursions(shared: bool, routed: bool = True) -> list[np.ndarray]:
     return streams
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     positions = np.arange(len(text()))
@@ -69,9 +70,10 @@ ENTRY = Entry(
     arxiv="2507.10524",
     kind=Kind.STATE,
     state="the stream at recursion 1, and the one at hand",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Shared keys and values are no projection of the stream at their recursion.",
     cure="project from the stream at recursion 1",
+    read="abstract, and the authors' README",
     theorems=("T1",),
     counterexamples=("shared_kv",),
     demonstrate=demonstrate,

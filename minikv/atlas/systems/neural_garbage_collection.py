@@ -23,8 +23,8 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...numbers import whole
 from ..budgets import keep_best
-from ..entry import Entry, Finding, Kind, Verdict, other
-from ..ground import decoded, evicting_findings, small_model
+from ..entry import Comparison, Entry, Exactness, Kind, other
+from ..ground import decoded, evicting_comparisons, small_model
 
 
 @dataclass(eq=False, repr=False)
@@ -57,12 +57,12 @@ class Drawn(Evicting):
             keep_best(rows, self._checked_priority(rows), max(1, self.budget - self.pause + 1))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     one = decoded(Drawn(weights, 7, seed=1))
     two = decoded(Drawn(weights, 7, seed=2))
-    return [*evicting_findings(Drawn), other("two schedules", one, two)]
+    return [*evicting_comparisons(Drawn), other("two schedules", one, two)]
 
 
 ENTRY = Entry(
@@ -71,7 +71,7 @@ ENTRY = Entry(
     arxiv="2604.18002",
     kind=Kind.EVICTING,
     state="the rows kept: the schedule is part of the state",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Any schedule moves one output by T9 at most; which one is drawn, not learnt.",
     theorems=("T9",),
     policy=Drawn,

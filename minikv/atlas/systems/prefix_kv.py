@@ -5,10 +5,12 @@ share p is the fewest of them whose importance reaches p of the whole. One p for
 by halving, such that prefixes add up to the budget.
 
 *Departures.* Importance is the attention that a key got, over all heads and queries of the last
-call; p is found anew after each call, where the paper finds it once, on some samples, and keeps
-it. Prefixes grow by steps, so that the sum may jump over the budget: the tokens that are still
-missing go to the layers whose next token is the most important. All layers of a call are cut when
-the last one is done.
+call; p is found anew after each call, where the paper finds it once, on some samples, and keeps it.
+The code also keeps four first tokens and the newest, stops halving within five tokens of the budget
+and stretches what is missing, and drops one token a step while it decodes, at a fixed distance from
+the end; none of that is here. Prefixes grow by steps, so that the sum may jump over the budget: the
+tokens that are still missing go to the layers whose next token is the most important. All layers of
+a call are cut when the last one is done.
 
 *Its authors claim* better answers than a budget that is equal for all layers. *Here:* the sizes add
 up to the budget exactly, and the sum of prefixes never falls as p grows, which is what halving
@@ -27,7 +29,7 @@ from ...caches import Evicting, Rows
 from ...layers import Layer
 from ...memory import Attended
 from ..budgets import keep_best
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, small_model
 
 
@@ -96,7 +98,7 @@ class PrefixKV(Evicting):
             keep_best(rows, self._checked_priority(rows), count)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     cache = PrefixKV(weights, 6)
@@ -134,8 +136,9 @@ ENTRY = Entry(
     arxiv="2412.03409",
     kind=Kind.EVICTING,
     state="the rows kept",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Sizes of layers add up to the budget exactly; below the full one bits are lost.",
+    read="abstract, and the authors' code: its search and its cache",
     theorems=("T9",),
     policy=PrefixKV,
     demonstrate=demonstrate,

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...build import build, random_tensors
 from ...model import Model
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model
 from ..quantising import rounded
 from ..speculation import no_draft
@@ -40,7 +40,7 @@ def rounded_model(bits: int = BITS) -> Model:
     return Model(build(model.config, tensors, "exact"))
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     full, logits, _, _ = run(small_model(), no_draft)
     alone, rows, _, _ = run(rounded_model(), no_draft)
@@ -60,9 +60,9 @@ ENTRY = Entry(
     arxiv="2603.01399",
     kind=Kind.SPECULATING,
     state="the rounded model's cache",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Lossless beside the rounded verifier, not beside the full model: the verifier decides.",
     cure="verify with the model that is meant",
-    theorems=("T6", "T8"),
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -1,9 +1,11 @@
 """RAT: a linear recurrence within a chunk, and softmax attention over chunks.
 
-arXiv 2507.04416. *Rule.* Within a chunk keys and values are running averages, gated; attention
-reads the last row of each chunk before, and the running row of the token's own.
+arXiv 2507.04416. *Rule.* Within a chunk keys and values are running averages, gated alike;
+attention reads the last row of each chunk before, and the running row of the token's own.
 
-*Departures.* One head, the gate is a half, keys are averaged as values are.
+*Departures.* One head, and the gate is a half, where it is learnt, of the row, for each channel.
+Heads share keys before they are averaged, the output has a gate, and positions are those of chunks;
+none of that is here.
 
 *Its authors claim* nine times the speed of generation at chunks of 16. *Here* its ends: chunks of
 one are softmax attention, one chunk for all is a recurrence. Between, a token's key is a function
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same
 from ..quantising import softmax
 
 TOKENS = 8
@@ -49,7 +51,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     return softmax(scores) @ v
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     q, k, v = np.random.default_rng(0).normal(size=(3, TOKENS, 4))
     ones = np.abs(rat(q, k, v, 1) - attention(q, k, v)).max()
@@ -79,10 +81,11 @@ ENTRY = Entry(
     arxiv="2507.04416",
     kind=Kind.STATE,
     state="the last row of each chunk, and the running row of the newest",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="A key is a function of its chunk so far, not of one row; chunks of one are softmax "
     "attention, and one chunk is a recurrence.",
     cure="make a chunk's keys again from all its rows",
+    read="abstract, and the authors' code: its slow layer",
     theorems=("T1",),
     demonstrate=demonstrate,
 )

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import decoded, full_logits, small_model, text
 from ..injecting import Prefixed, replayed
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     logits, alone = replayed(model, text(), Prefixed(2), lambda: None)
@@ -38,7 +38,7 @@ ENTRY = Entry(
     arxiv="2602.02366",
     kind=Kind.STATE,
     state="the streams and the prefix",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Injected keys and values are the projection of no stream; an empty prefix is the full "
     "cache.",
     cure="keep the prefix beside the checkpoints, like weights",

@@ -1,10 +1,10 @@
 """Recurrent Transformer: a layer attends to keys and values made from its own outputs.
 
 Oncescu et al. 2026, arXiv 2604.21215. *Rule.* What a token leaves for later ones at layer l is
-projected from its stream behind the layer, not before it; so positions go one after the other, and
-a tiling makes that cheap.
+projected from its stream behind the layer, not before it, while the token itself sees its row from
+before the layer; so positions go one after the other, and a tiling makes that cheap.
 
-*Departures.* Weights are random; a token sees its own row from before the layer; no tiling.
+*Departures.* Weights are random; no tiling.
 
 *Its authors claim* more effective depth and fewer layers at the same quality. *Here:* keys and
 values are no function of the stream before the layer, so that a pass over all positions at once,
@@ -19,7 +19,7 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import small_model, text
 from ..routes import Given, passed, stream_of
 
@@ -44,7 +44,7 @@ def one_after_the_other(stream: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return np.concatenate(behind), np.concatenate(keys), np.concatenate(values)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     layer = small_model().layers[0]
     stream = to_numpy(stream_of(small_model(), text()))
@@ -69,10 +69,11 @@ ENTRY = Entry(
     arxiv="2604.21215",
     kind=Kind.STATE,
     state="the streams behind the layer, one after the other",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="Keys and values are projections of the layer's output, so that positions cannot be "
     "made again all at once.",
     cure="replay position by position, from the first token",
+    read="abstract, and others' notes of the paper",
     theorems=("T1", "T3"),
     counterexamples=("own_output",),
     demonstrate=demonstrate,

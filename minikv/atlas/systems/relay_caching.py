@@ -5,7 +5,8 @@ of an earlier agent, whose prefix was another. Where they deviate most, by layer
 computed again; the others stay.
 
 *Departures.* The passage keeps its positions. Which rows deviate is measured against the exact
-cache, where the paper estimates it: an oracle.
+cache, an oracle, where the paper finds layers once, offline, and tokens by how far they deviate and
+how much they are looked at, the last ones besides.
 
 *Its authors claim* more than 80 % of the cache reused at negligible loss of accuracy, and that
 deviations are sparse and local. *Here:* after a change of the prefix, the kept tokens' rows have
@@ -20,14 +21,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, kv, small_model, text
 from ..reuse import least, mended, stacked, unchanged
 
 CHANGED = 5  # tokens of the prefix that are others
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     new = (*text(1)[:CHANGED], *text()[CHANGED:])
@@ -61,10 +62,11 @@ ENTRY = Entry(
     arxiv="2603.13289",
     kind=Kind.REUSING,
     state="the rows that were kept and those that were made again: which ones is part of it",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="Layer 0 is exact under any prefix. Above, mending is exact if and only if every row "
     "that changes is computed, there and below.",
     cure="compute every row from the first change on",
-    theorems=("T1", "T8", "T10"),
+    read="abstract, and others' code of its rule",
+    theorems=("A4", "T1", "T8", "T10"),
     demonstrate=demonstrate,
 )

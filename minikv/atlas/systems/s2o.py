@@ -21,8 +21,8 @@ import numpy as np
 from ...arrays import Keys, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ...verify.theorems.t09_bounded_loss import largest as longest
-from ..entry import Entry, Finding, Kind, Verdict, above, at_most, other, same, true
+from ...verify.theorems.t09_bounded_loss import longest
+from ..entry import Comparison, Entry, Exactness, Kind, above, at_most, other, same, true
 from ..ground import decoded, full_head_outputs, full_logits, last_outputs, new_full
 from ..quantising import softmax
 from ..reading import Reading
@@ -50,7 +50,7 @@ class EarlyStop(Reading):
         return read
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     budget = 0.2
     stopped = EarlyStop(new_full(), budget)
@@ -78,7 +78,7 @@ ENTRY = Entry(
     arxiv="2602.22575",
     kind=Kind.SELECTING,
     state="the full cache",
-    verdict=Verdict.BOUNDED,
+    verdict=Exactness.BOUNDED,
     reason="Reading stops when a certified weight eps is left: one output then moves by "
     "2 eps max|v| at most. No error allowed is the full cache.",
     theorems=("T9",),

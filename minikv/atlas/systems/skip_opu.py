@@ -19,12 +19,12 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...projection import kv_from_residual
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model, text
 from ..routes import by_content, passed, stream_of
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     first, second = model.layers
@@ -50,7 +50,7 @@ ENTRY = Entry(
     arxiv="2603.14785",
     kind=Kind.STATE,
     state="the stream; the route is a function of it",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="A skipped layer leaves the stream's bits, but the next layer's keys and values are "
     "others unless weights are shared. The processor is not built.",
     cure="project from the stream, which is the same",

@@ -1,7 +1,8 @@
 """SmallThinker: some layers rotate keys by their positions, and some do not.
 
 arXiv 2507.20984. *Rule.* Layers without positions stand between layers with rotations and windows,
-which keeps the cache small; experts are chosen before attention.
+which keeps the cache small; experts are chosen by the stream before attention. Which layers rotate
+and which have windows are two lists of the model's configuration.
 
 *Departures.* One layer of the small model, with its rotations taken out; no experts.
 
@@ -22,7 +23,7 @@ from ...arrays import Positions, Turns, to_numpy
 from ...layers import Layer
 from ...projection import kv_from_residual
 from ...rotary import Rotary
-from ..entry import Entry, Finding, Kind, Verdict, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, other, same
 from ..ground import small_model, text
 from ..routes import passed, stream_of
 
@@ -45,7 +46,7 @@ def without_positions(layer: Layer) -> Layer:
     return replace(layer, rotary=still)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     model = small_model()
     layer = model.layers[0]
@@ -83,9 +84,10 @@ ENTRY = Entry(
     arxiv="2507.20984",
     kind=Kind.STATE,
     state="the stream",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="A layer without positions has the same keys and values wherever a text stands; a "
     "layer with rotations has the same values.",
+    read="abstract, and the model's code",
     theorems=("T1",),
     demonstrate=demonstrate,
 )

@@ -5,7 +5,9 @@ over the layers; each layer goes on with the best, so that what is pruned stays 
 fetched by their high bits, and by their low bits where these do not decide.
 
 *Departures.* No hardware. `KEEP` says how many tokens each layer reads; pruning is of tokens, not
-of heads. High and low bits are those of a float32.
+of heads. High and low bits are those of a float32. The authors' code for decoders does something
+else: each layer and head keeps its first and newest tokens and those of the most attention, for
+good, which is what H2O does.
 
 *Its authors claim* speed and energy. *Here:* the pruned set grows with the layers; with all tokens
 kept it is the full cache; and high and low parts add up to the number, bit for bit.
@@ -20,9 +22,9 @@ import numpy as np
 from ...arrays import Keys, Pattern, Positions, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import TOKENS, decoded, full_logits, kv, new_full, small_model, text
-from ..reading import Reading, in_place, largest
+from ..reading import Reading, highest, in_place
 
 KEEP = (TOKENS, 9, 5)  # tokens that layers 0, 1 and 2 read
 
@@ -50,7 +52,7 @@ class Cascade(Reading):
             return everything
         below = self.reads[layer.index - 1][:, 0]
         ranked = np.where(below, self.gathered, -1.0)
-        return everything & (largest(ranked, self.keep[layer.index]) & below)[:, None]
+        return everything & (highest(ranked, self.keep[layer.index]) & below)[:, None]
 
 
 def high_part(x: np.ndarray) -> np.ndarray:
@@ -58,7 +60,7 @@ def high_part(x: np.ndarray) -> np.ndarray:
     return (x.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     cascade = Cascade(new_full(3), KEEP)
     logits = decoded(cascade, layers=3)
@@ -81,9 +83,10 @@ ENTRY = Entry(
     arxiv="2012.09852",
     kind=Kind.EVICTING,
     state="the full cache; what a layer reads follows from the layers below",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All tokens read and low bits always fetched: the full cache. Pruned sets grow with "
     "the layers. The processor is not built.",
+    read="abstract, and the authors' code: its cache for decoders",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

@@ -4,7 +4,8 @@ arXiv 2505.22179. *Rule.* Trees of drafts are costly to verify for a quantised t
 first turns them into one sequence, which the target verifies.
 
 *Departures.* The draft is the target's own first layer, and the middle stage keeps of two guesses
-the one that a rounded model likes better; no tree of real width.
+the one that a rounded model likes better; in the code the small model decodes with the tree, word
+by word as by itself, until its draft is long enough. No tree of real width.
 
 *Its authors claim* 2.78 times the speed. *Here:* whatever drafts and whatever sorts, tokens and
 logits are those of the target one by one.
@@ -18,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...model import Model
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import small_model
 from ..speculation import Draft, no_draft
 from .lookahead import run
@@ -47,7 +48,7 @@ def hierarchical(drafter: Model, sorter: Model, ahead: int = 3) -> Draft:
     return draft
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     target = rounded_model(4)
     tokens, logits, _, alone = run(target, no_draft)
@@ -67,9 +68,10 @@ ENTRY = Entry(
     arxiv="2505.22179",
     kind=Kind.SPECULATING,
     state="the target's cache",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Any draft, sorted in any way, gives the target's tokens and logits; the target here "
     "has four bits, and is what it is.",
-    theorems=("T6", "T8"),
+    read="abstract, and the authors' code: its drafts in two stages",
+    theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

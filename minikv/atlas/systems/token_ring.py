@@ -3,7 +3,8 @@
 Wang et al. 2024, arXiv 2412.20501. *Rule.* Each device holds the keys and values of some tokens. An
 output and the logarithm of its denominator are passed on and merged with those of the next device.
 
-*Departures.* Devices are threads, or parts of one array; the merge is in float64.
+*Departures.* Devices are threads, or parts of one array; the merge is in float64, of the largest
+score and the denominator, where the code has their logarithm and a sigmoid of differences.
 
 *Its authors claim* speed, and full attention's result. *Here:* the merge is a commutative monoid in
 the reals, and in floats each tree of merges rounds in its own way. A protocol of maxima and of sums
@@ -19,7 +20,7 @@ import numpy as np
 from ...arithmetic import NumpyExact, Sight
 from ...parallel import Comm, run_threads
 from ...parallel.context import over_context
-from ..entry import Entry, Finding, Kind, Verdict, at_most, other, same
+from ..entry import Comparison, Entry, Exactness, Kind, at_most, other, same
 from ..merging import any_tree, finish, merge, part
 from ..quantising import softmax
 
@@ -63,7 +64,7 @@ def ring(seed: int, order: int) -> np.ndarray:
     return np.stack(heads)[None].astype(np.float32)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     q, k, v = case(0)
     whole = NumpyExact(KEYS).attention(q, k, v, Sight(np.array([KEYS]), np.arange(KEYS)), 8**-0.5)
@@ -98,9 +99,10 @@ ENTRY = Entry(
     arxiv="2412.20501",
     kind=Kind.SPLITTING,
     state="the full cache, wherever its rows lie",
-    verdict=Verdict.EXACT,
+    verdict=Exactness.EXACT,
     reason="Merging is a commutative monoid in the reals. In bits, a protocol of maxima and exact "
     "sums has those of one pass; merges that scale anew have not.",
-    theorems=("T7", "T12"),
+    read="abstract, and the authors' code: its merge",
+    theorems=("A1", "T7", "T12"),
     demonstrate=demonstrate,
 )

@@ -5,7 +5,9 @@ there are more than the budget, the least worth go.
 
 *Departures.* The gates are given (`gates` of the first tokens, `gate` of all others), where the
 paper learns them, one for each token, layer and head, by distillation; attention is not weighed by
-them, as in the paper's inference. So what is shown is the rule and not what is learnt.
+them, as in the paper's inference. The code lets some hundreds of tokens gather beyond the budget
+before it cuts, and may deal one budget to all heads of a layer or all layers; here each layer keeps
+its budget, call by call. So what is shown is the rule and not what is learnt.
 
 *Its authors claim* that learnt scores recover sinks and sliding windows, and in places a better
 answer than the full cache gives; not that bits stay. With given gates the first is a theorem: equal
@@ -23,8 +25,8 @@ import numpy as np
 
 from ...caches import Evicting, Rows, StreamingLLM, Window
 from ...errors import CacheError
-from ..entry import Entry, Finding, Kind, Verdict, true
-from ..ground import evicting_findings, positions_kept, small_model
+from ..entry import Comparison, Entry, Exactness, Kind, true
+from ..ground import evicting_comparisons, positions_kept, small_model
 
 
 @dataclass(eq=False, repr=False)
@@ -60,7 +62,7 @@ class TrimKV(Evicting):
         return logs * age
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     weights = small_model().weights
     budget = 6
@@ -69,7 +71,7 @@ def demonstrate() -> Sequence[Finding]:
     equal = positions_kept(TrimKV(weights, budget, gate=0.9, gates=()))
     opened = positions_kept(TrimKV(weights, budget, gate=0.9, gates=(1.0, 1.0)))
     return [
-        *evicting_findings(TrimKV),
+        *evicting_comparisons(TrimKV),
         true("equal gates keep the sets of a window", equal == window, f"{equal[0][0]}"),
         true("two gates of 1 keep StreamingLLM's sets", opened == sinks, f"{opened[0][0]}"),
         true("gates that differ keep others", opened != window, f"{window[0][0]}", control=True),
@@ -82,9 +84,10 @@ ENTRY = Entry(
     arxiv="2512.03324",
     kind=Kind.EVICTING,
     state="the rows kept; the gates are weights",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="With given gates: equal ones are a window, ones for the first tokens StreamingLLM. "
     "Gates are not learnt here.",
+    read="abstract, and the authors' code: its cache",
     theorems=("T9",),
     policy=TrimKV,
     demonstrate=demonstrate,

@@ -21,7 +21,7 @@ from ...arrays import NewKeys, NewValues, Positions, Stream, to_numpy
 from ...layers import Layer
 from ...memory import Attended
 from ...verify.memories import Wrapped
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import decoded, full_logits, new_full, small_model, text
 from ..quantising import softmax
 
@@ -67,7 +67,7 @@ def optimised(steps: int) -> list[float]:
     return numbers
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     numbers = optimised(2)
     logits = decoded(Controlled(numbers))
@@ -85,7 +85,7 @@ ENTRY = Entry(
     arxiv="2510.17045",
     kind=Kind.STATE,
     state="the streams and the controller",
-    verdict=Verdict.REFUTES,
+    verdict=Exactness.REFUTES,
     reason="After a step of its optimisation, values are no projection of the stream alone; no "
     "steps are the full cache.",
     cure="keep the controller beside the checkpoints",

@@ -20,7 +20,7 @@ import numpy as np
 from ...arrays import Keys, Queries, to_numpy
 from ...caches import Cache
 from ...layers import Layer
-from ..entry import Entry, Finding, Kind, Verdict, other, same, true
+from ..entry import Comparison, Entry, Exactness, Kind, other, same, true
 from ..ground import decoded, full_logits, new_full
 from ..reading import Reading, by_group
 
@@ -49,7 +49,7 @@ class TwoLevels(Reading):
         return np.repeat(read[:, None], keys.shape[1], axis=1)
 
 
-def demonstrate() -> Sequence[Finding]:
+def demonstrate() -> Sequence[Comparison]:
     """The comparisons of the entry, controls among them."""
     zoomed = TwoLevels(new_full(), 2)
     logits = decoded(zoomed)
@@ -67,7 +67,7 @@ ENTRY = Entry(
     arxiv="2604.10898",
     kind=Kind.SELECTING,
     state="the full cache; the index is a function of it",
-    verdict=Verdict.LOSSY,
+    verdict=Exactness.LOSSY,
     reason="All chunks read: the full cache. The summaries are means, not written by a model.",
     theorems=("T9",),
     demonstrate=demonstrate,

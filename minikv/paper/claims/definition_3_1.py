@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..claim import Claim, Finding, Setting, Verdict
-from ..proved import COLUMNS, proved
+from ..claim import Claim, Figures, Finding, Setting, Verdict
+from ..proved import COLUMNS, all_hold, proved
 
 THEOREMS = ("T2",)
 
@@ -11,17 +11,20 @@ THEOREMS = ("T2",)
 def run(setting: Setting) -> Finding:
     """Replace the stream at all positions, and at the last alone."""
     found = proved(setting, THEOREMS)
-    verdict = Verdict.REPRODUCED
-    if any(result.verdict != "holds" for result in found):
-        verdict = Verdict.REFUTED
-    reason = (
-        "Theorem T2: a text whose stream at one layer is another's, at all positions, has the "
-        "other's logits in every bit, at every layer. It takes all positions: with the last one "
-        "alone replaced, the distribution is another one. So the state grows with the text, and is "
-        "no fixed number of vectors."
-    )
+    figures = {"theorems": [each.exact for each in found]}
     rows = tuple(result.row for result in found)
-    return Finding(verdict, reason, COLUMNS, rows, {"theorems": [each.exact for each in found]})
+    return Finding(*told(figures), COLUMNS, rows, figures)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Whether T2 holds and needs all positions."""
+    if not all_hold(figures):
+        return Verdict.REFUTED, "T2 fails, or its control shows no difference: see the table."
+    return Verdict.REPRODUCED, (
+        "A text whose stream at one layer is another's, at all positions, has the other's logits "
+        "in every bit, at every layer (T2). It takes all positions: with the last one alone "
+        "replaced, the distribution is another one."
+    )
 
 
 CLAIM = Claim(
@@ -33,10 +36,11 @@ CLAIM = Claim(
         "all positions, determines the distribution of the next token."
     ),
     protocol=(
-        "theorem T2 as `minikv prove --only T2` runs it, under exact arithmetic: on random models "
-        "of every family, and on real weights. --quick: fewer of both."
+        "theorem T2 (`minikv prove --only T2`) under exact arithmetic, on random models of every "
+        "family and on texts with real weights. --quick: fewer of both."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     exact=("theorems",),
 )

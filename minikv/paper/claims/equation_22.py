@@ -55,8 +55,13 @@ def run(setting: Setting) -> Finding:
         "of the bound for rounding",
     )
     rows = tuple(tuple(row.values()) for row in figures)
-    verdict, reason = judged(figures)
-    return Finding(verdict, reason, columns, rows, {"ratios": figures})
+    ratios = {"ratios": figures}
+    return Finding(*told(ratios), columns, rows, ratios)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Verdict and reason."""
+    return judged(figures["ratios"])
 
 
 def read_streams(model: Model) -> list[np.ndarray]:
@@ -90,13 +95,13 @@ def judged(figures: Sequence[Figures]) -> tuple[Verdict, str]:
     if control <= 1:
         return Verdict.CANNOT, "sigma_{r+2} bounds the errors too: these rows do not tell."
     return Verdict.REPRODUCED, (
-        "It holds for every head and rank that is run, and no smaller number would do: for the "
+        "It holds for every head and rank that is run. No smaller number would do: for the "
         "singular vectors r + 1 the two sides are equal but for rounding, and with sigma_{r+2} "
         "in place of sigma_{r+1} the inequality is false for every head (by a factor of "
         f"{control:.4f} at least). On rows of a text errors are at most {text:.2g} of the bound. "
         "The rows are the stream after its norm, which is what W_q and W_k read, and the scores "
-        "are those before the rotary positions: the rotated score of two positions has a matrix, "
-        "and a rank, of its own for each distance (figure 5)."
+        "are those before the rotary positions. The rotated score has another matrix for each "
+        "distance of the two positions (figure 5)."
     )
 
 
@@ -125,5 +130,6 @@ CLAIM = Claim(
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     plot=plot,
 )

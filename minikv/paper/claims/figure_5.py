@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...experiments.plots import below, labelled, lines
 from ...experiments.ranks import READINGS, ROTATED, Reading, heads
@@ -52,8 +52,13 @@ def run(setting: Setting) -> Finding:
         if name not in found_here
     ]
     columns = ("model", "reading", "the paper's mean", "mean", "median", "heads", "largest")
-    verdict, reason = _judged(models)
-    return Finding(verdict, reason, columns, tuple(rows), {"models": models})
+    figures = {"models": models}
+    return Finding(*told(figures), columns, tuple(rows), figures)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Verdict and reason."""
+    return _judged(figures["models"])
 
 
 def by_layer(model: Model, reading: Reading) -> list[list[int]]:
@@ -70,7 +75,7 @@ def _summary(ranks: Sequence[Sequence[int]]) -> tuple[float, float, int, int]:
     return fmean(flat), float(median(flat)), len(flat), max(flat)
 
 
-def _judged(models: dict[str, dict[str, Any]]) -> tuple[Verdict, str]:
+def _judged(models: Mapping[str, Figures]) -> tuple[Verdict, str]:
     """The verdict, from the models of which the paper prints a mean."""
     told = []
     verdict = Verdict.CANNOT
@@ -93,17 +98,16 @@ def _judged(models: dict[str, dict[str, Any]]) -> tuple[Verdict, str]:
             told.append(f"{of_it}, of the other readings: {near}.")
             continue
         told.append(
-            f"{of_it} are two slips that its text does not have "
-            f"({near}): the sum of sigma^4, as of singular values that were squared before; and "
-            "W_q W_k^T of matrices as files hold them, a (d, d) product that is no head's score "
-            "matrix. From one mean it cannot be told which it was."
+            f"{of_it}, by the mean alone, are readings that its text does not have: {near}. The "
+            "sum of sigma^4 is that of singular values that were squared before; W_q W_k^T of "
+            "matrices as files hold them is a (d, d) product, and no head's score matrix."
         )
     here = [figures["of_the_paper"] for figures in models.values()]
     if QWEN_SMALL not in here and GEMMA not in here:
         told.append(
-            "Qwen2.5-0.5B and Gemma 3 4B cannot be had here: --model runs their weights. Gemma 3 "
-            "270M stands for the family and not for the 4B model; its queries and keys are "
-            "normalised before they meet, so that there the matrix is not all of a score."
+            "Qwen2.5-0.5B and Gemma 3 4B are not run: --model runs their weights. Gemma 3 270M "
+            "stands for its family alone, which normalises queries and keys before they meet, so "
+            "that there the matrix is not all of a score."
         )
     return verdict, " ".join(told)
 
@@ -146,5 +150,6 @@ CLAIM = Claim(
     ),
     models=("smollm2-135m-instruct", "gemma-3-270m"),
     run=run,
+    told=told,
     plot=plot,
 )

@@ -72,9 +72,13 @@ def run(setting: Setting) -> Finding:
         }
         for row in found
     ]
-    verdict, reason = judged(figures, width)
-    told = {"rows": figures, "width": width, "texts": len(texts), "of_the_paper": own}
-    return Finding(verdict, reason, columns, rows, told)
+    kept = {"rows": figures, "width": width, "texts": len(texts), "of_the_paper": own}
+    return Finding(*told(kept), columns, rows, kept)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Verdict and reason."""
+    return judged(figures["rows"], figures["width"])
 
 
 def prompts(model: Model, count: int) -> dict[str, list[int]]:
@@ -160,14 +164,13 @@ def judged(figures: Sequence[Figures], width: int) -> tuple[Verdict, str]:
         return Verdict.REFUTED, f"Every token matches at ranks up to {most}."
     like = [row["kl_free"] for row in cut if row["directions"] == WEIGHTS and row["rank"] <= 32]
     return Verdict.DIFFERS, (
-        f"Truncation does ruin generation: {min(matches):.0f} to {max(matches):.0f} % of tokens "
-        f"match at ranks up to {most}. How much depends on whose directions are kept, which the "
-        f"paper does not say: D_KL is {span(same)} nats on the same text, and {span(free)} between "
-        "free runs, which compare what follows two texts. Nearest to the paper's 10.9 and more "
-        f"are free runs with the weights' directions, {span(like)} from rank 32 down. A head has "
-        f"{width} directions, so that r = {width} cuts nothing: there D_KL is {plain:.0e} in "
-        f"float32, {rounding}. So the paper's 5e-4 at r = 64 can be rounding only, and says "
-        "nothing of rank."
+        f"With truncation {min(matches):.0f} to {max(matches):.0f} % of tokens match at ranks up "
+        f"to {most}. How much is lost depends on whose directions are kept, which the paper does "
+        f"not say: D_KL is {span(same)} nats on the same text, and {span(free)} between free runs, "
+        "which compare what follows two texts. With the weights' directions free runs have "
+        f"{span(like)} from rank 32 down, where the paper has 10.9 and more. A head has {width} "
+        f"directions, so that r = {width} cuts nothing: there D_KL is {plain:.0e} in float32, "
+        f"{rounding}, where the paper has 5e-4."
     )
 
 
@@ -215,5 +218,6 @@ CLAIM = Claim(
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     plot=plot,
 )

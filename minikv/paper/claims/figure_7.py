@@ -42,7 +42,7 @@ def run(setting: Setting) -> Finding:
         replay = replay_of(setting, weights, config, model)
         for row in crossover.compare(model, counts, repeats):
             replayed = replay if row["rows"] == REPLAYED else None
-            told = {
+            found = {
                 **row,
                 "name": name,
                 "weights": weights,
@@ -52,7 +52,7 @@ def run(setting: Setting) -> Finding:
                 "replay_seconds": replayed,
                 "rate_for_one_by_one": rate_for_one_by_one(work, row),
             }
-            measured.append(told)
+            measured.append(found)
         setting.progress("figure 7", len(measured), len(counts) * (1 + len(TABLE_1)))
     columns = (
         "shape, weights",
@@ -65,9 +65,14 @@ def run(setting: Setting) -> Finding:
         "copying, row by row (µs a row)",
         "one vector a token: replay / copying",
     )
-    verdict, reason = judged(measured, roofline)
     rows = tuple(_row(row) for row in measured)
-    return Finding(verdict, reason, columns, rows, {"roofline": asdict(roofline), "rows": measured})
+    figures = {"roofline": asdict(roofline), "rows": measured}
+    return Finding(*told(figures), columns, rows, figures)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Verdict and reason."""
+    return judged(figures["rows"], Roofline(**figures["roofline"]))
 
 
 def subjects(setting: Setting) -> Iterator[tuple[str, str, ModelConfig, Model]]:
@@ -133,19 +138,16 @@ def judged(rows: Sequence[Mapping[str, Any]], roofline: Roofline) -> tuple[Verdi
     ]
     return Verdict.DIFFERS, (
         f"Here projecting takes {span([row['ratio'] for row in many])} times as long as copying at "
-        f"50 rows and more, and wins for {', '.join(wins) or 'no shape'}; the roofline (memory "
+        f"50 rows and more, and wins for {', '.join(wins) or 'no shape'}. The roofline (memory "
         f"moves {roofline.traffic / 1e9:.0f} GB/s, a product does {roofline.rate / 1e9:.0f} "
-        f"GFLOP/s) says so to within a factor of {max(max(off), 1 / min(off)):.1f}. No machine "
-        f"whose residuals come from the same memory can have the paper's {LEAST_PRINTED}: a "
-        "projection reads a residual and writes K and V where a copy reads and writes K and V, so "
-        f"that by bytes alone the ratio is at least {min(least_of.values()):.2g}, and at least 1 "
-        f"at all shapes but {', '.join(below_1) or 'none'}. What falls with N as the paper's curve "
-        "does is one product for all rows against a copy with a fixed price for each: copied one "
-        f"by one, rows cost {span(a_row)} µs each here, and beside such a copy {LEAST_PRINTED} at "
-        f"{most_rows} rows takes {span(rates)} TFLOP/s. That would be a price of calls and not of "
-        "memory; the paper has no code that could tell. From one vector a token, which is what "
-        f"its memory formula counts, K and V need a replay of all blocks, {span(replayed)} times "
-        "the time to project."
+        f"GFLOP/s) says so to within a factor of {max(max(off), 1 / min(off)):.1f}. A projection "
+        "reads a residual and writes K and V where a copy reads and writes K and V: by bytes "
+        f"alone, all in one memory, the ratio is at least {min(least_of.values()):.2g}, and at "
+        f"least 1 at all shapes but {', '.join(below_1) or 'none'}, where the paper has "
+        f"{LEAST_PRINTED}. Copied one by one, with a call for each, rows cost {span(a_row)} µs "
+        f"each here, and beside such a copy {LEAST_PRINTED} at {most_rows} rows takes "
+        f"{span(rates)} TFLOP/s. From one vector a token, which is what the paper's memory formula "
+        f"counts, K and V need a replay of all blocks: {span(replayed)} times the time to project."
     )
 
 
@@ -180,14 +182,15 @@ CLAIM = Claim(
         "Max, bfloat16."
     ),
     protocol=(
-        "`kv_from_residual`, norm and rotation included, against a copy of K and of V, through "
-        "all layers by turns, so that what does not fit into the processor's cache comes from "
-        "memory; SmolLM2's weights, and random ones at the true shape of what makes K and V. In "
-        "float32 and processor time (set OMP_NUM_THREADS=1 for one core); medians of 5. Replay: "
+        "`kv_from_residual`, norm and rotation included, against a copy of K and of V, each "
+        "through all layers, by turns; SmolLM2's weights, and random ones at the true shape of "
+        "what makes K and V. In float32 and processor time (set OMP_NUM_THREADS=1 for one core); "
+        "medians of 5. Replay: "
         f"one whole block at the true shape, {REPLAYED} tokens. --quick: one layer, medians of 3, "
         "no replay of random blocks."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     plot=plot,
 )

@@ -55,8 +55,7 @@ def run(setting: Setting) -> Finding:
         "work": {name: asdict(work), **{each: asdict(Work.of(shape(each))) for each in TABLE_1}},
         "m3_max": M3_MAX,
     }
-    verdict, reason = judged(figures)
-    return Finding(verdict, reason, COLUMNS, tuple(map(_row, found)), figures)
+    return Finding(*judged(figures), COLUMNS, tuple(map(_row, found)), figures)
 
 
 COLUMNS = (
@@ -104,17 +103,16 @@ def judged(figures: Figures) -> tuple[Verdict, str]:
     ]
     verdict = Verdict.ONE_READING if wins else Verdict.DIFFERS
     return verdict, (
-        "True only if K and V lie behind something slow while residuals do not: here projecting "
-        f"wins for {', '.join(wins) or 'no tier'}. The roofline puts the crossover at "
+        "With residuals in memory, projecting wins where K and V lie in: "
+        f"{', '.join(wins) or 'no tier'}. The roofline puts the crossover at "
         f"{figures['crossover'] / 1e6:.0f} MB/s (measured: {bracket(found)}), and says on which "
         f"side a tier lies for {agree} of {len(found)}. Five times takes a bandwidth below "
-        f"{five / 1e6:.0f} MB/s at this machine's {rate / 1e9:.0f} GFLOP/s, or more arithmetic, as "
-        "on the map: operations grow with D for each number of K and V, so that for the paper's "
-        f"six shapes, K and V in the memory of its own machine ({figures['m3_max'] / 1e9:.0f} GB/s "
-        f"by its maker) and residuals at no cost, it takes {min(rates):,.0f} to {max(rates):,.0f} "
-        "TFLOP/s. And these residuals are one at each layer: from one a token, replay takes "
-        f"{again:.0f} times the operations at the shape measured, and is faster than reading for "
-        f"{', '.join(replayed) or 'no tier'}."
+        f"{five / 1e6:.0f} MB/s at this machine's {rate / 1e9:.0f} GFLOP/s. With K and V of the "
+        "paper's six shapes in the memory of its own machine "
+        f"({figures['m3_max'] / 1e9:.0f} GB/s by its maker) and residuals at no cost, it takes "
+        f"{min(rates):,.0f} to {max(rates):,.0f} TFLOP/s, as on the map. These residuals are one "
+        f"at each layer: from one a token, replay takes {again:.0f} times the operations at the "
+        f"shape measured, and is faster than reading for {', '.join(replayed) or 'no tier'}."
     )
 
 
@@ -220,12 +218,13 @@ CLAIM = Claim(
     protocol=(
         f"{COUNT} rows of K and V of all layers, float32: copied in memory; read from a file and "
         "from a mapping of it, in the page cache and past it (the system is told to drop the "
-        "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows, which "
-        "nothing reads ahead; against projecting the same rows from residuals in memory, by "
-        "turns. Wall clock, medians of 5; what lies below the file is this machine's disk, "
-        "virtual or not. --quick: 100 rows, medians of 3."
+        "file, and asked whether it did), and in scattered reads of 64, 8 and 1 rows; "
+        "against projecting the same rows from residuals in memory. Wall clock, "
+        "medians of 5; what lies below the file is this machine's disk, virtual or not. "
+        "--quick: 100 rows, medians of 3."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=judged,
     plot=plot,
 )

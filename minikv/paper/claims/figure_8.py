@@ -151,8 +151,8 @@ def heat(setting: Setting, model: Model, layers: Sequence[int]) -> dict[str, obj
     return {"words": words, "cells": cells}
 
 
-def told_of(figures: Figures) -> Finding:
-    """The verdict and the table."""
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """At how many layers the donor's bits come out, and at which its answer."""
     layers = figures["layers"]
     equal = sum(figures["bits_equal"])
     named = [
@@ -162,14 +162,18 @@ def told_of(figures: Figures) -> Finding:
     verdict = Verdict.REFUTED
     if equal == len(layers) and not any(figures["all_rows"]):
         verdict = Verdict.REPRODUCED if len(named) == equal else Verdict.ONE_READING
-    reason = (
+    return verdict, (
         "With all rows patched the next token's distribution is the donor's at "
         f"{equal} of {len(layers)} layers, in every bit of every logit (T2); with the last row "
-        f"alone D_KL is above 0 at {off} of them: one row is not the state. The whole answer is "
-        f"more than the next token: it names {ANSWER} at layers {_listed(named)} alone. Patched at "
-        "block l, the blocks before it keep the recipient's keys and values, which every later "
-        "token reads; only at block 0 is nothing of the recipient left."
+        f"alone D_KL is above 0 at {off} of them. The whole answer is more than the next token: it "
+        f"names {ANSWER} at layers {_listed(named)} alone. Patched at block l, the blocks before "
+        "it keep the recipient's keys and values, which later tokens read: the next logits are the "
+        "donor's too if l is 0, and not above it."
     )
+
+
+def told_of(figures: Figures) -> Finding:
+    """The verdict and the table."""
     columns = (
         "layer",
         "paper: D_KL (nats), all rows",
@@ -179,6 +183,7 @@ def told_of(figures: Figures) -> Finding:
         "D_KL, last row alone",
         "answer, last row alone",
     )
+    layers = figures["layers"]
     rows = zip(
         layers,
         [0.0] * len(layers),
@@ -189,7 +194,7 @@ def told_of(figures: Figures) -> Finding:
         figures["answers_last_row"],
         strict=True,
     )
-    return Finding(verdict, reason, columns, tuple(rows), figures)
+    return Finding(*told(figures), columns, tuple(rows), figures)
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -231,10 +236,11 @@ CLAIM = Claim(
         "both questions in the model's chat template, patched while they are read, all rows or the "
         f"last alone; exact arithmetic; up to {ANSWER_TOKENS} tokens of answer, greedily from the "
         "cache. The heat map is of the bare questions, each row alone. The paper does not say "
-        "whether it uses the template; without it the model ends the text at once."
+        "whether it uses the template. Without it the model ends the text at once."
     ),
     models=("smollm2-135m-instruct",),
     run=run,
+    told=told,
     plot=plot,
-    exact=("bits_equal", "all_rows"),
+    exact=("bits_equal", "all_rows", "answers"),
 )

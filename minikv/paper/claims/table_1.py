@@ -48,32 +48,15 @@ def run(setting: Setting) -> Finding:
     """Count from the configurations."""
     models = []
     rows = []
-    right = 0
-    saving = []
     for name, printed in PAPER.items():
         kv = shape_bytes(name, "K/V")
         one = shape_bytes(name, "embedding")
         every = shape_bytes(name, "every")
-        as_printed = (
-            printed_as(kv / KB, printed.kv)
-            and printed_as(one / KB, printed.residual)
-            and printed_as(kv / one, printed.ratio)
-        )
+        model = {"model": name, "kv": kv, "residual": one, "every_layer": every}
+        as_printed = digit_for_digit(model)
         paper = f"{printed.kv} -> {printed.residual} KB, {printed.ratio}"
         rows.append((name, paper, kv, one, kv / one, as_printed, every, kv / every))
-        models.append({"model": name, "kv": kv, "residual": one, "every_layer": every})
-        right += as_printed
-        if every < kv:
-            saving.append(name)
-    verdict = Verdict.ONE_READING if right == len(models) else Verdict.DIFFERS
-    reason = (
-        f"{right} of {len(models)} lines come out digit for digit, with KB = {KB} bytes, if one "
-        "residual a token stands for all layers: then K and V of a layer follow by replaying the "
-        "blocks below it (T5), not by the one projection a layer that the paper counts. With a "
-        "residual at every layer, as algorithm 1 stores them, a projection is enough (T1), and a "
-        f"token keeps less than its K and V in {len(saving)} of the {len(models)} models "
-        f"({', '.join(saving)}), more in the others."
-    )
+        models.append(model)
     columns = (
         "model",
         "paper",
@@ -84,7 +67,35 @@ def run(setting: Setting) -> Finding:
         "one at every layer (bytes)",
         "K/V / that",
     )
-    return Finding(verdict, reason, columns, tuple(rows), {"models": models})
+    figures = {"models": models}
+    return Finding(*told(figures), columns, tuple(rows), figures)
+
+
+def digit_for_digit(model: Figures) -> bool:
+    """Whether a model's figures come out as the paper prints them."""
+    printed = PAPER[model["model"]]
+    return (
+        printed_as(model["kv"] / KB, printed.kv)
+        and printed_as(model["residual"] / KB, printed.residual)
+        and printed_as(model["kv"] / model["residual"], printed.ratio)
+    )
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """How many lines come out, and which models algorithm 1 saves memory for."""
+    models = figures["models"]
+    right = sum(map(digit_for_digit, models))
+    saving = [model["model"] for model in models if model["every_layer"] < model["kv"]]
+    more = sum(model["every_layer"] > model["kv"] for model in models)
+    verdict = Verdict.ONE_READING if right == len(models) else Verdict.DIFFERS
+    return verdict, (
+        f"{right} of {len(models)} lines come out digit for digit, with KB = {KB} bytes, if one "
+        "residual a token stands for all layers. Then K and V of a layer follow by replaying the "
+        "blocks below it (T5), and not by the one projection a layer that the paper counts. With a "
+        "residual at every layer, as algorithm 1 stores them, a projection is enough (T1), and a "
+        f"token keeps less than its K and V in {len(saving)} of the {len(models)} models "
+        f"({', '.join(saving)}) and more in {more}."
+    )
 
 
 def plot(figure: Figure, figures: Figures) -> None:
@@ -120,6 +131,7 @@ CLAIM = Claim(
         "b = 2; beside them L D b, a residual at every layer."
     ),
     run=run,
+    told=told,
     plot=plot,
     exact=("models",),
 )

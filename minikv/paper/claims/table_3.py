@@ -13,7 +13,7 @@ import numpy as np
 
 from ...experiments.timing import samples
 from ...model import Model
-from ..claim import Claim, Finding, Setting, Verdict
+from ..claim import Claim, Figures, Finding, Setting, Verdict
 from ..decoded import Decoded, decode
 from ..texts import SKY, encoded
 
@@ -76,25 +76,28 @@ def run(setting: Setting) -> Finding:
             setting.progress(f"{name}, {arithmetic}", len(models), len(models) + 1)
         row["times"] = timed(model, ids, tokens, setting.choose(REPEATS, 1))
         models.append(row)
-    same = all(row["exact"]["other_logits"] == 0 for row in models)
-    equal = all(row[kind]["equal"] == tokens for row in models for kind in ("exact", "float32"))
-    moved = max(row["float32"]["farthest"] for row in models)
-    ratios = [row["times"]["ratio"] for row in models]
-    reason = (
-        f"All {tokens} tokens are equal, under exact arithmetic with every bit of every logit "
-        f"(T3); in float32 logits are up to {moved:.2g} apart, too little to change a token here, "
-        "which no theorem promises. Without a cache, where each step runs all tokens again, it "
-        f"takes {' and '.join(f'{ratio:.2g}' for ratio in ratios)} times as long on this "
-        "processor."
-    )
-    if not (same and equal):
-        reason = "With a cache and with none, tokens or bits differ: see the table."
     figures = {
         "models": models,
         "exact": [{"model": row["model"], **row["exact"]} for row in models[:1]],
     }
-    verdict = Verdict.REPRODUCED if same and equal else Verdict.REFUTED
-    return Finding(verdict, reason, _COLUMNS, (*_printed(), *map(_measured, models)), figures)
+    return Finding(*told(figures), _COLUMNS, (*_printed(), *map(_measured, models)), figures)
+
+
+def told(figures: Figures) -> tuple[Verdict, str]:
+    """Whether tokens and bits are equal, and what it takes to do without a cache."""
+    models = figures["models"]
+    kinds = [row[kind] for row in models for kind in ("exact", "float32")]
+    same = all(row["exact"]["other_logits"] == 0 for row in models)
+    if not same or any(kind["equal"] != kind["tokens"] for kind in kinds):
+        return Verdict.REFUTED, "With a cache and with none, tokens or bits differ: see the table."
+    moved = max(row["float32"]["farthest"] for row in models)
+    ratios = " and ".join(f"{row['times']['ratio']:.2g}" for row in models)
+    return Verdict.REPRODUCED, (
+        f"All {kinds[0]['tokens']} tokens are equal, under exact arithmetic with every bit of "
+        f"every logit (T3). In float32, where T3 says nothing, logits are up to {moved:.2g} apart, "
+        "too little to change a token here. Without a cache each step runs all tokens again, and "
+        f"it takes {ratios} times as long on this processor."
+    )
 
 
 _COLUMNS = (
@@ -148,5 +151,6 @@ CLAIM = Claim(
     ),
     models=("smollm2-135m-instruct", "gemma-3-270m"),
     run=run,
+    told=told,
     exact=("exact",),
 )

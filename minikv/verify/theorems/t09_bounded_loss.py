@@ -65,7 +65,7 @@ def check_policies(case: Case) -> list[np.ndarray]:
                 keep = groups[head * len(groups) // len(z)]
                 moved = float(np.linalg.norm(z[head] - full[head]))
                 rounding = 4 * (2 * tokens + math.sqrt(v.shape[1]) + 8) * 2.0**-24
-                bound = attention_loss(weights, v, keep)[1] + rounding * largest(v)
+                bound = attention_loss(weights, v, keep)[1] + rounding * longest(v)
                 if not moved <= bound:
                     raise Refuted(
                         f"{cache.policy}, budget {budget}: head {head} of layer 0 moved "
@@ -81,7 +81,7 @@ def attention_loss(weights: np.ndarray, v: np.ndarray, keep: np.ndarray) -> tupl
     4 gamma_{S+2} <= 1e-12 for up to 2,200 keys.
     """
     eps = float(weights[~keep].sum() / weights.sum())
-    bound = (2 * eps + 1e-12) * largest(v)
+    bound = (2 * eps + 1e-12) * longest(v)
     if not weights[keep].sum() > 0:
         return 0.0, bound  # everything dropped: nothing left to renormalise
     exact = weights @ v / weights.sum()
@@ -89,7 +89,7 @@ def attention_loss(weights: np.ndarray, v: np.ndarray, keep: np.ndarray) -> tupl
     return float(np.linalg.norm(exact - dropped)), bound
 
 
-def largest(v: np.ndarray) -> float:
+def longest(v: np.ndarray) -> float:
     """The largest norm of a row; ``(S, d)``."""
     return float(np.sqrt((v * v).sum(axis=1)).max())
 
