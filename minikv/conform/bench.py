@@ -372,9 +372,10 @@ class Bench:
         before = max(rule.pooled([pair[0] for pair in errors]), self.subject.unit / 2)
         after = max(rule.pooled([pair[1] for pair in errors]), self.subject.unit / 2)
         self._note("ratio of errors", max(after / before, before / after))
-        if after > rule.ERROR_RATIO * before:
+        most = rule.error_ratio(self.subject.unit)
+        if after > most * before:
             return f"its error against float64 is {after / before:.0f} times the uncached one's"
-        if before > rule.ERROR_RATIO * after:
+        if before > most * after:
             return f"the uncached error against float64 is {before / after:.0f} times this one's"
         return ""
 

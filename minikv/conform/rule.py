@@ -54,6 +54,9 @@ HONEST_UNITS = 2.0**14
 ERROR_RATIO = 8.0
 """One of two ways has so many times the other's error against float64: its dtype is too narrow."""
 
+ERROR_RATIO_16 = 4.0
+"""The same in 16 bits, where honest errors differ by less: both ways round the same stored rows."""
+
 EFFECT = 2.0**-7
 """A row difference that anybody would want to see; above it, nothing is called rounding."""
 
@@ -96,6 +99,11 @@ def twin_limit(twin_spread: float, shift: int = 0) -> float:
     inside = TWIN_SPREADS * min(twin_spread, TWIN)
     table = TABLE_UNITS * shift * UNITS["float32"]
     return max(TWIN, inside, table)
+
+
+def error_ratio(unit: float) -> float:
+    """How many times the other's error one of two ways may have, in a dtype of this unit."""
+    return ERROR_RATIO if unit <= UNITS["float32"] else ERROR_RATIO_16
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,16 @@ def test_the_twelfth_layer_makes_massive_activations(smollm2):
 @pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.usefixtures("smollm2")
-@pytest.mark.parametrize("fault", ["trunc_off1", "value_residual"])
-def test_faults_in_real_weights_are_found(fault):
-    found = judge_real(fault, "float32")
+@pytest.mark.parametrize(
+    ("fault", "dtype"),
+    [
+        ("trunc_off1", "float32"),
+        ("value_residual", "float32"),
+        ("narrow_values_uncached", "bfloat16"),  # seven times the other way's error
+    ],
+)
+def test_faults_in_real_weights_are_found(fault, dtype):
+    found = judge_real(fault, dtype)
     assert found.with_twin
     assert found.blind == []
 

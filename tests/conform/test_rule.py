@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from minikv.conform import rule
+from tests.conform.evidence import FIGURES
 
 
 def test_a_difference_is_a_share_of_the_rows_own_spread():
@@ -60,3 +63,17 @@ def test_a_near_tie_has_a_margin_below_the_difference_and_other_changes_are_none
     moved = far.copy()
     moved[0, 0] = 1e-3
     assert rule.near_ties(far, moved) == 0
+
+
+def test_sixteen_bits_may_differ_by_less_in_their_errors_and_by_more_than_clean_models_do():
+    """The figures are of clean decoders, real weights among them: ``tests.conform.evidence``."""
+    counts = json.loads(FIGURES.read_text(encoding="utf-8"))
+    seen: dict[str, float] = {}
+    for run in counts.values():
+        if "ratio of errors" in run:
+            dtype = run["dtype"].split(",")[0]
+            seen[dtype] = max(run["ratio of errors"], seen.get(dtype, 0.0))
+    assert set(seen) == {"float32", "bfloat16", "float16"}
+    for dtype, ratio in seen.items():
+        assert 1 < ratio < 0.75 * rule.error_ratio(rule.UNITS[dtype]), dtype
+    assert rule.error_ratio(rule.UNITS["bfloat16"]) < rule.error_ratio(rule.UNITS["float32"])
