@@ -7,7 +7,7 @@
 #
 # *Time*: 45 minutes, 25 of them for the exercises. *Needs*: Python; no weights, no GPU.
 #
-# ## What you should know
+# ## 0.1 What you should know
 #
 # * **Python**: functions, lists, dictionaries, classes with methods.
 # * **NumPy**: shapes, broadcasting, indexing by a list, `axis=` and `keepdims=True`, `@`. Its
@@ -39,13 +39,13 @@ print(rows / rows.sum(axis=1, keepdims=True))
 # %% [markdown]
 # If that line and its output are no surprise, you know enough NumPy.
 #
-# ## Tokens
+# ## 0.2 Tokens
 #
 # A language model does not read letters. It reads *tokens*: pieces of text from a fixed list, the
 # vocabulary, each with a number, its *id*. Whole words would make a list without an end; single
-# letters would make texts very long. **Byte-pair encoding** (Sennrich et al. 2016, arXiv
-# 1508.07909) lies in between: start from letters, find the pair of neighbours that comes most
-# often in a large text, make it a piece of its own, and repeat.
+# letters would make texts very long. **Byte-pair encoding** (Sennrich et al. 2016, [arXiv
+# 1508.07909](https://arxiv.org/abs/1508.07909)) lies in between: start from letters, find the pair
+# of neighbours that comes most often in a large text, make it a piece of its own, and repeat.
 #
 # **Predict before you run.** A text of "low" five times, "lower" twice, "newest" six times and
 # "widest" three times. Which pair of letters is merged first?
@@ -85,7 +85,7 @@ print(pieces)
 # so that every text can be written, learn tens of thousands of merges, and keep the space with the
 # word after it, which is why tokens in this course look like `' capital'`.
 #
-# ## Why attention
+# ## 0.3 Why attention
 #
 # A model has one vector of numbers for each token id. But the same token means different things:
 # *bank* after *river*, *bank* after *money*. So each token has to take up something of the others.
@@ -97,6 +97,8 @@ tokens = np.arange(1, 65)
 share = {"an average of all": 1 / tokens}
 for score in (2.0, 5.0):
     share[f"softmax, one score higher by {score:g}"] = np.exp(score) / (np.exp(score) + tokens - 1)
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9, 4.4))
 for number, (label, values) in enumerate(share.items()):
     axes.plot(tokens, 100 * values, label=label, color=COLOURS[number], linewidth=2.5)
@@ -118,7 +120,7 @@ plt.show()
 # To write a text token by token, the keys and values of all earlier tokens are needed at every
 # step. Keeping them is the *KV cache*, and whether it is needed is what this course is about.
 #
-# ## Is this machine like the others?
+# ## 0.4 Is this machine like the others?
 #
 # The course compares bits. So before it begins, let your machine compute 64 digits that have to be
 # the same everywhere: of a small model with given weights, in the arithmetic of chapter 3. (`minikv
@@ -140,7 +142,7 @@ model = in_pieces("exact")
 _ = in_pieces("float32")
 
 # %% [markdown]
-# The second line may differ on another machine. The first may not; exercise 0.4 asks for its
+# The second line may differ on another machine. The first may not; exercise 0.3 asks for its
 # digits.
 #
 # ## What to take along
@@ -149,9 +151,20 @@ _ = in_pieces("float32")
 # * Attention is a weighted average of earlier rows, with weights that the rows themselves choose.
 # * Every machine that this course runs on gives the same 64 digits.
 #
+# ## References
+#
+# * Sennrich, Haddow and Birch 2016, *Neural Machine Translation of Rare Words with Subword Units*,
+#   [arXiv 1508.07909](https://arxiv.org/abs/1508.07909): byte-pair encoding.
+# * Vaswani et al. 2017, *Attention Is All You Need*, [arXiv
+#   1706.03762](https://arxiv.org/abs/1706.03762): attention, and the transformer.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# ### 0.1 The commonest pair (one star, 5 minutes)
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
+#
+# ### Exercise 0.1: the commonest pair (one star, 5 minutes)
 #
 # Given a list of pieces, at least two, return the pair of neighbours `(left, right)` that comes
 # most often; of equals, the one that comes first in the list.
@@ -168,24 +181,7 @@ def commonest(pieces):
 _ = e00.check_commonest(commonest)
 
 # %% [markdown]
-# ### 0.2 Merge it (two stars, 10 minutes)
-#
-# Given pieces and a pair, return the pieces with the pair glued together wherever it comes, from
-# the left. `["a", "a", "a"]` with `("a", "a")` becomes `["aa", "a"]`.
-#
-# <details><summary>Hint</summary>Walk through the list with a <code>while</code> loop: where the
-# next two pieces are the pair, take both, otherwise one.</details>
-
-
-# %%
-def merged(pieces, pair):
-    return pieces
-
-
-_ = e00.check_merged(merged)
-
-# %% [markdown]
-# ### 0.3 A weighted average (one star, 5 minutes)
+# ### Exercise 0.2: a weighted average (one star, 5 minutes)
 #
 # Given weights (T,), none negative and not all 0, and rows (T, D), return their average (D,): the
 # weights are first made to add up to 1.
@@ -201,7 +197,7 @@ def average(weights, rows):
 _ = e00.check_average(average)
 
 # %% [markdown]
-# ### 0.4 Your machine (one star, 5 minutes)
+# ### Exercise 0.3: your machine (one star, 5 minutes)
 #
 # Give the 64 digits of the model of the last section, in exact arithmetic, as a text.
 #
@@ -211,6 +207,23 @@ _ = e00.check_average(average)
 # %%
 digits = ""
 _ = e00.check_machine(digits)
+
+# %% [markdown]
+# ### Exercise 0.4: merge it (two stars, 10 minutes)
+#
+# Given pieces and a pair, return the pieces with the pair glued together wherever it comes, from
+# the left. `["a", "a", "a"]` with `("a", "a")` becomes `["aa", "a"]`.
+#
+# <details><summary>Hint</summary>Walk through the list with a <code>while</code> loop: where the
+# next two pieces are the pair, take both, otherwise one.</details>
+
+
+# %%
+def merged(pieces, pair):
+    return pieces
+
+
+_ = e00.check_merged(merged)
 
 # %% [markdown]
 # <details><summary>Solutions</summary>

@@ -126,7 +126,7 @@ def narrow(x):
 #
 # $$\mathrm{norm}(x) = \frac{x}{\sqrt{\frac1D \sum_i x_i^2 + \epsilon}} \odot g .$$
 #
-# ### Write 1: RMSNorm (one star, 5 minutes)
+# ### Write 1.1: RMSNorm (one star, 5 minutes)
 #
 # `x` is (T, D), the gain (D,), and `sums.mean_square(x)` gives the mean of the squares of each row,
 # (T, 1). Divide by the root, multiply by the gain, in float64; round once, with `narrow`.
@@ -162,7 +162,7 @@ print("stream", stream.shape, "normalized", x.shape)
 # Each row is projected to $H$ queries, $G$ keys and $G$ values of $d$ numbers. A row asks with its
 # queries; its keys say what it can be found by, its values what it hands over. With $G < H$ several
 # query heads share one key and value (*grouped-query attention*): here three share one.
-
+#
 # ![6 query heads above, 2 key and value heads below; query heads 0, 1, 2 read head 0; 3, 4, 5 read
 # head 1.](pictures/sharing.svg)
 
@@ -198,13 +198,17 @@ def angles(positions, config, sums):  # positions (T,) -> cosines and sines, eac
 
 
 # %% [markdown]
-# ### Write 2: rotary positions (one star, 10 minutes)
+# ### Write 1.2: rotary positions (one star, 10 minutes)
 #
 # Turn the pairs of every head. `x` is (T, heads, d); `cos` and `sin` are (T, 1, d/2) and broadcast
 # over the heads.
 #
-# <details><summary>Hint</summary>With the halves <code>a, b = np.split(widen(x), 2, axis=-1)</code>
-# the new first half is <code>a * cos - b * sin</code>. <code>np.concatenate</code> joins them.
+# <details><summary>Hint</summary>
+#
+# With the halves `a, b = np.split(widen(x), 2, axis=-1)`
+# the new first half is `a * cos - b * sin`. `np.concatenate` joins them.
+#
+#
 # </details>
 
 
@@ -232,6 +236,8 @@ def rope(x, cos, sin):
 
 # %% tags=["varies"]
 distance = np.arange(64)
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 4.5))
 for number, start in enumerate((0, 100, 1000)):
     turned_q = rope(q[[4], [0]][None], *angles([start + 63], config, plain))  # " is", head 0
@@ -272,7 +278,7 @@ plt.show()
 # ![Two squares of 7 queries by 7 keys. Left: each query sees all keys up to its own; right: only
 # the newest 3.](pictures/mask.svg)
 #
-# ### Write 3: grouped attention (three stars, 20 minutes)
+# ### Write 1.3: grouped attention (three stars, 20 minutes)
 #
 # `q` is (T, H, d), `k` and `v` are (T, G, d), and query head $h$ reads key and value head
 # $\lfloor h / (H / G) \rfloor$. For one head, given as (T, 1, d), `sums.scores(q, k, scale)` gives
@@ -364,7 +370,7 @@ def attend(resid_pre, layer, config, sums):
 # $W_\mathrm{down}\,(\mathrm{silu}(W_\mathrm{gate} x) \odot W_\mathrm{up} x)$ with
 # $\mathrm{silu}(t) = t / (1 + e^{-t})$.
 #
-# ### Write 4: the gate (one star, 5 minutes)
+# ### Write 1.4: the gate (one star, 5 minutes)
 #
 # `gate` and `up` are the two products, (T, F). Return $\mathrm{silu}(\mathrm{gate}) \odot
 # \mathrm{up}$. The exponential is `sums.exp`, so that it can be changed with the sums.
@@ -397,7 +403,7 @@ def mlp(resid_mid, layer, config, sums):
 
 
 # %% [markdown]
-# ### Write 5: the block (one star, 5 minutes)
+# ### Write 1.5: the block (one star, 5 minutes)
 #
 # Both halves *add* to the stream: attention reads it and adds to it, then the MLP does. `attend`
 # and `mlp` are given as functions of a stream, and say what each adds to it.
@@ -437,16 +443,20 @@ def block_halves(w, index, config, sums):
 
 
 # %% [markdown]
-# ### Write 6: the loop (two stars, 15 minutes)
+# ### Write 1.6: the loop (two stars, 15 minutes)
 #
 # The whole decoder: the rows of `w["embedding"]`, then one `block` after the other, then the last
 # norm with the gain `w["norm"]`, then the product with `w["embed_tokens"]`, which gives the logits
 # of all positions. (That matrix is the embedding once more, as `sums` wants it; this model shares
 # it.)
 #
-# <details><summary>Hint</summary>There are <code>config.num_hidden_layers</code> blocks, and block
-# number <code>index</code> is <code>block(x, *block_halves(w, index, config, sums))</code>. The
-# product is <code>sums.linear(x, w["embed_tokens"])</code>.</details>
+# <details><summary>Hint</summary>
+#
+# There are `config.num_hidden_layers` blocks, and block
+# number `index` is `block(x, *block_halves(w, index, config, sums))`. The
+# product is `sums.linear(x, w["embed_tokens"])`.
+#
+# </details>
 
 
 # %%
@@ -480,6 +490,8 @@ print(f"{text!r} -> {tokenizer.decode([int(logits[-1].argmax())])!r}")
 # %% tags=["varies"]
 p = plain.softmax(logits[-1].astype(np.float64))
 best = np.argsort(-p)[:8]
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 4.2))
 axes.barh(
     [repr(tokenizer.decode([int(i)])) for i in best][::-1], 100 * p[best][::-1], color=COLOURS[0]
@@ -523,6 +535,7 @@ score = [
 ]
 layer, head = np.unravel_index(np.argmax(score), (L, H))
 
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8.5, 7))
 image = axes.imshow(patterns[layer][head], cmap="cividis", vmin=0, vmax=1)
 axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
@@ -636,11 +649,30 @@ for name, value in activations.items():
 # * Only sums depend on an order. With sums that do not, two programs that share no line give the
 #   same bits, and a comparison needs no tolerance.
 #
+# ## References
+#
+# * Vaswani et al. 2017, *Attention Is All You Need*, [arXiv
+#   1706.03762](https://arxiv.org/abs/1706.03762): attention.
+# * Zhang and Sennrich 2019, *Root Mean Square Layer Normalization*, [arXiv
+#   1910.07467](https://arxiv.org/abs/1910.07467): RMSNorm.
+# * Su et al. 2021, *RoFormer*, [arXiv 2104.09864](https://arxiv.org/abs/2104.09864): rotary
+#   positions.
+# * Ainslie et al. 2023, *GQA*, [arXiv 2305.13245](https://arxiv.org/abs/2305.13245): query heads
+#   that share keys and values.
+# * Shazeer 2020, *GLU Variants Improve Transformer*, [arXiv
+#   2002.05202](https://arxiv.org/abs/2002.05202): the gated MLP.
+# * Olsson et al. 2022, *In-context Learning and Induction Heads*, [arXiv
+#   2209.11895](https://arxiv.org/abs/2209.11895): the heads of section 1.8.
+# * [TransformerLens](https://transformerlensorg.github.io/TransformerLens/): whose names for
+#   activations these are.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the body of each function. The check says what is wrong; run it as often as you like.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 #
-# ### 1. How many numbers? (one star, 5 minutes)
+# ### Exercise 1.1: how many numbers? (one star, 5 minutes)
 #
 # Return how many numbers a model of this configuration has, from the configuration alone. Use
 # `vocab_size`, `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`,
@@ -658,7 +690,7 @@ def parameters(config):
 _ = e01.check_parameters(parameters)
 
 # %% [markdown]
-# ### 2. Shared keys (one star, 5 minutes)
+# ### Exercise 1.2: shared keys (one star, 5 minutes)
 #
 # Given keys of shape (S, G, d), return an array of shape (S, H, d) in which query head $h$ finds
 # at index $h$ the key that it reads: with $G = 2$ and $H = 4$, heads 0 and 1 read the first, heads
@@ -676,7 +708,7 @@ def share(keys, query_heads):
 _ = e01.check_share(share)
 
 # %% [markdown]
-# ### 3. Undo a rotation (two stars, 10 minutes)
+# ### Exercise 1.3: undo a rotation (two stars, 10 minutes)
 #
 # A cache stores keys after RoPE. Given such keys `(S, heads, d)` and the cosines and sines of their
 # angles, `(S, 1, d/2)`, return the keys as they were before.
@@ -693,14 +725,18 @@ def unrope(keys, cos, sin):
 _ = e01.check_unrope(unrope)
 
 # %% [markdown]
-# ### 4. Surprise (two stars, 10 minutes)
+# ### Exercise 1.4: surprise (two stars, 10 minutes)
 #
 # Return the mean of $-\log p(\text{next token})$ in nats over a text: `logits` is (T, V), where row
 # $t$ predicts token $t + 1$; `ids` are its T tokens. The last row predicts a token that we do not
 # know, and the first token is predicted by nobody.
 #
-# <details><summary>Hint</summary>$\log p_i = z_i - \log \sum_j e^{z_j}$. Subtract the largest logit
-# of the row first, or $e^{z}$ overflows.</details>
+# <details><summary>Hint</summary>
+#
+# $\log p_i = z_i - \log \sum_j e^{z_j}$. Subtract the largest logit
+# of the row first, or $e^{z}$ overflows.
+#
+# </details>
 
 
 # %%
@@ -711,17 +747,22 @@ def surprise(logits, ids):
 _ = e01.check_surprise(surprise)
 
 # %% [markdown]
-# ### 5. Attention in one pass (three stars, 20 minutes)
+# ### Exercise 1.5: attention in one pass (three stars, 20 minutes)
 #
 # One query `q` (d,) attends to keys `k` and values `v` (S, d). Write it as a loop over the keys
 # that sees each key once and keeps only three things: the largest score so far, the sum of the
 # weights so far, and the weighted sum of values so far. This is how attention runs in memory that
-# does not grow with the text (Milakov and Gimelshein 2018, arXiv 1805.02867). The check sees
-# results only; that you went over the keys once is for you to see.
+# does not grow with the text (Milakov and Gimelshein 2018, [arXiv
+# 1805.02867](https://arxiv.org/abs/1805.02867)). The check sees results only; that you went over
+# the keys once is for you to see.
 #
-# <details><summary>Hint</summary>Weights are $e^{s - m}$ with $m$ the largest score *so far*. When
+# <details><summary>Hint</summary>
+#
+# Weights are $e^{s - m}$ with $m$ the largest score *so far*. When
 # a key has a larger score, the old sums were taken with the old $m$: multiply both by
-# $e^{m_\mathrm{old} - m_\mathrm{new}}$.</details>
+# $e^{m_\mathrm{old} - m_\mathrm{new}}$.
+#
+# </details>
 
 
 # %%

@@ -84,6 +84,7 @@ stream = np.array(
 )  # (L + 1, T, D)
 length = np.linalg.norm(stream, axis=2)  # (L + 1, T)
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5))
 axes.plot(length[:, 1:], color=COLOURS[6], linewidth=1)
 axes.plot([], [], color=COLOURS[6], label="each later token")
@@ -142,6 +143,8 @@ relative = {
     "attention / row before it": np.linalg.norm(attn, axis=2) / length[:-1],
     "MLP / row before it": np.linalg.norm(mlp, axis=2) / np.linalg.norm(halfway, axis=2),
 }
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5))
 for number, (label, values) in enumerate(relative.items()):
     axes.plot(
@@ -171,13 +174,17 @@ plt.show()
 # Length says little about meaning: a reader sees the normalized row, that is, its direction. The
 # cosine of two rows is 1 if they point the same way and 0 if they are perpendicular.
 #
-# ### Write 1: the cosine (one star, 5 minutes)
+# ### Write 2.1: the cosine (one star, 5 minutes)
 #
 # `x` and `y` are arrays of rows, (..., D), and the result has one number for each pair of rows,
 # (...): their dot product, divided by both lengths.
 #
-# <details><summary>Hint</summary><code>np.sum(x * y, axis=-1)</code> is the dot product of each
-# pair of rows, <code>np.linalg.norm(x, axis=-1)</code> the length of each row.</details>
+# <details><summary>Hint</summary>
+#
+# `np.sum(x * y, axis=-1)` is the dot product of each
+# pair of rows, `np.linalg.norm(x, axis=-1)` the length of each row.
+#
+# </details>
 
 
 # %%
@@ -197,6 +204,8 @@ def cosine(x, y):
 # %%
 turns = np.median(cosine(stream[:-1], stream[1:])[:, 1:], axis=1)
 to_end = np.median(cosine(stream, stream[-1])[:, 1:], axis=1)
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5))
 axes.plot(
     np.arange(1, L + 1),
@@ -246,6 +255,8 @@ for layer in (0, 10, 20, 26, 28, 29, 30):
 shown = [0, 5, 10, 15, 20, 22, 24, 25, 26, 27, 28, 29, 30]
 last = 8
 chance = np.zeros((len(shown), last))
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(13, 8))
 for i, layer in enumerate(shown):
     z = lens[layer][-last:].astype(np.float64)
@@ -303,6 +314,7 @@ total = embedding[-1] @ direction + share_attn.sum() + share_mlp.sum()
 margin = float(logits[-1, berlin]) - float(logits[-1, paris])
 print(f"logit of Berlin minus logit of Paris: {margin:.3f}; the shares add up to {total:.3f}")
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(11, 5))
 axes.bar(np.arange(L) - 0.2, share_attn, width=0.4, color=COLOURS[1], label="attention")
 axes.bar(
@@ -350,7 +362,7 @@ plt.show()
 # prompt, decoding and recomputation all call it with the same four arguments. That a row has the
 # same bits in any company is theorem T6, which rests on exact sums.)
 #
-# ### Write 2: values are a projection (two stars, 10 minutes)
+# ### Write 2.2: values are a projection (two stars, 10 minutes)
 #
 # Write $\pi_l$ for the values, which know no positions: from rows of the stream, (T, D), in any
 # order and number, the values (T, G, d) of these tokens. `layer.norm(rows, gain)` normalizes, with
@@ -380,7 +392,7 @@ def values(rows, layer):
 # %% [markdown]
 # We decode the text token by token with a full KV cache, and compare what the cache holds with a
 # projection of the rows of *one* pass over the text, in random order: the values by your function,
-# the keys by the library's (exercise 3 asks for yours).
+# the keys by the library's (exercise 2.3 asks for yours).
 
 # %%
 rng = np.random.default_rng(0)
@@ -450,8 +462,8 @@ print(f"a row of one block:               {D * 4:6,}")
 # of *one* block is small; but from it everything above must be computed again. Chapter 5 weighs
 # that.
 #
-# In the other direction there is no theorem: 384 numbers do not determine 576. Exercise 5 lets you
-# find two different rows with the same keys and values.
+# In the other direction there is no theorem: 384 numbers do not determine 576. Exercise 2.5 lets
+# you find two different rows with the same keys and values.
 
 # %% [markdown]
 # ## What to take along
@@ -462,9 +474,24 @@ print(f"a row of one block:               {D * 4:6,}")
 # * In exact arithmetic that holds bit for bit, in float32 up to rounding. With grouped-query
 #   attention a row of every block is larger than its keys and values.
 #
+# ## References
+#
+# * Elhage et al. 2021, [*A Mathematical Framework for Transformer
+#   Circuits*](https://transformer-circuits.pub/2021/framework/index.html): the stream as what is
+#   read and added to.
+# * nostalgebraist 2020, [*interpreting GPT: the logit
+#   lens*](https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens):
+#   section 2.5.
+# * Xiao et al. 2023, *Efficient Streaming Language Models with Attention Sinks*, [arXiv
+#   2309.17453](https://arxiv.org/abs/2309.17453): the first row.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# ### 1. All the parts (one star, 5 minutes)
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
+#
+# ### Exercise 2.1: all the parts (one star, 5 minutes)
 #
 # Given the activations of a model with `layers` blocks, return the list of arrays (T, D) that were
 # added up, in order: the embedding, attention of block 0, MLP of block 0, and so on.
@@ -481,7 +508,7 @@ def parts(activations, layers):
 _ = e02.check_parts(parts)
 
 # %% [markdown]
-# ### 2. A lens of your own (two stars, 10 minutes)
+# ### Exercise 2.2: a lens of your own (two stars, 10 minutes)
 #
 # Return the logits (T, V) that the logit lens reads from the stream *before* block `layer`. The
 # gain of the last norm is `model.weights.norm` (D,), the output matrix `model.weights.lm_head` (V,
@@ -500,7 +527,7 @@ def read_at(model, activations, layer):
 _ = e02.check_read_at(read_at)
 
 # %% [markdown]
-# ### 3. Keys from the stream (two stars, 15 minutes)
+# ### Exercise 2.3: keys from the stream (two stars, 15 minutes)
 #
 # Given rows of the stream (T, D) in any order, their positions (T,) and a `layer`, return the keys
 # `(T, G, d)` after RoPE. The layer has $W_K$ as `layer.k_proj` and the gain of its norm as
@@ -520,7 +547,7 @@ def keys(rows, positions, layer):
 _ = e02.check_keys(keys)
 
 # %% [markdown]
-# ### 4. Shares of a logit (two stars, 10 minutes)
+# ### Exercise 2.4: shares of a logit (two stars, 10 minutes)
 #
 # Given the parts (N, D) whose sum is the last row of the stream, the gain $g$ (D,), the row $u$
 # (D,) of a token in the output matrix, and $\epsilon$, return the N shares of its logit.
@@ -537,16 +564,20 @@ def shares(parts, gain, u, eps):
 _ = e02.check_shares(shares)
 
 # %% [markdown]
-# ### 5. Two rows, one key (three stars, 20 minutes)
+# ### Exercise 2.5: two rows, one key (three stars, 20 minutes)
 #
 # Given a row `x` (D,) of the stream, the gain `g` (D,) of the norm and the matrix `W` (2·G·d, D)
 # of $W_K$ above $W_V$ with fewer rows than columns, return another row, no multiple of `x`, that
 # has the same keys and values: $W\,\mathrm{norm}(x') = W\,\mathrm{norm}(x)$.
 #
-# <details><summary>Hint</summary>Some directions are sent to 0 by $W \mathrm{diag}(g)$; the last
-# rows of <code>vt</code> in <code>np.linalg.svd</code> span them. Adding such a direction also
+# <details><summary>Hint</summary>
+#
+# Some directions are sent to 0 by $W \mathrm{diag}(g)$; the last
+# rows of `vt` in `np.linalg.svd` span them. Adding such a direction also
 # changes the length of the row, by which the norm divides. Which change of a row leaves its length
-# as it is?</details>
+# as it is?
+#
+# </details>
 
 
 # %%

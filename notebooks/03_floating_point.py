@@ -90,6 +90,7 @@ bound = n * u / (1 - n * u) * float(np.abs(terms.astype(np.float64)).sum())
 worst = max(abs(s - true) for s in sums)
 print(f"largest error {worst:.1e}, and Higham's bound for any order {bound:.1e}")
 
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 4.5))
 axes.hist((np.array(sums) - true) / unit, bins=40, color=COLOURS[0])
 axes.axvline(0, color=COLOURS[1], linewidth=3, label="true sum")
@@ -175,6 +176,8 @@ curves = {
     "float32 against float64": distance(plain[0], reference),
     "exact against float64": distance(exact[0], reference),
 }
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5.5))
 for number, (label, curve) in enumerate(curves.items()):
     axes.plot(
@@ -249,13 +252,17 @@ print("a + (b + c) - 2^53 =", int(a + (b + c) - 2**53))
 # ![Numbers 0.07, 0.3, 0.55, 0.71 are moved to the nearest multiples of 0.125: 0.125, 0.25, 0.5,
 # 0.75. Their sum, 1.625, is exact in any order.](pictures/grid.svg)
 #
-# ### Write 1: round by adding (one star, 5 minutes)
+# ### Write 3.1: round by adding (one star, 5 minutes)
 #
 # `grid` is a power of two, or an array of them that broadcasts. Round `x`, float64, to multiples of
 # it, by one addition and one subtraction.
 #
-# <details><summary>Hint</summary>The number to add is <code>1.5 * 2.0**52 * grid</code>. Mind the
-# brackets: both steps must really be taken.</details>
+# <details><summary>Hint</summary>
+#
+# The number to add is `1.5 * 2.0**52 * grid`. Mind the
+# brackets: both steps must really be taken.
+#
+# </details>
 
 
 # %%
@@ -302,13 +309,17 @@ def grids(x, matrix, bits):
 
 
 # %% [markdown]
-# ### Write 2: a product without an order (two stars, 10 minutes)
+# ### Write 3.2: a product without an order (two stars, 10 minutes)
 #
 # `x` is (T, K) and the matrix (N, K), both float64, and `x_grid` and `w_grid` are what `grids`
 # returns. Round both to their grids and multiply: now no sum in the product rounds any more.
 #
-# <details><summary>Hint</summary>It is <code>x @ matrix.T</code> with <code>round_to</code> around
-# both: round each *before* it is multiplied.</details>
+# <details><summary>Hint</summary>
+#
+# It is `x @ matrix.T` with `round_to` around
+# both: round each *before* it is multiplied.
+#
+# </details>
 
 
 # %%
@@ -356,6 +367,8 @@ def relative_error(got, matrix):
 
 factors = np.random.default_rng(3).uniform(0.5, 1.0, matrix.shape).astype(np.float32)
 shares = np.arange(6, 45, 2)
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5))
 for number, (label, weights) in enumerate(
     {"these weights": matrix, "weights that use all 24 bits": matrix * factors}.items()
@@ -470,9 +483,23 @@ for chunks in (1, 5, [len(prompt) - 1, 1]):
 # * The fingerprint of exact logits is a constant of weights and text. It is a test of a machine;
 #   that sums have no order is a theorem.
 #
+# ## References
+#
+# * Higham 2002, [*Accuracy and Stability of Numerical
+#   Algorithms*](https://doi.org/10.1137/1.9780898718027), chapter 4: how far sums can be off.
+# * Goldberg 1991, [*What Every Computer Scientist Should Know About Floating-Point
+#   Arithmetic*](https://doi.org/10.1145/103162.103163): to begin with.
+# * Kahan 1965, [*Further Remarks on Reducing Truncation
+#   Errors*](https://doi.org/10.1145/363707.363723): exercise 3.4.
+# * [Exact arithmetic, specified](../docs/exact.md): what this chapter builds, to the last corner.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# ### 1. Three small numbers (one star, 5 minutes)
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
+#
+# ### Exercise 3.1: three small numbers (one star, 5 minutes)
 #
 # Return three numbers that a float32 holds, none larger than 10 in size, such that
 # $(a + b) + c \ne a + (b + c)$ in float32.
@@ -489,7 +516,23 @@ def three_numbers():
 _ = e03.check_three_numbers(three_numbers)
 
 # %% [markdown]
-# ### 2. Is this sum safe? (two stars, 10 minutes)
+# ### Exercise 3.2: your own fingerprint (one star, 10 minutes)
+#
+# Return the SHA-256, in hexadecimal, of an array of numbers as little-endian float32, row by row.
+#
+# <details><summary>Hint</summary><code>hashlib.sha256</code> hashes bytes; the dtype
+# <code>"&lt;f4"</code> is little-endian float32; <code>tobytes()</code> goes row by row.</details>
+
+
+# %%
+def digest(array):
+    return ""
+
+
+_ = e03.check_digest(digest)
+
+# %% [markdown]
+# ### Exercise 3.3: is this sum safe? (two stars, 10 minutes)
 #
 # Given two lists of Python integers of the same length, return whether T7 promises that the float64
 # sum of the products $x_i w_i$ is exact in *every* order: true exactly when $\sum_i |x_i w_i| \le
@@ -507,7 +550,7 @@ def is_safe(x, w):
 _ = e03.check_is_safe(is_safe)
 
 # %% [markdown]
-# ### 3. Remember what was lost (two stars, 15 minutes)
+# ### Exercise 3.4: remember what was lost (two stars, 15 minutes)
 #
 # Write Kahan's sum of a list of floats: besides the running sum, keep the part that the last
 # addition rounded away, and give it back to the next term. Use plain additions and subtractions,
@@ -529,16 +572,20 @@ def kahan(terms):
 _ = e03.check_kahan(kahan)
 
 # %% [markdown]
-# ### 4. The finest grid (three stars, 25 minutes)
+# ### Exercise 3.5: the finest grid (three stars, 25 minutes)
 #
 # Given a list of floats `x` (not all zero) and a number of `bits`, return a power of two $g$ such
 # that the integers $x_i' = \mathrm{rint}(x_i / g)$ have $\sum_i |x_i'| \le 2^\mathrm{bits}$. Make
 # it as fine as you can; four times coarser than the finest is accepted. The order of `x` must not
 # matter.
 #
-# <details><summary>Hint</summary>Without rounding to integers, $g \ge \sum |x_i| / 2^\mathrm{bits}$
+# <details><summary>Hint</summary>
+#
+# Without rounding to integers, $g \ge \sum |x_i| / 2^\mathrm{bits}$
 # would do. Rounding adds at most 1/2 to each term. You may also try a grid and coarsen it while it
-# does not fit.</details>
+# does not fit.
+#
+# </details>
 
 
 # %%
@@ -547,22 +594,6 @@ def grid(x, bits):
 
 
 _ = e03.check_grid(grid)
-
-# %% [markdown]
-# ### 5. Your own fingerprint (one star, 10 minutes)
-#
-# Return the SHA-256, in hexadecimal, of an array of numbers as little-endian float32, row by row.
-#
-# <details><summary>Hint</summary><code>hashlib.sha256</code> hashes bytes; the dtype
-# <code>"&lt;f4"</code> is little-endian float32; <code>tobytes()</code> goes row by row.</details>
-
-
-# %%
-def digest(array):
-    return ""
-
-
-_ = e03.check_digest(digest)
 
 # %% [markdown]
 # <details><summary>Solutions</summary>

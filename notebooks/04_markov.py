@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 4. The Markov property
 #
-# At the end of this chapter you will be able to say what "the residual stream is all the state"
-# means, to test it by patching one text's stream into another, and to prove it. You will also know
-# why the zero that the test gives is worth something, and where a zero would be worth nothing.
+# After this chapter you can say what "the residual stream is all the state" means, test it by
+# patching one text's stream into another, and prove it. You also know why the zero that the test
+# gives is worth something, and where a zero would be worth nothing.
 #
-# *Time*: 195 minutes, 90 of them for the exercises. *Needs*: chapters 1 to 3, the weights of
-# `smollm2-135m-instruct` (`minikv fetch`), and no GPU.
+# *Time*: 195 minutes, 90 of them for the exercises; in two sittings, with a rest after section 4.7.
+# *Needs*: chapters 1 to 3, the weights of `smollm2-135m-instruct` (`minikv fetch`), and no GPU.
 
 # %%
 import re
@@ -28,7 +28,7 @@ layers = model.config.num_hidden_layers
 print(layers, "blocks,", model.config.hidden_size, "numbers in a residual vector")
 
 # %% [markdown]
-# ## States and steps
+# ## 4.1 States and steps
 #
 # A process is *Markov* if its next state depends on its present state alone: whoever knows the
 # present can forget the past. Here time is depth. The state at layer $l$ is the residual stream, a
@@ -62,7 +62,7 @@ def next_word(logits):
 print(repr(next_word(donor_logits[-1])), repr(next_word(recipient_logits[-1])))
 
 # %% [markdown]
-# ## A transplant
+# ## 4.2 A transplant
 #
 # Let the recipient run up to layer 12, replace its whole stream there by the donor's, and let the
 # program go on. `run_with_hooks` does this: a hook sees an activation by its name and may return
@@ -87,13 +87,13 @@ print("same bits as the donor:", same_bits(patched, donor_logits))
 # q$. If the logits have the same bits, each term is $p_i \cdot 0$, and the computed value is
 # exactly 0, not a small number.
 #
-# ## Every layer at once
+# ## 4.3 Every layer at once
 #
 # One patched text for each layer would be thirty passes. But a row's result does not depend on
 # which rows share the call (T6), so thirty copies of the recipient can share one pass, each
 # patched at its own layer. What a patch does to the stream is yours to write.
 #
-# ### Write 1: a patch (one star, 5 minutes)
+# ### Write 4.1: a patch (one star, 5 minutes)
 #
 # `value` is a stream, (T, D); `rows` are the numbers of the rows to replace, in any order; `donor`
 # holds their replacements, one for each. Return the patched stream. The array that you were given
@@ -149,7 +149,7 @@ print("whole stream: layers with D_KL = 0:", int((whole_stream == 0).sum()), "of
 # %% [markdown]
 # Thirty zeros. Before we believe in them we have to see the same experiment give something else.
 #
-# ## Is the zero vacuous?
+# ## 4.4 Is the zero vacuous?
 #
 # An experiment that cannot give anything but zero shows nothing. There are two ways in which this
 # one could be empty.
@@ -175,7 +175,7 @@ for title, kl in (("last position alone", last_row), ("all but the last", past_r
     zeros = int((kl == 0).sum())
     print(f"{title}: {zeros} zeros of {layers}; from {kl.min():.2g} to {kl.max():.2g} nats")
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9, 4.5))
 for kl, label, colour, marker in (
     (past_rows, "all but the last position", COLOURS[1], "s"),
@@ -200,7 +200,7 @@ plt.show()
 # **The state is the stream at all positions.** One vector is not enough, and the state grows with
 # the text.
 #
-# ## One position at a time
+# ## 4.5 One position at a time
 #
 # Now patch a single position. Each cell is one patched text: 10 layers and 8 positions, 80 texts,
 # again in one call.
@@ -215,6 +215,8 @@ print("single positions: zeros", int((cells == 0).sum()), "of", cells.size)
 # %%
 labels = [f"{p}: {word.strip()}" for p, word in enumerate(words[0])]
 labels += ["all but last", "whole stream"]
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5.5))
 image = axes.imshow(columns, cmap="cividis", aspect="auto", origin="lower", vmin=0)
 for (row, column), value in np.ndenumerate(columns):
@@ -272,7 +274,7 @@ _ = interact(
 )
 
 # %% [markdown]
-# ## Across tasks
+# ## 4.6 Across tasks
 #
 # The two texts above were chosen by hand. Here are four of different kinds, each as donor to each
 # other one, at six layers.
@@ -297,7 +299,7 @@ same = [same_bits(row, runs[a][0][-1]) for row, (a, _, _) in zip(got, pairs, str
 print(len(pairs), "transplants;", sum(same), "with the donor's bits")
 
 # %% [markdown]
-# ## What a patch can reach: causality
+# ## 4.7 What a patch can reach: causality
 #
 # Replace one row, position 3 at layer 10, and compare every row of every layer with the
 # recipient's. What changes?
@@ -327,7 +329,7 @@ print("rows changed below layer 10:   ", int(reached[:10].sum()))
 print("rows changed at layer 10:      ", np.flatnonzero(reached[10]))
 print("rows changed above, of", (layers - 11) * (length - 3), ":", int(reached[11:, 3:].sum()))
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8, 5.5))
 shown = np.where(reached, np.log10(np.maximum(changed, 1e-9)), np.nan)
 image = axes.imshow(shown, cmap="cividis", aspect="auto", origin="lower")
@@ -357,13 +359,23 @@ equal = [same_bits(swapped_acts[key][-1], donor_acts[key][-1]) for key in keys]
 print("layers at which the last key is the same after another prefix:", np.flatnonzero(equal))
 
 # %% [markdown]
-# ## Replay
+# ---
+#
+# **A rest.** Here ends the first sitting, with exercises 4.1 to 4.3, which need no more than this.
+# The second is about the proof: sections 4.8 to 4.10 and the other exercises. On another day run
+# all cells above once (in JupyterLab: *Run*, *Run All Above Selected Cell*), and read on here. What
+# you bring along: the whole stream at one layer determines all logits, less than the whole does
+# not, and a change reaches no earlier position.
+#
+# ---
+#
+# ## 4.8 Replay
 #
 # If $H_l$ determines the rest, then there is a function that computes the rest from $H_l$, and we
 # can write it down: the blocks from $l$ up, then the output map. That is **replay** (T5). A
 # checkpoint is a saved $H_l$.
 #
-# ### Write 2: replay (two stars, 15 minutes)
+# ### Write 4.2: replay (two stars, 15 minutes)
 #
 # Return the logits of every position, (T, V), from the stream before block `start`. The library's
 # `block(layer, stream, positions, spans)` runs one block; the spans say which rows belong to one
@@ -402,7 +414,7 @@ for start in (0, 10, 29):
 # the stream, and what it added cannot be taken out again without knowing what it was. Only $H_0$,
 # which is the token ids looked up in a table, gives everything.
 #
-# ## The proof, three times
+# ## 4.9 The proof, three times
 #
 # **In prose.** Let $H_l(x) = H_l(y)$. Suppose $H_m(x) = H_m(y)$ for some $m \ge l$. Then
 # $H_{m+1}(x) = B_m(H_m(x)) = B_m(H_m(y)) = H_{m+1}(y)$, since $B_m$ has no other argument. By
@@ -494,7 +506,7 @@ print("last row: ", adds_up([*adds_up([3, 4])[:1], adds_up([1, 4])[1]]))
 # `minikv/decoder.py` has it. The property is about the real code, and only about the cases drawn.
 # Neither replaces the other.
 #
-# ## Sliding windows: a state with an end
+# ## 4.10 Sliding windows: a state with an end
 #
 # "All positions" is a large state. Some architectures make it smaller: in Mistral 7B and in most
 # layers of Gemma 3 a row attends to the newest $w$ positions only, its own included. Then only
@@ -541,7 +553,7 @@ for title, (differ, _) in found.items():
         reach = models[title].config.reach(layer, DEPTH)
         print(f"  l = {layer}: {at.min():2} to {at.max()}, {len(at):2} in all; reach {reach}")
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(2, 1, figsize=(10, 7.2), sharex=True)
 for panel, (title, (differ, size)) in zip(axes, found.items(), strict=True):
     shown = np.where(differ, np.log10(np.maximum(size, 1e-9)), np.nan)
@@ -587,7 +599,7 @@ show("receptive_field")
 # %% [markdown]
 # It says what a memory may forget. If no later token can depend on a row of $H_l$, then a
 # checkpoint at layer $l$ need not keep it: `Residual(forget=True)`, the cache of chapter 5, drops
-# such rows, and all its logits keep their bits. For how many rows stay, see exercise 4.6. Mind the
+# such rows, and all its logits keep their bits. For how many rows stay, see exercise 4.5. Mind the
 # layer that sees everything: in Gemma 3 every sixth does, so the embedding alone can forget
 # nothing, while with a checkpoint at every layer five of six need one window.
 #
@@ -601,10 +613,25 @@ show("receptive_field")
 #   (T10); where all layers have windows, on the newest part of it alone (T11).
 # * The proof is short; what it assumes about the program is what needs checking.
 #
+# ## References
+#
+# * Qasim et al. 2026, *The Residual Stream Is All You Need*, [arXiv
+#   2603.19664](https://arxiv.org/abs/2603.19664): the claim, which [The paper, claim by
+#   claim](../docs/paper.md) runs.
+# * Meng et al. 2022, *Locating and Editing Factual Associations in GPT*, [arXiv
+#   2202.05262](https://arxiv.org/abs/2202.05262): patching one run into another.
+# * Jiang et al. 2023, *Mistral 7B*, [arXiv 2310.06825](https://arxiv.org/abs/2310.06825), and Gemma
+#   Team 2025, *Gemma 3*, [arXiv 2503.19786](https://arxiv.org/abs/2503.19786): sliding windows.
+# * [The theorems](../proofs/README.md): T1 to T12, with proofs and controls.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
+#
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %% [markdown]
-# ### 4.1 A transplant of your own (one star, 10 minutes)
+# ### Exercise 4.1: a transplant of your own (one star, 10 minutes)
 #
 # Write `transplant(model, recipient, layer, stream)`: the logits of `recipient` (all positions)
 # with its stream before block `layer` replaced by `stream`.
@@ -624,7 +651,7 @@ def transplant(model, recipient, layer, stream):
 _ = e04.check_transplant(transplant)
 
 # %% [markdown]
-# ### 4.2 A divergence that is exactly zero (two stars, 15 minutes)
+# ### Exercise 4.2: a divergence that is exactly zero (two stars, 15 minutes)
 #
 # Write `divergence(p_logits, q_logits)`: $D_{KL}(p \,\|\, q)$ in nats, for arrays `(..., V)` of
 # logits, giving `(...)`. Equal logits must give exactly 0, and logits such as 1000 must not
@@ -646,7 +673,7 @@ def divergence(p_logits, q_logits):
 _ = e04.check_divergence(divergence)
 
 # %% [markdown]
-# ### 4.3 What must be patched? (two stars, 15 minutes)
+# ### Exercise 4.3: what must be patched? (two stars, 15 minutes)
 #
 # A model has `layers` blocks. You patch the donor's rows into a recipient at layer `layer`, from 0
 # (before the first block) to `layers` (after the last one). Write `needed(layers, layer,
@@ -668,7 +695,7 @@ def needed(layers, layer, position):
 _ = e04.check_needed(needed)
 
 # %% [markdown]
-# ### 4.4 Replay, token by token (two stars, 15 minutes)
+# ### Exercise 4.4: replay, token by token (two stars, 15 minutes)
 #
 # Write `replay_kv(model, start, stream, layer)`: the keys and values that block `layer` attends
 # to, as `kv_from_residual` gives them, computed from the stream before block `start` (`start <=
@@ -676,7 +703,7 @@ _ = e04.check_needed(needed)
 #
 # <details><summary>Hint</summary>
 #
-# Run the blocks `model.layers[start:layer]`, as in Write 2, then project:
+# Run the blocks `model.layers[start:layer]`, as in Write 4.2, then project:
 # `minikv.kv_from_residual(stream, positions, model.layers[layer])`.
 #
 # </details>
@@ -690,25 +717,7 @@ def replay_kv(model, start, stream, layer):
 _ = e04.check_replay_kv(replay_kv)
 
 # %% [markdown]
-# ### 4.5 A model that is not Markov (three stars, 20 minutes)
-#
-# Tokens are integers, and $H_0$ is the list of tokens. Block 0 replaces each $h$ by its remainder
-# $h \bmod 2$. Block 1 adds to each row the sum of the *tokens* up to it: it reads $H_0$ past the
-# stream. Give two texts with the same $H_1$ and different outputs, as short as you can. Why does
-# this refute the existence of any function from $H_1$ to the outputs?
-#
-# <details><summary>Hint</summary>
-#
-# The remainder forgets something. Block 1 remembers it. One token is enough.
-#
-# </details>
-
-# %%
-text_a, text_b = [1, 4], [2, 4]  # replace these
-_ = e04.check_two_texts(text_a, text_b)
-
-# %% [markdown]
-# ### 4.6 What must a checkpoint keep? (two stars, 15 minutes)
+# ### Exercise 4.5: what must a checkpoint keep? (two stars, 15 minutes)
 #
 # `length` tokens have been read, and $H_l$ at layer `layer` has been saved. Of which positions must
 # it be kept, so that the logits of *all later* tokens can be computed? `windows` has one entry a
@@ -732,11 +741,29 @@ def must_keep(windows, layer, length):
 _ = e04.check_must_keep(must_keep)
 
 # %% [markdown]
+# ### Exercise 4.6: a model that is not Markov (three stars, 20 minutes)
+#
+# Tokens are integers, and $H_0$ is the list of tokens. Block 0 replaces each $h$ by its remainder
+# $h \bmod 2$. Block 1 adds to each row the sum of the *tokens* up to it: it reads $H_0$ past the
+# stream. Give two texts with the same $H_1$ and different outputs, as short as you can. Why does
+# this refute the existence of any function from $H_1$ to the outputs?
+#
+# <details><summary>Hint</summary>
+#
+# The remainder forgets something. Block 1 remembers it. One token is enough.
+#
+# </details>
+
+# %%
+text_a, text_b = [1, 4], [2, 4]  # replace these
+_ = e04.check_two_texts(text_a, text_b)
+
+# %% [markdown]
 # <details><summary>Solutions</summary>
 #
-# All of them are in [solutions/s04.py](solutions/s04.py). To 4.5: a function gives equal outputs
-# for equal arguments, so one pair of texts with equal arguments and different outputs refutes them
-# all. In Rocq: `vr_not_markov`.
+# In [solutions/s04.py](solutions/s04.py). To exercise 4.6: a function gives equal outputs for equal
+# arguments, so one pair of texts with equal arguments and different outputs refutes them all. In
+# Rocq: `vr_not_markov`.
 #
 # </details>
 

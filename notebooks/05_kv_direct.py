@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 5. Cache, no cache, checkpoints
 #
-# At the end of this chapter you will be able to count the bytes that a decoder keeps for a token,
-# to trade them for time along a whole frontier, and to say where the published claim about memory
+# After this chapter you can count the bytes that a decoder keeps for a token,
+# trade them for time along a whole frontier, and say where the published claim about memory
 # holds and what it leaves out.
 #
 # *Time*: 150 minutes, 60 of them for the exercises. *Needs*: chapter 4 and, for the timings, the
@@ -17,6 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products: threads wo
 import matplotlib.pyplot as plt
 import numpy as np
 from exercises import e05, unless_solved
+from exercises.paper import paper_figure
 from IPython.display import Image
 
 import minikv
@@ -38,7 +39,7 @@ def draw(plot, *arguments):
 
 
 # %% [markdown]
-# ## Three ways to remember
+# ## 5.1 Three ways to remember
 #
 # To decode the next token, attention needs K and V of all earlier tokens at all layers. There are
 # three ways to have them.
@@ -52,10 +53,10 @@ def draw(plot, *arguments):
 # ![Of 8 tokens the newest 3 keep keys and values. All keep one residual row; from the first 5 the
 # blocks run again and make keys and values anew.](pictures/kv_direct.svg)
 #
-# KV-Direct (arXiv 2603.19664) is a mixture: the newest `budget` tokens keep K and V, and *all*
-# tokens keep a checkpoint, from which those beyond the budget are recomputed. In minikv each way
-# is a cache policy. We try them on a random model with the proportions of SmolLM-135M at a third
-# of its width: 30 blocks, 3 query heads on one K/V head.
+# KV-Direct ([arXiv 2603.19664](https://arxiv.org/abs/2603.19664)) is a mixture: the newest `budget`
+# tokens keep K and V, and *all* tokens keep a checkpoint, from which those beyond the budget are
+# recomputed. In minikv each way is a cache policy. We try them on a random model with the
+# proportions of SmolLM-135M at a third of its width: 30 blocks, 3 query heads on one K/V head.
 #
 # **Predict before you run.** Six ways to remember one text of 40 tokens. Which holds the least,
 # which the most, and which of them change a bit of the logits?
@@ -102,7 +103,7 @@ for label, (policy, parameters) in policies.items():
     print(f"{label:16} holds {held:9,} bytes for 40 tokens; same bits: {same}")
 
 # %% [markdown]
-# ### Write 1: no cache (one star, 10 minutes)
+# ### Write 5.1: no cache (one star, 10 minutes)
 #
 # The second line, by hand: the logits after the first `start` tokens and after each later one, one
 # row each, by running the whole text again every time. `model.logits(ids)` gives the logits of all
@@ -138,7 +139,7 @@ print(
 # whatever as residuals, decoding is the same. What differs is what it costs, and for that one has
 # to count.
 #
-# ## Bytes
+# ## 5.2 Bytes
 #
 # Let a model have $L$ layers, $G$ key/value heads of width $d$, a stream of width $D$, and numbers
 # of $s$ bytes. One token keeps
@@ -150,15 +151,19 @@ print(
 #
 # $$ \min(n, b) \cdot 2 L G d s \;+\; n \, c \, D s . $$
 #
-# ### Write 2: count a token (one star, 5 minutes)
+# ### Write 5.2: count a token (one star, 5 minutes)
 #
 # Return two numbers of bytes: what K and V of one token take in all layers, and what one residual
 # takes. `config` has `num_hidden_layers`, `num_key_value_heads`, `head_dim` and `hidden_size`;
 # `itemsize` is $s$.
 #
-# <details><summary>Hint</summary>There are <code>config.num_hidden_layers</code> layers, each with
-# a key *and* a value for each of <code>config.num_key_value_heads</code> heads. A residual of one
-# token is one row: <code>config.hidden_size</code> numbers.</details>
+# <details><summary>Hint</summary>
+#
+# There are `config.num_hidden_layers` layers, each with
+# a key *and* a value for each of `config.num_key_value_heads` heads. A residual of one
+# token is one row: `config.hidden_size` numbers.
+#
+# </details>
 
 
 # %%
@@ -186,7 +191,7 @@ for label, kept in (("every layer", 30), ("every 5th layer", 6), ("embedding", 1
 # These are the numbers that the caches reported. Look at the first one again: *a residual at every
 # layer takes more than K and V*. It does so in most models of today.
 #
-# ## Grouped-query attention changes the sign
+# ## 5.3 Grouped-query attention changes the sign
 #
 # With one key/value head for each query head, $G d = D$, K and V take $2LD$ numbers and a residual
 # at every layer takes $LD$, half of it. Grouped-query attention shares K/V heads, so $G d$ is well
@@ -202,7 +207,7 @@ for name in SHAPES:
     a, b, c = (shape_bytes(name, kept) for kept in ("K/V", "embedding", "every"))
     print(f"{name:29} {a:9,} {b:13,} {a / b:5.1f}x {c:12,} {c / a:7.2f}")
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5.5))
 at = np.arange(len(SHAPES))
 kinds = (("K/V", "K and V"), ("every", "a residual at every layer"), ("embedding", "one residual"))
@@ -232,14 +237,26 @@ plt.show()
 # bought with time.
 #
 # The paper has it both ways. Its memory formula (equation 28) and its table 1 count one vector a
-# token; its algorithm 1 stores one for each layer, and its cost (equation 26) is that of algorithm
-# 1. [The paper, claim by claim](../docs/paper.md) runs both: the first needs replay (T5), the
-# second is a projection (T1) and saves memory in one of the paper's six models.
-#
+# token; its algorithm 1 stores one for each layer, and equation 26 counts the cost of that. [The
+# paper, claim by claim](../docs/paper.md) runs both: the first needs replay (T5), the second is a
+# projection (T1) and saves memory in one of the paper's six models. Its table 1 needs no more than
+# counting, so run the claim here:
+
+# %%
+from minikv.paper.claim import Setting
+from minikv.paper.claims import CLAIMS
+
+table_1 = CLAIMS["table-1"].run(Setting(True, (), minikv.load))
+print(f"{'model':30} {'the paper, KB':>28} {'K/V':>9} {'one residual':>13} {'every layer':>12}")
+for row in table_1.rows:
+    print(f"{row[0]:30} {row[1]:>28} {row[2]:9,} {row[3]:13,} {row[6]:12,}")
+print(f"\n{table_1.verdict}: {sum(row[5] for row in table_1.rows)} of 6 lines as printed")
+
+# %% [markdown]
 # (For layers with sliding-window attention, which Gemma 3 has, the full cache would hold less than
 # we count. The paper's 136 KB counts all 34 layers in full, and so do we.)
 #
-# ## A conversation of 20 turns
+# ## 5.4 A conversation of 20 turns
 #
 # The paper reports that over 20 turns KV-Direct holds its peak memory at 42 MB, where the standard
 # cache grows past 103 MB. It does not state the layout or the length. 103 MB (of 2^20 bytes each;
@@ -276,7 +293,7 @@ for row in measured:
             f"{1000 * row['seconds_per_token']:.0f} ms a token"
         )
 
-# %% tags=["varies"]
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
 for panel, key, title in zip(
     panels, ("bytes", "peak"), ("held after the turn", "peak in the turn"), strict=True
@@ -300,7 +317,7 @@ plt.show()
 # grow with the text. A comparison that counts only what is held is not a comparison of memory.
 # With so short a text, the peak of the third line is hardly below that of the full cache.
 #
-# ## The frontier
+# ## 5.5 The frontier
 #
 # Between "every layer" and "the embedding alone" lie all sets of layers. Let the set of
 # checkpoints be $C$, with $0 \in C$. To have K and V at all $L$ layers again, each layer needs its
@@ -355,7 +372,7 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 #   checkpoint holds nothing that the token id does not.** In this model "one residual per token"
 #   is a long way to write the text.
 #
-# ## The honest sum
+# ## 5.6 The honest sum
 #
 # A replay costs a prefill of the evicted tokens, and decoding pays it at *every step*. For $m$ new
 # tokens after $n$ evicted ones this is about $m \cdot n$ token-passes through nearly all blocks,
@@ -363,6 +380,27 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 # where reading K and V is slower than computing them, as the paper reports for moderate batches on
 # its hardware; on a CPU, and here, it is not (`minikv latency` measures it; `minikv paper --figure
 # 7` does by the paper's own protocol, which counts no replay).
+#
+# Here is that figure: the time to make K and V of $N$ rows from residuals, divided by the time to
+# copy them, for the shapes that the paper names.
+#
+# **Predict before you run.** A projection reads $D$ numbers a row and writes $2 G d$; a copy reads
+# $2 G d$ and writes as many. Where memory alone decides, how small can the ratio of the times be?
+#
+# <details><summary>Answer</summary>
+#
+# $(D + 2Gd) / 4Gd$: more than one half, however small a residual is. The paper prints 0.17 at 500
+# rows.
+#
+# </details>
+
+# %% tags=["varies"]
+paper_figure("figure-7")
+
+# %% [markdown]
+# Below the line at 1 recomputing wins. The grey curves are the paper's, the others ours; the
+# drawing is that of [The paper, claim by claim](../docs/paper.md#figure-7), which also says how the
+# paper's curve can come about.
 #
 # What is beyond doubt is the *logical* claim: K and V are redundant. What they are is a way not to
 # compute the same thing twice, and a good one.
@@ -374,10 +412,24 @@ draw(plots.frontier, points, "SmolLM2-135M, 64 tokens evicted, on the machine th
 #   $2 G d < D$). Only few checkpoints save memory, and they cost a replay at every step.
 # * Count what is held, what is allocated and what the peak is; they are three numbers.
 #
+# ## References
+#
+# * Qasim et al. 2026, *The Residual Stream Is All You Need*, [arXiv
+#   2603.19664](https://arxiv.org/abs/2603.19664): KV-Direct; [The paper, claim by
+#   claim](../docs/paper.md) runs all of it.
+# * Ainslie et al. 2023, *GQA*, [arXiv 2305.13245](https://arxiv.org/abs/2305.13245): why the sign
+#   changes.
+# * [The experiments](../docs/experiments.md): memory, frontier and latency on real weights, in
+#   full.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
+#
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %% [markdown]
-# ### 5.1 What KV-Direct holds (one star, 10 minutes)
+# ### Exercise 5.1: what KV-Direct holds (one star, 10 minutes)
 #
 # Write `held(config, seen, budget, kept)`: bytes after `seen` tokens, in float32, with K and V of
 # the newest `budget` tokens and residuals of all tokens at `kept` layers. `config` is a
@@ -398,7 +450,7 @@ def held(config, seen, budget, kept):
 _ = e05.check_held(held)
 
 # %% [markdown]
-# ### 5.2 Which blocks run again? (two stars, 15 minutes)
+# ### Exercise 5.2: which blocks run again? (two stars, 15 minutes)
 #
 # Write `blocks_run(layers, kept)`: the indices, ascending, of the blocks that must run to have the
 # stream before each of the `layers` blocks, given checkpoints before the layers in `kept` (which
@@ -419,7 +471,7 @@ def blocks_run(layers, kept):
 _ = e05.check_blocks_run(blocks_run)
 
 # %% [markdown]
-# ### 5.3 The largest budget that fits (two stars, 15 minutes)
+# ### Exercise 5.3: the largest budget that fits (two stars, 15 minutes)
 #
 # You have `total` bytes for a text of `seen` tokens. K and V of a token take `kv` bytes, a
 # checkpoint takes `each`. Write `largest_budget(total, seen, kv, each)`: the largest number of
@@ -441,7 +493,7 @@ def largest_budget(total, seen, kv, each):
 _ = e05.check_largest_budget(largest_budget)
 
 # %% [markdown]
-# ### 5.4 Recompute from the nearest checkpoint (three stars, 20 minutes)
+# ### Exercise 5.4: recompute from the nearest checkpoint (three stars, 20 minutes)
 #
 # Write `recompute(model, checkpoints, layer)`: keys and values that block `layer` attends to, as
 # `kv_from_residual` gives them. `checkpoints` is a dictionary from a layer to the stream before
@@ -465,7 +517,7 @@ _ = e05.check_recompute(recompute)
 # %% [markdown]
 # <details><summary>Solutions</summary>
 #
-# All of them are in [solutions/s05.py](solutions/s05.py).
+# In [solutions/s05.py](solutions/s05.py).
 #
 # </details>
 

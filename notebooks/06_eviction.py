@@ -15,6 +15,7 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 from exercises import e06, unless_solved
+from exercises.paper import paper_figure
 from IPython.display import Image
 
 import minikv
@@ -34,7 +35,7 @@ model = minikv.load("smollm2-135m-instruct", "exact")
 tokenizer = model.tokenizer
 
 # %% [markdown]
-# ## A text that needs its beginning
+# ## 6.1 A text that needs its beginning
 #
 # The text states a number, talks of other things, and then asks for the number. Whoever has
 # forgotten the beginning cannot finish the last sentence. `exact` arithmetic (chapter 3) is on, so
@@ -54,7 +55,7 @@ code = list(range(first, first + 4))
 print(len(ids), "tokens; the code stands at positions", code, [pieces[p] for p in code])
 
 # %% [markdown]
-# ## Five policies
+# ## 6.2 Five policies
 #
 # A cache with a **budget** of $b$ tokens must choose, after each call, which $b$ rows of K and V to
 # keep in each layer. Nothing else distinguishes the policies:
@@ -62,15 +63,20 @@ print(len(ids), "tokens; the code stands at positions", code, [pieces[p] for p i
 # | policy | keeps | source |
 # |---|---|---|
 # | window | the $b$ newest | Xiao et al. 2023, as a baseline |
-# | StreamingLLM | the first 4 ("sinks") and the $b - 4$ newest | arXiv 2309.17453 |
-# | H2O | the $b/2$ newest, and the most attended so far ("heavy hitters") | arXiv 2306.14048 |
-# | SnapKV | the prompt's end, what it attends to, and all new tokens | arXiv 2404.14469 |
-# | TOVA | all but what the newest token attends to least | arXiv 2401.06104 |
+# | StreamingLLM | the first 4 ("sinks") and the $b - 4$ newest | [arXiv 2309.17453][streaming] |
+# | H2O | the $b/2$ newest, and the most attended ("heavy hitters") | [arXiv 2306.14048][h2o] |
+# | SnapKV | the prompt's end, what it attends to, and all new tokens | [arXiv 2404.14469][snapkv] |
+# | TOVA | all but what the newest token attends to least | [arXiv 2401.06104][tova] |
 #
-# In code, a policy is one method: `priority(layer, positions)`; the rows of highest priority stay.
-# The window's is `return positions`. Here is what each holds after the prompt, with $b = 32$ of the
-# 93 tokens. H2O and SnapKV choose for each K/V head, H2O, SnapKV and TOVA for each layer, so the
-# shade is the share of all (layer, head) pairs that still hold a token.
+# [streaming]: https://arxiv.org/abs/2309.17453
+# [h2o]: https://arxiv.org/abs/2306.14048
+# [snapkv]: https://arxiv.org/abs/2404.14469
+# [tova]: https://arxiv.org/abs/2401.06104
+#
+# In code, a policy is one method: `priority(rows)`, whose highest stay. The window's is
+# `rows.positions`. Here is what each holds after the prompt, with $b = 32$ of the 93 tokens. H2O
+# and SnapKV choose for each K/V head; they and TOVA for each layer. So the shade is the share of
+# all (layer, head) pairs that still hold a token.
 
 # %%
 BUDGET = 32
@@ -84,6 +90,7 @@ for row, cache in enumerate(caches.values()):
             share[row, head] += 1
 share /= len(model.layers) * model.config.num_key_value_heads
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(11, 4.2))
 image = axes.imshow(share, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
 axes.set_yticks(range(len(POLICIES)), POLICIES)
@@ -114,6 +121,8 @@ patterns = np.stack(
     ]
 )
 mass = patterns.mean(axis=(0, 1))
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 3.8))
 axes.bar(range(len(ids)), 100 * mass, color="#0072B2", width=0.9)
 axes.bar(code, 100 * mass[code], color="#D55E00", width=0.9, label="the code 4173")
@@ -131,15 +140,19 @@ print(
 # %% [markdown]
 # H2O's priority of a key is the attention that it has gathered so far.
 #
-# ### Write 1: a policy's score (two stars, 10 minutes)
+# ### Write 6.1: a policy's score (two stars, 10 minutes)
 #
 # `pattern` holds attention weights, (H, T, S): query head, query, key. Return how much attention
 # each key has gathered, (S, G), for each of the `groups` key and value heads: the sum over all
 # queries, and over the query heads that share the key head (neighbours do, as in chapter 1).
 #
-# <details><summary>Hint</summary><code>pattern.reshape(groups, -1, *pattern.shape[1:])</code> puts
+# <details><summary>Hint</summary>
+#
+# `pattern.reshape(groups, -1, *pattern.shape[1:])` puts
 # the query heads that share a key head on an axis of their own. Sum over two axes of four, and
-# transpose.</details>
+# transpose.
+#
+# </details>
 
 
 # %%
@@ -168,7 +181,7 @@ print(f"position 0 has gathered {100 * total[0] / total.sum():.0f} % of all atte
 # %% [markdown]
 # A key that came early has had more queries to gather from; H2O counts all the same.
 #
-# ## What they answer
+# ## 6.3 What they answer
 #
 # Greedy decoding, seven tokens, each policy with a budget of 32. Every policy sees the prompt whole
 # before it evicts, so the first new token is the same for all; the later digits have to come from
@@ -196,13 +209,13 @@ print(f"{'residual':14}", repr(answer(model.new_cache("residual", budget=BUDGET)
 # kept one residual vector a token, from which K and V are made again (chapter 5). One text proves
 # nothing about which policy is best; it shows what kind of thing is lost.
 #
-# ## How much can one attention output move? (T9)
+# ## 6.4 How much can one attention output move? (T9)
 #
 # Take one head at one position. Its weights are $a_s \ge 0$ with $\sum_s a_s = 1$, its output is
 # $o = \sum_s a_s v_s$. Drop some keys, of total weight $\varepsilon < 1$. Softmax over the rest
 # gives $a'_s = a_s / (1 - \varepsilon)$ to a kept key and 0 to a dropped one.
 #
-# ### Write 2: what softmax gives to the rest (one star, 5 minutes)
+# ### Write 6.2: what softmax gives to the rest (one star, 5 minutes)
 #
 # Return $a'$ for the weights of one query, (S,), and a mask of what is kept, (S,) of True and
 # False.
@@ -264,6 +277,7 @@ for name, cache in caches.items():
                 attention_loss(patterns[layer, head], values[:, head // group], keep)
             )
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9.5, 5.2))
 for name, pairs in points.items():
     loss, bound = np.maximum(np.array(pairs), 1e-6).T
@@ -282,9 +296,9 @@ for name, pairs in points.items():
 # %% [markdown]
 # No point is above the line; most are several times below it. The values of the dropped keys partly
 # cancel, and the longest value vector is seldom among them. The factor 2 cannot be lowered in
-# general, as exercise 5 asks you to show.
+# general, as exercise 6.5 asks you to show.
 #
-# ## What happens to the error on the way up
+# ## 6.5 What happens to the error on the way up
 #
 # T9 stops after one attention output. Feed one more token and compare the stream of that token,
 # layer by layer, with the stream under the full cache.
@@ -308,6 +322,8 @@ def stream_of(cache):
 
 
 true_rows, true_logits = stream_of(full)
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9.5, 4.4))
 for name in POLICIES:
     rows, logits = stream_of(caches[name].fork())
@@ -321,7 +337,7 @@ axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
 plt.show()
 
 # %% [markdown]
-# ## Match and divergence against budget
+# ## 6.6 Match and divergence against budget
 #
 # `minikv.experiments.compare` runs each policy twice. For the **token match** it decodes on
 # tokens of its own, and one wrong token changes all that follows; the first new token, which cannot
@@ -350,7 +366,7 @@ picture = io.BytesIO()
 plots.compare(rows, picture, "Six tokens after the text about the box")
 Image(picture.getvalue(), width=820)
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9.5, 4.6))
 for name in POLICIES:
     line = [(row["budget"], row["kl_mean"]) for row in rows if row["policy"] == name]
@@ -377,9 +393,15 @@ plt.show()
 # some twenty minutes. The paper reports 4 to 28 % match for baselines, at budgets of 32 to 384 of
 # 512 tokens and on five texts that it does not give. [The paper, claim by claim](../docs/paper.md)
 # runs its figures 4 and 9 and its table 4 by its own protocol, and says what its numbers must be
-# of: `minikv paper --figure 4`.
-#
-# ## What it costs
+# of. Here is what `minikv paper --figure 4` drew: above ours, below what the paper prints. On the
+# right above each policy has a mistake that is easily made: new tokens get the number of *kept*
+# rows as their rotary position.
+
+# %% tags=["varies"]
+paper_figure("figure-4")
+
+# %% [markdown]
+# ## 6.7 What it costs
 #
 # KV-Direct does not win for free. Per token, $K$ and $V$ take $2 L G d$ numbers, a residual at
 # every layer $L D$, and one residual $D$. So `every` needs *more* memory than the full cache, and
@@ -405,13 +427,25 @@ for name, options in (
 #   attained. What later layers make of it, T9 does not say.
 # * KV-Direct evicts what can be made again, and pays with bytes or with time.
 #
+# ## References
+#
+# * Xiao et al. 2023, *Efficient Streaming Language Models with Attention Sinks*, [arXiv
+#   2309.17453](https://arxiv.org/abs/2309.17453): sinks, and windows.
+# * Zhang et al. 2023, *H2O: Heavy-Hitter Oracle*, [arXiv
+#   2306.14048](https://arxiv.org/abs/2306.14048).
+# * Li et al. 2024, *SnapKV*, [arXiv 2404.14469](https://arxiv.org/abs/2404.14469).
+# * Oren et al. 2024, *Transformers are Multi-State RNNs*, [arXiv
+#   2401.06104](https://arxiv.org/abs/2401.06104): TOVA.
+# * Each policy is a file in `minikv/caches/`, which says where it departs from its paper.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the `...`, run the cell, and read what the check says. Solutions are in
-# [`solutions/s06.py`](solutions/s06.py); try first.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %% [markdown]
-# ### 6.1 A window (one star, 5 minutes)
+# ### Exercise 6.1: a window (one star, 5 minutes)
 #
 # `positions` is the ascending list of what is stored, `budget`
 # how many may stay. Return the list of those that stay. It can be shorter than the budget.
@@ -427,7 +461,7 @@ def window_keeps(positions, budget): ...
 _ = e06.check_window(window_keeps)
 
 # %% [markdown]
-# ### 6.2 Sinks and a window (one star, 10 minutes)
+# ### Exercise 6.2: sinks and a window (one star, 10 minutes)
 #
 # The positions below `sinks` always stay; the newest
 # of the others fill the budget. Ascending again. You may take `sinks < budget`.
@@ -443,7 +477,7 @@ def sinks_keep(positions, budget, sinks): ...
 _ = e06.check_sinks(sinks_keep)
 
 # %% [markdown]
-# ### 6.3 Heavy hitters (two stars, 15 minutes)
+# ### Exercise 6.3: heavy hitters (two stars, 15 minutes)
 #
 # `scores[i]` is the attention that row i has gathered. The
 # `recent` newest rows stay; of the others, those with the highest scores fill the budget, and
@@ -460,7 +494,7 @@ def heavy_keep(scores, budget, recent): ...
 _ = e06.check_heavy(heavy_keep)
 
 # %% [markdown]
-# ### 6.4 Loss and bound (two stars, 15 minutes)
+# ### Exercise 6.4: loss and bound (two stars, 15 minutes)
 #
 # Given the `(S,)` weights of a head (they add up to 1), its
 # `(S, d)` values and an `(S,)` mask of what is kept, return the pair of T9:
@@ -476,7 +510,7 @@ def loss_and_bound(weights, v, keep): ...
 _ = e06.check_bound(loss_and_bound)
 
 # %% [markdown]
-# ### 6.5 The 2 is needed (three stars, 20 minutes)
+# ### Exercise 6.5: the 2 is needed (three stars, 20 minutes)
 #
 # For a given `eps` between 0 and 1, return `(weights,
 # v, keep)` for which T9 holds with equality, and whose values are not all zero.
@@ -493,10 +527,10 @@ def worst_case(eps): ...
 _ = e06.check_tight(worst_case)
 
 # %% [markdown]
-# <details><summary>Where to read on</summary>
+# <details><summary>Solutions</summary>
 #
-# The policies are in `minikv/caches/`, one file each, with what departs from the papers. T9's
-# property over random models is in `proofs/test_theorems.py`. Chapter 8 reads the Rocq proof.
+# In [solutions/s06.py](solutions/s06.py).
+#
 # </details>
 
 # %% [markdown]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 7. Where the claim fails
 #
-# At the end of this chapter you will be able to look at a change to the decoder and say which
-# theorem it breaks, to build the smallest experiment that shows it, and to name what has to be
+# After this chapter you can look at a change to the decoder and say which
+# theorem it breaks, build the smallest experiment that shows it, and name what has to be
 # carried to repair the claim.
 #
 # *Time*: 160 minutes, 70 of them for the exercises. *Needs*: chapters 4 and 5, and nothing else:
@@ -31,7 +31,7 @@ from minikv.verify import THEOREMS, Case
 plt.rcParams.update({"font.size": 13, "figure.dpi": 90, "figure.constrained_layout.use": True})
 
 # %% [markdown]
-# ## What is refuted by what
+# ## 7.1 What is refuted by what
 #
 # A theorem says "for all models of this form, all texts, all ways to cut them into calls". One
 # case refutes it. The theorems T1 to T12 assume three things about the decoder:
@@ -83,10 +83,11 @@ for name, example in examples.items():
 # %% [markdown]
 # The rest of the chapter takes them one family at a time.
 #
-# ## Bypasses: something travels past the stream
+# ## 7.2 Bypasses: something travels past the stream
 #
-# In a **value residual** network (Zhou et al. 2024, arXiv 2410.17897) every block mixes the values
-# of block 0 into its own:
+# In a **value residual** network (Zhou et al. 2024, [arXiv
+# 2410.17897](https://arxiv.org/abs/2410.17897)) every block mixes the values of block 0 into its
+# own:
 #
 # $$ v_{l,p} = \tfrac12\,\bigl(W_V^{(l)} \mathrm{norm}(h_{l,p})
 # + W_V^{(0)} \mathrm{norm}(h_{0,p})\bigr). $$
@@ -94,7 +95,7 @@ for name, example in examples.items():
 # As a change to minikv it is a hook that remembers. What it remembers is an argument, so that we
 # can get at it.
 #
-# ### Write 1: the counter-example (two stars, 10 minutes)
+# ### Write 7.1: the counter-example (two stars, 10 minutes)
 #
 # Return a hook for one pass. It sees every activation by its name and returns it, or what takes
 # its place. The values of block 0 come by as `blocks.0.attn.hook_v`: keep them as `memory["v"]`.
@@ -141,7 +142,7 @@ def value_residual(memory):
 # passes such a test, so it would show nothing. What is carried has to arrive at layer $l$ and not
 # before.
 #
-# ### Write 2: the cure (one star, 5 minutes)
+# ### Write 7.2: the cure (one star, 5 minutes)
 #
 # From the donor's $H_0$, (T, D), make what the hook has to remember: the values of block 0, (T, G,
 # d). (By T1 they are a projection, which is why carrying $H_0$ is enough.)
@@ -199,7 +200,7 @@ results = {
 for label, kl in results.items():
     print(f"{sum(value == 0 for value in kl)} zeros of {len(kl)}: {label}")
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8, 5.2))
 at = range(1, 1 + len(kl))
 for number, (label, kl) in enumerate(results.items()):
@@ -243,18 +244,20 @@ for lemma in ("vr_equal_streams", "vr_different_outputs", "vr_not_markov", "vr_i
 # program* reads something else; a pair of texts as in `vr_equal_streams` shows that it *must*.
 #
 # The difference matters in the next example. In `dense_average.py` a block reads an average of the
-# outputs of all blocks below, after DenseFormer (Pagliardini et al. 2024, arXiv 2402.02622), with
-# weights that differ from layer to layer. The patch fails. With *equal* weights it would fail too;
-# but would there be no function? Exercise 7.3 asks you to find out.
+# outputs of all blocks below, after DenseFormer (Pagliardini et al. 2024, [arXiv
+# 2402.02622](https://arxiv.org/abs/2402.02622)), with weights that differ from layer to layer. The
+# patch fails. With *equal* weights it would fail too; but would there be no function? Exercise 7.3
+# asks you to find out.
 
 # %%
 fails = examples["dense_average"].refuted(case)
 print("the patch gives the donor's logits at every layer:", not fails)
 
 # %% [markdown]
-# **Cross-layer sharing** (Brandon et al. 2024, arXiv 2405.12981) lets every block attend to the
-# keys and values of block 0. It saves memory: one layer's K and V instead of $L$. The keys of
-# block $l$ are then no projection of $h_l$ (T1), but they are one of $h_0$:
+# **Cross-layer sharing** (Brandon et al. 2024, [arXiv
+# 2405.12981](https://arxiv.org/abs/2405.12981)) lets every block attend to the keys and values of
+# block 0. It saves memory: one layer's K and V instead of $L$. The keys of block $l$ are then no
+# projection of $h_l$ (T1), but they are one of $h_0$:
 
 # %%
 example = examples["shared_kv"]
@@ -262,7 +265,7 @@ print("K and V of each block are projections of its own stream:", not example.re
 print("... of the stream at layer 0:                           ", example.cured(case))
 
 # %% [markdown]
-# ## No mask: the past changes
+# ## 7.3 No mask: the past changes
 #
 # Without the causal mask a token attends to later tokens too. Then every new token changes the
 # streams of all earlier ones, and with them their keys and values: what a cache holds is out of
@@ -300,7 +303,7 @@ for masked in (True, False):
         [layer for layer, moved in enumerate(drift[masked]) if moved == 0],
     )
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8, 4.2))
 for masked, label in ((True, "causal mask"), (False, "no mask")):
     axes.plot(
@@ -324,13 +327,13 @@ plt.show()
 # determines what follows. Causality is not needed for the Markov property; it is needed to keep
 # anything.
 #
-# ## State between calls
+# ## 7.4 State between calls
 #
 # Three changes make the cache a state of its own. What it holds then depends on *how the text was
 # cut into calls*, and no pass over the text gives it back.
 #
 # * `own_output.py`: past tokens are read through the block's *output* (after Fan et al. 2020,
-#   arXiv 2002.09402). K and V exist only after the call.
+#   [arXiv 2002.09402](https://arxiv.org/abs/2002.09402)). K and V exist only after the call.
 # * `rewritten_kv.py`: after each call the values of all tokens so far are halved.
 # * `quantised_cache.py`: K and V are rounded to multiples of 1/4 when stored. A token sees its own
 #   call unrounded, and later calls see it rounded.
@@ -362,7 +365,7 @@ errors = {label: largest_error(rows) for label, rows in errors.items()}
 for label, error in errors.items():
     print(f"{label:17} positions with the bits of one pass:", np.flatnonzero(error == 0))
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9, 4.6))
 for number, (label, error) in enumerate(errors.items()):
     axes.plot(
@@ -396,7 +399,7 @@ print(inspect.getsource(quantised.at_the_source))
 print("rounded at the source, any calls give the bits of one pass:", quantised.cured(case))
 
 # %% [markdown]
-# ## Company: a row that depends on its neighbours
+# ## 7.5 Company: a row that depends on its neighbours
 #
 # 8-bit inference rounds activations to a grid. With *one* scale for the whole tensor,
 #
@@ -420,12 +423,12 @@ for title, axis in (("one scale for the tensor", None), ("a scale for each row",
 # The cure is visible in the second line: a scale for each row makes the row's result its own
 # again. `axis=-1` is the whole cure.
 #
-# ## What was never a token, and what lost its place
+# ## 7.6 What was never a token, and what lost its place
 #
-# **Prefix tuning** (Li and Liang 2021, arXiv 2101.00190) puts trained keys and values before the
-# text. No token made them, so no residual projects to them, and a replay from the token ids (T5)
-# does not give them back. The cure is to see that they are not state but *weights*: they are the
-# same for every text, and are kept once.
+# **Prefix tuning** (Li and Liang 2021, [arXiv 2101.00190](https://arxiv.org/abs/2101.00190)) puts
+# trained keys and values before the text. No token made them, so no residual projects to them, and
+# a replay from the token ids (T5) does not give them back. The cure is to see that they are not
+# state but *weights*: they are the same for every text, and are kept once.
 #
 # **A checkpoint without its position.** A residual row says what a token is, and not where it
 # stands: rotary keys need both, $k = \mathrm{RoPE}_p(W_K\,\mathrm{norm}(h))$. Recompute all
@@ -438,7 +441,7 @@ for name in ("injected_prefix", "unplaced_checkpoint"):
     print(f"{name:20} refutes {example.THEOREM}: {refuted}; cured: {cured}")
 
 # %% [markdown]
-# ## Finding the smallest case
+# ## 7.7 Finding the smallest case
 #
 # We chose our case by hand. Hypothesis chooses by itself and then shrinks what it found, until
 # nothing can be taken away. For the tensor-wide scale:
@@ -459,7 +462,7 @@ print(
 # ten, checks that the unchanged decoder passes the theorem on that very case, and that the cure
 # restores the claim on others.
 #
-# ## What to take along
+# ## 7.8 What breaks, and what to carry
 #
 # | what is changed | what breaks | what has to be carried |
 # |---|---|---|
@@ -477,10 +480,34 @@ print(
 # keep three rules, and it can be lost with one line of code. What one does in each case is the
 # same: find what else is read, and either call it state and carry it, or stop reading it.
 #
+# ## What to take along
+#
+# * The claim needs no bypass, causality, and rows that do not depend on their company; one line of
+#   code can drop any of the three.
+# * A patch that fails says what *this program* reads; a pair of texts with one stream and two
+#   outputs says that *no function* of the stream will do.
+# * The cure is to carry what else is read as state, or to stop reading it; without causality there
+#   is none.
+#
+# ## References
+#
+# * Zhou et al. 2024, *Value Residual Learning*, [arXiv
+#   2410.17897](https://arxiv.org/abs/2410.17897).
+# * Pagliardini et al. 2024, *DenseFormer*, [arXiv 2402.02622](https://arxiv.org/abs/2402.02622).
+# * Brandon et al. 2024, on cross-layer attention, [arXiv
+#   2405.12981](https://arxiv.org/abs/2405.12981).
+# * Fan et al. 2020, on feedback memory, [arXiv 2002.09402](https://arxiv.org/abs/2002.09402).
+# * Li and Liang 2021, *Prefix-Tuning*, [arXiv 2101.00190](https://arxiv.org/abs/2101.00190).
+# * [The counter-examples](../proofs/README.md), a file each in `proofs/counterexamples/`.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
+#
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %% [markdown]
-# ### 7.1 Which rule is broken? (one star, 10 minutes)
+# ### Exercise 7.1: which rule is broken? (one star, 10 minutes)
 #
 # For each change, name the rule that it breaks: `"bypass"` (something passes the stream by within
 # a call), `"state"` (something is kept between calls that the stream does not determine),
@@ -505,7 +532,7 @@ rules = {
 _ = e07.check_rules(rules)
 
 # %% [markdown]
-# ### 7.2 A scale for each row (one star, 10 minutes)
+# ### Exercise 7.2: a scale for each row (one star, 10 minutes)
 #
 # Write `quantise(x)` for a float64 array `(T, D)`: each row rounded to multiples of its largest
 # absolute value divided by 127. A row of zeros stays zero.
@@ -526,7 +553,7 @@ def quantise(x):
 _ = e07.check_quantise(quantise)
 
 # %% [markdown]
-# ### 7.3 Is the equal average Markov after all? (two stars, 20 minutes)
+# ### Exercise 7.3: is the equal average Markov after all? (two stars, 20 minutes)
 #
 # Let $r_0$ be the embedding, $r_1, r_2, \dots$ the blocks' outputs, and $y_l = (r_0 + \dots + r_l)
 # / (l + 1)$ the stream, which block $l$ reads. Write `next_average(y, r, layer)`: the stream
@@ -550,7 +577,7 @@ def next_average(y, r, layer):
 _ = e07.check_next_average(next_average)
 
 # %% [markdown]
-# ### 7.4 A counter-example of your own (three stars, 30 minutes)
+# ### Exercise 7.4: a counter-example of your own (three stars, 30 minutes)
 #
 # Write `architecture(memory)`: it makes a hook `hook(name, value)` for one pass of a decoder in
 # which the transplant of $H_l$ fails for some layer $l \ge 1$, and for which $(H_l, H_0)$ is a
@@ -579,7 +606,7 @@ _ = e07.check_architecture(architecture)
 # %% [markdown]
 # <details><summary>Solutions</summary>
 #
-# All of them, with the answer to 7.3 in words, are in [solutions/s07.py](solutions/s07.py).
+# In [solutions/s07.py](solutions/s07.py), with the answer to exercise 7.3 in words.
 #
 # </details>
 

@@ -7,8 +7,9 @@
 # assumes, run a decoder that was extracted from a proof, and plant a fault to see whether your
 # tests notice it.
 #
-# *Time*: 110 minutes, 60 of them for the exercises. *Needs*: chapters 1 to 4, no weights and no
-# GPU. Rocq need not be installed: one cell then says how to.
+# *Time*: 110 minutes, 60 of them for the exercises; in two sittings, with a rest after section 8.4.
+# *Needs*: chapters 1 to 4, no weights and no GPU. Rocq need not be installed: one cell then says
+# how to.
 
 # %%
 import __future__
@@ -43,7 +44,7 @@ plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "fi
 quiet = settings(max_examples=200, derandomize=True, database=None, deadline=None)
 
 # %% [markdown]
-# ## From examples to properties
+# ## 8.1 From examples to properties
 #
 # An example test says: *for this input, that output*. A property says: *for all inputs*, and a
 # program tries to refute it. Hypothesis draws inputs from a **strategy**, and once it has a
@@ -88,7 +89,7 @@ print("float32 tenths:   ", refute(tenths, associative))
 # $2^{24}$ grid steps: the idea of T7 (chapter 3). "No counter-example in 200 tries" is evidence,
 # not proof: it speaks of what was drawn. For quarters a proof exists, and T7 is its general form.
 #
-# ## A property of the decoder
+# ## 8.2 A property of the decoder
 #
 # T3 on a small random model: feeding a text call by call gives the logits of one pass. The
 # strategy draws the text and the places where it is cut.
@@ -133,7 +134,7 @@ print("float32: the text", text, "cut at", sorted(cuts), "gives other bits")
 # hypothesis that sums are exact, fails. Without it you would not know whether the test looks at
 # anything.
 #
-# ## A machine that tries sequences of operations
+# ## 8.3 A machine that tries sequences of operations
 #
 # A cache has state: bugs hide in an order of operations. A rule-based state machine draws whole
 # programs: feed some tokens, truncate, fork, in any order. It keeps a **model**, here a plain
@@ -204,7 +205,7 @@ def steps(machine):
 print(steps(ForgetfulMachine))
 
 # %% [markdown]
-# ## All inputs at once: dataflow labels
+# ## 8.4 All inputs at once: dataflow labels
 #
 # Properties try inputs. Some claims can be checked for *all* inputs of a shape, because the
 # decoder's control flow never looks at a value: it does the same operations whatever the numbers
@@ -242,6 +243,8 @@ def mark(name, value):
 
 
 reached["logits"] = labelled.forward([[0] * TOKENS], None, "all", mark)
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, panels = plt.subplots(1, 3, figsize=(11, 4), sharey=True)
 for axes, (name, value) in zip(panels, reached.items(), strict=True):
     bits = np.bitwise_or.reduce(value.bits.reshape(TOKENS, -1), axis=1)
@@ -292,7 +295,17 @@ print(broken.failures[0])
 # there for it. Nor would it see an `if` on a token's number: it follows the rows that tokens take
 # from the embedding, not the numbers themselves.
 #
-# ## Reading a lemma
+# ---
+#
+# **A rest.** Here ends the first sitting, with exercises 8.1 to 8.3, which need no more than this.
+# The second is about proofs and about tests that cannot fail: sections 8.5 to 8.7 and exercise 8.4.
+# On another day run all cells above once (in JupyterLab: *Run*, *Run All Above Selected Cell*), and
+# read on here. What you bring along: a property is tried on what is drawn, labels speak of all
+# inputs of a shape, and either needs a control.
+#
+# ---
+#
+# ## 8.5 Reading a lemma
 #
 # In `proofs/rocq/Markov.v` a decoder is a list of layers, and of a layer nothing is known but two
 # functions. Here is the definition, and the theorem that we called T2.
@@ -329,7 +342,7 @@ show("Lemma run_from_stream", "Theorem markov", until="Qed.")
 # decoder has this form, Rocq cannot see. The certificate supports it (no bypass), and so do the
 # properties (same bits in any company). `proofs/README.md` has a table of who vouches for what.
 #
-# ## A proof that runs
+# ## 8.6 A proof that runs
 #
 # `Markov.v` speaks of any decoder. `proofs/rocq/Decoder.v` writes down *this* one, operation by
 # operation, on binary64 numbers. Here is its matrix product for one row `x`, and what a machine is;
@@ -361,8 +374,14 @@ for function in (Exact.linear, Exact.linears, Exact.rounded_product):
 #   and of chunks changes a bit of any logit. For *this* decoder, T6 is no assumption any more.
 #
 # Whether Python's decoder *is* this one, Rocq still cannot see. But Rocq can turn `Decoder.v` into
-# an OCaml program (**extraction**). Compile it, give it the same weights, compare all bits. Before
-# you run the cell: how many of the 64 hexadecimal digits of the two SHA-256 will be equal?
+# an OCaml program (**extraction**).
+# Compile it, give it the same weights, compare all bits.
+#
+# **Predict before you run.** Each program hashes its logits. How many of the 64 hexadecimal digits
+# of the two SHA-256 will be equal?
+#
+# <details><summary>Answer</summary>All 64, or none that means anything: SHA-256 of two texts that
+# differ in one bit agree in about four digits, by chance.</details>
 
 # %%
 if shutil.which("coqc") and shutil.which("ocamlopt"):
@@ -380,12 +399,11 @@ else:
     print("python proofs/extracted/run.py")
 
 # %% [markdown]
-# All 64, or none that means anything: SHA-256 of two texts that differ in one bit agree in about
-# four digits, by chance. What is still on trust: Rocq's kernel and its floats, extraction, OCaml's
+# What is still on trust: Rocq's kernel and its floats, extraction, OCaml's
 # compiler, the processor; and that other weights give equal bits too, which was tested on some, not
 # proved.
 #
-# ## Mutants: can the tests fail?
+# ## 8.7 Mutants: can the tests fail?
 #
 # A test that cannot fail shows nothing. So plant a fault and run the tests: a test that fails
 # **kills** the mutant; a mutant that survives shows a gap, or a change that is no fault by these
@@ -459,6 +477,8 @@ for name, by in killed.items():
 
 # %%
 table = [[name in by for name in THEOREMS] for by in killed.values()]
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 4.2))
 axes.imshow(table, cmap="Oranges", vmin=0, vmax=1.4, aspect="auto")
 axes.set_xticks(range(len(THEOREMS)), THEOREMS)
@@ -502,16 +522,27 @@ print("killed by", " ".join(name for name in THEOREMS if name in by))
 # * A test that cannot fail shows nothing. Plant a fault, and see who notices.
 # * A lemma is about its model. What connects it with the program must be run or read.
 #
+# ## References
+#
+# * Claessen and Hughes 2000, [*QuickCheck*](https://doi.org/10.1145/351240.351266): where
+#   properties come from.
+# * [Hypothesis](https://hypothesis.readthedocs.io/): strategies, shrinking, state machines.
+# * DeMillo, Lipton and Sayward 1978, [*Hints on Test Data
+#   Selection*](https://doi.org/10.1109/C-M.1978.218136): mutants.
+# * [Rocq](https://rocq-prover.org/), and [the theorems](../proofs/README.md), with who vouches for
+#   what.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the body, run the cell, and read what the check says. Solutions are in
-# [`solutions/s08.py`](solutions/s08.py); try first.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %%
 from exercises import e08
 
 # %% [markdown]
-# ### 8.1 A property of softmax (one star, 10 minutes)
+# ### Exercise 8.1: a property of softmax (one star, 10 minutes)
 #
 # Write `holds(softmax, scores)`: whether a softmax did right on one list of scores (finite
 # floats, not empty). Your property must hold for a right softmax, and fail for three planted
@@ -534,7 +565,7 @@ def holds(softmax, scores):
 _ = e08.check_holds(holds)
 
 # %% [markdown]
-# ### 8.2 Labels by hand (two stars, 15 minutes)
+# ### Exercise 8.2: labels by hand (two stars, 15 minutes)
 #
 # A program is a list of steps; step `i` is the list of earlier steps whose results it reads, and a
 # step that reads nothing is a source. Return, for each step, the set of sources that it depends on.
@@ -555,7 +586,7 @@ def sources(program):
 _ = e08.check_sources(sources)
 
 # %% [markdown]
-# ### 8.3 A ring that behaves like a list (two stars, 20 minutes)
+# ### Exercise 8.3: a ring that behaves like a list (two stars, 20 minutes)
 #
 # The residual cache keeps recent rows in a ring: row `p` at place `p % capacity`. Write `Ring` with
 # `push(x)`, `pop()` (forget the newest; nothing to do when empty) and `items()` (the newest
@@ -588,7 +619,7 @@ class Ring:
 _ = e08.check_ring(Ring)
 
 # %% [markdown]
-# ### 8.4 The smallest test suite (three stars, 15 minutes)
+# ### Exercise 8.4: the smallest test suite (three stars, 15 minutes)
 #
 # `mask(start, tokens)` should give the `(tokens, start + tokens)` table of which key a query may
 # see, where the call's first query is at position `start`. `e08.MASKS` has a right version and
@@ -608,6 +639,13 @@ def suite():
 
 
 _ = e08.check_suite(suite)
+
+# %% [markdown]
+# <details><summary>Solutions</summary>
+#
+# In [solutions/s08.py](solutions/s08.py).
+#
+# </details>
 
 # %% [markdown]
 # *Before*: [7. Where the claim fails](07_counterexamples.ipynb). *Next*: [9. Fast: what limits a

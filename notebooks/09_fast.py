@@ -60,7 +60,7 @@ def in_turn(calls, repeats=9):
 # still take their share of the memory's bandwidth, so we take the shortest of several runs:
 # whatever disturbs a run makes it longer, nothing makes it shorter.
 #
-# ## Counting
+# ## 9.1 Counting
 #
 # A product of a $(T, K)$ matrix with a $(N, K)$ weight takes $2 T N K$ floating-point operations
 # (FLOP; a multiplication and an addition each), and must read the weight once: $N K s$ bytes at
@@ -116,7 +116,7 @@ print(f"{weights // config.kv_bytes_per_token():,} tokens")
 # the end of this model's context, 8,192 tokens, it can; and so it can with large batches, where
 # weights are shared among texts and caches are not.
 #
-# ## Two ceilings of this machine
+# ## 9.2 Two ceilings of this machine
 #
 # A program that does $I$ operations per byte cannot do more operations per second than
 #
@@ -144,7 +144,7 @@ for name, value in peak.items():
     )
 
 # %% [markdown]
-# ## The roofline
+# ## 9.3 The roofline
 #
 # Now the decoder itself: one step, then prefills of growing length.
 
@@ -171,6 +171,8 @@ for length in (4, 16, 64, 256):
     cases[f"prefill {length}"] = (length, 0, taken)
 
 intensity = np.logspace(-1, 3, 200)
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 5.2))
 for number, name in enumerate(peak):
     roof = np.minimum(peak[name], intensity * bandwidth) / 1e9
@@ -216,7 +218,7 @@ plt.show()
 # below both roofs: a product with a few rows is neither the matrix-vector nor the large matrix
 # product that BLAS is tuned for.
 #
-# ## More texts in a step
+# ## 9.4 More texts in a step
 #
 # If weights are what is read, let them serve several texts: a batch of $b$ texts reads them once
 # and does $b$ times the work.
@@ -231,6 +233,8 @@ for batch in batches:
         model.forward([[ids[0]]] * len(caches), caches)
 
     per_token.append(1e3 * seconds(call, 9) / batch)
+
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9, 4.4))
 axes.plot(
     batches,
@@ -270,7 +274,7 @@ plt.show()
 # matrix-vector kernel, and its kernel for matrices is slow with so few. Sharing the weights pays in
 # full only with larger batches. Each text's own attention, which is not shared, adds its part.
 #
-# ## What exactness costs
+# ## 9.5 What exactness costs
 #
 # `exact` (chapter 3) rounds each row of weights to a grid of 21 bits and adds in float64. BLAS
 # wants both factors in float64, so under NumPy the weights are held in 8 bytes: twice the bytes,
@@ -292,7 +296,7 @@ for what, calls in (
     )
 
 # %% [markdown]
-# ## What a compiler may do to a sum
+# ## 9.6 What a compiler may do to a sum
 #
 # Eight bytes are BLAS's wish, not the arithmetic's: a weight of 21 bits fits into a float32, and
 # what must be wide is the sum. A loop of our own can read 4 bytes and add in float64. Python's
@@ -364,7 +368,7 @@ print("with fastmath:", numba.njit(fastmath=True)(to_grid)(math.pi, shift))
 # That is why [`minikv/backends/numba_exact.py`](../minikv/backends/numba_exact.py) gives the
 # permission function by function, to four that only add numbers on a grid.
 #
-# ## The same bits from fewer bytes
+# ## 9.7 The same bits from fewer bytes
 #
 # `backend="numba"` is the same decoder with such kernels: a few rows by all weights, attention
 # over the cache, RMSNorm, RoPE, SwiGLU. (Longer prompts still go through float64 BLAS.) Weights
@@ -421,7 +425,7 @@ pair = {"NumPy": exact, "Numba": compiled}
 prefill = in_turn({at: lambda m=each: m.forward([ids[:64]]) for at, each in pair.items()}, 2)
 print(", ".join(f"prefill of 64 on {at}: {1e3 * t:.0f} ms" for at, t in prefill.items()))
 
-# %% tags=["varies"]
+# %% tags=["varies", "hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(10, 4.4))
 for row, (name, taken) in enumerate(decode.items()):
     axes.barh(row, 1e3 * taken, color=plots.COLOURS["NumPy" not in name], height=0.62)
@@ -455,7 +459,7 @@ plt.show()
 # BLAS, and Numba has to widen its weights first. What it gains is the rest: rounding, softmax and
 # SwiGLU go over the numbers fewer times than in NumPy.
 #
-# ## Other array libraries
+# ## 9.8 Other array libraries
 #
 # The decoder and its arithmetics take all they need from an array namespace, `xp`. Any library
 # that follows the array API standard and has IEEE float64 can stand there, on another device too,
@@ -493,7 +497,7 @@ for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
 # computes with NumPy. `proofs/portability.py` varies BLAS kernels, threads and SIMD levels as
 # well.
 #
-# ## What is left
+# ## 9.9 What is left
 #
 # The roofline says what more one could gain. For decoding: at most the way from a bar to its
 # black line, since the bytes stay the same. For more, weights must become smaller, which changes
@@ -503,7 +507,7 @@ for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
 # And the paper's claim that recomputing K and V is faster than reading them? By bytes,
 # recomputing one layer's $2Gd$ numbers from a residual means reading $D$. For SmolLM $2Gd = 384 <
 # 576 = D$: more bytes *and* more arithmetic, so it cannot win here on either roof. With
-# multi-head attention, $2Gd = 2D$, there is room: exercise 4. `minikv latency` measures it.
+# multi-head attention, $2Gd = 2D$, there is room: exercise 9.6. `minikv latency` measures it.
 #
 # ## What to take along
 #
@@ -513,16 +517,26 @@ for backend in ("numpy", "numba", "torch", "array_api_strict", "jax", "cupy"):
 # * Fewer bytes for the same numbers are faster and give the same bits; fewer digits are another
 #   model.
 #
+# ## References
+#
+# * Williams, Waterman and Patterson 2009, [*Roofline*](https://doi.org/10.1145/1498765.1498785):
+#   section 9.3.
+# * [Numba](https://numba.readthedocs.io/), and the [array API
+#   standard](https://data-apis.org/array-api/latest/).
+# * [Other array libraries](../docs/backends.md) and [benchmarks](../docs/benchmarks.md): with
+#   figures.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the body, run the cell, and read what the check says. Solutions are in
-# [`solutions/s09.py`](solutions/s09.py); try first.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %%
 from exercises import e09
 
 # %% [markdown]
-# ### 9.1 Under the roof (one star, 5 minutes)
+# ### Exercise 9.1: under the roof (one star, 5 minutes)
 #
 # What can a kernel of this `intensity` (FLOP/byte) reach, in FLOP/s, on a machine with this
 # `bandwidth` (bytes/s) and `peak` (FLOP/s)?
@@ -542,7 +556,7 @@ def attainable(intensity, bandwidth, peak):
 _ = e09.check_attainable(attainable)
 
 # %% [markdown]
-# ### 9.2 The bytes of one step (two stars, 15 minutes)
+# ### Exercise 9.2: the bytes of one step (two stars, 15 minutes)
 #
 # Bytes that one decoding step must read, at `itemsize` bytes a number, behind `context` stored
 # tokens: all matrices of all blocks, the output matrix, and the stored K and V of all layers.
@@ -565,7 +579,7 @@ def step_bytes(config, context, itemsize):
 _ = e09.check_step_bytes(step_bytes)
 
 # %% [markdown]
-# ### 9.3 The batch that is large enough (two stars, 20 minutes)
+# ### Exercise 9.3: the batch that is large enough (two stars, 20 minutes)
 #
 # A `(b, K)` input times an `(N, K)` weight reads the weight and the input, and writes the output,
 # each once. Return the smallest batch `b` for which it is bound by arithmetic, i.e. its intensity
@@ -587,7 +601,56 @@ def enough(n, k, itemsize, ridge):
 _ = e09.check_enough(enough)
 
 # %% [markdown]
-# ### 9.4 Read or recompute? (three stars, 20 minutes)
+# ### Exercise 9.4: a sum in lanes (two stars, 15 minutes)
+#
+# Write what a compiler makes of `dot` when it may reassociate: `lanes(x, w, n)` keeps `n` sums, `n`
+# a power of two. Sum `i` adds up the products at the places `j` with `j % n == i`, in ascending
+# order from 0.0; then, as long as there is more than one sum, the second half is added to the
+# first: sum `i` takes sum `i + n // 2`, and `n` is halved. Lengths need not be multiples of `n`.
+#
+# <details><summary>Hint</summary>
+#
+# `sums[j % n] += x[j] * w[j]`; then `sums[:half]` plus `sums[half:]`, until one is left. The check
+# compares exactly, on rows for which the order matters.
+#
+# </details>
+
+
+# %%
+def lanes(x, w, n):
+    return sum(float(a) * float(b) for a, b in zip(x, w, strict=True))  # replace this
+
+
+_ = e09.check_lanes(lanes)
+
+# %% [markdown]
+# ### Exercise 9.5: how many bytes are enough? (two stars, 15 minutes)
+#
+# Given float64 weights, return the fewest bytes a weight, 2, 4 or 8, in which *all* of them can be
+# stored without losing a bit: as bfloat16 (2), float32 (4) or float64 (8). A bfloat16 is the upper
+# half of a float32.
+#
+# <details><summary>Hint</summary>
+#
+# Go there and back: does `w.astype(np.float32)` still equal `w`? Then look at its lower 16 bits,
+# with `.view(np.uint32)`. NumPy's `float16` is another format.
+#
+# </details>
+
+
+# %%
+def bytes_enough(w):
+    return w.itemsize  # replace this
+
+
+_ = e09.check_bytes_enough(bytes_enough)
+
+# %% [markdown]
+# With your solution: what does it say of `exact.layers[0].q_proj.values`, which NumPy's BLAS
+# wants in 8 bytes? And what do `compiled` and `short` keep in that place?
+
+# %% [markdown]
+# ### Exercise 9.6: read or recompute? (three stars, 20 minutes)
 #
 # For one stored token and layer: reading K and V moves `2 * G * d` numbers. Recomputing moves `D`
 # numbers, and does `4 * D * G * d` operations meanwhile; take the longer of the two times
@@ -613,53 +676,11 @@ _ = e09.check_recompute_ratio(recompute_ratio)
 # regime in which the paper's claim that recomputing is faster than reading can hold.
 
 # %% [markdown]
-# ### 9.5 A sum in lanes (two stars, 15 minutes)
+# <details><summary>Solutions</summary>
 #
-# Write what a compiler makes of `dot` when it may reassociate: `lanes(x, w, n)` keeps `n` sums, `n`
-# a power of two. Sum `i` adds up the products at the places `j` with `j % n == i`, in ascending
-# order from 0.0; then, as long as there is more than one sum, the second half is added to the
-# first: sum `i` takes sum `i + n // 2`, and `n` is halved. Lengths need not be multiples of `n`.
-#
-# <details><summary>Hint</summary>
-#
-# `sums[j % n] += x[j] * w[j]`; then `sums[:half]` plus `sums[half:]`, until one is left. The check
-# compares exactly, on rows for which the order matters.
+# In [solutions/s09.py](solutions/s09.py).
 #
 # </details>
-
-
-# %%
-def lanes(x, w, n):
-    return sum(float(a) * float(b) for a, b in zip(x, w, strict=True))  # replace this
-
-
-_ = e09.check_lanes(lanes)
-
-# %% [markdown]
-# ### 9.6 How many bytes are enough? (two stars, 15 minutes)
-#
-# Given float64 weights, return the fewest bytes a weight, 2, 4 or 8, in which *all* of them can be
-# stored without losing a bit: as bfloat16 (2), float32 (4) or float64 (8). A bfloat16 is the upper
-# half of a float32.
-#
-# <details><summary>Hint</summary>
-#
-# Go there and back: does `w.astype(np.float32)` still equal `w`? Then look at its lower 16 bits,
-# with `.view(np.uint32)`. NumPy's `float16` is another format.
-#
-# </details>
-
-
-# %%
-def bytes_enough(w):
-    return w.itemsize  # replace this
-
-
-_ = e09.check_bytes_enough(bytes_enough)
-
-# %% [markdown]
-# With your solution: what does it say of `exact.layers[0].q_proj.values`, which NumPy's BLAS
-# wants in 8 bytes? And what do `compiled` and `short` keep in that place?
 
 # %% [markdown]
 # *Before*: [8. Proving: how to know that it is true, and that your test can

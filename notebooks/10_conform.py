@@ -17,7 +17,7 @@ from minikv.conform.report import as_issue
 plt.rcParams.update({"font.size": 13, "figure.constrained_layout.use": True, "figure.dpi": 110})
 
 # %% [markdown]
-# ## A student's decoder
+# ## 10.1 A student's decoder
 #
 # Here is a decoder of one afternoon: two blocks, absolute positions, one head, and a cache. It is
 # right without the cache. With it, it is wrong in three ways, and it writes text that looks fine.
@@ -153,6 +153,7 @@ class Coarse(Right):
         return out
 
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(9, 4.4))
 for number, (label, made) in enumerate({"right": Right, "float16 cache": Coarse}.items()):
     for dtype, marker in (("float32", "o"), ("float64", "s")):
@@ -184,7 +185,7 @@ plt.show()
 # <details><summary>Answer</summary>Two, fed one at a time: with one token there is nothing in the
 # cache that could be wrong.</details>
 #
-# ## The diagnosis
+# ## 10.2 The diagnosis
 
 # %%
 report = conform(Student(), axes=["same-call", "causality", "length", "cached", "truncate"])
@@ -280,16 +281,23 @@ print("not tested:", ", ".join(untested))
 # * A smallest case is worth more than a large difference; three faults of caches are positions,
 #   the mask and truncation.
 #
+# ## References
+#
+# * Zeller and Hildebrandt 2002, [*Simplifying and Isolating Failure-Inducing
+#   Input*](https://doi.org/10.1109/32.988498): how a case becomes small.
+# * [Conform](../docs/conform.md): all axes, and what was found by them.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the body, run the cell, and read what the check says. Solutions are in
-# [`solutions/s10.py`](solutions/s10.py); try first.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 
 # %%
 from exercises import e10
 
 # %% [markdown]
-# ### 10.1 Rounding, or a bug? (one star, 10 minutes)
+# ### Exercise 10.1: rounding, or a bug? (one star, 10 minutes)
 #
 # `verdict(narrow, wide)` is given the largest difference of a row in float32 and in float64, and
 # answers `"same bits"`, `"rounding"` or `"bug"`. Rounding in float64 stays below $2^{-20}$ here.
@@ -309,7 +317,7 @@ def verdict(narrow, wide):
 _ = e10.check_verdict(verdict)
 
 # %% [markdown]
-# ### 10.2 A relation that needs no tolerance (two stars, 15 minutes)
+# ### Exercise 10.2: a relation that needs no tolerance (two stars, 15 minutes)
 #
 # `leaks(logits, ids, cut)`: whether the rows before `cut` see the tokens from `cut` on. `logits`
 # maps a list of ids (0 to 9) to a `(T, V)` array. Change contents, not shapes, and compare bits.
@@ -330,7 +338,7 @@ def leaks(logits, ids, cut):
 _ = e10.check_leaks(leaks)
 
 # %% [markdown]
-# ### 10.3 The mask of a chunk in a window (two stars, 15 minutes)
+# ### Exercise 10.3: the mask of a chunk in a window (two stars, 15 minutes)
 #
 # `mask(old, tokens, window)`: the `(tokens, old + tokens)` table of which key a new token sees. It
 # sees itself and the `window - 1` tokens before it, or all of them where `window` is None.
@@ -350,7 +358,7 @@ def mask(old, tokens, window=None):
 _ = e10.check_mask(mask)
 
 # %% [markdown]
-# ### 10.4 The smallest case (three stars, 15 minutes)
+# ### Exercise 10.4: the smallest case (three stars, 15 minutes)
 #
 # `smallest(fails, ids)`: `fails(ids)` says whether a list of ids shows a bug; `ids` does. Return a
 # list that still fails, and of which no single id can be left out. Call `fails` at most 500 times.
@@ -368,6 +376,13 @@ def smallest(fails, ids):
 
 
 _ = e10.check_smallest(smallest)
+
+# %% [markdown]
+# <details><summary>Solutions</summary>
+#
+# In [solutions/s10.py](solutions/s10.py).
+#
+# </details>
 
 # %% [markdown]
 # *Before*: [9. Fast: what limits a decoder, and what would make it faster](09_fast.ipynb).

@@ -40,7 +40,7 @@ def show(name):
 
 
 # %% [markdown]
-# ## Evicting: a theorem about gates, and what is not forgotten
+# ## 11.1 Evicting: a theorem about gates, and what is not forgotten
 #
 # TRIM-KV learns a gate for each token: a token is worth `gate ** age`. Its authors observe that
 # the learnt gates look like attention sinks and sliding windows. With gates that are *given* this
@@ -90,6 +90,7 @@ for layer in model.layers:
     stream = block(layer, stream, kept, [Span(slice(0, len(kept)), kept)])
 print("rows of layer 0 that differ:", int((drift[0] > 0).sum()), "of", drift[0].size)
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8, 4))
 axes.boxplot(drift, tick_labels=[str(n) for n in range(5)])
 axes.set_xlabel("layer")
@@ -97,7 +98,7 @@ axes.set_ylabel("change of a value, share of its length")
 plt.show()
 
 # %% [markdown]
-# ## Selecting: reading until little is left
+# ## 11.2 Selecting: reading until little is left
 #
 # Systems that select keep everything and read a part. S2O reads from the most important key down
 # and stops. Stop when the weight that is left is at most $\varepsilon$, and T9 says what may have
@@ -115,6 +116,7 @@ for eps in budgets:
     _, z = last_outputs(EarlyStop(new_full(), eps))
     moved.append(max(np.linalg.norm(z[h] - full[h]) / longest[h // 2] for h in range(4)))
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 figure, axes = plt.subplots(figsize=(8, 4))
 axes.loglog(budgets, [2 * eps for eps in budgets], "k--", label="the bound, 2 eps")
 axes.loglog(budgets, np.maximum(moved, 1e-9), "o", label="the head that moved furthest")
@@ -125,7 +127,7 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# ## Quantising: how far may a score move
+# ## 11.3 Quantising: how far may a score move
 #
 # Rounded keys move scores; softmax does not care about a shift of all of them, only about the
 # spread of the moves, $2\delta$. The weights then change by $2 \tanh(\delta/2)$ at most, in all,
@@ -139,7 +141,7 @@ show("kv_tuner")
 # Beside each quantised cache stands what loses nothing: keys and values made again from residuals
 # (T1). That costs time, and no bits.
 #
-# ## Merging: equal rows are not one row
+# ## 11.4 Merging: equal rows are not one row
 #
 # Merge two equal keys to one, and softmax sees one where there were two. The one that is left
 # needs the logarithm of their number on its score.
@@ -148,7 +150,7 @@ show("kv_tuner")
 show("chelsea")
 
 # %% [markdown]
-# ## Reusing: which rows must be made again
+# ## 11.5 Reusing: which rows must be made again
 #
 # A passage was cached behind one prefix, and is wanted behind another. Its rows at layer 0 are
 # right. Which others must be made again, so that the whole cache is exact? Not one of those that
@@ -169,7 +171,7 @@ show("relay_caching")
 # Here every row behind the change changes, at every layer: what one saves is the prefix before the
 # change. Where a row that changes is not made again, the cache is not exact.
 #
-# ## Speculating: a lossy cache makes a lossless decoder
+# ## 11.6 Speculating: a lossy cache makes a lossless decoder
 #
 # Let the cache that loses *guess*, and the full one *verify*: one call of the decoder for a whole
 # guess, of which the longest right beginning is kept. Under exact arithmetic the tokens, the
@@ -205,7 +207,7 @@ for budget in (4, 8, 16, 24):
 # --budget 64`. Quasar, which verifies in few bits, is the negative twin: there the verifier
 # decides what comes out, and it is another model.
 #
-# ## Splitting: attention in parts
+# ## 11.7 Splitting: attention in parts
 #
 # The largest score, the denominator, and the weighted sum: three numbers for each part of the
 # keys, which merge in any order. In the reals. In floats each merge rounds, and the merge of
@@ -215,7 +217,7 @@ for budget in (4, 8, 16, 24):
 show("token_ring")
 
 # %% [markdown]
-# ## Another state
+# ## 11.8 Another state
 #
 # A layer with a delta rule keeps one matrix a head, however long the text. It is a function of
 # *all* tokens: no row of a stream gives it back, so "the residual stream of a token is all" does
@@ -234,12 +236,21 @@ show("kimi_linear")
 # * A cache that loses may guess for one that does not: under exact arithmetic the verifier alone
 #   decides what comes out, and the guess how many calls that takes.
 #
+# ## References
+#
+# * [The atlas](../docs/atlas.md): every system, with its paper.
+# * Leviathan, Kalman and Matias 2023, *Fast Inference from Transformers via Speculative Decoding*,
+#   [arXiv 2211.17192](https://arxiv.org/abs/2211.17192): drafts and a verifier.
+# * Milakov and Gimelshein 2018, *Online normalizer calculation for softmax*, [arXiv
+#   1805.02867](https://arxiv.org/abs/1805.02867): attention in parts.
+# * Words: the [glossary](../docs/glossary.md).
+#
 # ## Exercises
 #
-# Replace the body, run the cell, and read what the check says. Solutions are in
-# [`solutions/s11.py`](solutions/s11.py); try first.
+# Replace the body of each function, and run the cell: the check says what is wrong, as often as
+# you like.
 #
-# ### 11.1 Gates (one star, 10 minutes)
+# ### Exercise 11.1: gates (one star, 10 minutes)
 #
 # `keep(tokens, gates, budget)`: `tokens` are positions, ascending; `gates[t]` is the gate of
 # token t, above 0 and at most 1. A token is worth its gate to the power of its age, where the
@@ -261,7 +272,7 @@ def keep(tokens, gates, budget):
 _ = e11.check_keep(keep)
 
 # %% [markdown]
-# ### 11.2 Merge (two stars, 15 minutes)
+# ### Exercise 11.2: merge (two stars, 15 minutes)
 #
 # `merge(one, two)`: each is `(m, s, z)`, the largest score of some keys, the sum of `exp(score -
 # m)`, and the sum of `exp(score - m) * value`; of no keys at all `(-inf, 0, 0 * value)`. Return
@@ -283,7 +294,7 @@ def merge(one, two):
 _ = e11.check_merge(merge)
 
 # %% [markdown]
-# ### 11.3 The fewest rows (two stars, 15 minutes)
+# ### Exercise 11.3: the fewest rows (two stars, 15 minutes)
 #
 # `fewest(changes)`: `changes[l, p]` says whether the row of position p at layer l changes. Return
 # the table of the rows that must be made, and no more, so that the cache is exact.
@@ -303,7 +314,7 @@ def fewest(changes):
 _ = e11.check_fewest(fewest)
 
 # %% [markdown]
-# ### 11.4 Accept (two stars, 15 minutes)
+# ### Exercise 11.4: accept (two stars, 15 minutes)
 #
 # `accept(draft, logits)`: the verifier was fed the last token and `draft`, and `logits` has a row
 # for each, one more than the draft has tokens. Return the tokens that greedy decoding would have
@@ -323,6 +334,13 @@ def accept(draft, logits):
 
 
 _ = e11.check_accept(accept)
+
+# %% [markdown]
+# <details><summary>Solutions</summary>
+#
+# In [solutions/s11.py](solutions/s11.py).
+#
+# </details>
 
 # %% [markdown]
 # *Before*: [10. Conform: your own cache, and whether a difference is rounding or a

@@ -1,6 +1,6 @@
 """Links that open the chapters in hosted services, for wherever this clone came from.
 
-python notebooks/links.py                          # print them, for the address of `origin`
+python notebooks/links.py                          # print them, for MINIKV_REPOSITORY or `origin`
 python notebooks/links.py --repository OWNER/NAME  # for another repository on GitHub
 python notebooks/links.py --write                  # put them into README.md
 """
@@ -8,6 +8,7 @@ python notebooks/links.py --write                  # put them into README.md
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -31,6 +32,15 @@ def repository(address: str) -> str | None:
     """
     found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?/?$", address.strip())
     return found[1] if found else None
+
+
+def found() -> str | None:
+    """``owner/name`` of ``MINIKV_REPOSITORY``, as the site does; else of `origin`."""
+    told = os.environ.get("MINIKV_REPOSITORY")
+    if told:
+        return repository(told)
+    asked = ["git", "-C", str(HERE), "remote", "get-url", "origin"]
+    return repository(subprocess.run(asked, capture_output=True, text=True).stdout)
 
 
 def table(where: str, branch: str = "main") -> str:
@@ -60,11 +70,11 @@ def main() -> None:
     parser.add_argument("--branch", default="main", help="default: main")
     parser.add_argument("--write", action="store_true", help="put the links into README.md")
     options = parser.parse_args()
-    asked = ["git", "-C", str(HERE), "remote", "get-url", "origin"]
-    origin = subprocess.run(asked, capture_output=True, text=True).stdout
-    where = options.repository or repository(origin)
+    where = options.repository or found()
     if not where:
-        raise SystemExit("this clone has no `origin` on GitHub: give --repository OWNER/NAME")
+        raise SystemExit(
+            "neither MINIKV_REPOSITORY nor `origin` is on GitHub: give --repository OWNER/NAME"
+        )
     links, readme = table(where, options.branch), HERE / "README.md"
     if options.write:
         text = updated(readme.read_text(encoding="utf-8"), links)

@@ -2,15 +2,20 @@
 
     python notebooks/release.py --students DIR
     python notebooks/release.py --students DIR --grader nbgrader   # assignments, for a lecturer
+    python notebooks/release.py --students DIR --grader otter      # the same, for Otter-Grader
 
-In DIR are the chapters, the checks, the pictures, and the proofs that chapters read. Where a
+In DIR are the chapters, the checks, the pictures, the glossary, and what chapters read. Where a
 chapter has a folded solution, the students' has a line that reads on with what the library has for
 it; hints are not folded but asked for, so that `minikv course status` can count them. What a check
 knows of a right answer are properties, and the library, which every student can read anyway.
 
 For nbgrader each chapter becomes an assignment ``source/NN/NN_name.ipynb``, with its solutions in
 marked regions, which ``nbgrader generate_assignment`` takes out, points for the stars, and the
-check once more as a hidden test. Beside the assignments, in ``source/proofs``, is what they read.
+check once more as a hidden test. Beside the assignments, in ``source/proofs`` and ``source/docs``,
+is what they read. For Otter-Grader the form is its own: in ``DIR/NN/NN_name.ipynb`` each task
+stands between raw cells that say so, and ``otter assign --no-pdfs NN_name.ipynb dist``, run in
+``DIR/NN``, makes of it what students get and what grades. Its tests ask the checks that came with
+the assignment, whatever a notebook calls by their name.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import build
 import nbformat
 import solved
 from exercises.hints import hints
+from exercises.paper import SHOWN
 
 from minikv.course.catalogue import Task, tasks, tasks_in
 
@@ -99,13 +105,13 @@ def without_links(text: str, folder: Path) -> str:
 
 def students(target: Path) -> None:
     """Write the tree."""
-    if target.exists() and any(target.iterdir()):
-        raise SystemExit(f"{target} is not empty: name a folder that is, or that is not there yet")
+    expect_empty(target)
     course = target / "notebooks"
     shutil.copytree(HERE / "exercises", course / "exercises", ignore=JUNK)
     shutil.copytree(ROOT / "proofs", target / "proofs", ignore=JUNK)
     shutil.copy(ROOT / "LICENSE", target)
     shutil.copytree(HERE / "pictures", course / "pictures", ignore=JUNK)
+    read_besides(target)
     known = json.dumps(hints(), indent=1, ensure_ascii=False)
     (course / "exercises" / "hints.json").write_text(known + "\n", encoding="utf-8")
     notebooks = {f"{source.stem}.ipynb": released(source) for source in build.sources([])}
@@ -119,18 +125,103 @@ def students(target: Path) -> None:
     (course / "README.md").write_text(readme(course), encoding="utf-8")
 
 
+def read_besides(target: Path) -> None:
+    """Write what chapters show or name of ``docs``: words, papers, two results."""
+    results = target / "docs" / "paper" / "results"
+    results.mkdir(parents=True)
+    for name in SHOWN:
+        shutil.copy(ROOT / "docs" / "paper" / "results" / f"{name}.json", results)
+    for name in ("glossary.md", "papers.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        (target / "docs" / name).write_text(without_links(text, results), encoding="utf-8")
+
+
 def nbgrader(target: Path) -> None:
     """Write the chapters as assignments, in the form that nbgrader calls source."""
-    if target.exists() and any(target.iterdir()):
-        raise SystemExit(f"{target} is not empty: name a folder that is, or that is not there yet")
+    expect_empty(target)
     shutil.copytree(ROOT / "proofs", target / "source" / "proofs", ignore=JUNK)
+    read_besides(target / "source")
     for source in build.sources([]):
         folder = target / "source" / source.name[:2]
-        folder.mkdir(parents=True)
-        shutil.copytree(HERE / "pictures", folder / "pictures", ignore=JUNK)
+        prepare(folder)
         nbformat.write(assignment(source), folder / f"{source.stem}.ipynb")
-        shutil.copytree(HERE / "exercises", folder / "exercises", ignore=JUNK)
-        (folder / "exercises" / "hints.json").write_text(json.dumps(hints()), encoding="utf-8")
+
+
+def expect_empty(target: Path) -> None:
+    """Write into no folder that holds something."""
+    if target.exists() and any(target.iterdir()):
+        raise SystemExit(f"{target} is not empty: name a folder that is, or that is not there yet")
+
+
+def prepare(folder: Path) -> None:
+    """Lay pictures, checks and hints into the folder of an assignment."""
+    shutil.copytree(HERE / "pictures", folder / "pictures", ignore=JUNK)
+    shutil.copytree(HERE / "exercises", folder / "exercises", ignore=JUNK)
+    (folder / "exercises" / "hints.json").write_text(json.dumps(hints()), encoding="utf-8")
+
+
+def otter(target: Path) -> None:
+    """Write the chapters as assignments, in the form that ``otter assign`` reads."""
+    expect_empty(target)
+    shutil.copytree(ROOT / "proofs", target / "proofs", ignore=JUNK)
+    read_besides(target)
+    for source in build.sources([]):
+        folder = target / source.name[:2]
+        prepare(folder)
+        nbformat.write(otter_assignment(source), folder / f"{source.stem}.ipynb")
+
+
+def otter_assignment(source: Path) -> Any:
+    """A chapter with each task between raw cells: what is asked, its solution, its hidden test."""
+    notebook = released(source)
+    asked = {task.cell: task for task in tasks_in(source.name[:2], kinds(notebook))}
+    cells = [nbformat.v4.new_raw_cell(OTTER_CONFIG)]
+    for number, cell in enumerate(notebook.cells):
+        if number not in asked:
+            cells.append(cell)
+            continue
+        task = asked[number]
+        call = cell.source.rstrip().rpartition("\n")[2].removeprefix("_ = ")
+        solution = with_region(solved.answer(task, "_ = " + call)).replace("### ", "# ")
+        cell.source = solution
+        cell.metadata = {}
+        head = f"# BEGIN QUESTION\nname: {task.name}\npoints: {task.stars}"
+        cells += [
+            nbformat.v4.new_raw_cell(head),
+            nbformat.v4.new_raw_cell("# BEGIN SOLUTION"),
+            cell,
+            nbformat.v4.new_raw_cell("# END SOLUTION"),
+            nbformat.v4.new_raw_cell("# BEGIN TESTS"),
+            nbformat.v4.new_code_cell(otter_test(task, call)),
+            nbformat.v4.new_raw_cell("# END TESTS"),
+            nbformat.v4.new_raw_cell("# END QUESTION"),
+        ]
+    notebook.cells = cells
+    return notebook
+
+
+def otter_test(task: Task, call: str) -> str:
+    """A hidden test that asks the check of the assignment about what the notebook has defined."""
+    module = task.check.partition(".")[0]
+    (parsed,) = ast.parse(call).body
+    names = {node.id for node in ast.walk(parsed) if isinstance(node, ast.Name)} - {module}
+    given = "".join(f'    {name} = env["{name}"]\n' for name in sorted(names))
+    return (
+        f"# HIDDEN\ndef test_{task.name}(env):\n"
+        f"    from exercises import {module}\n\n{given}    assert {call}"
+    )
+
+
+OTTER_CONFIG = """\
+# ASSIGNMENT CONFIG
+init_cell: false
+export_cell: false
+check_all_cell: false
+tests:
+    ok_format: false
+files:
+    - exercises
+    - pictures"""
 
 
 def assignment(source: Path) -> Any:
@@ -194,6 +285,9 @@ Open the chapters in JupyterLab, or in an editor that runs notebooks, one after 
 cell that has a stub you write a function; the check below it says in words what is wrong. Stars are
 difficulty, one to three.
 
+Once, in a virtual environment of Python 3.11 or newer, install minikv as your lecturer says (from a
+checkout: `pip install "CHECKOUT[chat,fetch,notebooks]" jupyterlab`). Then, here:
+
     minikv doctor            # is everything here?
     minikv fetch             # the weights, once (540 MB)
     jupyter lab              # in this folder
@@ -208,11 +302,18 @@ beside the chapters, and nowhere else. Hand in the notebooks, as they are.
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--students", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--grader", choices=["nbgrader"], help="assignments instead, solutions in")
+    graders = ["nbgrader", "otter"]
+    parser.add_argument("--grader", choices=graders, help="assignments instead, solutions in")
     options = parser.parse_args()
     if options.grader == "nbgrader":
         nbgrader(options.students)
         print(f"{options.students}/source: assignments; next  nbgrader generate_assignment NN")
+        return
+    if options.grader == "otter":
+        otter(options.students)
+        print(
+            f"{options.students}: assignments; next, in NN,  otter assign --no-pdfs NN_*.ipynb dist"
+        )
         return
     students(options.students)
     counts = [len(tasks(path)) for path in sorted((options.students / "notebooks").glob("*.ipynb"))]

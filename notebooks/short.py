@@ -69,7 +69,7 @@ SHORT = {
         | {"prompt = exact_model": 'exact_model = small_model("exact")\nprompt = exact_model'},
     ),
     "04": Short(
-        sections=("One position at a time", "Across tasks"),
+        sections=("4.5 One position at a time", "4.6 Across tasks"),
         paragraphs=(
             "*Time*:",
             "The recipient was about to tell of a girl",

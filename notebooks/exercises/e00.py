@@ -43,7 +43,7 @@ def check_commonest(commonest: Callable) -> None:
 
 @exercise
 def check_merged(merged: Callable) -> None:
-    """0.2: a pair glued together, from the left, wherever it comes."""
+    """0.4: a pair glued together, from the left, wherever it comes."""
     pairs = st.tuples(st.sampled_from("ab "), st.sampled_from("ab "))
 
     def fault(case: tuple[list[str], tuple[str, str]]) -> str:
@@ -70,7 +70,7 @@ def check_merged(merged: Callable) -> None:
 
 @exercise
 def check_average(average: Callable) -> None:
-    """0.3: a weighted average of rows, which is what attention takes."""
+    """0.2: a weighted average of rows, which is what attention takes."""
     rows = np.array([[1.0, 0.0], [0.0, 1.0], [4.0, 2.0]])
     for weights, expected in (
         ([1.0, 0.0, 0.0], [1.0, 0.0]),
@@ -88,7 +88,7 @@ def check_average(average: Callable) -> None:
 
 @exercise
 def check_machine(fingerprint: str) -> None:
-    """0.4: the digits that every machine must give."""
+    """0.3: the digits that every machine must give."""
     require(isinstance(fingerprint, str), f"you give a {type(fingerprint).__name__}, expected text")
     require(len(fingerprint) == 64, f"you give {len(fingerprint)} characters, expected 64 digits")
     require(

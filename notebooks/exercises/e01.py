@@ -151,7 +151,14 @@ def check_rope(rope: Callable[..., np.ndarray]) -> None:
             x, both, np.abs(signed) * np.sign(np.concatenate([sin, sin], axis=-1))
         ),
     }
-    _same(rope(x, cos, sin), expected, hints, "widen both halves to float64, and narrow at the end")
+    given = x.copy()
+    got = rope(given, cos, sin)
+    require(
+        np.array_equal(given, x),
+        "x has been changed in place, so that the second half was made of the new first one; "
+        "make a new array",
+    )
+    _same(got, expected, hints, "widen both halves to float64, and narrow at the end")
 
 
 @exercise
@@ -169,6 +176,8 @@ def check_attention(attention: Callable[..., np.ndarray]) -> None:
         hints = {
             "later tokens are read too: where is the causal mask?": unmasked,
             "the scores are not divided by sqrt(d)": causal(q, k, v, scale=1.0),
+            "the scores are divided by d, and not by its root": causal(q, k, v, scale=1 / 8),
+            "a score of 0 is a score; what is hidden needs -inf": _hidden_by_zero(q, k, v, scale),
             "query heads read the key heads in turn; neighbours share one": causal(
                 q, k[:, tiled], v[:, tiled], scale=scale
             ),
@@ -190,6 +199,24 @@ def check_attention(attention: Callable[..., np.ndarray]) -> None:
             raise Wrong(f"{where}: {wrong}") from None
 
 
+def _hidden_by_zero(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
+    """Attention of who gives later tokens the score 0."""
+    share = q.shape[1] // k.shape[1]
+    outputs = []
+    for head in range(q.shape[1]):
+        read = head // share
+        scores = np.tril(EXACT.scores(q[:, [head]], k[:, [read]], scale))
+        outputs.append(EXACT.weighted_sum(EXACT.softmax(scores), v[:, [read]]))
+    return np.concatenate(outputs, axis=1)
+
+
+class _Doubled(Exact):
+    """An exponential that is off on purpose, so that it shows whose was taken."""
+
+    def exp(self, x: np.ndarray) -> np.ndarray:
+        return 2 * super().exp(x)
+
+
 @exercise
 def check_gated(gated: Callable[..., np.ndarray]) -> None:
     """The gate of the MLP, against the library's."""
@@ -208,6 +235,11 @@ def check_gated(gated: Callable[..., np.ndarray]) -> None:
         EXACT.gated(gate, up, "silu"),
         hints,
         "widen, take the exponential from sums, divide, multiply by up, and narrow",
+    )
+    doubled = _Doubled(context=128)
+    require(
+        close(gated(gate, up, doubled), doubled.gated(gate, up, "silu")),
+        "right here, but the exponential is not that of sums: another machine has another np.exp",
     )
 
 

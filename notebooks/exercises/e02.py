@@ -55,6 +55,13 @@ def check_parts(parts: Callable[..., list[np.ndarray]]) -> None:
             f"you return {len(given)}, and {np.abs(missing).max():.2f} is left over{hint}",
         )
         require(np.array_equal(given[0], embedding), f"{where}: the first part is the embedding")
+        for number, part in enumerate(given[1:]):
+            name = f"blocks.{number // 2}.hook_{('attn', 'mlp')[number % 2]}_out"
+            require(
+                np.array_equal(part, activations[name]),
+                f"{where}: part {number + 1} is not {name}; the parts stand in the order in which "
+                "they were added",
+            )
 
 
 @exercise

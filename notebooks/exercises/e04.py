@@ -225,7 +225,7 @@ def leaky(tokens: list[int]) -> tuple[list[int], list[int]]:
 
 @exercise
 def check_two_texts(text_a: list[int], text_b: list[int]) -> None:
-    """4.5: equal streams before block 1, different outputs, one token."""
+    """4.6: equal streams before block 1, different outputs, one token."""
     for text in (text_a, text_b):
         require(len(text) > 0, "a text has no token")
         require(
@@ -269,7 +269,7 @@ def _windowed(whole: tuple[bool, ...], window: int, length: int) -> tuple:
 
 @exercise
 def check_must_keep(must_keep: Callable) -> None:
-    """4.6: rows that are not kept may be anything, and none that is kept can be spared."""
+    """4.5: rows that are not kept may be anything, and none that is kept can be spared."""
 
     def later_are_same(case, layer, kept):
         """The logits of later tokens, when rows read before and not kept are another text's."""

@@ -45,7 +45,7 @@ def _positions() -> Any:
 
 @exercise
 def check_window(window_keeps: Callable) -> None:
-    """1: the newest `budget` positions."""
+    """6.1: the newest `budget` positions."""
     from hypothesis import strategies as st
 
     _compare(
@@ -58,7 +58,7 @@ def check_window(window_keeps: Callable) -> None:
 
 @exercise
 def check_sinks(sinks_keep: Callable) -> None:
-    """2: the sinks and the newest."""
+    """6.2: the sinks and the newest."""
     from hypothesis import strategies as st
 
     def right(positions: list[int], budget: int, sinks: int) -> list[int]:
@@ -75,7 +75,7 @@ def check_sinks(sinks_keep: Callable) -> None:
 
 @exercise
 def check_heavy(heavy_keep: Callable) -> None:
-    """3: recent rows and heavy hitters, the newer of equals."""
+    """6.3: recent rows and heavy hitters, the newer of equals."""
     from hypothesis import strategies as st
 
     def right(scores: list[float], budget: int, recent: int) -> list[int]:
@@ -91,7 +91,7 @@ def check_heavy(heavy_keep: Callable) -> None:
 
 @exercise
 def check_bound(loss_and_bound: Callable) -> None:
-    """4: both sides of T9."""
+    """6.4: both sides of T9."""
     from hypothesis import strategies as st
 
     def case(drawn: tuple[list[int], list[int], list[bool]]) -> tuple:
@@ -139,7 +139,7 @@ def check_bound(loss_and_bound: Callable) -> None:
 
 @exercise
 def check_tight(worst_case: Callable) -> None:
-    """5: a case in which T9 is an equality."""
+    """6.5: a case in which T9 is an equality."""
     for eps in (0.25, 0.5, 0.1):
         given = worst_case(eps)
         require(

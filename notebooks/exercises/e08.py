@@ -39,7 +39,7 @@ SOFTMAXES = {
 
 @exercise
 def check_holds(holds: Callable) -> None:
-    """1: a property that a right softmax has and three wrong ones lack."""
+    """8.1: a property that a right softmax has and three wrong ones lack."""
     from hypothesis import strategies as st
 
     lists = st.lists(st.integers(-8, 8).map(lambda n: n / 2), min_size=1, max_size=5)
@@ -52,7 +52,7 @@ def check_holds(holds: Callable) -> None:
 
 @exercise
 def check_sources(sources: Callable) -> None:
-    """2: what each step of a program depends on."""
+    """8.2: what each step of a program depends on."""
     from hypothesis import strategies as st
 
     def program(drawn: list[list[int]]) -> list[list[int]]:
@@ -106,7 +106,7 @@ class _List:
 
 @exercise
 def check_ring(ring: type) -> None:
-    """3: a ring against a list, over programs."""
+    """8.3: a ring against a list, over programs."""
     from hypothesis import strategies as st
 
     def run(case: tuple[int, str]) -> tuple[str, list, list] | None:
@@ -159,7 +159,7 @@ MASKS: dict[str, Callable[[int, int], np.ndarray]] = {
 
 @exercise
 def check_suite(suite: Callable) -> None:
-    """4: at most two calls that kill all mutants."""
+    """8.4: at most two calls that kill all mutants."""
     given = suite()
     require(isinstance(given, (list, tuple)), f"you return {given!r}, expected a list of pairs.")
     for pair in given:

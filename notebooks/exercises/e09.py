@@ -23,7 +23,7 @@ def _differs(given: Any, expected: Any) -> bool:
 
 @exercise
 def check_attainable(attainable: Callable) -> None:
-    """1: the roofline."""
+    """9.1: the roofline."""
     from hypothesis import strategies as st
 
     number = st.integers(1, 64).map(float)
@@ -59,7 +59,7 @@ def _parts(config: ModelConfig, context: int) -> dict[str, int]:
 
 @exercise
 def check_step_bytes(step_bytes: Callable) -> None:
-    """2: what a step reads. Each part of the answer is varied on its own."""
+    """9.2: what a step reads. Each part of the answer is varied on its own."""
 
     def shape(**changes: int) -> ModelConfig:
         numbers = {
@@ -108,7 +108,7 @@ def _intensity(b: int, n: int, k: int, itemsize: int) -> float:
 
 @exercise(none_is_an_answer=True)
 def check_enough(enough: Callable) -> None:
-    """3: the smallest batch that is bound by arithmetic."""
+    """9.3: the smallest batch that is bound by arithmetic."""
     from hypothesis import strategies as st
 
     def right(n: int, k: int, itemsize: int, ridge: float) -> int | None:
@@ -142,7 +142,7 @@ def check_enough(enough: Callable) -> None:
 
 @exercise
 def check_recompute_ratio(recompute_ratio: Callable) -> None:
-    """4: recomputing against reading."""
+    """9.6: recomputing against reading."""
     from hypothesis import strategies as st
 
     def times(D: int, G: int, d: int, size: int, bandwidth: float, peak: float) -> tuple:
@@ -187,7 +187,7 @@ def _total(columns: list[np.ndarray]) -> float:
 
 @exercise
 def check_lanes(lanes: Callable) -> None:
-    """5: a dot product in n sums side by side."""
+    """9.4: a dot product in n sums side by side."""
     from hypothesis import strategies as st
 
     # 2**53 + 1 is not a float64: here it matters what is added to what.
@@ -229,7 +229,7 @@ def check_lanes(lanes: Callable) -> None:
 
 @exercise
 def check_bytes_enough(bytes_enough: Callable) -> None:
-    """6: the shortest format that holds all weights."""
+    """9.5: the shortest format that holds all weights."""
     from hypothesis import strategies as st
 
     def right(w: np.ndarray) -> int:

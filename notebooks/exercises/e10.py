@@ -22,7 +22,7 @@ CASES = [
 
 @exercise
 def check_verdict(verdict: Callable) -> None:
-    """1: what is rounding, and what a bug."""
+    """10.1: what is rounding, and what a bug."""
     for narrow, wide, expected in CASES:
         got = verdict(narrow, wide)
         require(
@@ -54,7 +54,7 @@ def leaking_little(ids: list[int]) -> np.ndarray:
 
 @exercise
 def check_leaks(leaks: Callable) -> None:
-    """2: an exact relation."""
+    """10.2: an exact relation."""
     for ids in ([1, 2, 3, 4, 5, 6], [9, 8, 7, 0, 9, 9], [4, 4, 4, 4, 4, 4]):
         for cut in (1, 3, 5):
             require(
@@ -72,7 +72,7 @@ def check_leaks(leaks: Callable) -> None:
 
 @exercise
 def check_mask(mask: Callable) -> None:
-    """3: which keys a new token sees."""
+    """10.3: which keys a new token sees."""
     for window in (None, 3, 1):
         for old, tokens in ((0, 1), (0, 3), (2, 1), (2, 3), (7, 2), (1, 6)):
             everybody = np.arange(old + tokens)
@@ -104,7 +104,7 @@ FAULTS: list[tuple[str, Callable[[list[int]], bool], list[int]]] = [
 
 @exercise
 def check_smallest(smallest: Callable) -> None:
-    """4: a case of which nothing can be left out."""
+    """10.4: a case of which nothing can be left out."""
     for what, fails, ids in FAULTS:
         calls = 0
 

@@ -34,7 +34,7 @@ def kept_by_the_library(case: tuple[list[int], list[float], int]) -> list[int]:
 
 @exercise
 def check_keep(keep: Callable) -> None:
-    """1: what a gate is worth."""
+    """11.1: what a gate is worth."""
     for tokens, gates, budget, what in GATES:
         expected = kept_by_the_library((tokens, gates, budget))
         got = list(keep(list(tokens), list(gates), budget))
@@ -55,7 +55,7 @@ def part(scores: np.ndarray, values: np.ndarray) -> tuple[float, float, np.ndarr
 
 @exercise
 def check_merge(merge: Callable) -> None:
-    """2: two parts are one."""
+    """11.2: two parts are one."""
     rng = np.random.default_rng(0)
     for scale, cut in ((1.0, 3), (10.0, 5), (300.0, 2), (1.0, 0), (1.0, 8)):
         scores = rng.normal(size=8) * scale
@@ -77,7 +77,7 @@ def check_merge(merge: Callable) -> None:
 
 @exercise
 def check_fewest(fewest: Callable) -> None:
-    """3: a row needs the rows below it."""
+    """11.3: a row needs the rows below it."""
     rng = np.random.default_rng(1)
     for layers, tokens in ((1, 4), (2, 3), (4, 6)):
         for share in (0.2, 0.5):
@@ -100,7 +100,7 @@ def check_fewest(fewest: Callable) -> None:
 
 @exercise
 def check_accept(accept: Callable) -> None:
-    """4: what greedy decoding would have said."""
+    """11.4: what greedy decoding would have said."""
     for true, draft in (
         ([3, 1, 4, 1], [3, 1, 4]),
         ([3, 1, 4, 1], [3, 2, 4]),

@@ -40,13 +40,13 @@ def replay_kv(model, start, stream, layer):
     return kv_from_residual(stream, positions, model.layers[layer])
 
 
-# 4.5: both have the remainder 1, and the outputs are 1 + 1 and 1 + 3. Were the outputs F(H_1),
+# 4.6: both have the remainder 1, and the outputs are 1 + 1 and 1 + 3. Were the outputs F(H_1),
 # equal arguments would give equal outputs; so no such F exists.
 two_texts = [1], [3]
 
 
 def must_keep(windows, layer, length):
-    """4.6: each layer from this one up looks back its window less one, from position `length`."""
+    """4.5: each layer from this one up looks back its window less one, from position `length`."""
     above = windows[layer:]
     reach = length if None in above else sum(window - 1 for window in above)
     return list(range(max(0, length - reach), length))

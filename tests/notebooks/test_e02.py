@@ -43,6 +43,11 @@ def values_instead(rows, positions, layer):
     return minikv.kv_from_residual(rows, positions, layer)[1]
 
 
+def attention_first(activations, layers):
+    given = s02.parts(activations, layers)
+    return [given[0], *given[1::2], *given[2::2]]
+
+
 def own_length(parts, gain, u, eps):
     return np.array([s02.shares(part[None], gain, u, eps)[0] for part in parts])
 
@@ -55,6 +60,7 @@ MISTAKES = [
     ("parts", lambda a, n: s02.parts(a, n)[1:], "the embedding is missing"),
     ("parts", from_the_stream, "some of them are sums themselves"),
     ("parts", lambda a, n: s02.parts(a, n)[::2], "each block adds twice"),
+    ("parts", attention_first, "the order in which they were added"),
     ("read_at", without_norm, "was not normalized"),
     ("read_at", without_gain, "the gain of the last norm is missing"),
     ("read_at", without_epsilon, "epsilon is missing"),

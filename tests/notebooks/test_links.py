@@ -24,6 +24,13 @@ def test_the_repository_is_read_from_the_address(address, expected):
     assert links.repository(address) == expected
 
 
+def test_the_address_of_the_sites_links_to_edit_comes_first(monkeypatch):
+    monkeypatch.setenv("MINIKV_REPOSITORY", "https://github.com/owner/name/")
+    assert links.found() == "owner/name"
+    monkeypatch.setenv("MINIKV_REPOSITORY", "https://example.org/owner/name")
+    assert links.found() is None
+
+
 def test_each_chapter_has_a_link_to_each_service_and_writing_twice_changes_nothing():
     chapters = sorted(path.name for path in links.HERE.glob("[0-9][0-9]_*.ipynb"))
     made = links.table("owner/name")

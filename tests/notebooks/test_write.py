@@ -28,7 +28,7 @@ import minikv
 from minikv.build import random_tensors
 
 HERE = Path(exercises.__file__).parents[1]
-HEADING = re.compile(r"^### Write \d: .*\((one|two|three) stars?, \d+ minutes\)$", re.MULTILINE)
+HEADING = re.compile(r"^### Write \d\.\d: .*\((one|two|three) stars?, \d+ minutes\)$", re.MULTILINE)
 NUMBERS = ("01", "02", "03", "04", "05", "06", "07")
 
 
@@ -155,6 +155,32 @@ def unscaled(q, k, v, sums):
     return solved("01", "attention")(q * np.float32(np.sqrt(q.shape[2])), k, v, sums)
 
 
+def scaled_twice(q, k, v, sums):
+    return solved("01", "attention")(q / np.float32(np.sqrt(q.shape[2])), k, v, sums)
+
+
+def hidden_by_zero(q, k, v, sums):
+    share, outputs = q.shape[1] // k.shape[1], []
+    sees = np.tril(np.ones((len(q), len(q)), dtype=bool))
+    for head in range(q.shape[1]):
+        scores = sums.scores(q[:, [head]], k[:, [head // share]], 1 / np.sqrt(q.shape[2]))
+        weights = sums.softmax(np.where(sees, scores, 0.0))
+        outputs.append(sums.weighted_sum(weights, v[:, [head // share]]))
+    return np.concatenate(outputs, axis=1)
+
+
+def own_exponential(gate, up, sums):
+    wide = gate.astype(np.float64)
+    return (wide / (np.exp(-wide) + 1.0) * up).astype(np.float32)
+
+
+def rope_in_place(x, cos, sin):
+    half = x.shape[-1] // 2
+    x[..., :half] = x[..., :half] * cos - x[..., half:] * sin
+    x[..., half:] = x[..., half:] * cos + x[..., :half] * sin
+    return x
+
+
 def without_last_norm(w, ids, config, sums):
     x = w["embedding"][ids]
     for index in range(config.num_hidden_layers):
@@ -186,13 +212,17 @@ MISTAKES = [
     (e01.check_rms_norm, lambda x, g, e, s: np.float64(never_widened(x, g, e, s)), "narrow"),
     (e01.check_rope, lambda x, c, s: solved("01", "rope")(x, c, -s), "turns the other way"),
     (e01.check_rope, woven, "pair i is i and i + d/2"),
+    (e01.check_rope, rope_in_place, "changed in place"),
     (e01.check_rope, lambda x, c, s: x, "as they were given"),
     (e01.check_attention, without_mask, "causal mask"),
     (e01.check_attention, in_turn, "neighbours share one"),
     (e01.check_attention, unscaled, "sqrt(d)"),
+    (e01.check_attention, scaled_twice, "divided by d"),
+    (e01.check_attention, hidden_by_zero, "needs -inf"),
     (e01.check_gated, lambda g, u, s: solved("01", "gated")(g, 1 + 0 * u, s), "up is missing"),
     (e01.check_gated, lambda g, u, s: solved("01", "gated")(u, g, s), "changed places"),
     (e01.check_gated, lambda g, u, s: np.maximum(g, 0) * u, "ReLU"),
+    (e01.check_gated, own_exponential, "not that of sums"),
     (e01.check_block, lambda x, a, m: x + a(x) + m(x), "as it was before attention"),
     (e01.check_block, lambda x, a, m: m(a(x)), "the stream itself must stay"),
     (e01.check_block, in_place, "changed in place"),
