@@ -6,7 +6,7 @@ Names and shapes of activations, who shares whose keys, who sees whom, what a ca
 number in a sum are asked of `minikv` while the picture is drawn; `tests/notebooks/test_pictures.py`
 asks for a new drawing where the library has changed. Each is 640 wide with letters of 16 and more,
 so that it can be read on a slide and on a telephone, and paints its own ground, light or dark as
-the reader's system is.
+the `color-scheme` of the page is that shows it, or the reader's system.
 """
 
 from __future__ import annotations
