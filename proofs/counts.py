@@ -4,7 +4,8 @@
 
 Faults planted by hand are those of ``mutants.toml``, which theorems refute, and of
 ``tests/planting.toml``, each of which a test notices; ``--run`` plants all of them now, which takes
-two minutes. ``test_mutants.py``, ``test_weakened.py`` and ``test_certificate.py`` show the lines
+two minutes, but for the few of ``mutants.toml`` that ``mutants.md`` gives to a test and no theorem.
+``test_mutants.py``, ``test_weakened.py`` and ``test_certificate.py`` show the lines
 that follow each time they run. The mutation score is of the outcomes that ``tests/mutation.py``
 wrote down, the sentences are those of ``tests/claims.toml``. ``--coverage`` runs the tests of the
 core besides, which takes minutes, and prints which share of its lines and branches they walk.
@@ -49,7 +50,9 @@ def run_all() -> None:
         for name, (theorem, seed) in first.items():
             with planted(MUTANTS[name]):
                 refuting += refuted(theorem, seed)
-    print(f"  run now: {refuting} of {len(first)} refute a theorem", flush=True)
+    others = len(MUTANTS) - len(first)
+    told = f"  run now: {refuting} of {len(first)} refute a theorem; {others} are a test's, not run"
+    print(told, flush=True)
     done = subprocess.run(
         [sys.executable, str(TESTS / "planting.py")], stdout=subprocess.PIPE, text=True
     )
