@@ -185,7 +185,6 @@ def test_assignments_have_regions_points_and_hidden_tests(tree):
 def test_assignments_find_the_pictures_and_the_proofs_that_they_name(tmp_path):
     release.nbgrader(tmp_path / "class")
     named = 0
-    read = re.compile(r"pictures/\w+\.svg|\.\./proofs[\w/.]*\w|\.\./docs/glossary\.md")
     for path in sorted((tmp_path / "class" / "source").glob("[0-9]*/*.ipynb")):
         for place in re.findall(
             r"pictures/\w+\.svg|\.\./proofs[\w/.]*\w|\.\./docs/glossary\.md", text_of(path)
