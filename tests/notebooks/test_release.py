@@ -186,10 +186,14 @@ def test_assignments_find_the_pictures_and_the_proofs_that_they_name(tmp_path):
     release.nbgrader(tmp_path / "class")
     named = 0
     for path in sorted((tmp_path / "class" / "source").glob("[0-9]*/*.ipynb")):
-        for place in re.findall(r"pictures/\w+\.svg|\.\./proofs[\w/.]*\w", text_of(path)):
+        for place in re.findall(
+            r"pictures/\w+\.svg|\.\./proofs[\w/.]*\w|\.\./docs/glossary\.md", text_of(path)
+        ):
             assert (path.parent / place).exists(), f"{path.name}: {place}"
             named += 1
     assert named > 10
+    for name in release.SHOWN:
+        assert (tmp_path / "class/source/docs/paper/results" / f"{name}.json").exists()
     assert not list(tmp_path.rglob("__pycache__"))
     assert not list((tmp_path / "class" / "source" / "proofs").rglob("test_*.py"))
 
