@@ -17,7 +17,7 @@ SOURCES = build.sources([])
 HERE = Path(__file__).parent
 README = build.HERE / "README.md"
 FILE = re.compile(r"\(`(test_\w+\.py)`\)")
-WITHOUT = {"What to take along", "Exercises"}
+WITHOUT = {"What to take along", "References", "Exercises"}
 
 
 @pytest.fixture(params=SOURCES, ids=[path.stem for path in SOURCES])
@@ -102,7 +102,7 @@ def test_there_is_homework_for_every_day_of_the_plan():
 def test_homework_names_exercises_that_the_chapter_has(chapter):
     text = chapter.read_text(encoding="utf-8").partition("# ## Exercises")[2]
     there = [
-        int(number) for number in re.findall(r"^# ### (?:\d+\.)?(\d+)\.? ", text, re.MULTILINE)
+        int(number) for number in re.findall(r"^# ### Exercise \d+\.(\d+): ", text, re.MULTILINE)
     ]
     homework = notes.read(chapter.name[:2]).parts["Homework"]
     numbers = re.findall(r"[Ee]xercises? ([\d., to]+|\d[\d., and]+)", homework)
