@@ -23,8 +23,8 @@ else:
         "print_blob": True,
         "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
     }
-    settings.register_profile("default", max_examples=50, **common)
-    settings.register_profile("ci", max_examples=100, derandomize=True, **common)
+    settings.register_profile("default", max_examples=40, **common)
+    settings.register_profile("ci", max_examples=50, derandomize=True, **common)
     settings.register_profile("thorough", max_examples=1000, **common)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -168,6 +168,7 @@ def test_a_window_of_the_wrong_size_is_refuted(monkeypatch):
     assert blocks.verdict == "holds"  # windows change what K and V are read, not what they are
 
 
+@pytest.mark.slow
 def test_the_command_proves_a_shape_and_says_what_it_took(tmp_path):
     told = tmp_path / "shape.json"  # in a process of its own, whose peak is of nothing else
     command = [sys.executable, "-m", "minikv", "prove", "--shape", "gemma-3-270m"]

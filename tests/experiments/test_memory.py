@@ -50,6 +50,7 @@ def test_no_family_allocates_less_than_it_holds_or_peaks_below_what_it_allocates
         assert row["peak"] >= row["bytes"] + working, row
 
 
+@pytest.mark.slow
 def test_residual_grows_by_its_checkpoints_alone_and_full_by_keys_and_values(watched):
     config = minikv.tiny_config(**ROOMY)
     kept = {"every": 6, "2": 3, "5": 2, "embedding": 1}

@@ -89,7 +89,7 @@ def before_the_text(windows, layer, length):
         (e04.check_needed, (s04.needed,)),
         (e04.check_replay_kv, (s04.replay_kv,)),
         (e04.check_two_texts, s04.two_texts),
-        (e04.check_must_keep, (s04.must_keep,)),
+        pytest.param(e04.check_must_keep, (s04.must_keep,), marks=pytest.mark.slow),
     ],
 )
 def test_solutions_pass(check, given, capsys):

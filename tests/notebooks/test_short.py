@@ -75,6 +75,7 @@ def test_the_site_links_to_every_notebook_of_the_edition(edition):
     assert "7. Where the claim fails" in links
 
 
+@pytest.mark.slow
 def test_chapter_3_runs_without_weights(edition):
     assert run(edition, "03_floating_point_short.ipynb") == ""
 

