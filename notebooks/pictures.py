@@ -161,7 +161,8 @@ def block() -> Picture:
 
 def sharing() -> Picture:
     """Which key head each query head reads."""
-    heads, groups = CONFIG.num_attention_heads, CONFIG.num_key_value_heads
+    heads = CONFIG.num_attention_heads
+    groups = CONFIG.num_key_value_heads
     k = np.arange(groups, dtype=np.float32)[None, :, None]
     scores = Float32().scores(np.ones((1, heads, 1), np.float32), k, 1.0)
     reads = scores[:, 0, 0].astype(int)

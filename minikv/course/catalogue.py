@@ -103,7 +103,8 @@ def tasks_in(chapter: str, given: Iterable[tuple[str, str]]) -> list[Task]:
         for call in check_calls(_parsed(text)):
             if heading is None:
                 continue
-            stars, minutes = _STARS[heading["stars"]], int(heading["minutes"])
+            stars = _STARS[heading["stars"]]
+            minutes = int(heading["minutes"])
             check = ast.unparse(call.func)
             found.append(Task(chapter, heading["title"], stars, minutes, check, number, hint))
     return found

@@ -225,7 +225,8 @@ def check_values(values: Callable[..., np.ndarray]) -> None:
     model = minikv.random_model(config, seed=2, arithmetic="exact")
     layer = model.layers[1]
     seen = model.run_with_cache(IDS)[1]
-    stream, cached = seen["blocks.1.hook_resid_pre"], seen["blocks.1.attn.hook_v"]
+    stream = seen["blocks.1.hook_resid_pre"]
+    cached = seen["blocks.1.attn.hook_v"]
     for order in ([0, 1, 2, 3, 4], [3, 1], [2]):
         got, expected = np.asarray(values(stream[order], layer)), cached[order]
         require(

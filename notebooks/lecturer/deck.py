@@ -412,7 +412,8 @@ class Maker:
         stub = re.sub(r"^_ = e\d\d\..*$", "", source, flags=re.MULTILINE).strip()
         height = code_height(stub)
         if self.writing.height + height > HEIGHT:
-            title, notes = self.writing.title, self.writing.notes
+            title = self.writing.title
+            notes = self.writing.notes
             self.writing = self._new("write")
             self.writing.title, self.writing.notes = title, notes
         self.writing.parts.append(listing(stub))
@@ -468,7 +469,8 @@ class Maker:
             parts.append((output(said), code_height(shortened(said))))
         height = sum(each for _, each in parts)
         if len(parts) == 2 and height > HEIGHT and len(code.split("\n")) <= 2:
-            parts, fits = parts[1:], False
+            parts = parts[1:]
+            fits = False
         if self.open is not None and self.open.height + height > HEIGHT:
             self.open = None
         for part, each in parts:

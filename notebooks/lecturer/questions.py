@@ -95,7 +95,8 @@ def _text(parent: ElementTree.Element, tag: str, words: str) -> ElementTree.Elem
 
 def plain(asked: list[Question]) -> str:
     """Questions first, answers after them."""
-    lines, answers = [], []
+    lines = []
+    answers = []
     for number, question in enumerate(asked, start=1):
         head = f"{number:2}. (chapter {question.chapter}) "
         lines.append(textwrap.fill(head + question.text, 78, subsequent_indent="    "))
