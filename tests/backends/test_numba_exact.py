@@ -22,6 +22,7 @@ import numba
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight, Watch
+from minikv.arithmetic.exact import LONGEST
 from minikv.backends import get_backend, numba_announce
 from minikv.backends import numba_exact as kernels
 from minikv.caches import Full
@@ -80,6 +81,15 @@ def test_a_tied_embedding_is_held_once_and_a_user_s_matrix_stays_as_it_is():
     assert not np.shares_memory(COMPILED.weight(matrix, "w").values, matrix)
     model = minikv.random_model(minikv.tiny_config(), 1, "exact", backend="numba")
     assert isinstance(model.weights.lm_head, kernels.TiedWeight)
+
+
+@pytest.mark.parametrize("length", [0, LONGEST + 1])
+def test_rows_of_no_length_and_too_long_ones_are_refused_as_by_numpy(length):
+    matrix = np.zeros((1, length), np.float32)
+    said = f"w sums over {length} numbers, expected 1 to {LONGEST}"
+    for arithmetic in (EXACT, COMPILED):
+        with pytest.raises(ArithmeticRangeError, match=said):
+            arithmetic.weight(matrix, "w")
 
 
 def test_bfloat16_weights_take_two_bytes_and_others_four():
