@@ -12,9 +12,11 @@ import pytest
 
 import minikv
 from minikv.arithmetic import Float32
+from minikv.config import SLIDING
 from minikv.verify import THEOREMS, backwards, theorem
 from minikv.verify.backwards import KEPT_ROWS, blas_keeps_rows
 from minikv.verify.cases import Seeded, draw_case, draw_config, model_of, random_case
+from minikv.verify.theorems import t11_receptive_field
 
 
 class RowByRow(Float32):
@@ -89,6 +91,22 @@ def test_where_no_layer_adds_to_the_stream_the_control_of_t11_finds_nothing(monk
         with monkeypatch.context() as patch:
             patch.setattr("minikv.verify.cases.model_of", adding_nothing)
             assert not THEOREMS["T11"].control(replace(case))
+
+
+def test_the_control_of_t11_wants_a_difference_in_every_layer(monkeypatch):
+    draws = Seeded(0)
+    config = replace(
+        draw_config(draws, windowed=True),
+        num_hidden_layers=2,
+        layer_types=(SLIDING, SLIDING),
+        sliding_window=2,
+    )
+    case = draw_case(draws, config, min_tokens=8, scales=(1.0,))
+    for layers in ([True, True], [True, False], [False, True]):
+        answers = iter(layers)
+        monkeypatch.setattr(t11_receptive_field, "differ", lambda *_, told=answers: next(told))
+        assert bool(THEOREMS["T11"].control(case)) == all(layers)
+        assert not list(answers)
 
 
 def test_the_probe_tells_the_two_kinds_of_blas_apart(monkeypatch):

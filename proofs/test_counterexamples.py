@@ -58,5 +58,8 @@ def test_the_table_names_every_file_and_its_theorem():
     assert [(name, theorem) for name, theorem, _ in sorted(rows)] == [
         (name, load(name).THEOREM) for name in NAMES
     ]
+    lecture = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert "[`counterexamples/`](counterexamples/README.md) has ten that" in lecture
+    assert len(rows) == 10
     for name, _, cure in rows:
         assert cure.startswith("none") != hasattr(load(name), "cured"), name

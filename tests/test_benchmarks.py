@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -154,6 +155,22 @@ def found(of: dict, measure: str, contender: str, against: str) -> dict:
         and r["against"].startswith(against)
     ]
     return row
+
+
+def test_contenders_take_turns_each_in_a_process_of_its_own(folder, monkeypatch):
+    order: list[tuple[str, int]] = []
+    turn = peers.Worker.turn
+
+    def noted(worker: peers.Worker, task: str, tokens: int) -> float:
+        order.append((worker.name, worker.process.pid))
+        return turn(worker, task, tokens)
+
+    monkeypatch.setattr(peers.Worker, "turn", noted)
+    names = ["float32/numpy", "bare"]
+    bench = peers.Bench(str(folder), folder.parent, threads=1)
+    bench.seconds(dict.fromkeys(names, str(folder)), ["decode 4"], rounds=2)
+    assert [name for name, _ in order] == 3 * names
+    assert len({*order}) == len({pid for _, pid in order} - {os.getpid()}) == 2
 
 
 def test_ratios_are_taken_within_a_round():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ import pytest
 from minikv import RopeScaling, tiny_config
 from minikv.config import FAMILIES, FULL, SLIDING, expected_shapes
 from minikv.errors import ConfigError
+from minikv.families import Family
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -75,3 +80,33 @@ def test_parameters_are_counted_as_every_familys_equation_has_them(kind, tied):
     layer += {"qwen2": 24 + 12 + 12, "qwen3": 2 * 6, "gemma3_text": 2 * 6 + 2 * 24}.get(kind, 0)
     assert config.num_parameters == 97 * 24 * (1 if tied else 2) + 2 * layer + 24
     assert config.num_parameters == sum(map(math.prod, expected_shapes(config).values()))
+
+
+def test_the_names_of_tensors_are_those_of_the_specification():
+    page = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8")
+    section = page.partition("### 6.1 ")[2].partition("\n## ")[0]
+    listed = set()
+    for line in re.findall(r"(?m)^ {4}(.*)$", section):
+        folder = kind = ""
+        for item in re.sub(r"\(.*?\)|#.*", "", line).split(","):
+            name = item.strip()
+            if "." in name:
+                folder, _, kind = name.rpartition(".")
+                folder = folder.rpartition(".")[0]
+                listed.add(name)
+            else:
+                listed.add(f"{folder}.{name}.{kind}".lstrip("."))
+    taken = set()
+    for family in FAMILIES:
+        config = tiny_config(model_type=family, num_hidden_layers=1, tie_word_embeddings=False)
+        taken |= {name.removeprefix("model.layers.0.") for name in expected_shapes(config)}
+    assert "model.norm.weight" in taken
+    assert "input_layernorm.weight" in taken
+    assert listed == taken
+
+
+def test_what_a_family_does_is_a_line_of_code_with_the_fields_name():
+    modules = [path for path in (ROOT / "minikv").glob("*.py") if path.name != "families.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
+    for field in fields(Family):
+        assert f"family.{field.name}" in code

@@ -129,6 +129,38 @@ def test_a_block_is_as_wide_as_the_model_and_slides_as_in_the_model():
     assert not np.array_equal(fourth.rotary(at)[0], fifth.rotary(at)[0])  # bases of their own
 
 
+def test_a_blocks_matrices_have_a_variance_of_1_by_their_width_and_the_rest_is_within_1():
+    biased = Block(shape("qwen2.5-0.5b"), 0, arithmetic="float32").layer
+    normed = Block(shape("qwen3-0.6b"), 0, arithmetic="float32").layer
+    for layer in (biased, normed):
+        values = layer.q_proj.astype(np.float64)
+        # The mean of n squares of uniform numbers has a relative deviation of 0.9 / sqrt(n).
+        assert abs((values**2).mean() * layer.config.hidden_size - 1) < 9 / values.size**0.5
+    for vector in (biased.q_bias, biased.input_layernorm, normed.q_norm):
+        assert -1 <= vector.min() < -0.9
+        assert 0.9 < vector.max() <= 1
+
+
+@pytest.mark.parametrize(("index", "window"), [(4, 512), (5, 1024)])
+def test_the_stream_of_a_block_spans_two_windows_at_most(index, window, monkeypatch):
+    """Of a layer that sees everything: 1,024 tokens stand for a window."""
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def noted(layer, stream, positions, *_):
+        seen.append((stream, positions))
+        raise Enough
+
+    monkeypatch.setattr("minikv.verify.blocks.block", noted)
+    with pytest.raises(Enough):
+        check_block(Block(shape("gemma-3-270m"), index))
+    stream, positions = seen[0]
+    assert window < positions.max() - positions.min() < 2 * window
+    assert len(np.unique(stream)) > stream.size / 2
+
+
 def test_another_block_or_seed_has_other_weights():
     drawn = {
         Block(SMALL, index, seed).layer.k_proj.values.tobytes()

@@ -139,9 +139,8 @@ class Theorem(Generic[Subject]):
 def refuted_in_float32(check: Callable[[Subject], None]) -> Callable[[Subject], str]:
     """The control of a theorem that float32 does not obey: its own check, in ``float32``.
 
-    A few BLAS, such as Debian's reference BLAS, happen to give a row the same bits in any call,
-    which float32 does not promise. Only there, the control takes the sums of several rows in
-    another order, and says so.
+    A few BLAS happen to give a row the same bits in any call, which float32 does not promise. Only
+    there, the control takes the sums of several rows in another order, and says so.
     """
 
     def refutation(case: Subject, arithmetic: str | Arithmetic) -> str:

@@ -160,6 +160,13 @@ def test_a_sum_with_1_5_times_2_to_the_52_holds_the_nearest_integer_in_its_low_b
     assert_same_bits(total - elementary.SHIFT, np.rint(x) + 0.0)
 
 
+@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "array_api_strict"])
+def test_results_are_float64(name, xp):
+    x = xp.asarray(RNG.normal(size=9))
+    assert getattr(elementary, name)(x, xp).dtype == xp.float64
+
+
 def test_exp_of_float32_is_exp_of_the_same_float64():
     x = RNG.normal(size=2 * elementary.BLOCK + 5).astype(np.float32)
     assert_same_bits(elementary.exp(x), elementary.exp(x.astype(np.float64)))

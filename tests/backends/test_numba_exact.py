@@ -46,6 +46,29 @@ def floats(seed: int, *shape: int) -> np.ndarray:
     return np.where(strewn, rng.choice(SPECIAL, shape), x).astype(np.float32)
 
 
+FORK = """
+import os, minikv
+model = minikv.random_model(minikv.tiny_config(), 0, arithmetic="exact", backend="numba")
+model.logits([1, 2, 3])
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+else:
+    model.logits([1, 2, 3])
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is the OpenMP of Linux")
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_process_may_fork_and_decode_in_the_child_on_workqueue_alone(layer):
+    environment = os.environ | {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", FORK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ended_well = int(done.stdout) == 0
+    assert ended_well == (layer == "workqueue")
+
+
 def test_the_backend_is_compiled():
     assert type(COMPILED) is kernels.NumbaExact
 

@@ -15,7 +15,15 @@ from feeding import ALL, EXACT, TEXT, feed, registered
 
 import minikv
 from minikv import caches
-from minikv.caches import Evicting, evicting, examples, make_cache, register
+from minikv.caches import (
+    POLICIES,
+    Evicting,
+    Scheduled,
+    evicting,
+    examples,
+    make_cache,
+    register,
+)
 from minikv.errors import CacheError
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto.md"
@@ -56,6 +64,7 @@ def test_what_is_registered_is_among_what_tests_run():
     assert evicting()["knorm"] is policy
     assert [str(example) for example in examples(policy)] == ["knorm(budget=5)"]
     assert {example.policy for example in examples(Evicting)} == set(evicting().values())
+    assert {example.policy for example in examples()} == {*POLICIES.values(), Scheduled}
 
 
 def test_a_policy_with_parameters_writes_them_once():
