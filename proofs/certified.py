@@ -7,7 +7,7 @@ Each text is cut to a prompt and some tokens that follow, which are fed one by o
 would have said. After each, the lossy cache's logits are compared with the full cache's: whether
 they name the same token, by how much that leads, how far the logits are off, and whether the
 theorem certifies it. The bound is the true one, which takes the full cache to know: with any bound
-that can be had without it, fewer are certified. Takes minutes.
+that can be had without it, no more are certified. Takes minutes.
 """
 
 from __future__ import annotations
