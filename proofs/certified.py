@@ -7,7 +7,10 @@ Each text is cut to a prompt and some tokens that follow, which are fed one by o
 would have said. After each, the lossy cache's logits are compared with the full cache's: whether
 they name the same token, by how much that leads, how far the logits are off, and whether the
 theorem certifies it. The bound is the true one, which takes the full cache to know: with any bound
-that can be had without it, no more are certified. Takes minutes.
+that can be had without it, no more are certified.
+
+What two such bounds certify (`minikv.atlas.known_bounds`) is a second table. There the last block's
+keys and values alone are rounded, and each text is one call. Takes minutes.
 """
 
 from __future__ import annotations
@@ -24,6 +27,14 @@ import numpy as np
 
 import minikv
 from minikv.arrays import to_numpy
+from minikv.atlas.known_bounds import (
+    Behind,
+    Token,
+    by_intervals,
+    by_norms,
+    knowing_nothing,
+    lossy_run,
+)
 from minikv.atlas.margins import certified, certified_in_pairs, leads, off_by, off_in_pairs
 from minikv.atlas.systems.kv_tuner import equal
 from minikv.commands.output import print_table
@@ -41,6 +52,8 @@ FOLLOWING = 16  # tokens fed one by one
 POLICIES = ("window", "streaming_llm", "h2o", "tova")
 BUDGET = 64
 BITS = (8, 6, 4, 3)
+LAST_BITS = (15, 12, 8, 6, 4)  # of the last block alone; with 16 the cache is the full one
+LAST_TOKENS = 8  # of each text, behind its prompt
 Row = dict[str, object]
 
 
@@ -110,6 +123,51 @@ def measured(model: Model, texts: Mapping[str, Sequence[int]], prompt: int) -> l
     return [summary(name, rows) for name, rows in found.items()]
 
 
+def known(weights: Behind, token: Token, exact: np.ndarray) -> Row:
+    """What is known of one token without the exact logits, ``(V,)``, and what is true."""
+    second = int(leads(token.logits).argmin())
+    moves = off_in_pairs(token.logits, exact)
+    row: Row = {
+        "same": bool(token.logits.argmax() == exact.argmax()),
+        "lead": float(leads(token.logits)[second]),
+        "moves": float(moves[second]),
+        "certified": certified_in_pairs(token.logits, moves),
+    }
+    for name, bound in (("norms", by_norms), ("intervals", by_intervals)):
+        most = bound(weights, token)
+        row[f"{name}: moves"] = float(most[second])
+        row[f"{name}: certified"] = certified_in_pairs(token.logits, most)
+        ceiling = bound(weights, knowing_nothing(token))
+        row[f"{name}: nothing"] = bool(most[second] == ceiling[second])
+        row[f"{name}: exceeded"] = bool((moves > most).any())
+    return row
+
+
+def known_of_last_block(
+    model: Model, texts: Mapping[str, Sequence[int]], prompt: int
+) -> list[dict[str, float]]:
+    """A row for each number of bits of the last block: shares of all tokens, and medians."""
+    weights = Behind.of(model)
+    found: dict[int, list[Row]] = {bits: [] for bits in LAST_BITS}
+    for done, ids in enumerate(texts.values(), start=1):
+        exact = to_numpy(model.logits(ids))[prompt:]
+        for bits, rows in found.items():
+            tokens = lossy_run(model, ids, bits)[prompt:]
+            rows += [known(weights, *each) for each in zip(tokens, exact, strict=True)]
+        show("known bounds", done, len(texts))
+    return [summed(bits, rows) for bits, rows in found.items()]
+
+
+def summed(bits: int, rows: Sequence[Row]) -> dict[str, float]:
+    """Shares of what is true or false, and medians of numbers."""
+    columns: dict[str, float] = {"bits": bits, "tokens": len(rows)}
+    for key, first in rows[0].items():
+        column = np.array([row[key] for row in rows])
+        middle = np.mean if isinstance(first, bool) else np.median
+        columns[key] = float(middle(column))
+    return columns
+
+
 def shown(cell: object) -> str:
     """A cell of the table."""
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
@@ -127,6 +185,9 @@ def main() -> None:
     }
     rows = measured(model, texts, PROMPT)
     print_table(list(rows[0]), [list(map(shown, row.values())) for row in rows])
+    short = {name: ids[: PROMPT + LAST_TOKENS] for name, ids in texts.items()}
+    last = known_of_last_block(model, short, PROMPT)
+    print_table(list(last[0]), [list(map(shown, row.values())) for row in last])
     if options.write:
         figures = {
             "command": " ".join(["python", *sys.argv]),
@@ -137,6 +198,7 @@ def main() -> None:
             "texts": len(texts),
             "prompt": PROMPT,
             "rows": rows,
+            "last block": last,
         }
         FILE.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -138,6 +138,11 @@ class Token:
     def silu(self) -> np.ndarray:
         """The sizes of the activations, ``(F,)``."""
         return np.abs(self.gate) / (1 + np.exp(-self.gate))
+
+
+def knowing_nothing(token: Token) -> Token:
+    """The same with values that may be anything: a bound is then what directions differ by."""
+    return replace(token, value_error=np.full_like(token.value_error, 1e100))
 
 
 def off_at_most(back: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -37,6 +37,32 @@ def test_tokens_that_are_off_are_not_certified():
     assert (right["same"], right["certified"], right["in pairs"]) == (True, True, True)
 
 
+def test_bounds_without_the_exact_run_certify_no_more_than_the_true_move():
+    """On a random model; there they do certify something, and less of fewer bits."""
+    config = minikv.tiny_config(hidden_size=4, intermediate_size=4, tie_word_embeddings=False)
+    model = minikv.random_model(config, 3, "float64")
+    rng = np.random.default_rng(0)
+    texts = {name: rng.integers(0, 97, 12).tolist() for name in ("one", "other")}
+    rows = certified.known_of_last_block(model, texts, 6)
+    assert [row["bits"] for row in rows] == list(certified.LAST_BITS)
+    for row in rows:
+        assert row["tokens"] == 12
+        check_known(row)
+    for name in ("norms", "intervals"):
+        assert rows[0][f"{name}: certified"] > rows[-1][f"{name}: certified"]
+        assert rows[0][f"{name}: nothing"] < rows[-1][f"{name}: nothing"]
+
+
+def check_known(row) -> None:
+    """A row of the second table is one of bounds."""
+    assert row["certified"] <= row["same"]
+    for name in ("norms", "intervals"):
+        assert row[f"{name}: exceeded"] == 0
+        assert row[f"{name}: moves"] >= row["moves"]
+        assert row[f"{name}: certified"] <= row["certified"]
+        assert row[f"{name}: certified"] + row[f"{name}: nothing"] <= 1
+
+
 def test_the_figures_that_the_page_shows_are_of_these_caches():
     figures = json.loads(certified.FILE.read_text(encoding="utf-8"))
     assert [row["cache"] for row in figures["rows"]] == list(certified.caches())
@@ -44,3 +70,9 @@ def test_the_figures_that_the_page_shows_are_of_these_caches():
     for row in figures["rows"]:
         assert row["tokens"] == figures["texts"] * certified.FOLLOWING
         assert row["certified"] <= row["in pairs"] <= row["same"]
+    last = figures["last block"]
+    assert [row["bits"] for row in last] == list(certified.LAST_BITS)
+    for row in last:
+        assert row["tokens"] == figures["texts"] * certified.LAST_TOKENS
+        assert row["norms: certified"] == row["intervals: certified"] == 0  # as the page says
+        check_known(row)

@@ -14,6 +14,8 @@ from minikv.atlas.known_bounds import (
     Behind,
     by_intervals,
     by_norms,
+    knowing_nothing,
+    last_block,
     longest,
     lossy_run,
     unit_intervals,
@@ -21,6 +23,7 @@ from minikv.atlas.known_bounds import (
 )
 from minikv.atlas.margins import off_in_pairs
 from minikv.errors import InputError
+from minikv.verify.bits import same_bits
 
 BOUNDS = (by_norms, by_intervals)
 
@@ -63,6 +66,11 @@ def test_no_lead_moves_further_than_its_bound(bound, seed, bits, scale, width, g
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
+def test_a_lead_of_a_narrow_model_moves_by_nine_tenths_of_its_bound(bound):
+    assert 0.9 < share(bound, *runs(32, 2, 1.0, width=2)) <= 1
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
 def test_a_bound_is_exceeded_without_the_error_of_values_or_without_the_mlp(bound):
     """The controls: one term less is no bound."""
     cases = [runs(seed, 2, 30.0) for seed in range(8)]
@@ -72,6 +80,16 @@ def test_a_bound_is_exceeded_without_the_error_of_values_or_without_the_mlp(boun
         assert share(bound, weights, sure, exact) > 1
     without = [(replace(weights, down=0 * weights.down), *rest) for weights, *rest in cases]
     assert max(share(bound, *case) for case in without) > 1
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_bound_that_knows_nothing_is_the_largest(bound):
+    for seed in range(8):
+        weights, tokens, _ = runs(seed, 2, 3.0)
+        for token in tokens:
+            largest = bound(weights, knowing_nothing(token))
+            assert (bound(weights, token) <= largest).all()
+            assert np.isfinite(largest).all()
 
 
 def test_directions_are_off_by_no_more_than_their_bounds():
@@ -95,6 +113,18 @@ def test_the_norm_of_a_matrix_is_no_more_than_its_bound_and_little_less():
         norm = np.linalg.norm(matrix, 2)
         assert norm <= longest(matrix) <= norm * min(shape) ** (1 / 32) * (1 + 2**-20)
     assert longest(np.zeros((2, 3))) == 0
+
+
+def test_the_last_block_alone_is_rounded():
+    model = minikv.random_model(minikv.tiny_config(), 1, "float64")
+    streams = []
+    for memory in (model.new_cache("full"), last_block(model, 4)):
+        seen = {}
+        model.forward([[3, 1, 4]], [memory], "all", seen.setdefault)
+        streams.append((seen["blocks.1.hook_resid_pre"], seen["blocks.1.attn.hook_z"]))
+    (below, above), (lossy_below, lossy_above) = streams
+    assert same_bits(below, lossy_below)
+    assert not same_bits(above, lossy_above)
 
 
 def test_another_family_is_refused():
