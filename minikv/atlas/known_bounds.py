@@ -47,6 +47,10 @@ ROUNDING = 2.0**-40  # of a bound, for float64
 BLOCK = 4096  # rows of the output matrix at a time
 
 
+Sizes = np.ndarray | float
+"""Of numbers, or a norm."""
+
+
 def last_block(model: Model, bits: int) -> ByLayer:
     """An empty cache that rounds the last block's keys and values, and no others."""
     whole = (FULL_BITS, FULL_BITS)
@@ -188,15 +192,10 @@ def lossy_run(model: Model, ids: Sequence[int], bits: int) -> list[Token]:
 def by_norms(weights: Behind, token: Token) -> np.ndarray:
     """How far the lead of the most likely token over each may move, ``(V,)``, in norms."""
     out, gate, up, down = weights.norms
-    heads = []
-    for shift, values, eta in token.heads():
-        middle = (values.max(axis=0) + values.min(axis=0)) / 2
-        farthest = np.linalg.norm(values - middle, axis=1).max()
-        heads.append(shift * farthest + math.sqrt(values.shape[1]) * eta)
-    mid = out * float(np.linalg.norm(heads))
+    mid = out * float(np.linalg.norm([head_norm(*head) for head in token.heads()]))
     unit = unit_norm(token.mid, mid, weights.epsilon)
-    largest = float(np.abs(token.up).max())
-    product = SLOPE * gate * unit * (largest + up * unit) + float(token.silu.max()) * up * unit
+    largest = (np.abs(token.up).max(), token.silu.max())
+    product = float(moved_product(gate * unit, up * unit, *largest))
     last = unit_norm(token.post, mid + down * product, weights.epsilon)
     top = int(token.logits.argmax())
     return last * (1 + ROUNDING) * weights.apart(top, lambda rows: np.linalg.norm(rows, axis=1))
@@ -204,15 +203,32 @@ def by_norms(weights: Behind, token: Token) -> np.ndarray:
 
 def by_intervals(weights: Behind, token: Token) -> np.ndarray:
     """The same number by number, ``(V,)``."""
-    heads = [shift * np.ptp(values, axis=0) / 2 + eta for shift, values, eta in token.heads()]
-    mid = np.abs(weights.out) @ np.concatenate(heads)
+    heads = np.concatenate([head_intervals(*head) for head in token.heads()])
+    mid = np.abs(weights.out) @ heads
     unit = unit_intervals(token.mid, mid, weights.epsilon)
     gate = np.abs(weights.gate) @ unit
     up = np.abs(weights.up) @ unit
-    product = SLOPE * gate * (np.abs(token.up) + up) + token.silu * up
+    product = moved_product(gate, up, np.abs(token.up), token.silu)
     last = unit_intervals(token.post, mid + np.abs(weights.down) @ product, weights.epsilon)
     top = int(token.logits.argmax())
     return (1 + ROUNDING) * weights.apart(top, lambda rows: np.abs(rows) @ last)
+
+
+def head_norm(shift: float, values: np.ndarray, eta: float) -> float:
+    """How far a head is off where its weights move by so much in all; values ``(S, d)``."""
+    middle = (values.max(axis=0) + values.min(axis=0)) / 2
+    farthest = float(np.linalg.norm(values - middle, axis=1).max())
+    return shift * farthest + math.sqrt(values.shape[1]) * eta
+
+
+def head_intervals(shift: float, values: np.ndarray, eta: float) -> np.ndarray:
+    """How far each number of a head is off, ``(d,)``."""
+    return shift * np.ptp(values, axis=0) / 2 + eta
+
+
+def moved_product(gate: Sizes, up: Sizes, largest_up: Sizes, largest_silu: Sizes) -> Sizes:
+    """How far the MLP's product is off where gate and up are."""
+    return SLOPE * gate * (largest_up + up) + largest_silu * up
 
 
 def unit_norm(row: np.ndarray, off: float, epsilon: float) -> float:
