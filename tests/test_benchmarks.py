@@ -157,6 +157,7 @@ def found(of: dict, measure: str, contender: str, against: str) -> dict:
     return row
 
 
+@pytest.mark.slow
 def test_contenders_take_turns_each_in_a_process_of_its_own(folder, monkeypatch):
     order: list[tuple[str, int]] = []
     turn = peers.Worker.turn

@@ -111,6 +111,30 @@ def test_c_answers_every_vector(program):
     assert len(counts) == 18
 
 
+def from_text(compiler: str, folder: Path, flags: Sequence[str]) -> Path:
+    """The program that was written from the page alone, which has no call against fusing."""
+    source = compilers.SOURCE.with_name("from_text.c")
+    command = [compiler, "-O2", *flags, "-o", str(folder / "from_text"), str(source)]
+    subprocess.run(command, check=True)
+    return folder / "from_text"
+
+
+@pytest.mark.slow
+def test_a_program_written_from_the_page_alone_answers_every_vector(compiler, tmp_path):
+    own = from_text(compiler, tmp_path, ["-ffp-contract=off"])
+    counts, wrong = check_vectors.compare([str(own)])
+    assert wrong == []
+    assert len(counts) == 18
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compilers.fused(), reason="no fused multiply-add here")
+def test_products_that_are_fused_into_sums_are_noticed_in_it(compiler, tmp_path):
+    own = from_text(compiler, tmp_path, compilers.fused())
+    _, wrong = check_vectors.compare([str(own)])
+    assert wrong
+
+
 @pytest.mark.parametrize("flags", [("-O0",), ("-O3", *compilers.fused())])
 def test_optimising_and_fusing_change_no_answer(compiler, flags, tmp_path):
     program = compilers.compiled(compiler, flags, tmp_path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from minikv.cli import main
+from minikv.shapes import shape
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,3 +97,25 @@ def test_the_demonstration_is_what_the_command_prints(capsys):
     assert main(["demo"]) == 0
     exact = capsys.readouterr().out.partition("--- float32")[0]
     assert f"$ ./run demo\n{exact}" in README
+
+
+def test_the_citation_names_the_software_and_the_paper():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    software, paper = citation.split("references:")
+    assert 'title: "minikv:' in software
+    assert 'title: "The Residual Stream Is All You Need:' in paper
+    assert '"arXiv:2603.19664"' in paper
+
+
+def test_what_is_needed_is_what_the_package_asks_and_the_first_model_takes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    weights = 4 * shape("smollm2-135m").num_parameters  # bytes; the rest is a small tokenizer
+    megabytes = round(weights / 1e7) * 10
+    said = f"You need Python {project['requires-python'][2:]} or newer, and {megabytes} MB of disk"
+    assert said in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
+def test_contributing_has_a_section_on_a_theorem_and_one_on_a_notebook():
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    sections = re.findall(r"(?m)^## (.*)\n\n(?!## )", contributing)
+    assert {"A theorem, or a counter-example", "A notebook"} <= set(sections)

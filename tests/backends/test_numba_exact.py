@@ -456,6 +456,8 @@ def test_only_functions_that_add_are_compiled_with_fastmath():
         "_weigh",
     ]
     assert source.count("fastmath=") == len(marked)
+    page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
+    assert "in five functions that do nothing but add" in " ".join(page.split())
 
 
 # Without Numba, or where it fails.

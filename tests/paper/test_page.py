@@ -48,6 +48,7 @@ def test_a_verdict_and_its_reason_follow_from_the_figures(id):
     """And from nothing else: they are told again, without a run, and change with a figure."""
     finding = kept(FOLDER / "results")[id].finding
     assert CLAIMS[id].told(finding.figures) == (finding.verdict, finding.reason)
+    assert finding.reason in (FOLDER.parent / "paper.md").read_text(encoding="utf-8")
     changed = (changes(finding.figures, kind) for kind in (bool, float, int, str))
     others = (CLAIMS[id].told(other) for other in chain.from_iterable(changed))
     assert any(other != (finding.verdict, finding.reason) for other in others)

@@ -39,8 +39,13 @@ def test_the_projection_on_the_page_is_what_the_command_prints(capsys):
     ranks.project()
     printed = capsys.readouterr().out.strip()
     assert printed in PAGE.read_text(encoding="utf-8")
-    tables = re.findall(r"^ +1 +([\d. ]+)\n +2 +([\d. ]+)$", printed, re.MULTILINE)
+    tables = re.findall(r"(?m)^ranks .*\n((?: +\d[\d. ]+(?:\n|\Z))+)", printed)
     assert len(tables) == 2
-    for one, two in tables:
-        pairs = zip(map(float, one.split()), map(float, two.split()), strict=True)
-        assert all(after < before for before, after in pairs)
+    for table in tables:
+        (ranks_of_one, *one), *more = [
+            [float(number) for number in line.split()] for line in table.strip().splitlines()
+        ]
+        assert ranks_of_one == 1
+        assert more[0][0] == 2
+        for _, *many in more:
+            assert all(after < before for before, after in zip(one, many, strict=True))

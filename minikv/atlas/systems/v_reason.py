@@ -3,8 +3,9 @@
 arXiv 2510.17045, of models that see films. *Rule.* A trainable controller is added to the values; a
 few steps of optimisation, on an objective of entropy, set it for the answer at hand.
 
-*Departures.* The controller is one number a layer, times a fixed direction; its gradient is taken
-by differences; the objective is the entropy of the next token.
+*Departures.* The controller is one number a layer, times a fixed direction, where the paper's is at
+the last layer alone; its gradient is taken by differences; the objective is to lower the entropy of
+the next token, where the paper's has a weight that switches during the answer.
 
 *Its authors claim* better reasoning without training the model. *Here:* with no steps it is the
 full cache. After some, ``V = W_V norm(h)`` does not hold, and the state is the streams and the
@@ -92,4 +93,5 @@ ENTRY = Entry(
     theorems=("T1", "T5"),
     counterexamples=("rewritten_kv",),
     demonstrate=demonstrate,
+    read="abstract, and others' notes of the paper",
 )

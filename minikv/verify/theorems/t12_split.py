@@ -125,6 +125,7 @@ THEOREM = Theorem(
     control=refuted_in_float32(check),
     dropped=EXACT_SUMS,
     abstract="Exactness.split_exact",
+    concrete=("Ranks.split_logits", "Ranks.split_logits_cached"),
     scope="two to four ranks, threads of one process",
     unlabelled="about sums whose terms lie on several machines",
     weaker=(
