@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import re
 import weakref
 from pathlib import Path
 
+import make_fixtures
 import numpy as np
 import pytest
 from bits import assert_same_bits
 
 import minikv
 from minikv.arithmetic import Float32, NumpyExact
+from minikv.caches import POLICIES, Evicting
 from minikv.config import FAMILIES, FULL, SLIDING
 from minikv.errors import InputError
 from minikv.parallel import Comm, even_shares, run_threads, split_sums
 from minikv.shapes import SHAPES, shape
-from minikv.verify import THEOREMS, blocks, certificate, random_case
+from minikv.verify import THEOREMS, Case, blocks, certificate, random_case
 from minikv.verify.backwards import BACKWARDS
 from minikv.verify.bits import differ
 from minikv.verify.blocks import Block, check_block, prove_shape
 from minikv.verify.certificate import certify, plans
-from minikv.verify.dataflow import MOST_TOKENS
-from minikv.verify.theorems import t02_markov, t09_bounded_loss
+from minikv.verify.dataflow import MOST_TOKENS, Labels, UnknownOperation, labelled_model
+from minikv.verify.page import _svg
+from minikv.verify.texts import TEXTS, long_cases, real_cases
+from minikv.verify.theorem import Plot
+from minikv.verify.theorems import t02_markov, t09_bounded_loss, t12_split
+from minikv.verify.theorems.t04_any_eviction import Schedule
 from minikv.verify.theorems.t08_causality import Unmasked
 from minikv.verify.theorems.t10_prefix import kv_rows
+from minikv.weights import save_folder
 
 PROOFS = Path(__file__).parents[1] / "proofs"
 README = " ".join((PROOFS / "README.md").read_text(encoding="utf-8").split())
@@ -72,6 +78,13 @@ def test_a_number_of_the_page_is_that_of_the_code(told):
 def test_each_theorem_has_a_file_of_its_number():
     files = [theorem.check.__module__.rpartition(".")[2] for theorem in THEOREMS.values()]
     assert [file.partition("_")[0] for file in files] == [f"t{n:02}" for n in range(1, 13)]
+
+
+def test_a_statement_is_a_line_without_a_full_stop_and_theorems_come_in_order():
+    assert list(THEOREMS) == [f"T{number}" for number in range(1, 13)]
+    for theorem in THEOREMS.values():
+        assert "\n" not in theorem.statement
+        assert theorem.statement[-1] not in ".:;"
 
 
 def test_all_but_t9_are_proved_of_the_concrete_decoder_and_all_but_t6_abstractly():
@@ -245,6 +258,106 @@ def test_the_calls_of_a_case_add_up_to_its_length():
         assert sum(case.chunks) == len(case.ids) == len(case.other)
 
 
+def test_a_case_gives_every_theorem_the_same_draws():
+    case = random_case(3)
+    assert case.rng.random() == case.rng.random()
+    assert dataclasses.replace(case, seed=case.seed + 1).rng.random() != case.rng.random()
+
+
+def test_texts_of_a_fetched_model_are_each_kind_against_the_next(tiny):
+    cases = real_cases(str(tiny))
+    assert len(cases) == len(TEXTS) == 4
+    for case, following in zip(cases, [*cases[1:], cases[0]], strict=True):
+        assert len(case.ids) == len(case.other) == sum(case.chunks)
+        shared = min(len(case.other), len(following.ids))
+        assert case.other[:shared] == following.ids[:shared]
+    assert {len(case.ids) for case in real_cases(str(tiny), tokens=9)} == {9}
+
+
+def test_a_long_text_is_longer_than_the_window_and_there_is_none_without_one(tiny, tmp_path):
+    assert long_cases(str(tiny)) == []
+    config = dataclasses.replace(
+        make_fixtures.CONFIG,
+        model_type="qwen3",
+        sliding_window=4,
+        layer_types=(SLIDING,) * make_fixtures.CONFIG.num_hidden_layers,
+    )
+    files = make_fixtures.tokenizer_files()
+    save_folder(tmp_path / "windows", config, minikv.random_tensors(config, 3), files)
+    for more in (5, 60):
+        (case,) = long_cases(str(tmp_path / "windows"), more)
+        assert len(case.ids) == len(case.other) == 4 + more
+        assert case.ids != case.other
+
+
+def test_a_schedule_decides_by_step_layer_position_and_what_went_by():
+    places = range(40)
+    told = [Schedule(12345)(1, 1, place) for place in places]
+    assert set(told) == {"kv", "residual", "both"}
+    assert told == [Schedule(12345)(1, 1, place) for place in places]
+    others = [
+        [Schedule(12345)(2, 1, place) for place in places],
+        [Schedule(12345)(1, 2, place) for place in places],
+        [Schedule(12345, 77)(1, 1, place) for place in places],
+        [Schedule(54321)(1, 1, place) for place in places],
+    ]
+    assert told not in others
+
+
+def test_t9_has_a_cache_of_each_eviction_policy_that_keeps_positions():
+    case = next(case for case in map(random_case, range(99)) if len(case.ids) > 8)
+    caches = list(t09_bounded_loss.evicting(case, 4))
+    evicting = {name for name, policy in POLICIES.items() if issubclass(policy, Evicting)}
+    assert {cache.policy for cache in caches} == evicting
+    assert len(caches) == len(evicting)
+    for cache in caches:
+        attended, z = t09_bounded_loss.last_at_layer_0(case, cache)
+        assert attended.shape[1] == case.config.num_key_value_heads
+        assert attended.max() == len(case.ids) - 1
+        assert z.shape == (case.config.num_attention_heads, case.config.head_dim)
+
+
+def test_the_plot_of_t9_drops_each_key_from_each_head_and_that_of_t2_leaves_zeros_out():
+    ids = tuple(range(9))
+    config = minikv.tiny_config(num_hidden_layers=3)
+    case = Case(config, ids, ids[::-1], (9,))
+    asked = len(case.ids) * case.config.num_attention_heads
+    assert asked / 2 < len(t09_bounded_loss.losses(case)) <= asked
+    still = dataclasses.replace(case, scale=0.0)
+    assert t02_markov.losses(still) == []
+    layers = [layer for layer, _ in t02_markov.losses(case)]
+    assert layers == sorted({*layers}) != []
+
+
+def test_t12_runs_both_texts_in_one_batch_through_a_full_cache_and_kv_direct():
+    case = random_case(3)
+    asked = []
+
+    class Noting:
+        weights = case.model.weights
+
+        def new_cache(self, policy, **options):
+            asked.append((policy, options))
+            return policy
+
+        def forward(self, new, caches, logits):
+            assert len(new) == 2
+            assert caches == ["full", "residual"]
+            assert logits == "all"
+            return np.zeros(1)
+
+    t12_split.followed(case, Noting())
+    assert asked == [("full", {}), ("residual", {"budget": 1})]
+
+
+def test_the_dots_of_a_plot_lie_in_a_field_of_400_by_220_between_whole_numbers():
+    plot = Plot(caption="", across="a", up="b", points=lambda _: [(0.5, -1.5), (3.0, 2.25)])
+    drawn = _svg(plot, random_case(0))
+    dots = [(float(x), float(y)) for x, y in re.findall(r'cx="(\S+)" cy="(\S+)"', drawn)]
+    assert dots == [(126.7, 218.0), (460.0, 53.0)]
+    assert re.findall(r">(-?\d+)</text>", drawn) == ["0", "3", "-2", "3"]
+
+
 # --- a shape, block by block
 
 
@@ -259,7 +372,6 @@ def test_one_block_is_in_memory_at_a_time(monkeypatch):
     made = blocks.build
 
     def noting(*given):
-        gc.collect()
         assert not any(one() for one in alive)
         weights = made(*given)
         alive.append(weakref.ref(weights.layers[0]))
@@ -331,3 +443,38 @@ def test_no_tokens_or_more_than_fit_into_a_label_are_refused(texts):
 
 def test_a_label_holds_as_many_tokens_as_are_allowed():
     assert certify(minikv.tiny_config(num_hidden_layers=1), [(MOST_TOKENS,)]).failures == ()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        bool,
+        str,
+        repr,
+        hash,
+        lambda kind: kind == "float32",
+        lambda kind: kind != "float32",
+        lambda kind: kind < 3,
+        lambda kind: "f" in kind,
+        lambda kind: kind.itemsize,
+        lambda kind: f"{kind}",
+    ],
+)
+def test_a_dtype_among_labels_is_never_compared_printed_or_looked_into(ask):
+    with pytest.raises(UnknownOperation, match="control flow depends on a dtype"):
+        ask(Labels.dtype)
+
+
+def test_labels_have_64_bits_and_what_is_added_in_place_every_view_sees():
+    labels = Labels(np.array([1, 2], np.uint64))
+    view = labels[:1]
+    labels += Labels(np.array([1 << 63, 4], np.uint64))
+    assert view.bits.tolist() == [1 | 1 << 63]
+    assert labels.bits.tolist() == [1 | 1 << 63, 6]
+
+
+def test_each_of_the_first_tokens_has_a_label_of_its_own():
+    model = labelled_model(minikv.tiny_config(), 5)
+    rows = model.weights.embed_tokens.bits
+    assert [set(row.tolist()) for row in rows[:5]] == [{1 << (5 + token)} for token in range(5)]
+    assert not rows[5:].any()
