@@ -130,6 +130,25 @@ def test_the_bound_of_the_rounding_of_t9_holds_up_to_2_200_keys_and_not_much_fur
     assert "4 gamma_{S+2} <= 1e-12 for up to 2,200 keys" in told
 
 
+@pytest.mark.parametrize("arithmetic", ["exact", "float32"])
+def test_an_output_is_rounded_by_no_more_than_t9_allows(arithmetic):
+    shares = []
+    for seed in range(40):
+        case = dataclasses.replace(random_case(seed, scale=1.0), arithmetic=arithmetic)
+        name = "blocks.0.attn.hook_"
+        scores = np.asarray(case.activations[name + "attn_scores"], np.longdouble)[:, -1]
+        values, z = (np.asarray(case.activations[name + kind], np.float64) for kind in "vz")
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        for head, row in enumerate(weights):
+            v = values[:, head // (len(weights) // values.shape[1])]
+            moved = float(np.linalg.norm(np.asarray(z[-1, head] - row @ v, np.float64)))
+            unit = (2 * len(v) + v.shape[1] ** 0.5 + 8) * 2.0**-24 * t09_bounded_loss.longest(v)
+            shares.append(moved / unit)
+    assert max(shares) <= 1
+    assert max(shares) > 0.01, "or nothing is rounded"
+
+
 # --- theorems
 
 
@@ -225,6 +244,23 @@ def test_a_product_split_over_ranks_takes_three_reductions():
     assert run_threads(2, work) == [3, 3]
 
 
+def test_a_sum_that_one_rank_doubts_another_does_not():
+    """And `total` is a reduction, where sums lie on ranks."""
+    asked = []
+
+    class Spy(NumpyExact):
+        def total(self, size):
+            asked.append(size.shape[1])
+            return super().total(size)
+
+    spy = Spy(64)
+    below = 1 / (1 + 2.0**-9)  # times 1 + 2**-9 a power of two
+    for part in ([[below, 0.0, 0.0]], [[0.3, 0.4]]):
+        size = np.array(part)
+        spy.grid(size, size.sum(axis=-1, keepdims=True), 32)
+    assert asked == [3]
+
+
 def test_of_attentions_output_and_the_mlps_a_rank_has_terms_and_of_other_products_rows():
     share = even_shares(minikv.tiny_config(), 2)[1]
     block = "model.layers.0."
@@ -272,6 +308,9 @@ def test_texts_of_a_fetched_model_are_each_kind_against_the_next(tiny):
         shared = min(len(case.other), len(following.ids))
         assert case.other[:shared] == following.ids[:shared]
     assert {len(case.ids) for case in real_cases(str(tiny), tokens=9)} == {9}
+    lengths = {len(case.ids) for case in real_cases(str(tiny), tokens=500)}
+    assert len(lengths) > 1, "whole texts are of different lengths"
+    assert all(len(case.ids) == len(case.other) for case in real_cases(str(tiny), tokens=500))
 
 
 def test_a_long_text_is_longer_than_the_window_and_there_is_none_without_one(tiny, tmp_path):
