@@ -139,3 +139,16 @@ def test_queries_and_keys_are_products_with_bias_norm_and_turn_as_the_family_has
             assert_same_bits(seen[block + f"attn.hook_rot_{name}"], expected)
     expected = {"qwen2": {"bias"}, "qwen3": {"norm"}, "gemma3_text": {"norm"}}
     assert traits == expected.get(family, set())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_value_is_a_product_of_its_normed_row_with_a_bias_where_the_family_has_one(family):
+    model = model_of(family)
+    _, seen = model.run_with_cache(TEXT)
+    for layer in model.layers:
+        block = f"blocks.{layer.index}."
+        made = layer.linear(seen[block + "ln1.hook_normalized"], layer.v_proj)
+        if layer.v_bias is not None:
+            made = made + layer.v_bias
+        heads = made.reshape(len(TEXT), -1, model.config.head_dim)
+        assert_same_bits(seen[block + "attn.hook_v"], model.arithmetic.settle(heads))

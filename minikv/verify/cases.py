@@ -53,7 +53,7 @@ class Case:
     scale : float
         Of the random weights.
     arithmetic : str or Arithmetic
-        ``"exact"``; controls use ``"float32"``.
+        ``"exact"``; some controls use ``"float32"``.
     backend : str
         See `minikv.backends`.
     progress : callable

@@ -7,7 +7,7 @@ token takes is labelled; replace the stream at layer l by fresh labels, one a po
 read off what everything above depends on: a `Row` for each row of an activation. What must hold of
 it is a `Flow`, of which each theorem has its own; `minikv.verify.certificate` puts them together.
 Since the decoder's control flow does not look at values, this covers all inputs of a shape at once,
-and since no values are needed, a 4B shape is as cheap as a small one.
+and since no values are needed, it takes no weights: a 4B shape is certified too.
 """
 
 from __future__ import annotations

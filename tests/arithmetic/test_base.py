@@ -65,6 +65,7 @@ def test_hooks_see_all_queries_at_once_and_every_key(window):
     distance = np.arange(10, 80)[:, None] - np.arange(80)
     hidden = (distance < 0) | (distance >= (window or 80))
     assert ((seen["scores"] == -np.inf) == hidden).all()
+    assert not seen["pattern"][:, hidden].any()
     assert_same_bits(hooked, exact.attention(q, k, v, sight, 0.4))
     zeroed = exact.attention(q, k, v, sight, 0.4, Watch(pattern=lambda pattern: 0 * pattern))
     assert not zeroed.any()  # what a hook returns takes its place

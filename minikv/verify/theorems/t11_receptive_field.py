@@ -9,9 +9,10 @@ no further back than the reach below it.
 
 So the state of T2 has an end. A checkpoint at layer $l$, from which the layers up to the next
 checkpoint $m$ are replayed, must keep the newest $\sum (w_i - 1)$ rows and no others, if all of
-these layers have windows: `Residual(forget=True)` drops the rest. A checkpoint below a layer that
-sees everything must keep all rows. In Gemma 3 every sixth layer does, so that the embedding alone
-can forget nothing, but with a checkpoint at every layer five of six keep one window each.
+these layers have windows: `Residual(forget=True)` drops the rest, a chunk at a time. A checkpoint
+below a layer that sees everything must keep all rows. In Gemma 3 every sixth layer does, so that
+the embedding alone can forget nothing, but with a checkpoint at every layer the others need a
+window less one row each.
 *Control.* The bound is attained: the row exactly that far back does change the next layer's. (Over
 several layers: the labels of D, and an example in Rocq.)
 """
