@@ -7,7 +7,10 @@ own, from how its attention is spread; the rest is rounded.
 *Departures.* The share is the entropy of the mean weights beside that of equal ones, where the
 paper takes variance and kurtosis too; `original` gives it instead. It is taken at each call.
 Rounded rows take as many bytes here as others: the numbers are shown, not the memory. A row that
-was rounded stays so.
+was rounded stays so. In the authors' code the share is a product of roots of entropy, variance and
+kurtosis, divided by the largest layer's and taken once, from the prompt; a token's score is its
+mean weight in the newest call, smoothed over its neighbours, not the sum of all calls; the newest
+window is kept as it is; and a rounded row, which has eight bits, may be kept in full again.
 
 *Its authors claim* 97 % of the accuracy with four times less memory. *Here:* the three states are a
 partition of the tokens, all in the first is the full cache, and a rounded number is off by half a
@@ -123,6 +126,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="Three states partition the tokens. All in the first is the full cache; a rounded "
     "number is off by half a step, and T9 holds of what is not rounded.",
+    read="abstract, and the authors' code: its cache and its scores",
     policy=Arkv,
     demonstrate=demonstrate,
 )

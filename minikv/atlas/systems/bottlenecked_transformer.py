@@ -4,7 +4,8 @@ arXiv 2505.16950. *Rule.* A cache processor, itself a transformer and not causal
 values of the newest tokens and of the best older ones, now and then.
 
 *Departures.* The processor halves the values of the rows that it picks, the newest `ROWS` of each
-call, where the paper trains it.
+call, where the paper trains it. Keys and older rows are left as they are; by others' notes the
+paper rewrites all rows of the line and those older ones that it attended to most.
 
 *Its authors claim* up to 6.6 points more in reasoning. *Here:* after the first rewrite, making rows
 again from their streams gives the old ones back, so that the cache is a state of its own; a rewrite
@@ -72,6 +73,7 @@ ENTRY = Entry(
     reason="After the first rewrite, keys and values are no projection of the stream; a rewrite "
     "that changes nothing is the full cache.",
     cure="none: the cache is a state",
+    read="abstract, and others' notes of the paper",
     theorems=("T1", "T3"),
     counterexamples=("rewritten_kv",),
     demonstrate=demonstrate,

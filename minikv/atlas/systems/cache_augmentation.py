@@ -75,6 +75,7 @@ ENTRY = Entry(
     verdict=Exactness.REFUTES,
     reason="Latent rows are no token's projection; without them nothing changes, bit for bit.",
     cure="run the coprocessor again on the prompt's rows, or keep what it made",
+    read="abstract, and others' notes of the paper",
     theorems=("T5",),
     counterexamples=("injected_prefix",),
     demonstrate=demonstrate,

@@ -98,7 +98,7 @@ ENTRY = Entry(
     reason="Equal rows merge without loss where the score gets the logarithm of their count, and "
     "with loss without it.",
     cure="add log m to the score of m equal rows",
-    read="abstract",
+    read="abstract; neither its code nor the text of its method was found",
     theorems=("A1",),
     demonstrate=demonstrate,
 )

@@ -4,7 +4,8 @@ Alizadeh et al. 2024, arXiv 2410.10846. *Rule.* A router sends each token of eac
 whole network, through a small auxiliary one, or past it.
 
 *Departures.* Past the layer, or through it; the router reads a row's first number. The small module
-is left out, since it is one more network.
+is left out, since it is one more network. By others' notes it stands beside the MLP of each layer,
+and routes are drawn while the model is trained.
 
 *Its authors claim* insight into what is worth computing, with oracles that try all routes. *Here:*
 the theorems survive any route that is a function of the row: the cache is redundant, call by call,
@@ -52,6 +53,7 @@ ENTRY = Entry(
     state="the stream; the route is a function of it",
     verdict=Exactness.EXACT,
     reason="Any route that is a function of the row keeps the cache redundant, bit for bit.",
+    read="abstract, and others' notes of the paper",
     theorems=("T3", "T6"),
     demonstrate=demonstrate,
 )

@@ -67,6 +67,7 @@ ENTRY = Entry(
     state="the stream at the border, and the rows of the layers that are done",
     verdict=Exactness.EXACT,
     reason="Interrupted at the border of a layer and taken up again, a prefill has the same bits.",
+    read="abstract, and others' notes of the paper",
     theorems=("T2", "T5"),
     demonstrate=demonstrate,
 )

@@ -102,6 +102,7 @@ ENTRY = Entry(
     verdict=Exactness.BOUNDED,
     reason="The same route gives the bits. Otherwise the stream behind the unit is off by what "
     "the forecast was.",
+    read="abstract; neither its code nor the text of its method was found",
     theorems=("T3", "T6"),
     demonstrate=demonstrate,
 )

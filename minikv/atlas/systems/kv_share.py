@@ -5,7 +5,8 @@ text is known, its rows are taken too, and those of high deviation are made agai
 
 *Departures.* The tree holds rows token by token and shares them between texts (who writes makes
 rows of their own); deviation is measured against the exact cache, where the paper estimates it; no
-scheduler.
+scheduler. The paper's second stage is in decoding, where by others' notes each step makes a few
+rows again; here all is done before the first token.
 
 *Its authors claim* first tokens nine times as fast at the same accuracy. *Here:* a hit of an exact
 prefix has the bits, and so has making all rows again; between, it has not, whatever is chosen,
@@ -110,6 +111,7 @@ ENTRY = Entry(
     reason="An exact prefix and recomputing all rows have the bits; a part of the rows that "
     "change has not.",
     cure="compute every row from the first change on",
+    read="abstract, and others' notes of the paper",
     theorems=("A4", "T8", "T10"),
     demonstrate=demonstrate,
 )

@@ -88,6 +88,7 @@ ENTRY = Entry(
     state="the rows kept, with the last moment and the longest interval of each",
     verdict=Exactness.LOSSY,
     reason="With room for all tokens it is the full cache; below, one output moves by T9 at most.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     policy=LazyEviction,
     demonstrate=demonstrate,

@@ -4,7 +4,9 @@ Ahn et al. 2026, arXiv 2603.10899. *Rule.* Small modules, trained for it, predic
 each token of the prompt will get from the answer; the prompt's cache keeps the best.
 
 *Departures.* In place of the modules, the truth: the text is read to its end with the full cache,
-and the attention of its last tokens is given to the policy. No guess can be better.
+and the attention of its last tokens is given to the policy. No guess can be better. The modules
+are, as others' notes have it, learnt tokens behind the prompt, with adapters of their own, trained
+towards the weights that the true answer gives.
 
 *Its authors claim* better answers than heuristics, at a fourteenth of the cost of a draft. *Here:*
 even the true future's attention loses bits, in the text that is run.
@@ -100,6 +102,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="Even the attention that the text will really give, as an oracle, does not keep the "
     "bits. The modules that guess it are not trained here.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     policy=LookaheadKV,
     demonstrate=demonstrate,

@@ -5,7 +5,8 @@ chooses.
 
 *Departures.* The choice is drawn from a seed, where the paper trains it with reinforcement
 learning: it stands for every schedule that a model may learn. Between two pauses rows gather within
-the budget.
+the budget. By others' notes the model's own attention scores each entry, and which ones stay is
+sampled by these scores; the draw here does not look at attention.
 
 *Its authors claim* accuracy near that of the full cache with two to three times less of it; and
 call the full cache an upper bound. *Here:* whatever is chosen, one output moves by T9 at most.
@@ -73,6 +74,7 @@ ENTRY = Entry(
     state="the rows kept: the schedule is part of the state",
     verdict=Exactness.LOSSY,
     reason="Any schedule moves one output by T9 at most; which one is drawn, not learnt.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     policy=Drawn,
     demonstrate=demonstrate,

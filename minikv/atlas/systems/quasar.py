@@ -4,7 +4,8 @@ Huang and Wen 2026, arXiv 2603.01399. *Rule.* Drafts are verified by the same mo
 rounded, which reads half the memory.
 
 *Departures.* Weights are rounded row by row to `BITS`, norms not at all; drafts are those of the
-full model.
+full model. In the authors' scripts weights and activations have eight bits, the matrix of the
+logits is not rounded, and drafts are looked up in the text so far.
 
 *Its authors claim* 1.28 times the speed at an acceptance that is comparable to full precision.
 *Here* it is the negative twin of Lookahead: what comes out is, bit for bit, what the rounded model
@@ -63,6 +64,7 @@ ENTRY = Entry(
     verdict=Exactness.LOSSY,
     reason="Lossless beside the rounded verifier, not beside the full model: the verifier decides.",
     cure="verify with the model that is meant",
+    read="abstract, and the authors' code: its scripts",
     theorems=("A3", "T6", "T8"),
     demonstrate=demonstrate,
 )

@@ -42,6 +42,7 @@ ENTRY = Entry(
     reason="Injected keys and values are the projection of no stream; an empty prefix is the full "
     "cache.",
     cure="keep the prefix beside the checkpoints, like weights",
+    read="abstract, and the authors' page: its mechanism",
     theorems=("T5",),
     counterexamples=("injected_prefix",),
     demonstrate=demonstrate,

@@ -81,6 +81,7 @@ ENTRY = Entry(
     verdict=Exactness.BOUNDED,
     reason="Reading stops when a certified weight eps is left: one output then moves by "
     "2 eps max|v| at most. No error allowed is the full cache.",
+    read="abstract; neither its code nor the text of its method was found",
     theorems=("T9",),
     demonstrate=demonstrate,
 )

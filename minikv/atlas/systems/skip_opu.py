@@ -54,6 +54,7 @@ ENTRY = Entry(
     reason="A skipped layer leaves the stream's bits, but the next layer's keys and values are "
     "others unless weights are shared. The processor is not built.",
     cure="project from the stream, which is the same",
+    read="abstract; neither its code nor the text of its method was found",
     theorems=("T1",),
     counterexamples=("shared_kv",),
     demonstrate=demonstrate,

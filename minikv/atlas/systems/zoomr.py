@@ -5,7 +5,8 @@ first; all heads together choose the best chunks, whose tokens are then read.
 
 *Departures.* A chunk is `CHUNK` tokens, and its summary the mean of its keys, where the paper's
 model is tuned to write summaries. So this is an index of two levels, of the kind that LouisKV and
-IceCache have too.
+IceCache have too. By others' notes the summaries are read beside the chosen chunks, and so is a
+window of the newest tokens; here only the rows of the chunk that is not whole yet are.
 
 *Its authors claim* four times less memory at competitive accuracy. *Here:* zooming into all chunks
 is the full cache, and whatever is read is a part of what full attention reads.
@@ -69,6 +70,7 @@ ENTRY = Entry(
     state="the full cache; the index is a function of it",
     verdict=Exactness.LOSSY,
     reason="All chunks read: the full cache. The summaries are means, not written by a model.",
+    read="abstract, and others' notes of the paper",
     theorems=("T9",),
     demonstrate=demonstrate,
 )
