@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,18 @@ def test_a_policy_with_parameters_writes_them_once():
         EXACT.new_cache("every", budget=4, stride=3)
     with pytest.raises(CacheError, match=r'parameters .*"step": 3.*expected .*"step": 2'):
         EXACT.new_cache("every", budget=4).load_state(*cache.state())
+
+
+@pytest.mark.parametrize("example", ALL, ids=str)
+def test_parameters_are_the_fields_of_a_dataclass_in_order_and_json_holds_them(example):
+    policy = example.policy
+    assert "__dataclass_fields__" in vars(policy)
+    cache = example.new(EXACT.weights)
+    taken = [name for name in inspect.signature(policy).parameters if name != "weights"]
+    assert fields(policy)[0].name == "weights"
+    if policy is not Scheduled:  # whose schedule no file can hold
+        assert list(cache.parameters) == taken
+    assert json.loads(json.dumps(cache.parameters)) == cache.parameters
 
 
 def test_a_policy_may_be_registered_anew():
