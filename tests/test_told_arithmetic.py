@@ -7,9 +7,9 @@ import hashlib
 import inspect
 import json
 import re
-import sys
-from pathlib import Path
 
+import check_vectors
+import compilers
 import numpy as np
 import pytest
 from bits import assert_same_bits
@@ -18,10 +18,6 @@ from minikv.arithmetic import Bfloat16, Exact, Float16, Float32, NumpyExact, ele
 from minikv.arithmetic import numpy_exact as on_numpy
 from minikv.arithmetic.masking import masked_in_place
 from minikv.arithmetic.rounded import Float16Numbers
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "proofs" / "independent"))
-import check_vectors
-import compilers
 
 ROOT = compilers.ROOT
 SPECIFICATION = " ".join((ROOT / "docs" / "exact.md").read_text(encoding="utf-8").split())
@@ -142,8 +138,8 @@ def test_there_are_as_many_programs_as_the_specification_says():
 
 
 def test_the_c_counts_in_as_many_bits_as_the_specification_says():
-    limbs = int(re.search(r"#define LIMBS (\d+)", SOURCE)[1])
-    bits = 32 * (limbs - 1)  # one limb is the whole part
+    (limbs,) = re.findall(r"#define LIMBS (\d+)", SOURCE)
+    bits = 32 * (int(limbs) - 1)  # one limb is the whole part
     assert f"numbers of {bits} bits" in SPECIFICATION
     assert f"in fixed point of {bits} bits" in SPECIFICATION
 

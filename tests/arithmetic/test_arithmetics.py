@@ -79,6 +79,8 @@ def test_each_sum_has_the_shape_and_the_type_that_it_is_said_to_have(arithmetic)
     made += [(arithmetic.cos(wide), x.shape, arithmetic.wide)]
     for array, shape, dtype in made:
         assert (array.shape, array.dtype) == (shape, dtype)
+    assert_same_bits(arithmetic.settle(k), k)
+    assert_same_bits(arithmetic.settle(drawn(arithmetic, KEYS, GROUPS, WIDTH)[2:3, 1:]), k[2:3, 1:])
     table = drawn(arithmetic, 7, 10)
     assert_same_bits(arithmetic.lookup(table, np.array([6, 0, 6])), table[[6, 0, 6]])
 

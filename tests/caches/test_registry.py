@@ -133,6 +133,14 @@ def test_every_policy_has_its_file_and_says_where_it_is_from(policy):
         assert "arXiv" in inspect.getdoc(policy)
 
 
+def test_every_policy_is_alone_in_a_file_whose_import_registers_it():
+    ours = [one for one in POLICIES.values() if one.__module__.startswith("minikv.caches.")]
+    assert len({policy.__module__ for policy in ours}) == len(ours) > 7
+    imports = inspect.getsource(caches)
+    for policy in ours:
+        assert re.search(rf"(?m)^from \.\w+ import .*\b{policy.__name__}\b", imports)
+
+
 def test_every_policy_has_examples_of_each_of_its_parameters():
     """Else the tests that run examples would never see a parameter set."""
     for policy in caches.POLICIES.values():
