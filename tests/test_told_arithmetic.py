@@ -211,3 +211,29 @@ def test_an_array_of_one_element_becomes_the_same_python_float():
     assert on_numpy.scalar(one) == one[0, 0]
     two = np.ones((1, 2))
     assert on_numpy.scalar(two) is two
+
+
+@pytest.mark.parametrize(
+    ("distance", "asked"),
+    [(0, 1), (0.9, 1), (1.1, 0), (-0.4, 1), (-0.6, 0), (2.0**29, 0)],
+)
+def test_a_total_is_taken_next_to_a_power_of_two_alone(distance, asked):
+    """Below one by half as much, relative to it: the distance is of the power below."""
+    assert "is within 2<sup>-30</sup> relative of a power of two." in SPECIFICATION
+    taken = []
+
+    class Asked(NumpyExact):
+        def total(self, size):
+            taken.append(size)
+            return super().total(size)
+
+    row_sum = 64 / (1 + 2.0**-9) * (1 + distance * 2.0**-30)
+    Asked(64).grid(np.array([[row_sum]]), row_sum, 32)
+    assert len(taken) == asked
+
+
+def test_the_sum_of_a_longest_row_is_rounded_by_less_than_what_is_in_doubt():
+    """At most 2**20 roundings of 2**-53 of it each."""
+    assert "2**20 * 2**-53 relative" in told(NumpyExact.grid)
+    assert exact.LONGEST == 2**20
+    assert exact.LONGEST * 2.0**-53 < 2.0**-31

@@ -263,6 +263,16 @@ def test_a_product_has_the_bits_of_the_sum_that_the_docstring_describes():
     assert_same_bits(got, expected.astype(np.float32))
 
 
+def test_sums_overwrite_what_they_are_of():
+    arithmetic = Float16()
+    terms = np.ones((5, 3), np.float32)
+    total = arithmetic.halved(terms)
+    assert np.shares_memory(total, terms)
+    assert total.tolist() == [5, 5, 5]
+    arithmetic.in_turn(np.ones((2, 3), np.float32), total)
+    assert total.tolist() == [7, 7, 7]
+
+
 def test_a_large_product_is_cut_into_blocks_without_a_change(monkeypatch):
     rng = np.random.default_rng(1)
     x, weight = rng.normal(size=(4, 30)), rng.normal(size=(9, 30))
