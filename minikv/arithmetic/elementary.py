@@ -8,7 +8,7 @@ own, never fused: the same bits on every CPU, device and array library.
 Arguments and results are float64. The errors are in units in the last place of the true result
 (ulp, a subnormal's being 2**-1074), roundings included. ``proofs/rocq/Elementary.v`` proves what
 the polynomials add to them, ``tests/arithmetic/test_elementary_bounds.py`` adds up the rest, the
-table of `exp` entry by entry. The largest found, beside mpmath, are 1.63, 1.97 and 1.86 ulp.
+table of `exp` entry by entry. The largest found, beside mpmath, are 1.63, 1.96 and 1.86 ulp.
 
 =======  ====================  ============================================================
 `exp`    all x                 1.7 ulp; inf above 709.78, 0 below -745.13

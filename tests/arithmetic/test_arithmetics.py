@@ -62,6 +62,29 @@ def test_each_part_of_a_block_keeps_its_shape_and_type(arithmetic):
             assert (array.shape, array.dtype) == (shape, arithmetic.dtype)
 
 
+def test_each_sum_has_the_shape_and_the_type_that_it_is_said_to_have(arithmetic):
+    x = drawn(arithmetic, TOKENS, 10)
+    q = drawn(arithmetic, TOKENS, HEADS, WIDTH)
+    k = arithmetic.settle(drawn(arithmetic, KEYS, GROUPS, WIDTH))
+    scores = arithmetic.scores(q, k, 0.4)
+    pattern = arithmetic.softmax(scores)
+    made = [
+        (arithmetic.mean_square(x), (TOKENS, 1), arithmetic.wide),
+        (scores, (HEADS, TOKENS, KEYS), arithmetic.wide),
+        (pattern, (HEADS, TOKENS, KEYS), arithmetic.wide),
+        (arithmetic.weighted_sum(pattern, k), (TOKENS, HEADS, WIDTH), arithmetic.dtype),
+    ]
+    wide = arithmetic.widen(x)
+    made += [(f(wide), x.shape, arithmetic.wide) for f in (arithmetic.exp, arithmetic.sin)]
+    made += [(arithmetic.cos(wide), x.shape, arithmetic.wide)]
+    for array, shape, dtype in made:
+        assert (array.shape, array.dtype) == (shape, dtype)
+    assert_same_bits(arithmetic.settle(k), k)
+    assert_same_bits(arithmetic.settle(drawn(arithmetic, KEYS, GROUPS, WIDTH)[2:3, 1:]), k[2:3, 1:])
+    table = drawn(arithmetic, 7, 10)
+    assert_same_bits(arithmetic.lookup(table, np.array([6, 0, 6])), table[[6, 0, 6]])
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_several_products_of_the_same_rows_have_the_bits_of_each(arithmetic, rows):
     x = drawn(arithmetic, rows, 10)

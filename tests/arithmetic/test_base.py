@@ -90,6 +90,28 @@ def test_whoever_observes_sees_each_run_of_queries_and_key_s_in_column_s(window)
         start = stop
 
 
+@pytest.mark.parametrize("window", [None, 1, 4, 9])
+@pytest.mark.parametrize("held", [np.arange(20), np.array([0, 1, 5, 6, 12, 13, 14, 15])])
+def test_the_keys_that_are_taken_are_those_that_a_query_sees_and_no_mask_hides_none(window, held):
+    for first, count in ((0, 1), (3, 4), (12, 3), (15, 1), (12, 4)):
+        positions = np.arange(first, first + count)
+        sight = Sight(positions, held, window)
+        keys = sight.keys_for(slice(0, count))
+        distance = positions[:, None] - held
+        seen = (distance >= 0) & (distance < (window or 99))
+        needed = np.flatnonzero(seen.any(axis=0))
+        if len(needed) == 0:
+            continue
+        assert (keys.start, keys.stop) == (needed[0], needed[-1] + 1)
+        hidden = sight.hidden(slice(0, count), keys)
+        expected = ~seen[:, keys]
+        if hidden is None:
+            assert not expected.any()
+        else:
+            assert expected.any()
+            assert (hidden == expected).all()
+
+
 def test_attention_by_blocks_needs_no_memory_for_all_scores_at_once():
     exact = NumpyExact(1024)
     q, k, v = drawn(exact, 600, 600)

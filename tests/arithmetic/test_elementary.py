@@ -21,6 +21,7 @@ from minikv.arithmetic import elementary
 
 ROOT = Path(__file__).parents[2]
 BOUNDS = {"exp": 1.7, "sin": 3.01, "cos": 3.01}  # as elementary's docstring states
+FOUND = {"exp": 1.63, "sin": 1.96, "cos": 1.86}  # the largest errors
 LAST_FINITE = 709.782712893383973  # the largest float64 whose exp is finite
 RNG = np.random.default_rng(20260319)
 
@@ -67,6 +68,16 @@ def test_error_is_within_the_stated_bound(case):
     name, x = POINTS[case]
     error, where = largest_error(getattr(elementary, name), name, x)
     assert error <= BOUNDS[name], f"{name}({where!r}) is off by {error} ulp"
+    assert round(error, 2) <= FOUND[name]
+
+
+def test_the_largest_errors_found_are_those_of_the_docstring():
+    """Where they are, of the points here and, for exp, of those of test_elementary_bounds."""
+    there = {"exp": 603.0374934483622, "sin": 131290.79985028133, "cos": -203234.8501049918}
+    for name, x in there.items():
+        error, _ = largest_error(getattr(elementary, name), name, np.array([x]))
+        assert round(error, 2) == FOUND[name]
+    assert "are {}, {} and {} ulp.".format(*FOUND.values()) in elementary.__doc__
 
 
 def test_the_specification_and_the_docstring_state_these_bounds():
@@ -95,6 +106,8 @@ def test_three_parts_of_half_pi_have_33_bits():
         whole = Fraction(part) * 2**bits
         assert whole.denominator == 1
         assert whole < 2**33
+        assert all(Fraction(n * part) == n * Fraction(part) for n in (2**20 - 1, 667_543))
+    assert Fraction(667_543 * rest) != 667_543 * Fraction(rest)  # which is rounded
     with mpmath.workprec(200):
         parts = sum(map(mpmath.mpf, (*exact, rest)), mpmath.mpf(0))
         assert abs(parts - mpmath.pi / 2) < mpmath.mpf(2) ** -150
@@ -257,13 +270,37 @@ def head_and_tail(value: Fraction) -> tuple[float, float]:
     return head, float(value / Fraction(head) - 1)
 
 
-def test_the_parts_of_the_table_of_exp_need_more_than_80_bits_and_120_are_enough():
+def factors() -> list[Decimal]:
+    """Those of the table of exp: powers of e near 1, then the steps between two of them."""
     with localcontext() as context:
         context.prec = 60
         e = Decimal(1).exp()
         powers = range(elementary.LOWEST, math.floor(elementary.HIGHEST) + 1)
         values = [e**i / Decimal(2) ** round(i / math.log(2)) for i in powers]
         values += [(j / Decimal(elementary.STEPS)).exp() for j in range(elementary.STEPS)]
+    return values
+
+
+def test_a_factor_of_the_table_of_exp_is_a_head_of_26_bits_and_a_tail():
+    """And the table is made of them: a product of two heads has 52 bits at most."""
+    heads, tails = np.array([head_and_tail(Fraction(value)) for value in factors()]).T
+    mantissas = np.frexp(heads)[0] * 2.0**26
+    assert (mantissas == np.rint(mantissas)).all()
+    assert 2.0**-27 < np.abs(tails).max() < 2.0**-25
+    table = elementary.exp_table()
+    whole, step = heads[: -elementary.STEPS], heads[-elementary.STEPS :]
+    whole_tail, step_tail = tails[: -elementary.STEPS, None], tails[-elementary.STEPS :]
+    made = whole[:, None] * step
+    made += made * (whole_tail + step_tail + whole_tail * step_tail)
+    for i in range(-700, 701, 100):
+        row = i - elementary.LOWEST
+        expected = np.ldexp(made[row], round(i / math.log(2)))
+        start = row * elementary.STEPS
+        assert_same_bits(table[start : start + elementary.STEPS], expected)
+
+
+def test_the_parts_of_the_table_of_exp_need_more_than_80_bits_and_120_are_enough():
+    values = factors()
     parts = [head_and_tail(Fraction(value)) for value in values]
     assert [head_and_tail(kept_bits(value, 120)) for value in values] == parts
     assert [head_and_tail(kept_bits(value, 80)) for value in values[:99]] != parts[:99]

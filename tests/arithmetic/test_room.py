@@ -73,6 +73,16 @@ def test_the_sums_are_those_of_float32():
     assert_same_bits(ours.linear(x, kept), plain.linear(x, plain.weight(matrix, "w")))
 
 
+def test_matrices_of_an_arithmetic_lie_one_behind_the_other_in_a_block():
+    arithmetic = NumpyFloat32()
+    kept = [arithmetic.weight(np.ones((5, n), np.float32), "w") for n in (48, 30)]
+    assert kept[0].base is kept[1].base
+    assert kept[0].base.nbytes == BLOCK_BYTES
+    assert 0 < kept[1].ctypes.data - kept[0].ctypes.data < kept[0].nbytes + ALIGNED_BYTES
+    apart = Float32().weight(np.ones((5, 48), np.float32), "w")
+    assert apart.base is None or apart.base.nbytes < BLOCK_BYTES
+
+
 def test_a_tied_matrix_is_held_once():
     matrix = np.ones((4, 3), np.float32)
     assert np.shares_memory(NumpyFloat32().weight(matrix, "w", tied=True), matrix)

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from bits import assert_same_bits
+from bits import assert_same_bits, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,6 +263,16 @@ def test_a_product_has_the_bits_of_the_sum_that_the_docstring_describes():
     assert_same_bits(got, expected.astype(np.float32))
 
 
+def test_sums_overwrite_what_they_are_of():
+    arithmetic = Float16()
+    terms = np.ones((5, 3), np.float32)
+    total = arithmetic.halved(terms)
+    assert np.shares_memory(total, terms)
+    assert total.tolist() == [5, 5, 5]
+    arithmetic.in_turn(np.ones((2, 3), np.float32), total)
+    assert total.tolist() == [7, 7, 7]
+
+
 def test_a_large_product_is_cut_into_blocks_without_a_change(monkeypatch):
     rng = np.random.default_rng(1)
     x, weight = rng.normal(size=(4, 30)), rng.normal(size=(9, 30))
@@ -297,6 +307,20 @@ def test_a_norm_of_large_rows_stays_within_float16():
     true = row / np.sqrt((row**2).mean())
     # four roundings of the mean, the root's, the quotient's and the product's: 7 halves of 2**-10
     assert np.abs(np.asarray(got) / np.where(true, true, 1) - (true != 0)).max() <= 7 * 2.0**-11
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda one: one.name)
+def test_a_norm_has_the_bits_of_rows_that_are_not_divided_where_squares_stay(arithmetic):
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0.5, 8, (30, 6)).astype(np.float32)
+    weight = arithmetic.numbers.of(rng.uniform(0.5, 2, 6))
+    eps = arithmetic.numbers.of(2.0**-10)
+    undivided = super(Rounded, arithmetic).rms_norm
+    plain = undivided(arithmetic.numbers.of(rows), weight, eps)
+    assert_same_bits(arithmetic.rms_norm(rows, weight, 2.0**-10), plain)
+    large = arithmetic.numbers.of(1000 * rows)  # the control: squares leave float16 alone
+    same = same_bits(arithmetic.rms_norm(large, weight, 0.0), undivided(large, weight, 0.0))
+    assert same == (arithmetic.name == "bfloat16")
 
 
 def test_a_norm_of_small_rows_adds_eps_as_float16_has_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from bits import assert_same_bits
 from feeding import EXACT, FULL, KV_BYTES, TEXT, feed, random_model
@@ -56,6 +57,17 @@ def test_what_one_head_reads_lies_together_also_after_a_fork_and_a_load():
     for buffers in (cache._k, cache._v, twin._k, twin._v, loaded._k, loaded._v):
         assert all(buffer.flags.c_contiguous for buffer in buffers)
         assert {buffer.shape[0] for buffer in buffers} == {EXACT.config.num_key_value_heads}
+
+
+def test_what_attention_reads_is_a_view_of_the_buffer():
+    cache = EXACT.new_cache()
+    feed(EXACT, cache, TEXT[:3])
+    layer = EXACT.layers[0]
+    rows = np.ones((2, 2, 6), np.float32)
+    positions, keys, values = cache.update(layer, np.arange(3, 5), np.ones((2, 24)), rows, rows)
+    assert positions.tolist() == [0, 1, 2, 3, 4]
+    assert np.shares_memory(keys, cache._k[0])
+    assert np.shares_memory(values, cache._v[0])
 
 
 def test_a_fork_of_a_single_key_head_is_a_copy():

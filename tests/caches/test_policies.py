@@ -24,6 +24,22 @@ def test_what_an_empty_cache_holds_is_nothing(example):
 
 
 @pytest.mark.parametrize("example", ALL, ids=str)
+def test_bytes_are_those_of_the_keys_values_rows_and_ids_that_a_state_holds(example):
+    cache = example.new(EXACT.weights)
+    feed(EXACT, cache, TEXT[:9], 6)
+    held = {"k", "v", "residual", "checkpoint", "ids"}
+    taken = 0
+    for name, tensor in cache.state()[0].items():
+        kind, _, layer = name.partition(".")
+        if kind not in held:
+            continue
+        flags = {"k": "has_kv", "v": "has_kv", "residual": "has_residual"}.get(kind)
+        there = cache.state()[0].get(f"{flags}.{layer}", np.ones(len(tensor), bool))
+        taken += tensor[there].nbytes
+    assert cache.nbytes == taken > 0
+
+
+@pytest.mark.parametrize("example", ALL, ids=str)
 def test_a_fork_and_its_original_do_not_touch_each_other(example):
     cache = example.new(EXACT.weights)
     alone = example.new(EXACT.weights)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,18 @@ def test_a_policy_with_parameters_writes_them_once():
         EXACT.new_cache("every", budget=4).load_state(*cache.state())
 
 
+@pytest.mark.parametrize("example", ALL, ids=str)
+def test_parameters_are_the_fields_of_a_dataclass_in_order_and_json_holds_them(example):
+    policy = example.policy
+    assert "__dataclass_fields__" in vars(policy)
+    cache = example.new(EXACT.weights)
+    taken = [name for name in inspect.signature(policy).parameters if name != "weights"]
+    assert fields(policy)[0].name == "weights"
+    if policy is not Scheduled:  # whose schedule no file can hold
+        assert list(cache.parameters) == taken
+    assert json.loads(json.dumps(cache.parameters)) == cache.parameters
+
+
 def test_a_policy_may_be_registered_anew():
     """As a notebook does when its cell is run again."""
     first, second = knorm(), knorm()
@@ -118,6 +131,14 @@ def test_every_policy_has_its_file_and_says_where_it_is_from(policy):
     assert inspect.getdoc(policy) != inspect.getdoc(policy.__mro__[1])
     if issubclass(policy, Evicting):
         assert "arXiv" in inspect.getdoc(policy)
+
+
+def test_every_policy_is_alone_in_a_file_whose_import_registers_it():
+    ours = [one for one in POLICIES.values() if one.__module__.startswith("minikv.caches.")]
+    assert len({policy.__module__ for policy in ours}) == len(ours) > 7
+    imports = inspect.getsource(caches)
+    for policy in ours:
+        assert re.search(rf"(?m)^from \.\w+ import .*\b{policy.__name__}\b", imports)
 
 
 def test_every_policy_has_examples_of_each_of_its_parameters():

@@ -248,6 +248,34 @@ def test_a_ring_overwrites_the_oldest():
     assert pieces[0][1].item() == 2  # where position 0 lay
 
 
+def test_what_a_ring_gives_are_views_of_row_p_modulo_its_capacity():
+    k, v = np.zeros((3, 1, 1)), np.zeros((3, 1, 1))
+    ring = Ring(k, v)
+    ring.write(0, rows_of(range(3)), -rows_of(range(3)))
+    for given, held in zip(ring.from_the_start(2), (k, v), strict=True):
+        assert np.shares_memory(given, held)
+        assert_same_bits(given, held[:2])
+    ring.write(3, rows_of(range(3, 5)), -rows_of(range(3, 5)))
+    assert k[:, 0, 0].tolist() == [3, 4, 2]
+    pieces = list(ring.read(2, 5))
+    assert [positions for positions, _, _ in pieces] == [slice(2, 3), slice(3, 5)]
+    for _, keys, values in pieces:
+        assert np.shares_memory(keys, k)
+        assert np.shares_memory(values, v)
+
+
+def test_a_checkpoint_that_grows_copies_no_chunk():
+    checkpoint = Checkpoint(np, np.empty((0, 2)), 4)
+    checkpoint.append(np.ones((6, 2)))
+    before = [checkpoint.chunk(start) for start in (0, 4)]
+    checkpoint.append(np.ones((40, 2)))
+    assert [checkpoint.chunk(start) is one for start, one in zip((0, 4), before, strict=True)] == [
+        True,
+        True,
+    ]
+    assert {len(checkpoint.chunk(start)) for start in range(0, 46, 4)} == {4}
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 4])
 def test_a_checkpoint_keeps_what_was_appended_less_what_was_forgotten(chunk):
     rows = np.arange(20.0).reshape(10, 2)

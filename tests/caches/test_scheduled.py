@@ -49,6 +49,29 @@ def test_a_schedule_is_obeyed(steps, kv, rows):
     assert (state["has_residual.1"] == rows).all()
 
 
+def test_a_schedule_is_obeyed_at_each_layer_and_position():
+    kinds = ("kv", "residual", "both")
+    cache = Scheduled(EXACT.weights, lambda step, layer, position: kinds[(layer + position) % 3])
+    feed(EXACT, cache, TEXT[:7])
+    state = cache.state()[0]
+    for layer in range(LAYERS):
+        wanted = [kinds[(layer + position) % 3] for position in range(7)]
+        assert state[f"has_kv.{layer}"].tolist() == [kind != "residual" for kind in wanted]
+        assert state[f"has_residual.{layer}"].tolist() == [kind != "kv" for kind in wanted]
+        for kind, name in (("has_kv", "k"), ("has_kv", "v"), ("has_residual", "residual")):
+            rows = state[f"{name}.{layer}"].reshape(7, -1)
+            assert (np.isnan(rows).all(axis=1) == ~state[f"{kind}.{layer}"]).all()
+
+
+def test_what_was_dropped_and_is_wanted_again_stays_as_it_is():
+    """A residual that is gone comes back from nothing, so that K and V stay."""
+    cache = Scheduled(EXACT.weights, lambda step, layer, position: ("kv", "residual")[step])
+    feed(EXACT, cache, TEXT[:7], 5)
+    state = cache.state()[0]
+    assert state["has_kv.1"].tolist() == [True] * 5 + [False] * 2
+    assert state["has_residual.1"].tolist() == [False] * 5 + [True] * 2
+
+
 def test_a_schedule_that_keeps_nothing_is_refused():
     with pytest.raises(CacheError, match="the schedule says 'drop', expected kv, residual or both"):
         feed(EXACT, Scheduled(EXACT.weights, lambda *_: "drop"), TEXT)
