@@ -49,7 +49,10 @@ function showDigits(place, digits) {
 }
 
 const shown = {
-  step: (event) => { step = event.text; },
+  step: (event) => {
+    step = event.text;
+    tick();
+  },
   environment: (event) => {
     step = `NumPy ${event.numpy}, Python ${event.python}, ${event.platform}`;
     page.dataset.environment = step;
@@ -114,6 +117,10 @@ function clear() {
   part("share").value = 0;
 }
 
+function tick() {
+  say(`${seconds()} s: ${step} ...`, "running");
+}
+
 function start() {
   clear();
   began = performance.now();
@@ -137,7 +144,6 @@ function start() {
     shown.error({ text: error.message });
     return;
   }
-  const tick = () => say(`${seconds()} s: ${step} ...`, "running");
   tick();
   clock = setInterval(tick, 250);
 }
