@@ -26,6 +26,7 @@ Observer = Callable[[np.ndarray, int], None]
 Cut = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From tokens, likeliest first, and their probabilities to the first of them, and theirs."""
 
+LARGEST_PENALTY = float(np.finfo(np.float32).max)  # of float32 logits: 0 times more is NaN
 ROUNDING = 2.0**-32  # more than a sum of 2**20 probabilities in float64 can be off, 2**20 * 2**-53
 
 
@@ -242,8 +243,11 @@ def _check_more(min_p: float | None, repetition_penalty: float | None) -> None:
         raise InputError(f"min_p is {min_p!r}, expected a number from 0 to 1")
     if repetition_penalty is None:
         return
-    if not _is_number(repetition_penalty) or not 0 < repetition_penalty <= sys.float_info.max:
-        raise InputError(f"repetition_penalty is {repetition_penalty!r}, expected one above 0")
+    if not _is_number(repetition_penalty) or not 0 < repetition_penalty <= LARGEST_PENALTY:
+        raise InputError(
+            f"repetition_penalty is {repetition_penalty!r}, expected one above 0, and at most "
+            f"{LARGEST_PENALTY:.2g}"
+        )
 
 
 def penalised(logits: np.ndarray, said: Sequence[int], penalty: float) -> np.ndarray:
@@ -262,7 +266,8 @@ def penalised(logits: np.ndarray, said: Sequence[int], penalty: float) -> np.nda
     tokens = np.unique(np.asarray(said, dtype=np.int64))
     changed = logits.copy()
     theirs = logits[tokens]
-    changed[tokens] = np.where(theirs > 0, theirs / penalty, theirs * penalty)
+    with np.errstate(over="ignore"):  # to -inf: no token is less likely
+        changed[tokens] = np.where(theirs > 0, theirs / penalty, theirs * penalty)
     return changed
 
 

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 import minikv
 from minikv.caches import POLICIES
 from minikv.errors import ArithmeticRangeError, InputError, MinikvError
-from minikv.generation import at_least, candidates, finite_logits, nucleus, penalised, sampler
+from minikv.generation import (
+    LARGEST_PENALTY,
+    at_least,
+    candidates,
+    finite_logits,
+    nucleus,
+    penalised,
+    sampler,
+)
 from minikv.memory import Told
 
 EXACT = minikv.random_model(minikv.tiny_config(), seed=1, arithmetic="exact")
@@ -209,10 +217,15 @@ def test_what_is_missing_by_2_to_the_minus_32_counts_as_reached_and_more_does_no
         assert len(nucleus(ids, p, 0.5)[0]) == kept
 
 
-def test_the_largest_penalty_is_one():
-    logits = np.array([4.0, 0.0])
-    assert sampler(0.0, None, None, 0, repetition_penalty=sys.float_info.max)(logits, [0]) == 0
-    assert penalised(logits, [0], sys.float_info.max)[0] == 4.0 / sys.float_info.max
+def test_the_largest_penalty_makes_no_logit_nan():
+    logits = np.array([4.0, 0.0, -2.0], np.float32)
+    choose = sampler(0.0, None, None, 0, repetition_penalty=LARGEST_PENALTY)
+    assert choose(logits, [0, 1, 2]) == 0
+    least = np.float32(4.0) / np.float32(LARGEST_PENALTY)
+    assert penalised(logits, [0, 1, 2], LARGEST_PENALTY).tolist() == [least, 0.0, -math.inf]
+    more = math.nextafter(LARGEST_PENALTY, math.inf)
+    with pytest.raises(InputError, match="expected one above 0, and at most"):
+        sampler(0.0, None, None, 0, repetition_penalty=more)
 
 
 def test_a_penalty_knows_every_token_that_was_said_however_long_ago():

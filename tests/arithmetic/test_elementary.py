@@ -288,8 +288,10 @@ def test_a_factor_of_the_table_of_exp_is_a_head_of_26_bits_and_a_tail():
     assert (mantissas == np.rint(mantissas)).all()
     assert 2.0**-27 < np.abs(tails).max() < 2.0**-25
     table = elementary.exp_table()
-    whole, step = heads[: -elementary.STEPS], heads[-elementary.STEPS :]
-    whole_tail, step_tail = tails[: -elementary.STEPS, None], tails[-elementary.STEPS :]
+    whole = heads[: -elementary.STEPS]
+    step = heads[-elementary.STEPS :]
+    whole_tail = tails[: -elementary.STEPS, None]
+    step_tail = tails[-elementary.STEPS :]
     made = whole[:, None] * step
     made += made * (whole_tail + step_tail + whole_tail * step_tail)
     for i in range(-700, 701, 100):

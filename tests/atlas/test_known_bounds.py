@@ -121,7 +121,8 @@ def test_a_bound_that_knows_nothing_is_the_largest(bound):
 
 def test_a_head_moves_by_just_its_bound_where_all_moves_agree():
     """Two keys whose scores change places, and values that are all off by the same."""
-    delta, eta = 0.7, 0.25
+    delta = 0.7
+    eta = 0.25
     token = Token(
         q=np.array([[2.0, -1.5]]),
         key_error=np.array([delta / 3.5]),

@@ -69,7 +69,8 @@ def test_an_unknown_name_is_refused_in_one_line(run):
 
 
 def test_caches_of_few_bits_are_measured_on_a_model(run, tmp_path):
-    prompts, figures = tmp_path / "prompts.txt", tmp_path / "figures.json"
+    prompts = tmp_path / "prompts.txt"
+    figures = tmp_path / "figures.json"
     prompts.write_text("=== one\nThe quick brown fox jumps over it.\n", encoding="utf-8")
     words = ("--model", TINY, "--prompts", str(prompts), "--new-tokens", "2")
     code, out, _ = run("atlas", "dont_waste_bits", *words, "--output", str(figures))

@@ -259,7 +259,8 @@ def test_quick_takes_shorter_texts_and_runs_the_twin_on_what_differs_most(monkey
     seen: dict[str, list[float]] = {}
     for effort in ("quick", "default"):
         bench = Bench(decoder("llama-numpy"), Settings(effort=effort))
-        see, judge = bench.see, bench.judge
+        see = bench.see
+        judge = bench.judge
 
         def noted_see(pair, see=see, effort=effort):
             found = see(pair)

@@ -50,7 +50,8 @@ def test_larger_letters_would_take_two_pages(tmp_path, monkeypatch):
     assert large != small
     counts = []
     for name, text in (("small", small), ("large", large)):
-        page, pdf = tmp_path / f"{name}.html", tmp_path / f"{name}.pdf"
+        page = tmp_path / f"{name}.html"
+        pdf = tmp_path / f"{name}.pdf"
         page.write_text(text, encoding="utf-8")
         slides.print_pdf(slides.browser(), page.as_uri(), pdf)
         counts.append(cheatsheet.printed(pdf.read_bytes())[1])

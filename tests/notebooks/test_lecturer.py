@@ -55,7 +55,8 @@ def explained(file: Path) -> set[tuple[str, str]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Tuple) or len(node.elts) < 3:
             continue
-        check, words = node.elts[0], node.elts[-1]
+        check = node.elts[0]
+        words = node.elts[-1]
         if not isinstance(words, ast.Constant):
             continue
         if isinstance(check, ast.Attribute):
