@@ -45,13 +45,16 @@ def ran_on(result: Result) -> str:
     return "; ".join(filter(None, told))
 
 
+CROWDED = 1.25  # programs that want to run for each core, of which a run itself is one or all
+
+
 def company(result: Result) -> str:
     """How many programs shared the machine with a run, where that is known."""
     if not result.load or result.cores is None:
         return ""
     averages = " to ".join(f"{load:.1f}" for load in result.load)
     crowded = ""
-    if max(result.load) > result.cores:
+    if max(result.load) > CROWDED * result.cores:
         crowded = ": crowded, so that times are noisy"
     return f"load average {averages} on {result.cores} cores{crowded}"
 
@@ -61,11 +64,15 @@ def company(result: Result) -> str:
 
 def markdown(claims: Mapping[str, Claim], results: Mapping[str, Result]) -> str:
     """The page of the site."""
-    summary = [
-        [f"[{claim.where}](#{slug(claim.where)})", claim.title, verdict(results.get(id))]
-        for id, claim in claims.items()
-    ]
-    parts = [_INTRODUCTION, _markdown_table(("where", "claim", "verdict"), summary)]
+    summary = []
+    for id, claim in claims.items():
+        result = results.get(id)
+        seconds = None if result is None else round(result.seconds, 1)
+        link = f"[{claim.where}](#{slug(claim.where)})"
+        summary.append([link, claim.title, verdict(result), seconds])
+    together = round(sum(result.seconds for result in results.values()), 1)
+    summary.append(["all of them", "", "", together])
+    parts = [_INTRODUCTION, _markdown_table(("where", "claim", "verdict", "seconds"), summary)]
     parts += [_markdown_section(claim, results.get(id)) for id, claim in claims.items()]
     return "\n\n".join(parts) + "\n"
 

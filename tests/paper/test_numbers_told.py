@@ -87,8 +87,8 @@ def table_2(told: Any) -> Iterator[str]:
     yield f"and in {sum(row['anew']['numbers'] == 0 for row in other)} of {len(other)} where"
     far = max((row["anew"]["k"] or 0.0, row["arithmetic"]) for row in other)
     yield f"K is up to {far[0]:.2g} away ({far[1]})"
-    (endless,) = {(row["model"], row["arithmetic"]) for row in rows if row["same"]["k"] is None}
-    yield f"leave the format ({endless[0]} in {endless[1]})"
+    endless = {(row["model"], row["arithmetic"]): None for row in rows if row["same"]["k"] is None}
+    yield f"leave the format ({'; '.join(f'{model} in {name}' for model, name in endless)})"
 
 
 def shapes(told: Any) -> Iterator[str]:

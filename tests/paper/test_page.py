@@ -155,6 +155,7 @@ def test_a_page_of_two_models_has_a_section_for_each():
     [
         ((), ""),
         ((0.5, 1.25), "; load average 0.5 to 1.2 on 2 cores"),
+        ((0.5, 2.5), "; load average 0.5 to 2.5 on 2 cores"),
         ((0.5, 2.75), "; load average 0.5 to 2.8 on 2 cores: crowded, so that times are noisy"),
     ],
 )
