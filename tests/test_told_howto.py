@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +27,11 @@ from minikv import arithmetic, generation
 from minikv.arrays import to_numpy
 from minikv.atlas import Kind, entries
 from minikv.caches import POLICIES, Evicting
-from minikv.cli import main
+from minikv.cli import main, make_parser
 from minikv.commands import answering, chat, find_commands, prove, slash
 from minikv.commands.editing import history_file
 from minikv.config import FAMILIES
-from minikv.errors import ConfigError
+from minikv.errors import ConfigError, InputError
 from minikv.experiments import score
 from minikv.extras import EXTRAS
 from minikv.shapes import per_token, shape
@@ -40,7 +41,7 @@ from minikv.weights import fetch, load_tensors, save_folder, weights_hash
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PEERS = ROOT / "tests" / "peers"
-TINY = str(ROOT / "tests" / "fixtures" / "tiny")
+TINY = (ROOT / "tests" / "fixtures" / "tiny").as_posix()
 WRITTEN = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
 HOWTO, FAQ, INSTALL, INDEX = (
     " ".join(WRITTEN[name].split()) for name in ("howto", "faq", "install", "index")
@@ -176,6 +177,13 @@ def test_the_kept_hash_is_made_anew_when_a_file_has_another_size(tmp_path):
     assert again == weights_hash({name: half.astype(np.float32) for name, half in halves.items()})
 
 
+def test_the_model_that_is_fetched_first_is_the_one_whose_size_is_told():
+    assert fetch.DEFAULT == "smollm2-135m-instruct"
+    parameters = shape("smollm2-135m").num_parameters
+    assert f"fetched first has {parameters / 1e6:.0f} million parameters" in FAQ
+    assert f"{4 * parameters / 1e7:.0f}0 MB of disk for the first model" in INSTALL
+
+
 def test_without_a_checkout_models_go_to_a_folder_of_the_users(monkeypatch, tmp_path):
     assert "else to `~/.cache/minikv`" in INSTALL
     for name in ("MINIKV_HOME", "XDG_CACHE_HOME"):
@@ -248,7 +256,47 @@ def test_an_observer_sees_logits_before_a_temperature_a_penalty_or_a_cut():
     assert_same_bits(np.array(seen), EXACT.logits([*TEXT, *tokens])[len(TEXT) - 1 : -1])
 
 
-# --- commands
+# --- Python and commands as they are written
+
+
+def test_the_pythons_of_the_page_run(capsys):
+    """On the toy model, which has fewer blocks."""
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", WRITTEN["howto"])
+    assert len(blocks) == 6
+    code = "\n".join(blocks).replace("path/to/folder", TINY).replace("blocks.7.", "blocks.1.")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert len(capsys.readouterr().out.splitlines()) > 3
+    assert len(names["new"]) == 8
+    assert len(names["tokens"]) == 32
+    assert len(names["model"].complete("Hello", 2, top_log_probs=3).top[0]) == 3
+
+
+LINE = re.compile(r"(?m)^ *(?:\.venv/bin/minikv|minikv|\./run) (.+)$|`minikv ([^`]+)`")
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Every command line of the pages, without the word that starts minikv, with its page."""
+    found = []
+    for name in ("howto", "install", "faq", "index"):
+        for match in LINE.finditer(WRITTEN[name]):
+            line = match[1] or match[2]
+            if line.split()[0] in find_commands():
+                found.append((name, line))
+    return found
+
+
+def test_the_command_lines_of_the_pages_are_understood():
+    lines = command_lines()
+    assert len(lines) > 25
+    parser = make_parser()
+    for name, line in lines:
+        try:
+            parser.parse_args(shlex.split(line))
+        except InputError as error:
+            pytest.fail(f"docs/{name}.md: minikv {line}: {error}")
+    with pytest.raises(InputError):
+        parser.parse_args(["generate", "Hello", "--no-such-option"])
 
 
 def test_score_tells_three_ways_of_being_the_likeliest_by_their_names(monkeypatch, capsys):
