@@ -34,6 +34,7 @@ from minikv.config import FAMILIES
 from minikv.errors import ConfigError, InputError
 from minikv.experiments import score
 from minikv.extras import EXTRAS
+from minikv.paper.claims import table_4_hellaswag, table_4_perplexity
 from minikv.shapes import per_token, shape
 from minikv.verify import THEOREMS
 from minikv.weights import fetch, load_tensors, save_folder, weights_hash
@@ -297,6 +298,21 @@ def test_the_command_lines_of_the_pages_are_understood():
             pytest.fail(f"docs/{name}.md: minikv {line}: {error}")
     with pytest.raises(InputError):
         parser.parse_args(["generate", "Hello", "--no-such-option"])
+
+
+def test_the_lines_for_table_4_have_the_papers_windows_and_count_and_its_data_are_not_here():
+    lines = [line for _, line in command_lines()]
+    (text,) = [line for line in lines if line.startswith("score wiki.test.raw ")]
+    (asked,) = [line for line in lines if line.startswith("score hellaswag_val.jsonl ")]
+    windows = [int(tokens) for tokens in re.findall(r"window@(\d+)", text)]
+    assert windows == list(table_4_perplexity.WINDOWS)
+    (count,) = re.findall(r"--limit (\d+)", asked)
+    (window,) = re.findall(r"window@(\d+)", asked)
+    told = table_4_hellaswag.CLAIM.says
+    assert f"on {count} questions" in told
+    assert f"a window of {window};" in told
+    for line in (text, asked):
+        assert not list((ROOT / "minikv").rglob(line.split()[1]))
 
 
 def test_score_tells_three_ways_of_being_the_likeliest_by_their_names(monkeypatch, capsys):
