@@ -181,7 +181,15 @@ def test_a_run_says_what_the_processor_spent():
 
 
 WITHOUT_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and not claim.models]
-WITH_WEIGHTS = [id for id, claim in CLAIMS.items() if claim.exact and claim.models]
+AS_THEOREMS = (
+    "definition-3.1",
+    "proposition-3.1",
+    "proposition-3.2",
+)  # CI runs these by themselves
+BY_NIGHT = [pytest.param(id, marks=[pytest.mark.slow, pytest.mark.night]) for id in AS_THEOREMS]
+OTHERS = [
+    id for id, claim in CLAIMS.items() if claim.exact and claim.models and id not in AS_THEOREMS
+]
 
 
 def same_again(id: str) -> None:
@@ -195,6 +203,6 @@ def test_figures_that_no_machine_changes_come_out_again(id):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("id", WITH_WEIGHTS)
+@pytest.mark.parametrize("id", [*OTHERS, *BY_NIGHT])
 def test_figures_of_real_weights_that_no_machine_changes_come_out_again(id, gemma):
     same_again(id)
