@@ -32,6 +32,8 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     code, out, _ = run("atlas", "chelsea")
     assert code == 0
     assert "arXiv 2506.11418" in out
+    read = " ".join(entries()["chelsea"].read.split())
+    assert f"read: {read}" in " ".join(out.split())
     assert out.count("as said: ") == 4
     code, out, _ = run("atlas", "chelsea", "--json")
     found = json.loads(out)
