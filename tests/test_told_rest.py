@@ -26,10 +26,11 @@ import compilers
 import numpy as np
 import proof_page
 import pytest
+from bits import assert_same_bits
 
 import minikv
 from minikv.atlas import speculation
-from minikv.atlas.quantising import RANGE, distortion, head_moves
+from minikv.atlas.quantising import RANGE, distortion, head_moves, stored
 from minikv.atlas.reuse import least
 from minikv.atlas.systems.kv_tuner import equal
 from minikv.atlas.theorems import THEOREMS as OF_SYSTEMS
@@ -47,8 +48,10 @@ from minikv.conform.targets import find_target
 from minikv.conform.targets.openai_server import OpenAITarget
 from minikv.conform.targets.transformers_folder import TransformersTarget
 from minikv.experiments import few_bits
+from minikv.experiments.together import fill
 from minikv.shapes import shape
 from minikv.verify import THEOREMS, Refuted, random_case
+from minikv.verify.bits import same_bits
 from minikv.verify.theorem import CAUSALITY, EXACT_SUMS, NO_BYPASS, ROW_LOCALITY
 
 sys.path.append(str(Path(__file__).parents[1] / "proofs"))
@@ -327,6 +330,23 @@ def test_the_full_caches_bytes_are_those_of_the_shape():
 def test_what_is_rounded_together_has_two_float32_beside_it():
     assert 2 * np.dtype(np.float32).itemsize == RANGE
     assert "and two float32 for what is rounded together" in page("atlas.md")
+
+
+def test_a_prompt_is_read_whole_before_anything_of_it_is_rounded():
+    """As `compare` reads it; given the prompt alone, a rounded cache reads its own numbers."""
+    model = minikv.random_model(minikv.tiny_config(), 5, "exact")
+    ids = list(range(9))
+    full = model.new_cache("full")
+    beside = equal(model, (4, 4))
+    last = fill(model.weights, [full, beside], ids)
+    assert_same_bits(last, model.logits(ids)[-1])
+    alone = equal(model, (4, 4))
+    model.forward([ids], [alone], "none")
+    whole, kept, other = (cache.state()[0] for cache in (full, beside.inner, alone.inner))
+    for layer in model.layers:
+        for name in (f"k.{layer.index}", f"v.{layer.index}"):
+            assert_same_bits(kept[name], stored(whole[name], 4, layer))
+    assert not same_bits(kept["k.1"], other["k.1"])
 
 
 def test_few_bits_tell_medians_of_heads_and_of_texts(monkeypatch):
