@@ -413,3 +413,66 @@ def test_the_specifications_table_of_traits_is_that_of_the_families():
         first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         assert first == trait
         assert cells == [told(FAMILIES[name]) for name in names]
+
+
+def counted(shape: str, known: Mapping[str, int]) -> int:
+    """How many numbers a shape has, such as ``(heads, d)`` or ``(d / 2)``."""
+    count = 1
+    for length in shape.strip("()").split(","):
+        name, _, half = length.strip().partition(" / ")
+        count *= known[name] // int(half or 1)
+    return count
+
+
+def expected_words(part: str, words: list[str], known: dict[str, int]) -> list[int]:
+    """How many digits each word of a part of a vector has, 0 for a whole number."""
+    names = re.fullmatch(r"`([\w ]+)`", part)
+    array = re.fullmatch(r"(?:\w+ )?(\([^)]*\)) (32|64)", part)
+    if names:
+        for name, word in zip(names[1].split(), words, strict=False):
+            known[name] = int(word)
+        return [0] * len(names[1].split())
+    if array:
+        return [int(array[2]) // 4] * counted(array[1], known)
+    if part.endswith("`*64`"):
+        return [16]
+    if part == "scaling":
+        return [0, 16, 16, 16, 16]
+    assert part == "0 for SiLU or 1 for GELU", part
+    return [0]
+
+
+def rows_of_vectors() -> dict[str, tuple[str, str]]:
+    """What section 8 says is given and answered, by operation, but for the two told elsewhere."""
+    table = SPECIFICATION.partition("| operation | given | answer |")[2].partition("\n\n")[0]
+    found = {}
+    for line in table.splitlines()[2:]:
+        names, given, answer = (cell.strip() for cell in line.strip("|").split("|"))
+        for name in re.findall(r"`(\w+)`", names):
+            found[name] = (given, answer)
+    return found
+
+
+def digits_of(words: list[str], expected: list[int]) -> list[int]:
+    """How many digits words have; 0 for a decimal number where one is expected."""
+    pairs = zip(words, expected, strict=True)
+    return [0 if not digits and word.isdecimal() else len(word) for word, digits in pairs]
+
+
+@pytest.mark.parametrize("operation", sorted({*python_answers.OPERATIONS} - {"model", "exp_table"}))
+def test_a_vector_gives_and_answers_what_the_table_says_in_that_order(operation):
+    given, answer = rows_of_vectors()[operation]
+    for vector in (one for one in vectors() if one.operation == operation):
+        words = vector.line.split()[1:]
+        known: dict[str, int] = {}
+        for part in re.split(r", (?![^(]*\))", given):
+            expected = expected_words(part, words, known)
+            told, words = words[: len(expected)], words[len(expected) :]
+            assert digits_of(told, expected) == expected
+        assert words == []
+        if operation == "grid":
+            assert answer == "total and grid, 64"
+            expected = [16, 16]
+        else:
+            expected = expected_words(answer.removesuffix(", each + 0"), [], known)
+        assert digits_of(vector.expected.split(), expected) == expected

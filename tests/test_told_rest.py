@@ -58,6 +58,7 @@ sys.path.append(str(Path(__file__).parents[1] / "proofs"))
 import certified
 import golden
 import machines
+import portability
 from mutants import MUTANTS, refutations, small_blocks
 from planted import planted
 
@@ -397,6 +398,14 @@ def test_a_row_of_machines_asks_for_the_python_and_numpy_of_the_package():
     [numpy] = [name for name in project["dependencies"] if name.startswith("numpy")]
     numpy = numpy.removeprefix("numpy>=")
     assert f"any Python from {python} that has NumPy {numpy} or newer" in page("machines.md")
+
+
+def test_another_interpreter_is_asked_for_the_libraries_that_the_page_names():
+    names = {"torch": "PyTorch", "jax": "JAX", "numba": "Numba"}
+    asked = portability.NAMESPACES.keys() - {"array_api_strict"}  # which is NumPy
+    assert asked == names.keys()
+    *most, last = (names[name] for name in names)
+    assert f"for its NumPy, or for a {', '.join(most)} or {last} beside it" in page("machines.md")
 
 
 def test_the_digits_of_machines_are_the_first_of_sha_256_and_exact_c_has_no_float32():
