@@ -197,7 +197,7 @@ def test_a1_deals_keys_of_every_layer_to_two_to_four_threads_in_random_orders(mo
         return run_threads(size, seen, seed)
 
     monkeypatch.setattr(a1_merge, "run_threads", watched)
-    for case in CASES[:6]:
+    for case in CASES[:4]:
         before = len(asked)
         a1_merge.check(case)
         assert len(asked) - before == len(case.model.layers)
@@ -303,11 +303,11 @@ def test_a6_is_checked_on_few_bits_and_windows_with_a_bound_that_is_measured(mon
     monkeypatch.setattr(a6_margin, "equal", rounded)
     monkeypatch.setattr(a6_margin, "check_certified", lambda *_: memories.append(1))
     shortest = min(CASES, key=lambda case: len(case.ids))
-    for seed in range(8):
+    for seed in range(4):
         a6_margin.check(dataclasses.replace(shortest, seed=seed))
-    assert len(bits) > 2
+    assert len(bits) > 1
     assert bits <= {*a6_margin.BITS}
-    assert len(memories) == 2 * 8
+    assert len(memories) == 2 * 4
     for name in ("off_by", "off_in_pairs"):
         monkeypatch.setattr(a6_margin, name, lambda lossy, exact: 0 * lossy.max())
     lossy = np.array([[1.0, 2.0]], np.float32)
