@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +43,9 @@ from minikv.atlas.theorems import (
 )
 from minikv.caches import SnapKV
 from minikv.config import ModelConfig
-from minikv.conform import rule
+from minikv.conform import conform, rule
+from minikv.conform.adapter import Subject
+from minikv.conform.bench import Bench
 from minikv.conform.targets import find_target
 from minikv.conform.targets.openai_server import OpenAITarget
 from minikv.conform.targets.transformers_folder import TransformersTarget
@@ -53,6 +55,7 @@ from minikv.shapes import shape
 from minikv.verify import THEOREMS, Refuted, random_case
 from minikv.verify.bits import same_bits
 from minikv.verify.theorem import CAUSALITY, EXACT_SUMS, NO_BYPASS, ROW_LOCALITY
+from tests.conform.zoo import decoder
 
 sys.path.append(str(Path(__file__).parents[1] / "proofs"))
 import certified
@@ -103,6 +106,44 @@ def test_the_limits_in_the_table_of_verdicts_are_those_of_the_rule():
         f"has {ratio} times the other's error, or {narrow} times in 16 bits",
     ):
         assert told in page("conform.md")
+
+
+def lengths(value: Any) -> Any:
+    """How long a text is, or each of a batch."""
+    return [lengths(one) for one in value] if isinstance(value[0], (list, tuple)) else len(value)
+
+
+def test_exact_relations_change_contents_and_never_a_shape(monkeypatch):
+    """With the change and without, a row comes from calls with texts of the same lengths."""
+    made = decoder("llama-numpy")
+    calls: list[Any] = []
+    for name in ("logits", "step", "batch"):
+        whole = getattr(made, name)
+
+        def noted(ids, *more, name=name, whole=whole, **settings):
+            calls.append((name, lengths(ids)))
+            return whole(ids, *more, **settings)
+
+        setattr(made, name, noted)
+    exact = Bench.exact
+    same: dict[str, bool] = defaultdict(lambda: True)
+
+    def watched(bench, axis, changes):
+        found = [*changes]
+        for change in found:
+            seen = []
+            for way in (change.before, change.after):
+                calls.clear()
+                way(Subject(made))
+                seen.append([*calls])
+            behind = seen[1][-len(seen[0]) :]  # another text may have been read before
+            same[axis] &= [] != seen[0] == behind
+        return exact(bench, axis, found)
+
+    monkeypatch.setattr(Bench, "exact", watched)
+    named = ("causality", "cached-causality", "left-padding", "truncate", "after-stop")
+    conform(made, axes=[*named], effort="quick", length=12, twin="none")
+    assert same == dict.fromkeys(named, True)
 
 
 def test_clean_models_go_on_where_the_runs_of_the_table_end():
@@ -543,6 +584,18 @@ def test_what_the_reference_says_to_be_in_minikv_is_there():
     [names] = re.findall(r"(`load`.*?) are in `minikv` itself", text)
     for name in re.findall(r"`(\w+)`", names):
         assert getattr(minikv, name) is getattr(minikv.model, name)
+
+
+def test_shapes_are_written_with_the_letters_of_config():
+    """But for N and K, of a matrix, and letters that one place explains."""
+    told = set(re.findall(r"\b([A-Za-z])  \w", minikv.config.__doc__))
+    assert len(told) == 9
+    letters: Counter[str] = Counter()
+    for path in (ROOT / "minikv").rglob("*.py"):
+        for shape_of in re.findall(r"``\(([\w, ]+)\)``", path.read_text(encoding="utf-8")):
+            letters.update(re.findall(r"\b[A-Za-z]\b", shape_of))
+    assert {letter for letter, count in letters.items() if count > 10} <= told
+    assert sum(letters[letter] for letter in told) > 0.9 * letters.total()
 
 
 def test_what_most_people_need_is_in_the_library():
