@@ -55,6 +55,7 @@ from minikv.shapes import shape
 from minikv.verify import THEOREMS, Refuted, random_case
 from minikv.verify.bits import same_bits
 from minikv.verify.theorem import CAUSALITY, EXACT_SUMS, NO_BYPASS, ROW_LOCALITY
+from minikv.verify.theorems import t12_split
 from tests.conform.zoo import decoder
 
 sys.path.append(str(Path(__file__).parents[1] / "proofs"))
@@ -195,6 +196,15 @@ def test_without_any_hypothesis_that_it_names_a_theorem_is_refuted(theorem):
     by = {name for name, refuted_one, _ in refutations() if refuted_one == theorem}
     for hypothesis in THEOREMS[theorem].hypotheses:
         assert by & {*BREAKS[hypothesis]}, hypothesis
+
+
+def test_t12_takes_two_to_four_ranks_and_one_of_a_model_with_one_head():
+    rng = np.random.default_rng(0)
+    wide_enough = minikv.tiny_config(num_attention_heads=6, num_key_value_heads=3)
+    assert {t12_split.ranks_of(wide_enough, rng) for _ in range(40)} == {2, 3, 4}
+    one_head = minikv.tiny_config(num_attention_heads=1, num_key_value_heads=1)
+    assert {t12_split.ranks_of(one_head, rng) for _ in range(40)} == {1}
+    assert THEOREMS["T12"].scope.startswith(f"up to {WORDS[t12_split.MOST_RANKS]} ranks")
 
 
 NAMED = [(id, name) for id, theorem in OF_SYSTEMS.items() for name in theorem.hypotheses]
