@@ -60,7 +60,7 @@ def test_everything_holds_and_the_last_line_says_what_was_established(capsys, tm
     assert ["  proved  " in line for line in rows] == [bool(c.abstract) for c in CLAIMS.values()]
     assert lines[-1].startswith("Established on 8 random models and texts (seed 0): T1, T2,")
     assert re.search(
-        r"T9 \(an inequality\), T10, T11 \(on \d\), T12 \(two to four ranks, threads of one "
+        r"T9 \(an inequality\), T10, T11 \(on \d\), T12 \(up to four ranks, threads of one "
         r"process\), D \(all inputs of the shapes; on trust: ",
         lines[-1],
     )

@@ -19,12 +19,12 @@ from .saving import expect
 
 @dataclass(eq=False, repr=False)
 class Evicting(Cache):
-    """Keep at most `budget` tokens' K/V at each layer and head; the rest is gone for good.
+    """Keep at most `budget` tokens' K/V at each layer and head, unless the policy `grows`.
 
-    The call's tokens attend to what is stored and to themselves; then the layer drops rows until
-    `budget` are left. A token fed alone so attends to `budget` tokens and itself. A policy says
-    what goes by writing `priority`; one that needs attention weights sets `watches` and writes
-    `observe`, which adds to ``self.rows[layer.index].scores``.
+    The call's tokens attend to what is stored and to themselves; then the layer drops rows, for
+    good, until `budget` are left. A token fed alone so attends to `budget` tokens and itself. A
+    policy says what goes by writing `priority`; one that needs attention weights sets `watches`
+    and writes `observe`, which adds to ``self.rows[layer.index].scores``.
 
     `truncate` brings nothing back and undoes no score; heads that keep different tokens then keep
     as many as the one that has the fewest left. If a call is interrupted, rows may be lost: until
@@ -37,7 +37,7 @@ class Evicting(Cache):
     per_head : bool
         Whether heads keep different tokens.
     grows : bool
-        Whether tokens that are fed one by one all stay, beyond the budget.
+        Whether a layer may hold more: tokens fed one by one all stay, or layers share a budget.
     numbers : dict
         The arrays in ``Rows.numbers`` and the types of their elements.
 

@@ -31,10 +31,11 @@ class SnapKV(Evicting):
         Prompt tokens kept at each layer and K/V head, window included. Generated tokens are all
         kept, as in the paper: `stored` grows by one a step.
     window : int, optional
-        The observation window; 32 in the paper's code, here at most half the budget by default.
+        The observation window; by default 32, as in the authors' code, or half the budget where
+        that is less.
     kernel : int
-        Width of the max-pooling over neighbouring keys, odd. The authors' code has 5 and the
-        average by default, and offers the maximum; 1 is no pooling.
+        Width of the max-pooling over neighbouring keys, odd; 1 is no pooling. In the authors'
+        code (``init_snapkv``) 5 and the average are the default, and the maximum is offered.
 
     Notes
     -----

@@ -38,7 +38,8 @@ class Together:
     """A `Memory` that is several empty caches, so that one pass over a prompt fills all of them.
 
     Every policy sees the tokens of its first call whole and evicts after it, so each cache ends up
-    as if it had been given the prompt alone: under Exact bit for bit.
+    as if it had been given the prompt alone: under Exact bit for bit. One that rounds what it
+    stores does not, since alone it would read its own numbers.
 
     Parameters
     ----------

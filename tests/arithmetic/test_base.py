@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 
-from minikv.arithmetic import Exact, Float32, NumpyExact, Sight, Watch
+from minikv.arithmetic import Bfloat16, Exact, Float16, Float32, NumpyExact, Sight, Watch
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -36,7 +36,7 @@ def drawn(exact: NumpyExact, tokens: int, keys: int) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize(
     "arithmetic",
-    [NumpyExact(64), Exact(64), Float32()],
+    [NumpyExact(64), Exact(64), Float32(), Bfloat16(), Float16()],
     ids=lambda arithmetic: type(arithmetic).__name__,
 )
 def test_prepared_values_are_cut_by_tokens_and_prepared_once(arithmetic):

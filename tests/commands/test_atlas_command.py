@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from minikv.atlas import Comparison, entries
+from minikv.caches import POLICIES
 
 TINY = str(Path(__file__).parents[1] / "fixtures" / "tiny")
 
@@ -32,6 +34,8 @@ def test_one_system_says_what_it_is_and_what_came_out(run):
     code, out, _ = run("atlas", "chelsea")
     assert code == 0
     assert "arXiv 2506.11418" in out
+    read = " ".join(entries()["chelsea"].read.split())
+    assert f"read: {read}" in " ".join(out.split())
     assert out.count("as said: ") == 4
     code, out, _ = run("atlas", "chelsea", "--json")
     found = json.loads(out)
@@ -96,3 +100,13 @@ def test_what_cannot_be_measured_is_refused_in_one_line(run, words, message):
     code, _, err = run("atlas", *words)
     assert code == 2
     assert message in err
+
+
+def test_a_policy_of_the_atlas_is_a_cache_of_generate_too(run):
+    words = ("generate", "Hello there", "--model", TINY, "--max-new-tokens", "9", "--json")
+    with patch.dict(POLICIES):  # what is asked for by name is registered, and gone after the test
+        code, out, _ = run(*words, "--cache", "atlas:trim_kv@4")
+    assert code == 0
+    told = json.loads(out)
+    held = told["cache_tokens"] * told["cache_bytes"] // told["full_cache_bytes"]
+    assert held == 4 < told["cache_tokens"]

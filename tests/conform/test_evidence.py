@@ -79,7 +79,7 @@ def test_faults_in_real_weights_are_found(fault, dtype):
 
 
 @pytest.mark.slow
-def test_a_quick_run_of_a_model_of_two_layers_takes_less_than_ten_seconds(monkeypatch):
+def test_a_quick_run_of_a_model_of_three_layers_takes_less_than_ten_seconds(monkeypatch):
     monkeypatch.chdir(ROOT)
     title, figures = next(evidence.speed())
     assert figures["processor time"] < 10, figures

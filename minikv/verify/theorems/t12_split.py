@@ -126,7 +126,7 @@ THEOREM = Theorem(
     dropped=EXACT_SUMS,
     abstract="Exactness.split_exact",
     concrete=("Ranks.split_logits", "Ranks.split_logits_cached"),
-    scope="two to four ranks, threads of one process",
+    scope="up to four ranks, threads of one process",
     unlabelled="about sums whose terms lie on several machines",
     weaker=(
         Weaker(
