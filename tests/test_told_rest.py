@@ -54,6 +54,7 @@ from minikv.experiments.together import fill
 from minikv.shapes import shape
 from minikv.verify import THEOREMS, Refuted, random_case
 from minikv.verify.bits import same_bits
+from minikv.verify.cases import Case
 from minikv.verify.theorem import CAUSALITY, EXACT_SUMS, NO_BYPASS, ROW_LOCALITY
 from minikv.verify.theorems import t12_split
 from tests.conform.zoo import decoder
@@ -666,3 +667,20 @@ def test_attention_matters_in_the_models_of_the_field():
         moved.append(rule.row_differences(one, other)[0])
     assert moved[0] > 2.0**-4
     assert moved[0] > 2 * moved[1]
+
+
+def test_a_theorem_about_windows_wants_one_shorter_than_the_text():
+    windows = minikv.tiny_config(
+        model_type="mistral", layer_types=("sliding_attention",) * 2, sliding_window=4
+    )
+    plain = minikv.tiny_config()
+
+    def applies(theorem: str, config: ModelConfig, length: int) -> bool:
+        ids = tuple(range(length))
+        return THEOREMS[theorem].applies(Case(config, ids, ids, (length,)))
+
+    assert applies("T11", windows, 5)
+    assert not applies("T11", windows, 4)
+    assert not applies("T11", plain, 5)
+    assert applies("T1", windows, 4)
+    assert applies("T1", plain, 5)

@@ -129,7 +129,7 @@ class Theorem(Generic[Subject]):
         return self.text.partition("\n\n")[2].strip()
 
     def applies(self, case: Case) -> bool:
-        """Whether it says anything about a case: windows are in it, shorter than the text."""
+        """Whether it speaks of a case: if it is about windows, one is shorter than the text."""
         if not self.windowed:
             return True
         windows = map(case.config.window, range(case.config.num_hidden_layers))
