@@ -23,7 +23,7 @@ import minikv
 from benchmarks import experiments
 from minikv.arithmetic import Arithmetic, Float32, NumpyExact, Sight, elementary
 from minikv.backends import choose, get_backend
-from minikv.caches import POLICIES
+from minikv.caches import POLICIES, make_cache
 from minikv.cli import main, make_parser
 from minikv.errors import InputError
 from minikv.paper.claim import Verdict
@@ -32,6 +32,7 @@ from minikv.parallel import Comm, load_rank, run_threads, split_sums
 from minikv.parallel.context import Dealt, over_context
 from minikv.parallel.cost import Network, said_per_token, seconds_per_token
 from minikv.parallel.sockets import PROBE_SECONDS, Hub, Line, probe
+from minikv.parallel.stages import make_stage
 from minikv.parallel.state import check_policy
 from minikv.shapes import SHAPES, shape
 from minikv.verify.blocks import STATEMENTS
@@ -79,11 +80,13 @@ def test_float32_on_another_library_has_bits_of_its_own(backend):
     x = rng.standard_normal((4, 1000), dtype=np.float32)
     matrix = rng.standard_normal((40, 1000), dtype=np.float32)
     products = []
-    for name in ("numpy", backend):
+    for name in ("numpy", "numpy", backend):
         arithmetic = get_backend(name, "float32")
         weight = arithmetic.weight(arithmetic.xp.asarray(matrix), "w")
         products.append(np.asarray(arithmetic.linear(arithmetic.xp.asarray(x), weight)))
-    assert not same_bits(*products)
+    again, expected, got = products
+    assert_same_bits(again, expected)
+    assert not same_bits(got, expected)
 
 
 @pytest.mark.slow
@@ -302,8 +305,10 @@ def test_rows_of_blas_change_as_the_page_says(core):
     if not version.startswith("0.3.31") or architecture != core:
         pytest.skip(f"has the kernels of OpenBLAS {version} for {architecture}")
     if core == "Haswell":
+        assert "with AVX2 kernels 1, 2, 7 and 64 do" in BACKENDS
         assert all(rows == [1, 2, 7, 64] for rows in found.values()), found
     else:
+        assert "a lone row for every matrix (two rows for one of them)" in BACKENDS
         assert all(rows[0] == 1 for rows in found.values()), found
         assert sorted(map(len, found.values())) == [1, 1, 1, 1, 2], found
         assert [1, 2] in found.values(), found
@@ -421,13 +426,26 @@ def test_a_rank_holds_every_nth_token():
 
 def test_the_stream_is_on_all_ranks():
     name = "blocks.1.hook_resid_pre"
-    alone = minikv.load(TINY, "exact").run_with_cache([3, 4, 5])[1][name]
+    ids = [3, 150, 300]  # whose rows of the embedding lie on three ranks
+    alone = minikv.load(TINY, "exact").run_with_cache(ids)[1][name]
 
     def work(comm: Comm) -> np.ndarray:
-        return load_rank(TINY, comm).run_with_cache([3, 4, 5])[1][name]
+        return load_rank(TINY, comm).run_with_cache(ids)[1][name]
 
     for stream in run_threads(3, work):
         assert_same_bits(stream, alone)
+
+
+def test_stages_refuse_kv_direct_in_a_line():
+    config = minikv.tiny_config()
+    tensors = minikv.random_tensors(config, 5)
+
+    def work(comm: Comm) -> None:
+        stage = make_stage(config, tensors, comm)
+        stage.forward([[1, 2]], [make_cache("residual", stage.weights, budget=1)])
+
+    with pytest.raises(InputError, match="'residual' may run all again: choose another"):
+        run_threads(2, work)
 
 
 def held_beside_kv(model: minikv.Model) -> int:
@@ -528,14 +546,15 @@ def test_a_sum_over_sockets_is_taken_in_the_order_of_arrival(order):
 
     found = []
     one = threading.Thread(
-        target=lambda: found.extend(hub.reduce(np.array([numbers[0]]), noted).tolist())
+        target=lambda: found.extend(hub.reduce(np.array([numbers[0]]), noted).tolist()),
+        daemon=True,  # so that a rank that waits in vain holds up nobody
     )
     one.start()
     total = numbers[0]
     for rank in order:
         added.clear()
         spokes[rank].put(np.array([numbers[rank]]), 1)
-        assert added.wait(10)
+        assert added.wait(5)
         total += numbers[rank]
     one.join(10)
     assert found == [total]
