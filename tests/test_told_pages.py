@@ -20,7 +20,7 @@ import pytest
 from bits import assert_same_bits, same_bits
 
 import minikv
-from benchmarks import experiments
+from benchmarks import experiments, gpu
 from minikv.arithmetic import Arithmetic, Float32, NumpyExact, Sight, elementary
 from minikv.backends import choose, get_backend
 from minikv.caches import POLICIES, make_cache
@@ -35,7 +35,9 @@ from minikv.parallel.sockets import PROBE_SECONDS, Hub, Line, probe
 from minikv.parallel.stages import make_stage
 from minikv.parallel.state import check_policy
 from minikv.shapes import SHAPES, shape
+from minikv.verify import THEOREMS
 from minikv.verify.blocks import STATEMENTS
+from minikv.verify.texts import real_cases
 from minikv.weights.folder import FolderTensors
 from minikv.weights.packed import Packed
 
@@ -126,6 +128,19 @@ def test_a_policy_that_ranks_keys_asks_once_a_layer_and_block_of_queries(policy,
     asked.clear()
     model.forward([[5]], [cache])
     assert len(asked) == (0 if policy == "snapkv" else layers)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_has_fingerprints_theorems_and_timings(capsys):
+    """On the processor, beside itself."""
+    argv = ["--model", str(TINY), "--backend", "numpy", "--rounds", "1", "--prompt", "8"]
+    assert gpu.main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.count("fingerprint of text ") == 3 * len(real_cases(str(TINY)))
+    assert re.findall(r"(?m)^(T\d+): holds$", said) == list(THEOREMS)
+    timings = ["exact", "float32"]
+    for what in ("prefill of 8", "a decoded token"):
+        assert re.findall(rf"(?m)^(\w+) +{what} .*ratio", said) == timings
 
 
 OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
