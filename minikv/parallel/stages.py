@@ -15,6 +15,7 @@ from ..arithmetic import Arithmetic
 from ..arrays import Logits, to_numpy
 from ..backends import get_backend
 from ..build import Preparation, Tensors, digest_of
+from ..caches.residual import Residual
 from ..config import ModelConfig
 from ..decoder import Ids, Weights, block, embed, stack, unembed, wanted_rows
 from ..errors import InputError
@@ -59,7 +60,7 @@ class Stage:
     ----------
     weights : Weights
         Caches are made for them; they hold the K and V of the rank's layers. KV-Direct is none of
-        them, since it runs all layers again.
+        them, since it may run all layers again.
     mine : range
         The rank's layers.
     comm : Comm
@@ -75,7 +76,17 @@ class Stage:
         caches: Sequence[Memory | None] | None = None,
         logits: str = "last",
     ) -> Logits:
-        """`minikv.decoder.forward`, by all ranks together; every one gets the logits."""
+        """`minikv.decoder.forward`, by all ranks together; every one gets the logits.
+
+        Raises
+        ------
+        InputError
+            If a cache is KV-Direct's.
+        """
+        if any(isinstance(cache, Residual) for cache in caches or ()):
+            raise InputError(
+                "a stage has some layers, and cache 'residual' may run all again: choose another"
+            )
         ids, spans = stack(self.weights, sequences, caches)
         positions = np.concatenate([span.positions for span in spans])
         x = embed(self.weights, ids)
