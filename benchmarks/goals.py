@@ -151,18 +151,22 @@ def fraction(goal: Goal, counts: Counts) -> tuple[list[Term], list[Term]]:
     took = (1.0, name, task)
     full = (1.0, name, f"decode {size}")
     if goal.unit == READING:
-        halves = counts.bytes(task, a_weight=2) / (4 * counts.weights)
-        return [took], [(halves, "bare", "rate reading")]
+        share = counts.bytes(task, bytes_a_weight(name)) / (4 * counts.weights)
+        return [took], [(share, BARE, "rate reading")]
     if goal.unit == PREFILL:  # the new token itself is decoded too
         return [took, (-1.0, name, full[2])], [(1.0, name, f"prefill {size}")]
     if goal.unit == PRODUCTS:
         made = size * counts.num_hidden_layers * 2 * counts.key_width * counts.hidden_size
         arithmetic = name.split("/")[0]
         share = made / (roofline.ROWS * counts.block)
-        return [took], [(share, "bare", f"rate products:{arithmetic}"), full]
+        return [took], [(share, BARE, f"rate products:{arithmetic}"), full]
     if goal.unit == FULL:
         return [took], [full]
     return [took], [(1.0, goal.unit, task)]
+
+
+def bytes_a_weight(contender: str) -> int:
+    return 2 if contender == HALVED else 4
 
 
 def is_fresh(goal: Goal) -> bool:
@@ -171,11 +175,9 @@ def is_fresh(goal: Goal) -> bool:
 
 
 def plan(goals: Sequence[Goal], counts: Counts) -> dict[str, list[str]]:
-    """The tasks of each contender that these goals need."""
+    """The tasks of each contender that these goals need, none of them a fresh process's."""
     found: dict[str, list[str]] = {}
     for goal in goals:
-        if is_fresh(goal):
-            continue
         for terms in fraction(goal, counts):
             for _, name, task in terms:
                 found.setdefault(name, []).append(task)
@@ -193,30 +195,57 @@ def lacking(name: str) -> str:
 
 
 class Run:
-    """What one run measures, and the rows that it makes of it."""
+    """What one run measures, and the rows that it makes of it.
+
+    The goals of one contender are measured together, with `bare` and what else they are held
+    against in the same rounds: so few models are in memory at a time.
+    """
 
     def __init__(self, bench: Bench, goals: Sequence[Goal], rounds: int) -> None:
         self.bench = bench
         self.goals = goals
         self.counts = Counts.of(bench.folder)
-        wanted = plan(goals, self.counts)
-        fresh = {g.contender for g in goals if is_fresh(g)}
-        fresh |= {g.unit for g in goals if g.unit == TRANSFORMERS}
-        names = []
-        for name in dict.fromkeys([*wanted, *sorted(fresh)]):
-            if name == SIXTEEN_BITS:
-                bench.missing.append(f"{name}: no contender reads such a file yet")
-            elif module := lacking(name):
-                bench.missing.append(f"{name}: {module} is not installed")
-            else:
-                names.append(name)
-        paths = bench.paths(names)
-        timed = {name: paths[name] for name in wanted if name in paths}
-        self.seconds = bench.seconds(timed, wanted, rounds)
-        starts = {name: paths[name] for name in sorted(fresh) if name in paths}
+        self.seconds: dict[str, dict[str, dict[str, list[float]]]] = {}
+        timed = [goal for goal in goals if not is_fresh(goal)]
+        measured = list(dict.fromkeys(goal.contender for goal in timed))
+        fresh = list(dict.fromkeys(goal.contender for goal in goals if is_fresh(goal)))
+        if any(goal.unit == TRANSFORMERS for goal in goals):
+            fresh.append(TRANSFORMERS)
+        wanted = plan(timed, self.counts)
+        self.paths = bench.paths(
+            [name for name in dict.fromkeys([*wanted, *fresh]) if self.is_there(name)]
+        )
+        for number, name in enumerate(measured, start=1):
+            if name not in self.paths:
+                continue
+            note(f"{name}, {number} of {len(measured)} contenders", lasting=True)
+            of_one = plan([goal for goal in timed if goal.contender == name], self.counts)
+            paths = {each: self.paths[each] for each in of_one if each in self.paths}
+            self.seconds[name] = bench.seconds(paths, of_one, rounds)
+        starts = {name: self.paths[name] for name in fresh if name in self.paths}
         self.fresh = bench.fresh(starts, [SHORT], FRESH)
-        rates = self.seconds[BARE]
-        self.rates = Rates.measured(rates, self.counts, bench.threads)
+        if not self.seconds:
+            rates = {BARE: roofline.tasks([])}
+            self.seconds[BARE] = bench.seconds({BARE: bench.folder}, rates, rounds)
+        self.rates = Rates.measured(self.rate_seconds(), self.counts, bench.threads)
+
+    def is_there(self, name: str) -> bool:
+        """Whether a contender can be measured; it is noted if not."""
+        if name == SIXTEEN_BITS:
+            self.bench.missing.append(f"{name}: no contender reads such a file yet")
+        elif module := lacking(name):
+            self.bench.missing.append(f"{name}: {module} is not installed")
+        else:
+            return True
+        return False
+
+    def rate_seconds(self) -> dict[str, list[float]]:
+        """Of the rates' tasks, over all rounds."""
+        found: dict[str, list[float]] = {}
+        for measured in self.seconds.values():
+            for task, took in measured[BARE].items():
+                found.setdefault(task, []).extend(took)
+        return found
 
     def rows(self) -> Iterator[Row]:
         """One for each goal."""
@@ -226,33 +255,30 @@ class Run:
                 yield self.first_token(goal, limit)
             elif goal.unit == NEEDED:
                 yield self.peak(goal, limit)
-            elif all(self.has(term) for terms in fraction(goal, self.counts) for term in terms):
-                yield self.timed(goal, limit)
             else:
-                yield Row(goal, limit)
-
-    def has(self, term: Term) -> bool:
-        _, name, task = term
-        return task in self.seconds.get(name, {})
+                yield self.timed(goal, limit)
 
     def timed(self, goal: Goal, limit: float | None) -> Row:
         """A ratio of times, round by round."""
+        seconds = self.seconds.get(goal.contender, {})
+        terms = fraction(goal, self.counts)
+        if not all(task in seconds.get(name, {}) for part in terms for _, name, task in part):
+            return Row(goal, limit)
         above, below = (
-            [sum(each) for each in zip(*(self.times(term) for term in terms), strict=True)]
-            for terms in fraction(goal, self.counts)
+            [
+                sum(share * seconds[name][task][number] for share, name, task in part)
+                for number in range(len(seconds[goal.contender][goal.task]))
+            ]
+            for part in terms
         )
         ratios = tuple(x / y for x, y in zip(above, below, strict=True))
-        took = statistics.median(self.seconds[goal.contender][goal.task])
+        took = statistics.median(seconds[goal.contender][goal.task])
         amounts = (f"{1e3 * took:.4g} ms", "", "")
         if len(goal.task.split()) == 2:
             flops = self.counts.flops(goal.task)
-            read = self.counts.bytes(goal.task, 2 if goal.contender == HALVED else 4)
+            read = self.counts.bytes(goal.task, bytes_a_weight(goal.contender))
             amounts = (amounts[0], f"{flops / 1e9:.4g} G", f"{read / 1e6:.4g} MB")
         return Row(goal, limit, ratios, self.floor(goal), amounts)
-
-    def times(self, term: Term) -> list[float]:
-        share, name, task = term
-        return [share * seconds for seconds in self.seconds[name][task]]
 
     def floor(self, goal: Goal) -> float | None:
         """The least that the ratio can be; 1 where what it is divided by is the least itself."""
@@ -260,7 +286,7 @@ class Run:
             return 1.0
         if goal.unit != BARE:
             return None
-        bare = statistics.median(self.seconds[BARE][goal.task])
+        bare = statistics.median(self.seconds[goal.contender][BARE][goal.task])
         if goal.task.startswith("prefill"):
             rows = int(goal.task.split()[1])
             return roofline.prefill_floor(self.counts, self.rates, goal.contender, rows, bare)

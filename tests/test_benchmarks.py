@@ -340,6 +340,36 @@ def test_a_commit_that_git_does_not_know_is_refused():
         versions.main(["no-such-commit"])
 
 
+class Timeless(peers.Bench):
+    """A bench whose turns all take a second; it keeps what was to be taken once."""
+
+    def paths(self, names):
+        return {"float32/numpy": self.folder}
+
+    def seconds(self, paths, plan, rounds, once=()):
+        self.asked = plan["float32/numpy"]
+        self.once = once
+        return {"float32/numpy": {task: [1.0] for task in self.asked}}
+
+    def fresh(self, paths, lengths, rounds):
+        return {"float32/numpy": {str(n): {"peak": [10**8 + n]} for n in lengths}}
+
+
+def test_texts_fill_the_context_and_long_ones_are_timed_once(folder, monkeypatch):
+    assert scaling.LENGTHS[-1] == 8192 > scaling.LONG
+    monkeypatch.setattr(scaling, "LONG", 256)
+    bench = Timeless(str(folder), folder.parent)
+    found = scaling.measure(bench, (16, 256, 512, 1024), rounds=3)
+    longest = CONFIG.max_position_embeddings - contenders.ROOM
+    assert [task for task in bench.asked if "prefill" in task] == [
+        f"prefill {n}" for n in (16, 256, longest)
+    ]
+    assert set(bench.once) == {
+        f"{kind} {n}" for kind in ("decode", "prefill") for n in (256, longest)
+    }
+    assert "one from 256 tokens on" in found["machine"]["rounds"]
+
+
 @pytest.mark.parametrize("module", [peers, scaling])
 def test_examples_of_the_benchmarks_are_so(module):
     found = doctest.testmod(module)
