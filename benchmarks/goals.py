@@ -29,7 +29,7 @@ from pathlib import Path
 from . import roofline
 from .__main__ import random_folder, resolved
 from .contenders import AFTER_PROMPT, CLOCKS, HALVED
-from .peers import F32, TURN_TOKENS, Bench, note, peaks
+from .peers import F32, SIXTEEN_BITS, TURN_TOKENS, Bench, note, peaks
 from .report import columns
 from .roofline import Counts, Rates
 
@@ -46,7 +46,6 @@ PRODUCTS = "K and V's products, and its decoding"
 FULL = "its full cache"
 NEEDED = "weights and cache"
 TRANSFORMERS = "transformers"
-SIXTEEN_BITS = "llama.cpp 16-bit"
 
 ALL, REPLAY = "residual:every@1", "residual:embedding@1"  # policies, as ``--policy`` names them
 
@@ -231,13 +230,10 @@ class Run:
 
     def is_there(self, name: str) -> bool:
         """Whether a contender can be measured; it is noted if not."""
-        if name == SIXTEEN_BITS:
-            self.bench.missing.append(f"{name}: no contender reads such a file yet")
-        elif module := lacking(name):
+        if module := lacking(name):
             self.bench.missing.append(f"{name}: {module} is not installed")
-        else:
-            return True
-        return False
+            return False
+        return True
 
     def rate_seconds(self) -> dict[str, list[float]]:
         """Of the rates' tasks, over all rounds."""
@@ -334,6 +330,7 @@ the work's own, a median; *flops* and *bytes* are the least that it needs, by th
   that time, less that of a token with the full cache, by that of a prompt of the same length.
 * `{ALL}` makes them from the streams of all layers. *{PRODUCTS}*: the
   products that make K and V, as fast as BLAS in the same round, and a token with the full cache.
+* `{SIXTEEN_BITS}`: llama.cpp with the same weights rounded to bfloat16.
 * `first {SHORT}`: from the start of a process to the first token after a prompt of {SHORT}.
 * `peak {SHORT}`: memory of such a process, {AFTER_PROMPT} tokens later, less that of importing.
 """

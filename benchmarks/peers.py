@@ -26,6 +26,7 @@ from typing import Any
 from .contenders import HALVED, LLAMA_CPP
 
 F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "4-bit"
+SIXTEEN_BITS = LLAMA_CPP + "16-bit"
 MINIKV = ("float32/numpy", "float32/numba", "exact/numpy", "exact/numba")
 CONTENDERS = (*MINIKV, HALVED, "transformers", F32, STORED, "bare")
 TURN_TOKENS = 8
@@ -183,6 +184,8 @@ class Bench:
             return paths
         for name in wanted:
             kind, source = "float32", self.folder
+            if name == SIXTEEN_BITS:
+                kind = "bfloat16"
             if name == STORED:
                 kind, source = "stored", Path(self.folder).name
             path = str(self.scratch / f"{kind}.gguf")

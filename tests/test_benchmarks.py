@@ -78,6 +78,18 @@ def test_the_float32_file_holds_the_weights_bits(folder, gguf_file):
         assert np.array_equal(values.view(np.uint32), expected.view(np.uint32)), name
 
 
+def test_the_file_of_16_bits_holds_the_matrices_rounded_to_bfloat16(folder, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    gguf_files.bfloat16(folder, tmp_path / "bf16.gguf")
+    stored = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "bf16.gguf").tensors}
+    down = load_tensors(folder, CONFIG)["model.layers.1.mlp.down_proj.weight"]
+    bits = down.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
+    found = stored["blk.1.ffn_down.weight"].view(np.uint16)
+    assert np.array_equal(found, rounded)
+    assert not np.array_equal(found, bits >> 16)
+
+
 def tokens_of(name: str, path: Path) -> list[int]:
     return contenders.greedy(contenders.make(name, str(path)), length=20, tokens=12)
 
