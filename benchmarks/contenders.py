@@ -35,7 +35,7 @@ def prompt(length: int, vocab: int) -> list[int]:
 
 
 class MiniKV:
-    """minikv's decoder, with its full cache."""
+    """minikv's decoder, with its full cache or another policy's."""
 
     def __init__(self, arithmetic: str, backend: str, path: str) -> None:
         import minikv
@@ -45,15 +45,21 @@ class MiniKV:
         self.model = minikv.load(path, arithmetic, backend)
         self.vocab = self.model.config.vocab_size
 
-    def start(self, ids: list[int]) -> tuple[Any, int]:
+    def start(self, ids: list[int], policy: str = "full") -> tuple[Any, int]:
         cache = self.model.new_cache()
+        if policy != "full":
+            from minikv.experiments.policies import policy_cache
+
+            cache = policy_cache(policy, self.model.weights)
         return cache, int(self.model.forward([ids], [cache])[0].argmax())
 
     def step(self, cache: Any, token: int) -> int:
         return int(self.model.forward([[token]], [cache])[0].argmax())
 
     def crop(self, cache: Any, length: int) -> None:
-        cache.seen = length  # the full cache writes over what follows
+        """Go back, but not with a policy that evicts: it would hold fewer tokens from then on."""
+        if not hasattr(cache, "priority") and cache.seen > length:
+            cache.truncate(length)
 
 
 class Transformers:
@@ -163,6 +169,17 @@ class Bare:
         self.head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
         self.blocks = [w for n, w in tensors.items() if n.startswith("model.l") and w.ndim == 2]
         self.made: dict[tuple[int, int], Any] = {}
+        self.calls: dict[str, Callable[[], object]] = {}
+        self.layers = config.num_hidden_layers
+
+    def work(self, what: str) -> Callable[[], object]:
+        """Work whose rate is a roof of this machine."""
+        if what not in self.calls:
+            from . import roofline
+
+            block = self.blocks[: len(self.blocks) // self.layers]
+            self.calls[what] = roofline.work(what, [*self.blocks, self.head], block)
+        return self.calls[what]
 
     def rows(self, count: int, width: int) -> Any:
         if (count, width) not in self.made:
@@ -281,33 +298,45 @@ def serve(name: str, path: str) -> None:
     tokens = greedy(contender, length=64, tokens=24)
     ready = {"greedy": tokens, "versions": versions(name), "vocab": contender.vocab}
     print(json.dumps(ready), flush=True)
-    texts: dict[int, tuple[Any, int]] = {}
+    texts: dict[str, tuple[Any, int]] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        kind, size = request["task"].split()
-        length = int(size)
-        ids = prompt(length, contender.vocab)
-        if kind == "decode":
-            if length not in texts:
-                texts[length] = contender.start(ids)
-            text = list(texts[length])
-            contender.crop(text[0], length)
+        print(json.dumps(turn(contender, texts, request)), flush=True)
 
-            def step(text: list[Any] = text) -> None:
-                text[1] = contender.step(*text)
 
-            answer = timed(step, request["tokens"])
-        else:
-            begin = clock()
-            contender.start(ids)
-            answer = clock() - begin
-        print(json.dumps(answer), flush=True)
+def turn(contender: Any, texts: dict[str, tuple[Any, int]], request: dict[str, Any]) -> float:
+    """Seconds of a task: a token, a prompt, or a piece of work whose rate is wanted.
+
+    ``"decode 512"``, or ``"decode 512 h2o@256"`` with a policy of minikv's; ``"prefill 512"``;
+    ``"rate reading"``, see `benchmarks.roofline`. Texts are kept from turn to turn.
+    """
+    kind, what, *policy = request["task"].split()
+    if kind == "rate":
+        return timed(contender.work(what), request["tokens"])
+    length = int(what)
+    ids = prompt(length, contender.vocab)
+    if kind == "prefill":
+        begin = clock()
+        contender.start(ids)
+        return clock() - begin
+    if request["task"] not in texts:
+        texts[request["task"]] = contender.start(ids, *policy)
+    text = list(texts[request["task"]])
+    contender.crop(text[0], length)
+
+    def step() -> None:
+        text[1] = contender.step(*text)
+
+    return timed(step, request["tokens"])
 
 
 def fresh(name: str, path: str, length: int) -> None:
     """Load, read a prompt and decode; without a prompt only import. Prints peaks in bytes."""
     out: dict[str, Any] = {}
     import_alone(name)
+    if not length:
+        print("first token", flush=True)
+        out["processor"] = time.process_time()
     if length:
         begin = time.perf_counter()
         contender = make(name, path)
@@ -319,6 +348,7 @@ def fresh(name: str, path: str, length: int) -> None:
             )  # the kernel forgets the peak, so that the next is without loading
         state, token = contender.start(prompt(length, contender.vocab))
         print("first token", flush=True)  # the controller looks at its clock
+        out["processor"] = time.process_time()
         for _ in range(AFTER_PROMPT):
             token = contender.step(state, token)
         if name == "float32/numpy":
@@ -342,7 +372,7 @@ def random_folder(folder: str) -> None:
     import minikv
     from minikv.weights import save_folder
 
-    config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, 4096)
+    config = minikv.ModelConfig(49152, 576, 1536, 30, 9, 3, 64, 8192)
     save_folder(Path(folder), config, minikv.random_tensors(config, seed=0))
 
 

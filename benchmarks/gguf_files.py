@@ -1,7 +1,8 @@
-"""GGUF files for llama.cpp: the one that a model was converted from, and its weights in float32.
+"""GGUF files for llama.cpp: the one that a model was converted from, or its weights in a type.
 
 python -m benchmarks.gguf_files stored smollm2-135m-instruct FILE
 python -m benchmarks.gguf_files float32 FOLDER FILE
+python -m benchmarks.gguf_files bfloat16 FOLDER FILE
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ from minikv.weights.fetch import KNOWN
 from tests.gguf_writer import write_gguf
 
 
-def float32(folder: str | Path, out: str | Path) -> None:
+def float32(folder: str | Path, out: str | Path, kind: str = "F32") -> None:
     """Write a folder's weights as they are, without a tokenizer: token ids go in and out."""
     config = ModelConfig.from_file(Path(folder) / "config.json")
     if config.model_type != "llama":
         raise SystemExit(f"{folder} holds a {config.model_type} model; written here: llama")
-    write_gguf(out, config, load_tensors(folder, config), {"tokenizer.ggml.model": "none"})
+    fields = {"tokenizer.ggml.model": "none"}
+    write_gguf(out, config, load_tensors(folder, config), fields, kind=kind)
+
+
+def bfloat16(folder: str | Path, out: str | Path) -> None:
+    """Write a folder's matrices rounded to bfloat16."""
+    float32(folder, out, "BF16")
 
 
 def stored(name: str, out: str | Path) -> None:
@@ -50,4 +57,6 @@ def stored(name: str, out: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    {"float32": float32, "stored": stored}[sys.argv[1]](sys.argv[2], sys.argv[3])
+    {"float32": float32, "bfloat16": bfloat16, "stored": stored}[sys.argv[1]](
+        sys.argv[2], sys.argv[3]
+    )

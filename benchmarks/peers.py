@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 from .contenders import HALVED, LLAMA_CPP
 
 F32, STORED = LLAMA_CPP + "float32", LLAMA_CPP + "4-bit"
+SIXTEEN_BITS = LLAMA_CPP + "16-bit"
 MINIKV = ("float32/numpy", "float32/numba", "exact/numpy", "exact/numba")
 CONTENDERS = (*MINIKV, HALVED, "transformers", F32, STORED, "bare")
 TURN_TOKENS = 8
@@ -182,6 +184,8 @@ class Bench:
             return paths
         for name in wanted:
             kind, source = "float32", self.folder
+            if name == SIXTEEN_BITS:
+                kind = "bfloat16"
             if name == STORED:
                 kind, source = "stored", Path(self.folder).name
             path = str(self.scratch / f"{kind}.gguf")
@@ -198,9 +202,17 @@ class Bench:
         return {name: paths[name] for name in names if name in paths}
 
     def seconds(
-        self, paths: Mapping[str, str], tasks: Sequence[str], rounds: int
+        self,
+        paths: Mapping[str, str],
+        plan: Mapping[str, Sequence[str]],
+        rounds: int,
+        once: Collection[str] = (),
     ) -> dict[str, dict[str, list[float]]]:
-        """Let all contenders take turns; seconds by contender and task, one a round."""
+        """Let all contenders take turns; seconds by contender and task, one a round.
+
+        `plan` has each contender's tasks. Those in `once`, which take long, have a single turn, in
+        the first round that counts.
+        """
         workers: list[Worker] = []
         try:
             for name, path in paths.items():
@@ -215,15 +227,30 @@ class Bench:
                 if name != "bare":
                     self.greedy[name] = candidate.ready["greedy"]
             found: dict[str, dict[str, list[float]]] = {
-                w.name: {task: [] for task in tasks} for w in workers
+                w.name: {task: [] for task in plan[w.name]} for w in workers
             }
-            for number in range(rounds + 1):
-                for task in tasks:
-                    note(f"round {number} of {rounds}{'' if number else ' (warm-up)'}: {task}")
-                    for each in workers:
-                        value = self.quiet.turn(each, task, TURN_TOKENS)
-                        if number:
-                            found[each.name][task].append(value)
+            took: dict[tuple[str, str], float] = {}
+            tasks = dict.fromkeys(task for each in workers for task in plan[each.name])
+            ahead = [
+                (number, task, each)
+                for number in range(rounds + 1)
+                for task in tasks
+                for each in workers
+                if task in plan[each.name] and (task not in once or number == 1)
+            ]
+            begun = -1
+            while ahead:
+                number, task, each = ahead[0]
+                left = time_left(took, [(each.name, task) for _, task, each in ahead])
+                warm = "" if number else " (warm-up)"
+                note(f"round {number} of {rounds}{warm}: {task}, {left}", lasting=number > begun)
+                begun = number
+                began = time.monotonic()
+                value = self.quiet.turn(each, task, turn_tokens(task))
+                took[each.name, task] = time.monotonic() - began
+                if number:
+                    found[each.name][task].append(value)
+                del ahead[0]
         finally:
             for each in workers:
                 each.close()
@@ -247,7 +274,7 @@ class Bench:
         return out
 
     def start(self, name: str, path: str, length: int) -> dict[str, float]:
-        """One fresh process."""
+        """One fresh process. Where it only imports, its first token is the end of that."""
         begin = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", "fresh", name, path, str(length)],
@@ -307,7 +334,7 @@ def compare(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     """Everything that ``--peers`` measures."""
     tasks = [f"decode {n}" for n in sizes.decode] + [f"prefill {n}" for n in sizes.prefill]
     paths = bench.paths(CONTENDERS)
-    seconds = bench.seconds(paths, tasks, sizes.rounds)
+    seconds = bench.seconds(paths, dict.fromkeys(paths, tasks), sizes.rounds)
     loaded = {name: paths[name] for name in seconds if name != "bare"}
     result: dict[str, Any] = {"seconds": seconds, "greedy": bench.greedy}
     result["fresh"] = bench.fresh(loaded, sizes.memory, sizes.fresh)
@@ -476,7 +503,34 @@ def megabytes(counts: Sequence[float]) -> str:
     return f"{statistics.median(counts) / 1e6:.0f} MB"
 
 
-def note(text: str) -> None:
-    """Progress, on a terminal only."""
+def turn_tokens(task: str) -> int:
+    """Tokens that a turn of decoding counts; one where each computes the whole text again."""
+    if "residual" in task:
+        return 1
+    return TURN_TOKENS
+
+
+def time_left(took: Mapping[tuple[str, str], float], ahead: Sequence[tuple[str, str]]) -> str:
+    """How long turns will take, each a contender and a task, if they take what they took before.
+
+    Examples
+    --------
+    >>> time_left({("bare", "decode 16"): 50.0}, [("bare", "decode 16")] * 3)
+    'about 3 min left'
+    >>> time_left({}, [("bare", "decode 16")])
+    'how long is not known yet'
+    """
+    seconds = sum(took.get(turn, 0.0) for turn in ahead)
+    if not all(turn in took for turn in ahead):
+        if seconds < 60:
+            return "how long is not known yet"
+        return f"more than {math.floor(seconds / 60)} min left"
+    return f"about {math.ceil(seconds / 60)} min left"
+
+
+def note(text: str, lasting: bool = False) -> None:
+    """Progress, on a terminal; what is `lasting` has a line elsewhere too, as in a log."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif lasting:
+        print(text, file=sys.stderr, flush=True)

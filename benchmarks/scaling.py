@@ -17,8 +17,9 @@ from typing import Any
 from . import peers
 from .contenders import ROOM
 
-CONTENDERS = ("float32/numpy", "exact/numba", "transformers")
-LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
+CONTENDERS = ("float32/numpy", "float32/numba", "exact/numba", "transformers")
+LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+LONG = 4096  # from here on one round, without a warm-up: the shorter texts were one
 QUICK = (16, 64, 256)
 LARGEST = 1.2  # exponent: 1, and room for noise; one power of the length more would show as 2
 FITTED = 4  # the exponent is that of lengths from a fourth of the longest on
@@ -32,13 +33,17 @@ MEASURES = {
 def measure(bench: peers.Bench, lengths: Sequence[int], rounds: int) -> dict[str, Any]:
     """Everything that ``--scaling`` measures."""
     config = json.loads((Path(bench.folder) / "config.json").read_text(encoding="utf-8"))
-    lengths = [n for n in lengths if n + ROOM <= config["max_position_embeddings"]]
+    lengths = fitting(lengths, config["max_position_embeddings"])
     paths = bench.paths(CONTENDERS)
     tasks = [f"{kind} {n}" for kind in ("decode", "prefill") for n in lengths]
-    seconds = bench.seconds(paths, tasks, rounds)
+    once = [task for task in tasks if int(task.split()[1]) >= LONG]
+    seconds = bench.seconds(paths, dict.fromkeys(paths, tasks), rounds, once)
     fresh = bench.fresh({name: paths[name] for name in seconds}, lengths, 1)
     found = curves(seconds, fresh, lengths)
-    machine = bench.machine(rounds=f"{rounds} after a warm-up, {peers.TURN_TOKENS} tokens a turn")
+    counted = f"{rounds} after a warm-up, {peers.TURN_TOKENS} tokens a turn"
+    if once:
+        counted += f"; one from {LONG:,} tokens on"
+    machine = bench.machine(rounds=counted)
     return {
         "seconds": seconds,
         "fresh": fresh,
@@ -47,6 +52,17 @@ def measure(bench: peers.Bench, lengths: Sequence[int], rounds: int) -> dict[str
         "curves": found,
         "slopes": slopes(found),
     }
+
+
+def fitting(lengths: Sequence[int], context: int) -> list[int]:
+    """The lengths that fit into a context, the first that does not cut to what does.
+
+    Examples
+    --------
+    >>> fitting((16, 512, 2048, 4096), context=1024)
+    [16, 512, 960]
+    """
+    return sorted({min(length, context - ROOM) for length in lengths})
 
 
 def curves(

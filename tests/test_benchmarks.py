@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 import os
@@ -14,7 +15,19 @@ from gguf_writer import permuted
 
 import minikv
 from benchmarks import __main__ as command
-from benchmarks import contenders, gguf_files, peers, protocol, report, scaling, versions
+from benchmarks import (
+    contenders,
+    gguf_files,
+    goals,
+    peers,
+    protocol,
+    report,
+    roofline,
+    scaling,
+    versions,
+)
+from benchmarks.goals import Goal
+from benchmarks.roofline import Counts, Rates
 from minikv.weights import load_tensors, save_folder
 from minikv.weights.gguf import undo_permutation
 
@@ -63,6 +76,18 @@ def test_the_float32_file_holds_the_weights_bits(folder, gguf_file):
     ):
         expected = tensors[f"model.layers.1.{name}.weight"]
         assert np.array_equal(values.view(np.uint32), expected.view(np.uint32)), name
+
+
+def test_the_file_of_16_bits_holds_the_matrices_rounded_to_bfloat16(folder, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="needs the extra `fetch`")
+    gguf_files.bfloat16(folder, tmp_path / "bf16.gguf")
+    stored = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "bf16.gguf").tensors}
+    down = load_tensors(folder, CONFIG)["model.layers.1.mlp.down_proj.weight"]
+    bits = down.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
+    found = stored["blk.1.ffn_down.weight"].view(np.uint16)
+    assert np.array_equal(found, rounded)
+    assert not np.array_equal(found, bits >> 16)
 
 
 def tokens_of(name: str, path: Path) -> list[int]:
@@ -169,8 +194,13 @@ def test_contenders_take_turns_each_in_a_process_of_its_own(folder, monkeypatch)
     monkeypatch.setattr(peers.Worker, "turn", noted)
     names = ["float32/numpy", "bare"]
     bench = peers.Bench(str(folder), folder.parent, threads=1)
-    bench.seconds(dict.fromkeys(names, str(folder)), ["decode 4"], rounds=2)
-    assert [name for name, _ in order] == 3 * names
+    plan = {"float32/numpy": ["decode 4"], "bare": ["decode 4", "prefill 4"]}
+    paths = dict.fromkeys(names, str(folder))
+    found = bench.seconds(paths, plan, rounds=2, once=["prefill 4"])
+    assert [name for name, _ in order] == [*names, *names, "bare", *names]
+    counted = {name: {task: len(took) for task, took in of.items()} for name, of in found.items()}
+    assert counted["float32/numpy"] == {"decode 4": 2}
+    assert counted["bare"] == {"decode 4": 2, "prefill 4": 1}
     assert len({*order}) == len({pid for _, pid in order} - {os.getpid()}) == 2
 
 
@@ -320,3 +350,254 @@ def test_a_version_that_decodes_other_tokens_is_said():
 def test_a_commit_that_git_does_not_know_is_refused():
     with pytest.raises(SystemExit, match=r"benchmarks\.versions: git: "):
         versions.main(["no-such-commit"])
+
+
+class Timeless(peers.Bench):
+    """A bench whose turns all take a second; it keeps what was to be taken once."""
+
+    def paths(self, names):
+        return {"float32/numpy": self.folder}
+
+    def seconds(self, paths, plan, rounds, once=()):
+        self.asked = plan["float32/numpy"]
+        self.once = once
+        return {"float32/numpy": {task: [1.0] for task in self.asked}}
+
+    def fresh(self, paths, lengths, rounds):
+        return {"float32/numpy": {str(n): {"peak": [10**8 + n]} for n in lengths}}
+
+
+def test_texts_fill_the_context_and_long_ones_are_timed_once(folder, monkeypatch):
+    assert scaling.LENGTHS[-1] == 8192 > scaling.LONG
+    monkeypatch.setattr(scaling, "LONG", 256)
+    bench = Timeless(str(folder), folder.parent)
+    found = scaling.measure(bench, (16, 256, 512, 1024), rounds=3)
+    longest = CONFIG.max_position_embeddings - contenders.ROOM
+    assert [task for task in bench.asked if "prefill" in task] == [
+        f"prefill {n}" for n in (16, 256, longest)
+    ]
+    assert set(bench.once) == {
+        f"{kind} {n}" for kind in ("decode", "prefill") for n in (256, longest)
+    }
+    assert "one from 256 tokens on" in found["machine"]["rounds"]
+
+
+@pytest.mark.parametrize("module", [peers, scaling])
+def test_examples_of_the_benchmarks_are_so(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_a_turn_may_decode_with_a_policy_and_goes_back_if_nothing_was_evicted(folder):
+    contender = contenders.make("float32/numpy", str(folder))
+    texts: dict = {}
+    for policy, seen in (("residual:embedding@1", 23), ("h2o@8", 26)):
+        request = {"task": f"decode 20 {policy}", "tokens": 2}
+        for _ in range(2):
+            assert contenders.turn(contender, texts, request) > 0
+        cache, _ = texts[request["task"]]
+        assert cache.seen == seen  # a turn is one token that is not counted, and two
+    assert cache.stored == 8
+    assert peers.turn_tokens("decode 20 residual:embedding@1") == 1 < peers.turn_tokens("decode 20")
+
+
+COUNTS = Counts(97, 32, 64, 3, 4, 2, 8)
+
+
+def test_counts_are_those_of_the_model_and_its_cache(folder):
+    counts = Counts.of(folder)
+    tensors = load_tensors(folder, CONFIG)
+    layers = [w.size for name, w in tensors.items() if ".layers." in name and w.ndim == 2]
+    assert counts.num_hidden_layers * counts.block == sum(layers)
+    assert counts.weights == sum(layers) + tensors["lm_head.weight"].size
+    model = minikv.load(folder)
+    cache = model.new_cache("h2o", budget=3)
+    model.forward([[1, 2, 3]], [cache])
+    assert counts.cache_bytes(3) == cache.nbytes
+    assert counts.bytes("decode 0") == 4 * counts.weights
+    assert counts.flops("decode 0") == 2 * counts.weights
+    heads = counts.num_hidden_layers * counts.num_attention_heads
+    seen = sum(query + 1 for query in range(7))
+    assert counts.pairs(7) == heads * seen
+    attention = counts.flops("prefill 7") - counts.products(7)
+    assert attention == 2 * seen * heads * 2 * counts.head_dim
+    assert counts.flops("decode 7") == 2 * counts.weights + 4 * 7 * heads * counts.head_dim
+
+
+def rates(**changed) -> Rates:
+    nothing = dict.fromkeys(("float32/numpy", "float32/numba", "exact/numpy"), 0.0)
+    given = {
+        "products": {"float32": 8.0, "exact": 2.0},
+        "reading": 100.0,
+        "exp": nothing,
+        "passes": {"float32": 0.0, "exact": 0.0},
+        "threads": 2,
+    }
+    return Rates(**given | changed)
+
+
+def test_a_prompts_floor_is_its_products_and_what_its_elements_take():
+    def floor(contender: str, **changed) -> float:
+        return roofline.prefill_floor(COUNTS, rates(**changed), contender, 5, bare=10.0)
+
+    products = 1 + COUNTS.attention(5) / COUNTS.products(5)
+    assert floor("float32/numpy") == products
+    assert floor("exact/numpy") == 4 * products
+    exps = COUNTS.pairs(5) + 5 * 3 * 64
+    taken = {"exp": {"float32/numpy": 1.0, "float32/numba": 1.0}}
+    assert floor("float32/numpy", **taken) == products + exps / 10
+    assert floor("float32/numba", **taken) == products + exps / 10 / 2
+    passes = 3 * COUNTS.pairs(5) + 5 * 3 * (3 * 64 + 8 * 32 + 3 * (4 + 2) * 8)
+    assert floor("float32/numpy", passes={"float32": 1.0}) == products + passes / 10
+    more = 7 * COUNTS.pairs(5) + 5 * 3 * COUNTS.row_passes("exact")
+    assert floor("exact/numpy", passes={"exact": 1.0}) == 4 * products + more / 10
+    assert COUNTS.row_passes("exact") - COUNTS.row_passes("float32") == 2 * (32 + 32 + 32 + 64)
+
+
+def test_a_tokens_floor_is_reading_the_weights_and_the_cache():
+    needed = 4 * COUNTS.weights + 6 * COUNTS.cache_bytes(1)
+    assert roofline.decode_floor(COUNTS, rates(), "decode 6", bare=2.0) == needed / 100 / 2
+
+
+def test_rates_are_medians_over_what_a_turn_works(folder):
+    bare = contenders.make("bare", str(folder))
+    names = roofline.tasks(["float32/numpy", "exact/numpy"])
+    seconds = {}
+    for task in names:
+        request = {"task": task, "tokens": 1}
+        assert contenders.turn(bare, {}, request) > 0
+        seconds[task] = [4.0, 2.0, 100.0]
+    counts = Counts.of(folder)
+    found = Rates.measured(seconds, counts, threads=1)
+    assert found.reading == counts.weights
+    assert found.products == dict.fromkeys(("float32", "exact"), roofline.ROWS * counts.block / 2)
+    a_turn = roofline.BLOCK * roofline.BLOCKS
+    assert found.exp == dict.fromkeys(("float32/numpy", "exact/numpy"), 4 / a_turn)
+    assert found.passes == dict.fromkeys(("float32", "exact"), 4 / a_turn)
+    assert len(found.table()) == 1 + len(names)
+
+
+class Told(peers.Bench):
+    """A bench that is told its times, two rounds of them, the second ten times slower."""
+
+    def paths(self, names):
+        return {name: self.folder for name in names if name != "exact/numba"}
+
+    def seconds(self, paths, plan, rounds, once=()):
+        times = {"float32/numpy": 3.0, "bare": 2.0}
+        times["decode 4 residual:embedding@1"] = 5.0
+        return {
+            name: {
+                task: [s, 10 * s] for task in plan[name] for s in (times.get(task, times[name]),)
+            }
+            for name in paths
+        }
+
+    def fresh(self, paths, lengths, rounds):
+        at_16 = {"peak": [10**6], "processor": [2.0, 4.0], "first token": [1.0, 1.0]}
+        imports = {"peak": [10**5], "processor": [1.0], "first token": [1.0]}
+        return {name: {"16": at_16, "imports": imports} for name in paths}
+
+
+def told_rows(folder, *wanted: Goal) -> list[goals.Row]:
+    bench = Told(str(folder), folder.parent, threads=1, clock="cpu")
+    return list(goals.Run(bench, wanted, rounds=2).rows())
+
+
+def test_a_goal_is_met_or_missed_by_the_median_of_its_rounds(folder):
+    met, missed, absent = told_rows(
+        folder,
+        Goal("float32/numpy", "prefill 4", one=1.5),
+        Goal("float32/numpy", "prefill 4", one=1.4, two=9.0),
+        Goal("exact/numba", "prefill 4", one=9.0),
+    )
+    assert met.ratios == missed.ratios == (1.5, 1.5)
+    assert met.cells[2:7] == ["1.50", "1.50 to 1.50", f"{met.floor:.2f}", "1.50", "met"]
+    assert met.floor > 1
+    assert missed.cells[6] == "MISSED"
+    assert absent.cells[2:7] == ["not measured", "", "", "9.00", ""]
+
+
+def test_replay_is_what_it_takes_beyond_the_full_cache(folder):
+    replay, full, every = told_rows(
+        folder,
+        Goal("float32/numpy", "decode 4 residual:embedding@1", goals.PREFILL, one=1.0),
+        Goal("float32/numpy", "decode 4 h2o@4", goals.FULL, one=1.0),
+        Goal("float32/numpy", "decode 4 residual:every@1", goals.PRODUCTS, one=1.0),
+    )
+    assert replay.ratios == ((5 - 3) / 3,) * 2
+    assert full.ratios == (1.0, 1.0)
+    assert replay.floor == full.floor == every.floor == 1
+    counts = Counts.of(folder)
+    made = 4 * counts.num_hidden_layers * 2 * counts.key_width * counts.hidden_size
+    share = made / (roofline.ROWS * counts.block)
+    assert every.ratios == pytest.approx((3 / (2 * share + 3),) * 2, rel=1e-12)  # three roundings
+
+
+def test_weights_in_two_bytes_are_held_against_half_of_the_reading(folder):
+    counts = Counts.of(folder)
+    goal = Goal(contenders.HALVED, "decode 16", goals.READING, one=1.6)
+    above, ((share, name, task),) = goals.fraction(goal, counts)
+    assert above == [(1.0, contenders.HALVED, "decode 16")]
+    assert (name, task) == ("bare", "rate reading")
+    read = 2 * counts.weights + counts.cache_bytes(16)
+    assert share * 4 * counts.weights == read
+
+
+def test_a_first_token_and_a_peak_are_those_of_fresh_processes(folder, monkeypatch):
+    monkeypatch.setattr(goals, "lacking", lambda _: "")
+    first, peak = told_rows(
+        folder,
+        Goal("float32/numpy", "first 16", goals.TRANSFORMERS, two=0.1),
+        Goal("float32/numpy", "peak 16", goals.NEEDED, one=1.1),
+    )
+    assert first.ratios == (1.0, 1.0)
+    assert first.floor > 1 / 3  # imports take 1 s of 3
+    counts = Counts.of(folder)
+    needed = 4 * counts.weights + counts.cache_bytes(16 + contenders.AFTER_PROMPT)
+    assert peak.ratios == (9e5 / needed,)
+
+
+def test_a_run_on_one_thread_leaves_the_section_of_two_as_it_was():
+    two = "## Two threads\n\nold two\n"
+    page = goals.merged(goals.merged("", two), "## One thread\n\nold one")
+    page = goals.merged(page, "## One thread\n\nnew")
+    assert "old one" not in page
+    assert page.startswith(goals.ABOUT.strip())
+    assert page.endswith("## One thread\n\nnew\n\n" + two)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--rounds", "1"], "at least 2"),
+        (["--write", "--only", "x"], "--only"),
+        (["--only", "none such"], "none such"),
+    ],
+)
+def test_a_run_of_goals_that_cannot_be_is_refused(argv, said, capsys):
+    with pytest.raises(SystemExit):
+        goals.main(argv)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_run_of_goals_from_end_to_end(folder, tmp_path, monkeypatch, capsys):
+    small = (
+        Goal("float32/numpy", "prefill 8", one=1.0),
+        Goal("float32/numpy", "decode 8 residual:every@1", goals.PRODUCTS, one=1.0),
+        Goal("float32/numpy", "peak 16", goals.NEEDED, one=1e9),
+        Goal("float32/numpy", "decode 2048", one=1.0),
+    )
+    monkeypatch.setattr(goals, "GOALS", small)
+    monkeypatch.setattr(goals, "TABLE", tmp_path / "GOALS.md")
+    monkeypatch.setattr(goals, "FRESH", 2)
+    assert goals.main(["--model", str(folder), "--quick", "--write"]) == 0
+    page = (tmp_path / "GOALS.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in page
+    assert "* quick: " in page
+    (peak,) = [line for line in page.splitlines() if line.startswith("| `float32/numpy peak 16`")]
+    assert "| met" in peak
+    assert "not measured" not in page
+    assert "2048`" not in page
