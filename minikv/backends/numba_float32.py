@@ -51,8 +51,10 @@ from .numba_exact import ONE_CALLER, SeenKeys
 LANES = 16  # outputs in a vector
 PANEL = 32  # outputs in registers
 TILE = 8  # rows in registers
+ROWS = 512  # that every panel meets in turn, while they stay in the second cache
 BLOCK = 192  # inputs of a chain; 24 KiB of weights stay in the first cache
 KEYS = 64  # keys of a chain before it is put aside; as many values stay in the first cache
+RUN = 256  # scores that one loop goes over
 FEW = 8  # rows; to wake the threads for so few takes longer than the work
 
 _LN2_HIGH = np.float32(355 / 512)  # of few bits: a whole number times it is exact
@@ -164,6 +166,14 @@ _KEPT = types.Array(types.float32, 1, "C", readonly=True)  # a view of the file,
 announced.begin()
 
 
+@njit
+def _turn_tile(x, tile):
+    """``(TILE, K) -> (K, TILE)``"""
+    for i in range(x.shape[1]):
+        for r in range(TILE):
+            tile[i, r] = x[r, i]
+
+
 @njit("void(f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,::1])", parallel=True, cache=True)
 def _product(x, packed, block, out):
     groups, rows, k = x.shape
@@ -173,18 +183,21 @@ def _product(x, packed, block, out):
     tiles = np.empty((groups * whole, k, TILE), np.float32)
     for i in prange(groups * whole):
         start = i % whole * TILE
-        tiles[i] = x[i // whole, start : start + TILE].T
-    for i in prange(groups * panels):
-        g = i // panels
+        _turn_tile(x[i // whole, start : start + TILE], tiles[i])
+    runs = (rows + ROWS - 1) // ROWS
+    for i in prange(groups * runs * panels):
+        g = i // panels // runs
+        first = i // panels % runs * ROWS
+        last = min(first + ROWS, rows)
         p = i % panels
         for s in range(0, k, block):
             w = packed[g, p, s].ctypes.data
             width = min(block, k - s)
-            for r in range(whole):
-                place = out[g, r * TILE :, p * PANEL :].ctypes.data
-                tile = tiles[g * whole + r, s].ctypes.data
+            for t in range(first, last - last % TILE, TILE):
+                place = out[g, t:, p * PANEL :].ctypes.data
+                tile = tiles[g * whole + t // TILE, s].ctypes.data
                 _product_tile(tile, 1, TILE, w, PANEL, place, stride, width, s == 0)
-            for t in range(whole * TILE, rows):
+            for t in range(last - last % TILE, last):
                 place = out[g, t:, p * PANEL :].ctypes.data
                 _product_row(x[g, t, s:].ctypes.data, 0, 1, w, PANEL, place, stride, width, s == 0)
 
@@ -217,7 +230,7 @@ def _in_grid(weight):
     return np.float64(np.float64(weight) + _TO_GRID).view(np.int64) - _TO_GRID_BITS
 
 
-@njit
+@njit(error_model="numpy")
 def _inverse(total):
     """What a softmax's exponentials are multiplied by, from their total in GRIDs."""
     return np.float32(1.0 / (np.float64(total) * GRID))
@@ -248,16 +261,27 @@ def _softmax(scores):
 
 
 @njit
-def _tops_of_columns(runs, width):
-    """The maximum of each column of `_softmax_of_columns`, wherever that has a part."""
-    top = np.full(PANEL, -np.inf, np.float32)
-    for s in range(runs.shape[0]):
-        for c in range(PANEL):
-            top[c] = runs[s, c] if runs[s, c] > top[c] else top[c]
-    for c in range(width, PANEL):
-        top[c % width] = top[c] if top[c] > top[c % width] else top[c % width]
-    for c in range(width, PANEL):
-        top[c] = top[c % width]
+def _repeat(x, width):
+    """Fill x with its first `width` numbers, again and again; both lengths are powers of two."""
+    while width < x.shape[0]:
+        x[width : 2 * width] = x[:width]
+        width *= 2
+
+
+@njit
+def _tops(flat, width):
+    """The largest number of each column of ``(S, width)``, repeated."""
+    top = np.full(RUN, -np.inf, np.float32)
+    for start in range(0, flat.shape[0], RUN):
+        run = flat[start : start + RUN]
+        for c in range(run.shape[0]):
+            top[c] = run[c] if run[c] > top[c] else top[c]
+    half = RUN // 2
+    while half >= width:
+        for c in range(half):
+            top[c] = top[c + half] if top[c + half] > top[c] else top[c]
+        half //= 2
+    _repeat(top, width)
     return top
 
 
@@ -265,26 +289,32 @@ def _tops_of_columns(runs, width):
 def _softmax_of_columns(scores):
     """`_softmax` of each column of ``(S, W)``, in place.
 
-    Numbers are taken 32 at a time, however many keys those are: each column is then several, which
-    have a part of its maximum and its total, and neither depends on the order.
+    Loops over W numbers would be too short for the compiler. They go over many rows at once, so
+    that a column has several totals until the end, each a sum of integers.
     """
     width = scores.shape[1]
-    runs = scores.reshape(-1, PANEL)
-    top = _tops_of_columns(runs, width)
-    total = np.zeros(PANEL, np.int64)
-    inverse = np.empty(PANEL, np.float32)
-    for s in range(runs.shape[0]):
-        for c in range(PANEL):
-            weight = _exp(runs[s, c] - top[c])
-            runs[s, c] = weight
-            total[c] += _in_grid(weight)
-    for c in range(width, PANEL):
-        total[c % width] += total[c]
-    for c in range(PANEL):
-        inverse[c] = _inverse(total[c % width])
-    for s in range(runs.shape[0]):
-        for c in range(PANEL):
-            runs[s, c] *= inverse[c]
+    flat = scores.reshape(-1)
+    top = _tops(flat, width)
+    total = np.zeros(RUN, np.int64)
+    for start in range(0, flat.shape[0], RUN):
+        run = flat[start : start + RUN]
+        for c in range(run.shape[0]):
+            run[c] = _exp(run[c] - top[c])
+        for c in range(run.shape[0]):
+            total[c] += _in_grid(run[c])
+    half = RUN // 2
+    while half >= width:
+        for c in range(half):
+            total[c] += total[c + half]
+        half //= 2
+    inverse = np.empty(RUN, np.float32)
+    for c in range(width):
+        inverse[c] = _inverse(total[c])
+    _repeat(inverse, width)
+    for start in range(0, flat.shape[0], RUN):
+        run = flat[start : start + RUN]
+        for c in range(run.shape[0]):
+            run[c] *= inverse[c]
 
 
 @njit
@@ -349,8 +379,9 @@ def _attend_some(q, k, v, g, start, width, first, last, scale, out, weights):
     for i in range(count):
         t = (start + i) // share
         h = g * share + (start + i) % share
+        row = q[t, h]
         for j in range(head_dim):
-            queries[j, i] = q[t, h, j] * scale
+            queries[j, i] = row[j] * scale
     scores = np.empty(((length + TILE - 1) // TILE * TILE, width), np.float32)
     _score(k[low:high, g], queries, scores)
     scores[length:] = -np.inf
@@ -364,8 +395,9 @@ def _attend_some(q, k, v, g, start, width, first, last, scale, out, weights):
     for i in range(count):
         t = (start + i) // share
         h = g * share + (start + i) % share
+        row = out[t, h]
         for j in range(head_dim):
-            out[t, h, j] = z[i, j] + _ZERO
+            row[j] = z[i, j] + _ZERO
         if weights.shape[0] > 0:
             weights[h, t, low:high] = scores[:length, i]
 
@@ -410,7 +442,7 @@ def _mean_squares(x, out):
         out[t] = _mean_square(x[t])
 
 
-@njit
+@njit(error_model="numpy")  # a quotient by 0 is no error
 def _norm_row(x, weight, eps, out):
     root = np.sqrt(_mean_square(x) + eps)
     for j in range(x.shape[0]):
@@ -454,7 +486,7 @@ def _turn_many(x, cos, sin, out):
         _turn(x[t], cos[t, 0], sin[t, 0], out[t])
 
 
-@njit
+@njit(error_model="numpy")  # a quotient by 0 is no error
 def _gate_row(gate, up, gelu, out):
     if gelu:
         for j in range(gate.shape[0]):
