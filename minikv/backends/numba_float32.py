@@ -51,7 +51,7 @@ from .numba_exact import ONE_CALLER, SeenKeys
 LANES = 16  # outputs in a vector
 PANEL = 32  # outputs in registers
 TILE = 8  # rows in registers
-ROWS = 512  # that every panel meets in turn, while they stay in the second cache
+ROWS = 256  # that every panel meets in turn, while they stay in the second cache
 BLOCK = 192  # inputs of a chain; 24 KiB of weights stay in the first cache
 KEYS = 64  # keys of a chain before it is put aside; as many values stay in the first cache
 RUN = 256  # scores that one loop goes over
@@ -387,8 +387,10 @@ def _attend_some(q, k, v, g, start, width, first, last, scale, out, weights):
     scores[length:] = -np.inf
     for i in range(count):
         t = (start + i) // share
-        scores[: first[t] - low, i] = -np.inf
-        scores[last[t] - low :, i] = -np.inf
+        for s in range(low, first[t]):
+            scores[s - low, i] = -np.inf
+        for s in range(last[t], high):
+            scores[s - low, i] = -np.inf
     _softmax_of_columns(scores)
     z = np.empty((width, v.shape[2]), np.float32)
     _weigh(scores[:length], v[low:high, g], z)
