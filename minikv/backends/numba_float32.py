@@ -210,7 +210,12 @@ def _power_of_2(n):
 
 @njit
 def _exp(x):
-    """exp(x) = 2**n exp(r), |r| <= ln(2) / 2, by Taylor's polynomial to r**7; NaN stays NaN."""
+    """exp(x) = 2**n exp(r), |r| <= ln(2) / 2, by Taylor's polynomial to r**7; NaN stays NaN.
+
+    Within 1.1 units in the last place, if that is not below the normal numbers: at worst, below 1,
+    0.5 for the last rounding, 0.25 for that of r, 0.17 for the one before the last, 0.03 for those
+    before it, and 0.12 for the rest of Taylor's series.
+    """
     x = _LOWEST if x < _LOWEST else x
     x = _HIGHEST if x > _HIGHEST else x
     shifted = x * _PER_LN2 + _TO_WHOLE

@@ -23,7 +23,7 @@ from strategies import cases
 import minikv
 from minikv.arithmetic import ACTIVATIONS, Arithmetic, Float32, NumpyFloat32, Sight, Watch
 from minikv.backends import get_backend
-from minikv.backends.numba_float32 import BLOCK, FEW, GRID, TILE, NumbaFloat32, Packed
+from minikv.backends.numba_float32 import BLOCK, FEW, KEYS, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted
@@ -142,7 +142,7 @@ def cached(rows: np.ndarray) -> np.ndarray:
 @given(
     seed=seeds,
     tokens=st.integers(1, 40),
-    before=st.integers(0, 3 * TILE),
+    before=st.integers(0, 2 * KEYS),
     groups=st.integers(1, 2),
     share=st.integers(1, 5),
     width=st.sampled_from([1, 12, 32, 64]),
@@ -187,13 +187,19 @@ def test_a_softmax_has_the_same_bits_in_any_order(seed, length):
     assert_same_bits(OURS.softmax(scores[..., order]), OURS.softmax(scores)[..., order])
 
 
+def test_order_changes_a_softmax_of_plain_float32():
+    scores = floats(0, 1, 50, 3000) * np.float32(5)
+    order = np.random.default_rng(0).permutation(3000)
+    assert not same_bits(PLAIN.softmax(scores[..., order]), PLAIN.softmax(scores)[..., order])
+
+
 def test_a_softmax_s_total_keeps_its_digits_and_its_room():
-    """Of 2**20 equal keys each weighs 2**-20; one key of weight GRID counts, half of that not."""
+    """Of 2**20 equal keys each weighs 2**-20; 2**-42 counts, less than half of it does not."""
     assert (OURS.softmax(np.zeros((1, 1, 2**20), np.float32)) == 2.0**-20).all()
     scores = np.zeros((1, 1, 2**19 + 1), np.float32)
-    for weight, counted in ((GRID, 2.0**19), (GRID / 2.5, 0.0)):
+    for weight, total in ((2.0**-42, 1 + 2.0**-23), (2.0**-42 / 2.5, 1.0)):
         scores[..., 1:] = math.log(weight)
-        assert OURS.softmax(scores)[0, 0, 0] == np.float32(1 / (1 + counted * GRID))
+        assert OURS.softmax(scores)[0, 0, 0] == np.float32(1 / total)
 
 
 @pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 70])
@@ -232,6 +238,10 @@ def test_exp_does_not_depend_on_the_place_in_an_array(seed, length, cut):
 def test_exp_at_the_edges():
     got = OURS.exp(np.array([np.nan, np.inf, -np.inf, 0.0, 100.0, -1000.0], np.float32))
     assert np.array_equal(got, np.array([np.nan, np.inf, 0, 1, np.inf, 0], np.float32), True)
+    smallest = np.float32(2.0**-149)
+    got = OURS.exp(np.array([-104.0, -103.9, 88.7, 88.75], np.float32))
+    assert np.array_equal(got[[0, 1, 3]], [0.0, smallest, np.inf])
+    assert abs(got[2] / math.exp(np.float32(88.7)) - 1) < 2.0**-23
     gate, up = np.float32([[[-200.0]], [[3.0]]])
     assert OURS.gated(gate, up, "silu") == 0  # exp overflows silently
 
