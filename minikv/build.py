@@ -48,13 +48,14 @@ def build(
     chosen = get_backend(backend, arithmetic, config.max_position_embeddings)
     prepare = Preparation(config, tensors, chosen)
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
+    lm_head = prepare.matrix(head, tied=config.tie_word_embeddings)  # the largest, so first
     return Weights(
         config,
         prepare.arithmetic,
-        embed_tokens=prepare.vector("model.embed_tokens.weight"),
+        embed_tokens=prepare.embedding(lm_head),
         layers=prepare.layers(),
         norm=prepare.norm("model.norm"),
-        lm_head=prepare.matrix(head, tied=config.tie_word_embeddings),
+        lm_head=lm_head,
         digest=digest_of(config, tensors),
     )
 
@@ -116,6 +117,12 @@ class Preparation:
     def vector(self, name: str) -> Array:
         """A bias, or the embedding: what is read or added in the model's dtype."""
         return self.arithmetic.xp.asarray(self.given(name), dtype=self.arithmetic.dtype)
+
+    def embedding(self, lm_head: Matrix) -> Array:
+        """The embedding, which may be held once where it is the output matrix too."""
+        if self.config.tie_word_embeddings and self.arithmetic.looks_up_in_matrices:
+            return lm_head
+        return self.vector("model.embed_tokens.weight")
 
     def norm(self, name: str) -> Array:
         """What an RMSNorm multiplies by, in the wide dtype."""

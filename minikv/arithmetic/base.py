@@ -76,6 +76,8 @@ class Arithmetic(ABC):
         Bytes of a number in `dtype`.
     weights_in_float32 : bool
         Whether tensors are rounded to float32 before `weight` and the others prepare them.
+    looks_up_in_matrices : bool
+        Whether `lookup` reads the rows of what `weight` made: a tied matrix is then held once.
     query_block : int
         Queries that attention takes at a time: memory then does not grow with T * S.
     """
@@ -83,6 +85,7 @@ class Arithmetic(ABC):
     name: ClassVar[str]
     itemsize: ClassVar[int] = 4
     weights_in_float32: ClassVar[bool] = True
+    looks_up_in_matrices: ClassVar[bool] = False
     query_block: int = 32
     xp: ModuleType
     dtype: DType

@@ -21,9 +21,9 @@ import numba
 from strategies import cases
 
 import minikv
-from minikv.arithmetic import Float32, NumpyFloat32, Sight
+from minikv.arithmetic import ACTIVATIONS, Arithmetic, Float32, NumpyFloat32, Sight, Watch
 from minikv.backends import get_backend
-from minikv.backends.numba_float32 import BLOCK, NumbaFloat32, Packed
+from minikv.backends.numba_float32 import BLOCK, FEW, KEYS, NumbaFloat32, Packed
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted
@@ -131,6 +131,101 @@ def test_attention_in_parts_has_the_bits_of_attention_at_once(seed, window, cut)
     assert_same_bits(attended(one, every), whole[one])
 
 
+def cached(rows: np.ndarray) -> np.ndarray:
+    """``(S, G, d)`` as the full cache has it: head by head, with room behind each."""
+    buffer = np.full((rows.shape[1], len(rows) + 3, rows.shape[2]), np.nan, np.float32)
+    buffer[:, : len(rows)] = rows.swapaxes(0, 1)
+    return buffer[:, : len(rows)].swapaxes(0, 1)
+
+
+@settings(max_examples=40)
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 40),
+    before=st.integers(0, 2 * KEYS),
+    groups=st.integers(1, 2),
+    share=st.integers(1, 5),
+    width=st.sampled_from([1, 12, 32, 64]),
+    window=st.none() | st.integers(1, 30),
+    watched=st.booleans(),
+)
+def test_attention_in_one_kernel_has_the_bits_of_its_parts(
+    seed, tokens, before, groups, share, width, window, watched
+):
+    length = before + tokens
+    q = floats(seed, tokens, groups * share, width)
+    k, v = (cached(floats(seed + i, length, groups, width)) for i in (1, 2))
+    sight = Sight(np.arange(before, length), np.arange(length), window)
+    seen: list[tuple] = []
+    watch = Watch(observe=lambda *given: seen.append(given)) if watched else Watch()
+    got = OURS.attention(q, k, v, sight, 0.3, watch)
+    from_kernel, seen = seen, []
+    assert_same_bits(got, Arithmetic.attention(OURS, q, k, v, sight, 0.3, watch))
+    assert len(from_kernel) == len(seen) == watched * -(-tokens // OURS.query_block)
+    for (positions, pattern), (expected_positions, expected) in zip(from_kernel, seen, strict=True):
+        assert np.array_equal(positions, expected_positions)
+        assert_same_bits(pattern, expected)
+
+
+def test_heads_of_unlike_sight_are_left_to_the_parts():
+    """The second K/V head holds other tokens than the first: its query sees one key fewer."""
+    q, k, v = floats(1, 1, 4, 32), floats(2, 5, 2, 32), floats(3, 5, 2, 32)
+    positions = np.array([[0, 0], [1, 1], [2, 2], [3, 3], [4, 9]])
+    sight = Sight(np.array([4]), positions)
+    got = OURS.attention(q, k, v, sight, 0.3)
+    for heads, group, length in ((slice(2), 0, 5), (slice(2, 4), 1, 4)):
+        part = slice(group, group + 1)
+        alone = Sight(np.array([4]), np.arange(length))
+        expected = OURS.attention(q[:, heads], k[:length, part], v[:length, part], alone, 0.3)
+        assert_same_bits(got[:, heads], expected)
+
+
+@given(seed=seeds, length=st.integers(1, 3000))
+def test_a_softmax_has_the_same_bits_in_any_order(seed, length):
+    scores = floats(seed, 1, 2, length) * np.float32(5)
+    order = np.random.default_rng(seed).permutation(length)
+    assert_same_bits(OURS.softmax(scores[..., order]), OURS.softmax(scores)[..., order])
+
+
+def test_order_changes_a_softmax_of_plain_float32():
+    scores = floats(0, 1, 50, 3000) * np.float32(5)
+    order = np.random.default_rng(0).permutation(3000)
+    assert not same_bits(PLAIN.softmax(scores[..., order]), PLAIN.softmax(scores)[..., order])
+
+
+def test_a_softmax_s_total_keeps_its_digits_and_its_room():
+    """Of 2**20 equal keys each weighs 2**-20; 2**-42 counts, less than half of it does not."""
+    assert (OURS.softmax(np.zeros((1, 1, 2**20), np.float32)) == 2.0**-20).all()
+    scores = np.zeros((1, 1, 2**19 + 1), np.float32)
+    for weight, total in ((2.0**-42, 1 + 2.0**-23), (2.0**-42 / 2.5, 1.0)):
+        scores[..., 1:] = math.log(weight)
+        assert OURS.softmax(scores)[0, 0, 0] == np.float32(1 / total)
+
+
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 70])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_parts_of_a_block_have_the_bits_of_their_operations(rows, activation):
+    for seed, width in ((1, 1), (2, 30), (3, 64), (4, 577)):
+        x, other = floats(seed, rows, width), floats(seed + 1, rows, width)
+        weight = floats(seed + 2, width)
+        weight.flags.writeable = False  # as those of a file
+        got = OURS.rms_norm(x, weight, 1e-5)
+        assert_same_bits(got, Arithmetic.rms_norm(OURS, x, weight, 1e-5))
+        got = OURS.gated(x * 9, other, activation)
+        assert_same_bits(got, Arithmetic.gated(OURS, x * 9, other, activation))
+        heads = floats(seed + 3, rows, 3, 2 * width)
+        cos, sin = floats(seed + 4, rows, 1, 2 * width), floats(seed + 5, rows, 1, 2 * width)
+        got = OURS.rope(heads, cos, sin)
+        assert_same_bits(got, Arithmetic.rope(OURS, heads, cos, sin))
+
+
+@given(seed=seeds, size=st.integers(1, 700))
+def test_a_mean_of_squares_is_rounded_once(seed, size):
+    x = floats(seed, 2, size)
+    true = np.mean(x.astype(np.float64) ** 2, axis=-1, keepdims=True)
+    assert_same_bits(OURS.mean_square(x), true.astype(np.float32))
+
+
 @given(seed=seeds, length=st.integers(1, 100), cut=st.integers(0, 99))
 def test_exp_does_not_depend_on_the_place_in_an_array(seed, length, cut):
     x = np.clip(floats(seed, length) * np.float32(30), -80, 80)
@@ -143,6 +238,10 @@ def test_exp_does_not_depend_on_the_place_in_an_array(seed, length, cut):
 def test_exp_at_the_edges():
     got = OURS.exp(np.array([np.nan, np.inf, -np.inf, 0.0, 100.0, -1000.0], np.float32))
     assert np.array_equal(got, np.array([np.nan, np.inf, 0, 1, np.inf, 0], np.float32), True)
+    smallest = np.float32(2.0**-149)
+    got = OURS.exp(np.array([-104.0, -103.9, 88.7, 88.75], np.float32))
+    assert np.array_equal(got[[0, 1, 3]], [0.0, smallest, np.inf])
+    assert abs(got[2] / math.exp(np.float32(88.7)) - 1) < 2.0**-23
     gate, up = np.float32([[[-200.0]], [[3.0]]])
     assert OURS.gated(gate, up, "silu") == 0  # exp overflows silently
 
@@ -242,6 +341,17 @@ def test_weights_are_packed_and_their_last_panel_is_filled_up():
     weight = OURS.weight(floats(3, 100, 20), "w")
     assert isinstance(weight, Packed)
     assert OURS.linear(floats(4, 5, 20), weight).shape == (5, 100)
+
+
+def test_a_tied_embedding_is_held_once_and_looked_up_in_its_panels():
+    config = minikv.tiny_config(vocab_size=97, tie_word_embeddings=True)
+    tied = minikv.random_model(config, 1, "float32", backend="numba").weights
+    assert tied.embed_tokens is tied.lm_head
+    assert tied.embed_tokens.shape == (97, config.hidden_size)
+    rows = minikv.random_tensors(config, 1)["model.embed_tokens.weight"]
+    ids = np.array([96, 0, 31, 32, 96])
+    assert_same_bits(OURS.lookup(tied.embed_tokens, ids), rows[ids])
+    assert_same_bits(OURS.lookup(rows, ids), rows[ids])
 
 
 def test_the_command_line_uses_it(capsys):
