@@ -166,24 +166,11 @@ _KEPT = types.Array(types.float32, 1, "C", readonly=True)  # a view of the file,
 announced.begin()
 
 
-@njit
-def _turn_tile(x, tile):
-    """``(TILE, K) -> (K, TILE)``"""
-    for i in range(x.shape[1]):
-        for r in range(TILE):
-            tile[i, r] = x[r, i]
-
-
 @njit("void(f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,::1])", parallel=True, cache=True)
 def _product(x, packed, block, out):
     groups, rows, k = x.shape
-    whole = rows // TILE
     panels = packed.shape[1]
     stride = out.shape[2]
-    tiles = np.empty((groups * whole, k, TILE), np.float32)
-    for i in prange(groups * whole):
-        start = i % whole * TILE
-        _turn_tile(x[i // whole, start : start + TILE], tiles[i])
     runs = (rows + ROWS - 1) // ROWS
     for i in prange(groups * runs * panels):
         g = i // panels // runs
@@ -195,11 +182,10 @@ def _product(x, packed, block, out):
             width = min(block, k - s)
             for t in range(first, last - last % TILE, TILE):
                 place = out[g, t:, p * PANEL :].ctypes.data
-                tile = tiles[g * whole + t // TILE, s].ctypes.data
-                _product_tile(tile, 1, TILE, w, PANEL, place, stride, width, s == 0)
+                _product_tile(x[g, t, s:].ctypes.data, k, 1, w, PANEL, place, stride, width, s == 0)
             for t in range(last - last % TILE, last):
                 place = out[g, t:, p * PANEL :].ctypes.data
-                _product_row(x[g, t, s:].ctypes.data, 0, 1, w, PANEL, place, stride, width, s == 0)
+                _product_row(x[g, t, s:].ctypes.data, k, 1, w, PANEL, place, stride, width, s == 0)
 
 
 @njit
