@@ -69,6 +69,41 @@ def test_a_process_may_fork_and_decode_in_the_child_on_workqueue_alone(layer):
     assert ended_well == (layer == "workqueue")
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_rows_of_all_threads_have_the_bits_of_one(threads, monkeypatch):
+    """Five rows, which two and three threads share unevenly, and of which seven get none."""
+    monkeypatch.setattr(kernels, "_SHARE", 1)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
+    x, other = floats(threads, 5, 2, 6), floats(1, 5, 2, 6)
+    flat, up = x.reshape(5, 12), other.reshape(5, 12)
+    cos, sin = np.random.default_rng(threads).uniform(-1, 1, (2, 5, 1, 6))
+    weight = floats(2, 12).astype(np.float64)
+    matrix = floats(3, 5, 12)
+    halves = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    many = floats(4, 13, 12)
+
+    def outcomes(arithmetic):
+        yield arithmetic.settle(other)
+        yield arithmetic.rms_norm(flat, weight, 1e-5)
+        yield arithmetic.rope(x, cos, sin)
+        yield arithmetic.gated(flat, up, "silu")
+        yield arithmetic.linear(many, arithmetic.weight(matrix, "w"))
+        yield arithmetic.linear(many, arithmetic.weight(halves, "w"))
+
+    for got, expected in zip(outcomes(COMPILED), outcomes(EXACT), strict=True):
+        assert_same_bits(got, expected)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_one_row_in_doubt_leaves_all_to_exact(place, monkeypatch):
+    monkeypatch.setattr(kernels, "_SHARE", 1)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+    x, out = floats(0, 5, 64), np.empty((5, 64))
+    assert kernels._by_rows(kernels._round_rows, (x, out), 32, 1.0)
+    x[place] = in_doubt(np.random.default_rng(0), 64, np.float32)
+    assert not kernels._by_rows(kernels._round_rows, (x, out), 32, 1.0)
+
+
 def test_the_backend_is_compiled():
     assert type(COMPILED) is kernels.NumbaExact
 
@@ -159,7 +194,8 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     matrix, out = floats(1, 4, 3), np.empty((1, 4), np.float32)
     exact = EXACT.weight(matrix, "w")
     weight = COMPILED.weight(matrix, "w")
-    assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
+    given = (x, weight.values, weight.values[:0], 32, weight.largest, out, out[:, :0])
+    assert kernels._linear(*given) == (abs(off) > 2.0**-30)
     for rows in (x, np.repeat(x, 12, axis=0)):
         assert_same_bits(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
 
@@ -295,6 +331,24 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
     assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
 
 
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("window", [None, kernels._RUN, kernels._RUN + 40])
+@pytest.mark.parametrize(("tokens", "share"), [(1, 3), (3, 1), (8, 4), (2, 5), (1, 7)])
+def test_keys_may_be_cut_into_runs_for_any_number_of_heads(off, window, tokens, share):
+    """Of one key more, one less, and as many as runs have; the window begins within one."""
+    length = 3 * kernels._RUN + off
+    q = floats(length, tokens, 2 * share, 6)
+    k, v = (EXACT.settle(floats(seed, length, 2, 6)) for seed in (1, 2))
+    sight = Sight(np.arange(length - tokens, length), np.arange(length), window)
+    told: list[list[np.ndarray]] = []
+    for arithmetic in (EXACT, COMPILED):
+        seen: list[np.ndarray] = []
+        watch = Watch(observe=lambda at, pattern, seen=seen: seen.append(pattern.copy()))
+        told.append([arithmetic.attention(q, k, v, sight, 0.4, watch), *seen])
+    for got, expected in zip(*told, strict=True):
+        assert_same_bits(got, expected)
+
+
 @pytest.mark.parametrize("tokens", [1, 12])
 @pytest.mark.parametrize("kernel", ["_attend", "_place_queries", "_place_weights"])
 def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
@@ -414,6 +468,12 @@ def test_sums_on_a_grid_have_the_same_bits_with_and_without_fastmath(seed, k):
     x = rng.integers(-(2**20), 2**20, k) * 2.0**-30
     w = (rng.integers(-(2**21), 2**21, k) * 2.0**-40).astype(np.float32)
     assert kernels._dot(x, w) == in_order(x, w) == math.fsum(x * w)
+    out = np.empty((3, 2))
+    kernels._three_dots(np.stack([x, 2 * x, -x]), np.stack([w, -w]), out)
+    assert_same_bits(out, np.outer([1, 2, -1], [1, -1]) * in_order(x, w))
+    shift = 1.5 * 2.0**52 * 2.0**-30
+    rounded = (w.astype(np.float64) + shift - shift).astype(np.float32)
+    assert kernels._dot_rounded(x, w, shift) == in_order(x, rounded)
 
 
 def test_sums_off_the_grid_differ_with_fastmath():
@@ -454,10 +514,13 @@ def test_only_functions_that_add_are_compiled_with_fastmath():
         "_dot",
         "_dot_pairs",
         "_weigh",
+        "_three_dots",
+        "_weigh_three",
+        "_dot_rounded",
     ]
     assert source.count("fastmath=") == len(marked)
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
-    assert "in five functions that do nothing but add" in " ".join(page.split())
+    assert "in eight functions that do nothing but add" in " ".join(page.split())
 
 
 # Without Numba, or where it fails.
