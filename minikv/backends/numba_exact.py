@@ -188,20 +188,20 @@ def _three_dots(x, w, out):
 
 @njit(fastmath=_SUMS)
 def _weigh_three(z, pattern, v):
-    """`_weigh` of three rows by two values at a time, which are read and widened once for all."""
-    for s in range(0, v.shape[0] - 1, 2):
+    """`_weigh` of three rows, for which two values at a time are read and widened once."""
+    keys = v.shape[0]
+    for s in range(0, keys, 2):
+        after = min(s + 1, keys - 1)  # of an odd number the last is read twice, and weighs once
+        a, b, c = pattern[0, s], pattern[1, s], pattern[2, s]
+        d, e, f = 0.0, 0.0, 0.0
+        if after > s:
+            d, e, f = pattern[0, after], pattern[1, after], pattern[2, after]
         for j in range(z.shape[1]):
             one = np.float64(v[s, j])
-            other = np.float64(v[s + 1, j])
-            z[0, j] += pattern[0, s] * one + pattern[0, s + 1] * other
-            z[1, j] += pattern[1, s] * one + pattern[1, s + 1] * other
-            z[2, j] += pattern[2, s] * one + pattern[2, s + 1] * other
-    for s in range(v.shape[0] - v.shape[0] % 2, v.shape[0]):
-        for j in range(z.shape[1]):
-            last = np.float64(v[s, j])
-            z[0, j] += pattern[0, s] * last
-            z[1, j] += pattern[1, s] * last
-            z[2, j] += pattern[2, s] * last
+            other = np.float64(v[after, j])
+            z[0, j] += a * one + d * other
+            z[1, j] += b * one + e * other
+            z[2, j] += c * one + f * other
 
 
 @njit
@@ -635,10 +635,10 @@ def _by_rows(kernel: Callable[..., Any], arrays: tuple[np.ndarray, ...], *others
     Each thread takes rows of its own; the kernel lets go of Python's lock. False if it says so of
     any.
     """
+    if arrays[0].size < 2 * _SHARE:
+        return kernel(*arrays, *others) is not False
     rows = len(arrays[0])
     count = min(numba.get_num_threads(), rows, arrays[0].size // _SHARE)
-    if count < 2:
-        return kernel(*arrays, *others) is not False
     said = [True] * count
 
     def work(i: int) -> None:
@@ -671,16 +671,21 @@ def _packed(x: np.ndarray) -> np.ndarray:
     return x if x.flags.carray else np.array(x, order="C")
 
 
-def _is_read_by_kernels(weights: np.ndarray) -> bool:
-    """Whether they are float32, or bfloat16 in pairs, the first of which is in the lower half."""
-    in_pairs = weights.shape[1] % 2 == 0 and sys.byteorder == "little"
-    return in_pairs or weights.dtype != np.uint16
+def _can_be_pairs(weights: np.ndarray) -> bool:
+    """Whether two bytes each can be read as pairs, the first number of which is the lower half."""
+    return weights.shape[1] % 2 == 0 and sys.byteorder == "little"
 
 
 def _as_read(weights: np.ndarray) -> np.ndarray:
     """Contiguous, and bfloat16 in pairs."""
     weights = np.ascontiguousarray(weights)
     return weights.view(np.uint32) if weights.dtype == np.uint16 else weights
+
+
+def _are_alike(weight: Weight, other: Weight) -> bool:
+    """Whether one kernel reads both."""
+    tied = isinstance(weight, TiedWeight) or isinstance(other, TiedWeight)
+    return weight.values.dtype == other.values.dtype and not tied
 
 
 def _is_bfloat16(w: np.ndarray) -> bool:
@@ -720,7 +725,7 @@ class NumbaExact(NumpyExact):
             return TiedWeight(matrix, largest, name, shifts)
         values = np.empty(matrix.shape, np.float32)
         _on_grids(matrix, shifts, values)
-        if _is_bfloat16(values):
+        if _is_bfloat16(values) and _can_be_pairs(values):
             values = values.view("<u2")[:, 1::2]
         kept = self._room.empty(values.shape, values.dtype)
         kept[:] = values
@@ -736,19 +741,17 @@ class NumbaExact(NumpyExact):
             return super().linears(x, *weights)
         x = _rows(x)
         outs = tuple(np.empty((len(x), len(w.values)), dtype=np.float32) for w in weights)
-        few = len(x) <= _FEW and all(_is_read_by_kernels(weight.values) for weight in weights)
-        products = self._few_rows if few else self._many_rows
+        products = self._few_rows if len(x) <= _FEW else self._many_rows
         decided = products(x, weights, outs)
         return outs if decided else super().linears(x, *weights)
 
     def _few_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products in kernels, which read each weight once; False where one is in doubt."""
         bits = self.significand - self.weight_bits
-        largest = max(weight.largest for weight in weights)  # a bound for each
+        largest = max([weight.largest for weight in weights])  # a bound for each
         values = [_as_read(weight.values) for weight in weights]
-        tied = any(isinstance(weight, TiedWeight) for weight in weights)
         with ONE_CALLER:
-            if len(weights) == 2 and values[0].dtype == values[1].dtype and not tied:
+            if len(weights) == 2 and _are_alike(*weights):
                 return _linear(x, values[0], values[1], bits, largest, outs[0], outs[1])
             decided = True
             for weight, matrix, out in zip(weights, values, outs, strict=True):
