@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +58,7 @@ _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
 _RUN = 256  # keys that attention of few queries takes at a time
-_SHARE = 2**16  # numbers for which another thread is started, which takes some 50 us
+_ROWS = 32  # that a thread takes at a time of many; so few are left to one thread
 _LOW = elementary.LOWEST * 256
 _HIGH = elementary.HIGHEST * 256
 _EXP0, _EXP1, _EXP2, _EXP3 = elementary.EXP
@@ -224,7 +223,7 @@ def _round_row(x, bits):
     return abs(target - 1.5 * power) <= (0.5 - 2.0**-30) * power
 
 
-@njit("b1(f4[:,::1], f8[:,::1], i8, f8)", cache=True, nogil=True)
+@njit("b1(f4[:,::1], f8[:,::1], i8, f8)", cache=True)
 def _round_rows(x, out, bits, largest):
     """Widen rows and round them; False where `NumpyExact.linears` must look at them."""
     for t in range(x.shape[0]):
@@ -548,7 +547,7 @@ def _place_weights(scores, share, first, last, powers, denominator, bits, table)
     return _all(decided)
 
 
-@njit("void(f4[:,::1], f4[:,::1], f8[::1], f8, f8)", cache=True, nogil=True)
+@njit("void(f4[:,::1], f4[:,::1], f8[::1], f8, f8)", cache=True)
 def _rms_norm(x, out, weight, eps, finest):
     squares = np.empty(x.shape[1])
     for t in range(x.shape[0]):
@@ -560,7 +559,7 @@ def _rms_norm(x, out, weight, eps, finest):
             out[t, j] = np.float32(np.float64(x[t, j]) / root * weight[j])
 
 
-@njit("void(f4[:,:,::1], f8[:,:,::1], f8[:,:,::1], f4[:,:,::1])", cache=True, nogil=True)
+@njit("void(f4[:,:,::1], f8[:,:,::1], f8[:,:,::1], f4[:,:,::1])", cache=True)
 def _rope(x, cos, sin, out):
     half = x.shape[2] // 2
     for t in range(x.shape[0]):
@@ -570,7 +569,7 @@ def _rope(x, cos, sin, out):
                 out[t, h, j] = np.float32(turned + np.float64(x[t, h, j]) * cos[t, 0, j])
 
 
-@njit("void(f4[:,::1], f4[:,::1], f8)", cache=True, nogil=True)
+@njit("void(f4[:,::1], f4[:,::1], f8)", cache=True)
 def _settle(x, out, finest):
     for t in range(x.shape[0]):
         shift = _power_below(_largest(x[t])) * finest * ROUND
@@ -578,8 +577,8 @@ def _settle(x, out, finest):
             out[t, j] = np.float32(_to_grid(x[t, j], shift))
 
 
-@njit("void(f4[:,::1], f4[:,::1], f4[:,::1], b1, f8[::1])", cache=True, nogil=True)
-def _gated(gate, up, out, gelu, table):
+@njit
+def _gated_rows(gate, up, out, gelu, table):
     row = np.empty(gate.shape[1])
     for t in range(gate.shape[0]):
         for j in range(gate.shape[1]):
@@ -593,7 +592,18 @@ def _gated(gate, up, out, gelu, table):
             out[t, j] = np.float32(x / (row[j] + 1.0) * np.float64(up[t, j]))
 
 
-@njit("void(f8[:,:], f4[:,:])", cache=True, nogil=True)
+@njit("void(f4[:,::1], f4[:,::1], f4[:,::1], b1, f8[::1])", parallel=True, cache=True)
+def _gated(gate, up, out, gelu, table):
+    """`_gated_rows`, which takes longest of what lies between products: many on all threads."""
+    if gate.shape[0] <= _ROWS:
+        _gated_rows(gate, up, out, gelu, table)
+    else:
+        for i in prange((gate.shape[0] + _ROWS - 1) // _ROWS):
+            rows = slice(i * _ROWS, (i + 1) * _ROWS)
+            _gated_rows(gate[rows], up[rows], out[rows], gelu, table)
+
+
+@njit("void(f8[:,:], f4[:,:])", cache=True)
 def _narrow(x, out):
     for t in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -627,38 +637,6 @@ def _place(pattern, powers, bits, out):
 
 
 announced.end()
-
-
-def _by_rows(kernel: Callable[..., Any], arrays: tuple[np.ndarray, ...], *others: Any) -> bool:
-    """Call ``kernel(*arrays, *others)``, on all threads where arrays have many rows.
-
-    Each thread takes rows of its own; the kernel lets go of Python's lock. False if it says so of
-    any.
-    """
-    if arrays[0].size < 2 * _SHARE:
-        return kernel(*arrays, *others) is not False
-    rows = len(arrays[0])
-    count = min(numba.get_num_threads(), rows, arrays[0].size // _SHARE)
-    said = [True] * count
-
-    def work(i: int) -> None:
-        own = slice(rows * i // count, rows * (i + 1) // count)
-        said[i] = kernel(*(array[own] for array in arrays), *others) is not False
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, count)]
-    for thread in threads:
-        thread.start()
-    work(0)
-    for thread in threads:
-        thread.join()
-    return all(said)
-
-
-def _widen(stored: np.ndarray, out: np.ndarray) -> None:
-    """Stored weights in float64."""
-    if stored.dtype == np.uint16:
-        stored = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
-    np.copyto(out, stored)
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
@@ -766,10 +744,10 @@ class NumbaExact(NumpyExact):
         """The products by BLAS, between kernels; False where a row's grid is in doubt."""
         rows = np.empty(x.shape)
         largest = max(weight.largest for weight in weights)
-        if not _by_rows(_round_rows, (x, rows), self.significand - self.weight_bits, largest):
+        if not _round_rows(x, rows, self.significand - self.weight_bits, largest):
             return False
         for weight, out in zip(weights, outs, strict=True):
-            _by_rows(_narrow, (self.product(rows, weight), out))
+            _narrow(self.product(rows, weight), out)
         return True
 
     def product(self, x: Inputs, weight: Weight) -> Outputs:
@@ -780,9 +758,10 @@ class NumbaExact(NumpyExact):
             return out
         for start in range(0, len(weight.values), _BLOCK):
             block = slice(start, start + _BLOCK)
-            values = weight.values[block]
-            part = np.empty(values.shape)
-            _by_rows(_widen, (values, part))
+            part = weight.values[block]
+            if part.dtype == np.uint16:
+                part = np.left_shift(part, 16, dtype=np.uint32).view(np.float32)
+            part = part.astype(np.float64)
             if isinstance(weight, TiedWeight):
                 part = round_to(part, weight.shifts[block, None] / ROUND)
             np.matmul(x, part.T, out=out[:, block])
@@ -790,7 +769,7 @@ class NumbaExact(NumpyExact):
 
     def settle(self, x: NewKeys) -> NewKeys:
         out = np.empty(x.shape, dtype=np.float32)
-        _by_rows(_settle, (_rows(x), _rows(out)), 2.0 ** (1 - self.kv_bits))
+        _settle(_rows(x), _rows(out), 2.0 ** (1 - self.kv_bits))
         return out
 
     def softmax(self, scores: Scores) -> Pattern:
@@ -820,19 +799,19 @@ class NumbaExact(NumpyExact):
 
     def rms_norm(self, x: Array, weight: np.ndarray, eps: float) -> Array:
         out = np.empty(x.shape, dtype=np.float32)
-        finest = 2.0 ** (self.significand - 85)
-        _by_rows(_rms_norm, (_rows(x), _rows(out)), weight, eps, finest)
+        _rms_norm(_rows(x), _rows(out), weight, eps, 2.0 ** (self.significand - 85))
         return out
 
     def rope(self, x: Heads, cos: Turns, sin: Turns) -> Heads:
         out = np.empty(x.shape, dtype=np.float32)
-        _by_rows(_rope, (_packed(x), cos, sin, out))
+        _rope(_packed(x), cos, sin, out)
         return out
 
     def gated(self, gate: Features, up: Features, activation: str) -> Features:
         out = np.empty(gate.shape, dtype=np.float32)
         gelu = _GELU_BY_NAME[activation]
-        _by_rows(_gated, (_rows(gate), _rows(up), out), gelu, EXP_TABLE)
+        with ONE_CALLER:
+            _gated(_rows(gate), _rows(up), out, gelu, EXP_TABLE)
         return out
 
     def attention(

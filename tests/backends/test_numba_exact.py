@@ -69,39 +69,13 @@ def test_a_process_may_fork_and_decode_in_the_child_on_workqueue_alone(layer):
     assert ended_well == (layer == "workqueue")
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_rows_of_all_threads_have_the_bits_of_one(threads, monkeypatch):
-    """Five rows, which two and three threads share unevenly, and of which seven get none."""
-    monkeypatch.setattr(kernels, "_SHARE", 1)
-    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
-    x, other = floats(threads, 5, 2, 6), floats(1, 5, 2, 6)
-    flat, up = x.reshape(5, 12), other.reshape(5, 12)
-    cos, sin = np.random.default_rng(threads).uniform(-1, 1, (2, 5, 1, 6))
-    weight = floats(2, 12).astype(np.float64)
-    matrix = floats(3, 5, 12)
-    halves = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-    many = floats(4, 13, 12)
-
-    def outcomes(arithmetic):
-        yield arithmetic.settle(other)
-        yield arithmetic.rms_norm(flat, weight, 1e-5)
-        yield arithmetic.rope(x, cos, sin)
-        yield arithmetic.gated(flat, up, "silu")
-        yield arithmetic.linear(many, arithmetic.weight(matrix, "w"))
-        yield arithmetic.linear(many, arithmetic.weight(halves, "w"))
-
-    for got, expected in zip(outcomes(COMPILED), outcomes(EXACT), strict=True):
-        assert_same_bits(got, expected)
-
-
-@pytest.mark.parametrize("place", range(5))
-def test_one_row_in_doubt_leaves_all_to_exact(place, monkeypatch):
-    monkeypatch.setattr(kernels, "_SHARE", 1)
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
-    x, out = floats(0, 5, 64), np.empty((5, 64))
-    assert kernels._by_rows(kernels._round_rows, (x, out), 32, 1.0)
-    x[place] = in_doubt(np.random.default_rng(0), 64, np.float32)
-    assert not kernels._by_rows(kernels._round_rows, (x, out), 32, 1.0)
+@pytest.mark.parametrize("rows", [kernels._ROWS, kernels._ROWS + 1, 3 * kernels._ROWS + 4])
+def test_a_gate_of_many_rows_has_the_bits_of_one(rows):
+    """One block, for one thread; a block and a row; several blocks."""
+    gate, up = floats(rows, 2, rows, 7)
+    expected = EXACT.gated(gate, up, "silu")
+    assert_same_bits(COMPILED.gated(gate, up, "silu"), expected)
+    assert_same_bits(COMPILED.gated(gate[-1:], up[-1:], "silu"), expected[-1:])
 
 
 def test_the_backend_is_compiled():
