@@ -57,6 +57,8 @@ from .numba_announce import announced
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
+_RUN = 256  # keys that attention of few queries takes at a time
+_ROWS = 32  # that a thread takes at a time of many; so few are left to one thread
 _LOW = elementary.LOWEST * 256
 _HIGH = elementary.HIGHEST * 256
 _EXP0, _EXP1, _EXP2, _EXP3 = elementary.EXP
@@ -126,6 +128,17 @@ def _dot_pairs(x, w):
     return low + high
 
 
+@njit
+def _halves(rows):
+    pairs = rows.shape[1] // 2
+    out = np.empty(rows.shape)
+    for t in range(rows.shape[0]):
+        for j in range(pairs):
+            out[t, j] = rows[t, 2 * j]
+            out[t, pairs + j] = rows[t, 2 * j + 1]
+    return out
+
+
 def _inner(x, w):
     """`_dot`, or `_dot_pairs` where weights lie in pairs."""
 
@@ -137,11 +150,57 @@ def _(x, w):
     return lambda x, w: _dot(x, w)
 
 
+def _ordered(rows, w):
+    """Rows as `_inner` takes them; for pairs, the first numbers of all pairs, then the second."""
+
+
+@overload(_ordered)
+def _(rows, w):
+    if w.dtype == numba.uint32:
+        return lambda rows, w: _halves(rows)
+    return lambda rows, w: rows
+
+
 @njit(fastmath=_SUMS)
 def _weigh(z, pattern, v):
     for s in range(pattern.shape[0]):
         for j in range(z.shape[0]):
             z[j] += pattern[s] * np.float64(v[s, j])
+
+
+@njit(fastmath=_SUMS)
+def _three_dots(x, w, out):
+    """`_dot` of three rows with each of w, whose numbers are read and widened once for all."""
+    for s in range(w.shape[0]):
+        first = 0.0
+        second = 0.0
+        third = 0.0
+        for j in range(x.shape[1]):
+            number = np.float64(w[s, j])
+            first += x[0, j] * number
+            second += x[1, j] * number
+            third += x[2, j] * number
+        out[0, s] = first
+        out[1, s] = second
+        out[2, s] = third
+
+
+@njit(fastmath=_SUMS)
+def _weigh_three(z, pattern, v):
+    """`_weigh` of three rows, for which two values at a time are read and widened once."""
+    keys = v.shape[0]
+    for s in range(0, keys, 2):
+        after = min(s + 1, keys - 1)  # of an odd number the last is read twice, and weighs once
+        a, b, c = pattern[0, s], pattern[1, s], pattern[2, s]
+        d, e, f = 0.0, 0.0, 0.0
+        if after > s:
+            d, e, f = pattern[0, after], pattern[1, after], pattern[2, after]
+        for j in range(z.shape[1]):
+            one = np.float64(v[s, j])
+            other = np.float64(v[after, j])
+            z[0, j] += a * one + d * other
+            z[1, j] += b * one + e * other
+            z[2, j] += c * one + f * other
 
 
 @njit
@@ -164,8 +223,8 @@ def _round_row(x, bits):
     return abs(target - 1.5 * power) <= (0.5 - 2.0**-30) * power
 
 
-@njit("b1(f4[:,::1], i8, f8, f8[:,::1])", cache=True)
-def _round_rows(x, bits, largest, out):
+@njit("b1(f4[:,::1], f8[:,::1], i8, f8)", cache=True)
+def _round_rows(x, out, bits, largest):
     """Widen rows and round them; False where `NumpyExact.linears` must look at them."""
     for t in range(x.shape[0]):
         row = out[t]
@@ -176,19 +235,32 @@ def _round_rows(x, bits, largest, out):
     return True
 
 
-_STORED = ("f4", "u2", "u4")  # float32, bfloat16, and bfloat16 in pairs
-_LINEAR = [f"b1(f4[:,::1], {stored}[:,::1], i8, f8, f4[:,::1])" for stored in _STORED]
+@njit
+def _all(flags):
+    return np.all(flags)  # which a parallel kernel would share out among threads
+
+
+_STORED = ("f4", "u4")  # float32, and bfloat16 in pairs
+_LINEAR = [f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in _STORED]
 
 
 @njit(_LINEAR, parallel=True, cache=True)
-def _linear(x, weight, bits, largest, out):
-    """A few rows by all weights; False where `NumpyExact.linears` must look at the rows."""
+def _linear(x, weight, other, bits, largest, out, other_out):
+    """A few rows by all weights of two matrices, the second of which may have none.
+
+    False where `NumpyExact.linears` must look at the rows.
+    """
     rows = np.empty(x.shape)
-    if not _round_rows(x, bits, largest, rows):
+    if not _round_rows(x, rows, bits, largest):
         return False
-    for n in prange(weight.shape[0]):
+    rows = _ordered(rows, weight)
+    for i in prange(weight.shape[0] + other.shape[0]):
+        n = i - weight.shape[0]
         for t in range(rows.shape[0]):
-            out[t, n] = np.float32(_inner(rows[t], weight[n])) + np.float32(0.0)
+            if n < 0:
+                out[t, i] = np.float32(_inner(rows[t], weight[i])) + np.float32(0.0)
+            else:
+                other_out[t, n] = np.float32(_inner(rows[t], other[n])) + np.float32(0.0)
     return True
 
 
@@ -203,29 +275,25 @@ def _product(rows, weight, out):
             out[t, n] = _dot(rows[t], weight[n])
 
 
-_PAIRS = [f"b1(f4[:,::1], {w}[:,::1], {w}[:,::1], i8, f8, f4[:,::1], f4[:,::1])" for w in _STORED]
+@njit
+def _to_grid(w, shift):
+    """A number rounded, in a function of its own, since `_SUMS` would delete that."""
+    return (np.float64(w) + shift) - shift
 
 
-@njit(_PAIRS, parallel=True, cache=True)
-def _linear_pair(x, weight, other, bits, largest, out, other_out):
-    """`_linear` by two matrices at once."""
-    rows = np.empty(x.shape)
-    if not _round_rows(x, bits, largest, rows):
-        return False
-    for i in prange(weight.shape[0] + other.shape[0]):
-        n = i - weight.shape[0]
-        for t in range(rows.shape[0]):
-            if n < 0:
-                out[t, i] = np.float32(_inner(rows[t], weight[i])) + np.float32(0.0)
-            else:
-                other_out[t, n] = np.float32(_inner(rows[t], other[n])) + np.float32(0.0)
-    return True
+@njit(fastmath=_SUMS)
+def _dot_rounded(x, w, shift):
+    """`_dot` by a row that is rounded as it is read."""
+    total = 0.0
+    for j in range(x.shape[0]):
+        total += x[j] * _to_grid(w[j], shift)
+    return total
 
 
 @njit
 def _rounded(w, shift, out):
     for j in range(w.shape[0]):
-        out[j] = (np.float64(w[j]) + shift) - shift
+        out[j] = _to_grid(w[j], shift)
 
 
 _LOADED = numba.types.Array(numba.f4, 2, "C", readonly=True)  # a view of the file, perhaps
@@ -235,16 +303,21 @@ _TIED = numba.b1(_MADE, _LOADED, numba.f8[::1], numba.i8, numba.f8, _MADE)
 
 @njit(_TIED, parallel=True, cache=True)
 def _linear_tied(x, weight, shifts, bits, largest, out):
-    """`_linear` by weights that are yet to be rounded to their grids."""
+    """`_linear` by weights that are yet to be rounded to their grids: once for all rows."""
     rows = np.empty(x.shape)
-    if not _round_rows(x, bits, largest, rows):
+    if not _round_rows(x, rows, bits, largest):
         return False
     for part in prange((weight.shape[0] + 63) // 64):
         row = np.empty(weight.shape[1])
         for n in range(64 * part, min(64 * part + 64, weight.shape[0])):
-            _rounded(weight[n], shifts[n], row)
-            for t in range(rows.shape[0]):
-                out[t, n] = np.float32(_dot(rows[t], row)) + np.float32(0.0)
+            if rows.shape[0] == 1:
+                out[0, n] = np.float32(_dot_rounded(rows[0], weight[n], shifts[n])) + np.float32(
+                    0.0
+                )
+            else:
+                _rounded(weight[n], shifts[n], row)
+                for t in range(rows.shape[0]):
+                    out[t, n] = np.float32(_dot(rows[t], row)) + np.float32(0.0)
     return True
 
 
@@ -308,50 +381,6 @@ def _group(x, g):
     return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
 
 
-_ATTEND = (
-    "b1(f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1], f8[:,:,:])"
-)
-
-
-@njit(_ATTEND, parallel=True, cache=True)
-def _attend(q, k, v, first, last, scale, denominator, bits, table, out, weights):
-    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where a grid is in doubt.
-
-    Its weights are written into `weights`, ``(H, T, S)``, unless that is empty.
-    """
-    tokens, heads, width = q.shape
-    share = heads // k.shape[1]
-    powers = np.empty((k.shape[1], k.shape[0]))
-    for g in range(k.shape[1]):
-        values = _group(v, g)
-        for s in range(k.shape[0]):
-            powers[g, s] = _power_below(max(_largest(values[s, :width]), TINY))
-    decided = np.ones(heads * tokens, dtype=np.bool_)
-    for i in prange(heads * tokens):
-        h, t = i // tokens, i % tokens
-        seen = slice(first[t], last[t])
-        keys, values = _group(k, h // share)[seen], _group(v, h // share)[seen]
-        row = np.empty(width)
-        pattern = np.empty(len(keys))
-        power = powers[h // share, seen]
-        for j in range(width):
-            row[j] = np.float64(q[t, h, j]) * scale
-        decided[i] &= _round_row(row, bits)
-        for s in range(len(keys)):
-            pattern[s] = _dot(row, keys[s, :width])
-        _weights(pattern, denominator, table)
-        if weights.shape[0] > 0:
-            weights[h, t, first[t] : last[t]] = pattern
-        pattern *= power
-        decided[i] &= _round_row(pattern, bits)
-        pattern /= power
-        row[:] = 0.0
-        _weigh(row, pattern, values)
-        for j in range(width):
-            out[t, h, j] = np.float32(row[j]) + np.float32(0.0)
-    return np.all(decided)
-
-
 @njit("b1(f4[:,:,::1], f8, i8, f8[:,:,::1])", cache=True)
 def _place_queries(q, scale, bits, out):
     """Scaled queries ``(T, H, d)`` on their grids, ``(G, T*R, d)``; False as `_attend`."""
@@ -366,6 +395,137 @@ def _place_queries(q, scale, bits, out):
     return decided
 
 
+@njit
+def _powers(values, start, stop, width, out):
+    """The power of two of each value of a run, as `NumpyExact.values` has it."""
+    for s in range(start, stop):
+        out[s] = _power_below(max(_largest(values[s, :width]), TINY))
+
+
+@njit
+def _score_run(queries, keys, first, last, start, stop, out):
+    """Products of queries ``(T*R, d)`` with those keys of a run that they see, ``(T*R, S)``.
+
+    Three of the R heads of a token read a key once.
+    """
+    tokens = first.shape[0]
+    share = queries.shape[0] // tokens
+    for t in range(tokens):
+        low = max(start, first[t])
+        high = min(stop, last[t])
+        end = (t + 1) * share
+        for h in range(t * share, end - 2, 3):
+            _three_dots(queries[h : h + 3], keys[low:high], out[h : h + 3, low:high])
+        for h in range(end - share % 3, end):
+            for s in range(low, high):
+                out[h, s] = _dot(queries[h], keys[s, : queries.shape[1]])
+
+
+@njit
+def _mix_run(pattern, values, first, last, start, stop, out):
+    """Sums of a run's values, weighted for T*R heads, ``(T*R, S), (S, stride) -> (T*R, d)``.
+
+    Three of the R heads of a token read a value once.
+    """
+    tokens = first.shape[0]
+    share = out.shape[0] // tokens
+    out[:] = 0.0
+    for t in range(tokens):
+        low = max(start, first[t])
+        high = min(stop, last[t])
+        end = (t + 1) * share
+        for h in range(t * share, end - 2, 3):
+            _weigh_three(out[h : h + 3], pattern[h : h + 3, low:high], values[low:high])
+        for h in range(end - share % 3, end):
+            _weigh(out[h], pattern[h, low:high], values[low:high])
+
+
+@njit
+def _copy(row, out):
+    for s in range(row.shape[0]):
+        out[s] = row[s]
+
+
+@njit
+def _divide(row, power):
+    for s in range(row.shape[0]):
+        row[s] /= power[s]
+
+
+@njit
+def _place_row(row, power, bits):
+    """Weights times the powers of V, in place, on a grid; False as `_attend`."""
+    for s in range(row.shape[0]):
+        row[s] *= power[s]
+    return _round_row(row, bits)
+
+
+@njit
+def _add_up(parts, share, out):
+    """Sums over runs of keys, ``(runs, G, T*R, d) -> (T, H, d)``, rounded once."""
+    runs, groups, rows, width = parts.shape
+    total = np.empty(width)
+    for g in range(groups):
+        for i in range(rows):
+            total[:] = 0.0
+            for run in range(runs):
+                for j in range(width):
+                    total[j] += parts[run, g, i, j]
+            for j in range(width):
+                out[i // share, g * share + i % share, j] = np.float32(total[j]) + np.float32(0.0)
+
+
+_ATTEND = (
+    "b1(f4[:,:,::1], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1],"
+    " f8[:,:,:])"
+)
+
+
+@njit(_ATTEND, parallel=True, cache=True)
+def _attend(q, k, v, first, last, scale, denominator, bits, table, out, weights):
+    """Each query of ``(T, H, d)`` to its rows of ``(S, G, d)``; False where a grid is in doubt.
+
+    The tasks of threads are runs of keys of one K/V head, for the R heads that share it: so each
+    run is read once for all of them. Sums over keys are exact, and may be cut anywhere. Weights
+    are written into `weights`, ``(H, T, S)``, unless that is empty.
+    """
+    tokens, heads, width = q.shape
+    length, groups = k.shape[:2]
+    share = heads // groups
+    rows = tokens * share
+    runs = (length + _RUN - 1) // _RUN
+    queries = np.empty((groups, rows, width))
+    if not _place_queries(q, scale, bits, queries):
+        return False
+    powers = np.empty((groups, length))
+    scores = np.empty((groups, rows, length))
+    for i in prange(groups * runs):
+        g = i // runs
+        start = i % runs * _RUN
+        stop = min(start + _RUN, length)
+        _powers(_group(v, g), start, stop, width, powers[g])
+        _score_run(queries[g], _group(k, g), first, last, start, stop, scores[g])
+    decided = np.empty(groups * rows, np.bool_)
+    for i in prange(groups * rows):
+        g = i // rows
+        t = i % rows // share
+        row = scores[g, i % rows, first[t] : last[t]]
+        _weights(row, denominator, table)
+        if weights.shape[0] > 0:
+            _copy(row, weights[g * share + i % share, t, first[t] : last[t]])
+        power = powers[g, first[t] : last[t]]
+        decided[i] = _place_row(row, power, bits)
+        _divide(row, power)
+    parts = np.empty((runs, groups, rows, width))
+    for i in prange(groups * runs):
+        g = i // runs
+        start = i % runs * _RUN
+        stop = min(start + _RUN, length)
+        _mix_run(scores[g], _group(v, g), first, last, start, stop, parts[i % runs, g])
+    _add_up(parts, share, out)
+    return _all(decided)
+
+
 _WEIGHTS = "b1(f8[:,::1], i8, i8[:], i8[:], f8[:], f8, i8, f8[::1])"
 
 
@@ -376,20 +536,19 @@ def _place_weights(scores, share, first, last, powers, denominator, bits, table)
     A query sees the keys from `first` on and before `last`, both ``(T,)``. The rows are then on
     grids of which each key has a multiple.
     """
-    decided = np.ones(len(scores), dtype=np.bool_)
+    decided = np.empty(len(scores), np.bool_)
     for i in prange(len(scores)):
         t = i // share
         scores[i, : first[t]] = 0.0
         scores[i, last[t] :] = 0.0
         row = scores[i, first[t] : last[t]]
         _weights(row, denominator, table)
-        row *= powers[first[t] : last[t]]
-        decided[i] &= _round_row(row, bits)
-    return np.all(decided)
+        decided[i] = _place_row(row, powers[first[t] : last[t]], bits)
+    return _all(decided)
 
 
-@njit("void(f4[:,::1], f8[::1], f8, f8, f4[:,::1])", cache=True)
-def _rms_norm(x, weight, eps, finest, out):
+@njit("void(f4[:,::1], f4[:,::1], f8[::1], f8, f8)", cache=True)
+def _rms_norm(x, out, weight, eps, finest):
     squares = np.empty(x.shape[1])
     for t in range(x.shape[0]):
         shift = _power_below(_largest(x[t]) ** 2) * finest * ROUND
@@ -410,16 +569,16 @@ def _rope(x, cos, sin, out):
                 out[t, h, j] = np.float32(turned + np.float64(x[t, h, j]) * cos[t, 0, j])
 
 
-@njit("void(f4[:,::1], f8, f4[:,::1])", cache=True)
-def _settle(x, finest, out):
+@njit("void(f4[:,::1], f4[:,::1], f8)", cache=True)
+def _settle(x, out, finest):
     for t in range(x.shape[0]):
         shift = _power_below(_largest(x[t])) * finest * ROUND
         for j in range(x.shape[1]):
-            out[t, j] = np.float32((np.float64(x[t, j]) + shift) - shift)
+            out[t, j] = np.float32(_to_grid(x[t, j], shift))
 
 
-@njit("void(f4[:,::1], f4[:,::1], b1, f8[::1], f4[:,::1])", cache=True)
-def _gated(gate, up, gelu, table, out):
+@njit
+def _gated_rows(gate, up, out, gelu, table):
     row = np.empty(gate.shape[1])
     for t in range(gate.shape[0]):
         for j in range(gate.shape[1]):
@@ -431,6 +590,17 @@ def _gated(gate, up, gelu, table, out):
         for j in range(gate.shape[1]):
             x = np.float64(gate[t, j])
             out[t, j] = np.float32(x / (row[j] + 1.0) * np.float64(up[t, j]))
+
+
+@njit("void(f4[:,::1], f4[:,::1], f4[:,::1], b1, f8[::1])", parallel=True, cache=True)
+def _gated(gate, up, out, gelu, table):
+    """`_gated_rows`, which takes longest of what lies between products: many on all threads."""
+    if gate.shape[0] <= _ROWS:
+        _gated_rows(gate, up, out, gelu, table)
+    else:
+        for i in prange((gate.shape[0] + _ROWS - 1) // _ROWS):
+            rows = slice(i * _ROWS, (i + 1) * _ROWS)
+            _gated_rows(gate[rows], up[rows], out[rows], gelu, table)
 
 
 @njit("void(f8[:,:], f4[:,:])", cache=True)
@@ -450,7 +620,7 @@ def _tops(w, out):
 def _on_grids(w, shifts, out):
     for n in range(w.shape[0]):
         for j in range(w.shape[1]):
-            out[n, j] = np.float32((np.float64(w[n, j]) + shifts[n]) - shifts[n])
+            out[n, j] = np.float32(_to_grid(w[n, j], shifts[n]))
 
 
 @njit("b1(f8[:,:,::1], f8[:,::1], i8, f8[:,:,::1])", cache=True)
@@ -460,11 +630,9 @@ def _place(pattern, powers, bits, out):
     for g in range(pattern.shape[0]):
         for t in range(pattern.shape[1]):
             row = out[g, t]
-            for s in range(row.shape[0]):
-                row[s] = pattern[g, t, s] * powers[g, s]
-            decided &= _round_row(row, bits)
-            for s in range(row.shape[0]):
-                row[s] /= powers[g, s]
+            _copy(pattern[g, t], row)
+            decided &= _place_row(row, powers[g], bits)
+            _divide(row, powers[g])
     return decided
 
 
@@ -481,9 +649,21 @@ def _packed(x: np.ndarray) -> np.ndarray:
     return x if x.flags.carray else np.array(x, order="C")
 
 
-def _has_pairs(x: np.ndarray) -> bool:
-    """Whether the weights of these rows can be read two at a time, the first in the lower half."""
-    return x.shape[1] % 2 == 0 and sys.byteorder == "little"
+def _can_be_pairs(weights: np.ndarray) -> bool:
+    """Whether two bytes each can be read as pairs, the first number of which is the lower half."""
+    return weights.shape[1] % 2 == 0 and sys.byteorder == "little"
+
+
+def _as_read(weights: np.ndarray) -> np.ndarray:
+    """Contiguous, and bfloat16 in pairs."""
+    weights = np.ascontiguousarray(weights)
+    return weights.view(np.uint32) if weights.dtype == np.uint16 else weights
+
+
+def _are_alike(weight: Weight, other: Weight) -> bool:
+    """Whether one kernel reads both."""
+    tied = isinstance(weight, TiedWeight) or isinstance(other, TiedWeight)
+    return weight.values.dtype == other.values.dtype and not tied
 
 
 def _is_bfloat16(w: np.ndarray) -> bool:
@@ -523,7 +703,7 @@ class NumbaExact(NumpyExact):
             return TiedWeight(matrix, largest, name, shifts)
         values = np.empty(matrix.shape, np.float32)
         _on_grids(matrix, shifts, values)
-        if _is_bfloat16(values):
+        if _is_bfloat16(values) and _can_be_pairs(values):
             values = values.view("<u2")[:, 1::2]
         kept = self._room.empty(values.shape, values.dtype)
         kept[:] = values
@@ -546,30 +726,25 @@ class NumbaExact(NumpyExact):
     def _few_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products in kernels, which read each weight once; False where one is in doubt."""
         bits = self.significand - self.weight_bits
-        values = [np.ascontiguousarray(weight.values) for weight in weights]
-        if all(matrix.dtype == np.uint16 for matrix in values) and _has_pairs(x):
-            values = [matrix.view(np.uint32) for matrix in values]
-            x = np.concatenate([x[:, ::2], x[:, 1::2]], axis=1)
-        largest = max(weight.largest for weight in weights)  # a bound for each
-        alike = len({matrix.dtype for matrix in values}) == 1
-        tied = any(isinstance(weight, TiedWeight) for weight in weights)
+        largest = max([weight.largest for weight in weights])  # a bound for each
+        values = [_as_read(weight.values) for weight in weights]
         with ONE_CALLER:
-            if len(weights) == 2 and alike and not tied:
-                first, second = values
-                return _linear_pair(x, first, second, bits, largest, outs[0], outs[1])
+            if len(weights) == 2 and _are_alike(*weights):
+                return _linear(x, values[0], values[1], bits, largest, outs[0], outs[1])
             decided = True
             for weight, matrix, out in zip(weights, values, outs, strict=True):
                 if isinstance(weight, TiedWeight):
                     decided &= _linear_tied(x, matrix, weight.shifts, bits, largest, out)
                 else:
-                    decided &= _linear(x, matrix, bits, largest, out)
+                    nothing = matrix[:0]
+                    decided &= _linear(x, matrix, nothing, bits, largest, out, out[:, :0])
             return decided
 
     def _many_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products by BLAS, between kernels; False where a row's grid is in doubt."""
         rows = np.empty(x.shape)
         largest = max(weight.largest for weight in weights)
-        if not _round_rows(x, self.significand - self.weight_bits, largest, rows):
+        if not _round_rows(x, rows, self.significand - self.weight_bits, largest):
             return False
         for weight, out in zip(weights, outs, strict=True):
             _narrow(self.product(rows, weight), out)
@@ -594,7 +769,7 @@ class NumbaExact(NumpyExact):
 
     def settle(self, x: NewKeys) -> NewKeys:
         out = np.empty(x.shape, dtype=np.float32)
-        _settle(_rows(x), 2.0 ** (1 - self.kv_bits), _rows(out))
+        _settle(_rows(x), _rows(out), 2.0 ** (1 - self.kv_bits))
         return out
 
     def softmax(self, scores: Scores) -> Pattern:
@@ -624,7 +799,7 @@ class NumbaExact(NumpyExact):
 
     def rms_norm(self, x: Array, weight: np.ndarray, eps: float) -> Array:
         out = np.empty(x.shape, dtype=np.float32)
-        _rms_norm(_rows(x), weight, eps, 2.0 ** (self.significand - 85), _rows(out))
+        _rms_norm(_rows(x), _rows(out), weight, eps, 2.0 ** (self.significand - 85))
         return out
 
     def rope(self, x: Heads, cos: Turns, sin: Turns) -> Heads:
@@ -635,7 +810,8 @@ class NumbaExact(NumpyExact):
     def gated(self, gate: Features, up: Features, activation: str) -> Features:
         out = np.empty(gate.shape, dtype=np.float32)
         gelu = _GELU_BY_NAME[activation]
-        _gated(_rows(gate), _rows(up), gelu, EXP_TABLE, out)
+        with ONE_CALLER:
+            _gated(_rows(gate), _rows(up), out, gelu, EXP_TABLE)
         return out
 
     def attention(
@@ -678,13 +854,14 @@ class NumbaExact(NumpyExact):
 
         The weights go into `weights`, ``(H, T, S)``, whose columns are keys, the first included.
         """
-        if not _as_compiled(q, k, v):
+        if not _as_compiled(k, v):
             return False
         denominator = 2.0**-self.denominator_bits * ROUND
         bits = self.significand - self.kv_bits
         first = seen.first
         last = seen.last
         weights = weights[..., seen.all]
+        q = _packed(q)
         with ONE_CALLER:
             return _attend(q, k, v, first, last, scale, denominator, bits, EXP_TABLE, out, weights)
 
@@ -746,15 +923,15 @@ class SeenKeys:
     @classmethod
     def by(cls, sight: Sight) -> SeenKeys | None:
         """The same as a `Sight` says; None where heads see other numbers of keys."""
-        by_head = sight.key_positions.reshape(len(sight.key_positions), -1).T  # (1 or G, S)
+        by_head = sight.key_positions.T if sight.per_head else sight.key_positions[None]
         last = _passed(by_head, sight.query_positions)
-        first = np.zeros_like(last)
+        first: np.ndarray | None = np.zeros(len(sight.query_positions), np.int64)
         if sight.window is not None:
             first = _passed(by_head, sight.query_positions - sight.window)
-        if (first != first[0]).any() or (last != last[0]).any():
+        if first is None or last is None:
             return None
-        seen = slice(int(first[0, 0]), int(last[0, -1]))  # positions ascend
-        return cls(seen, first[0] - seen.start, last[0] - seen.start)
+        seen = slice(int(first[0]), int(last[-1]))  # positions ascend
+        return cls(seen, first - seen.start, last - seen.start)
 
     @property
     def most(self) -> int:
@@ -762,17 +939,23 @@ class SeenKeys:
         return int((self.last - self.first).max())
 
 
-def _passed(key_positions: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """How many keys of each head lie at a position or before it, ``(G, S), (T,) -> (G, T)``."""
-    return np.stack([keys.searchsorted(positions, "right") for keys in key_positions])
+def _passed(key_positions: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
+    """How many keys lie at a position or before it, ``(G, S), (T,) -> (T,)``.
+
+    None where heads differ.
+    """
+    passed = key_positions[0].searchsorted(positions, "right")
+    for others in key_positions[1:]:
+        if (others.searchsorted(positions, "right") != passed).any():
+            return None
+    return passed
 
 
 _GELU_BY_NAME = {"silu": False, "gelu_pytorch_tanh": True}
 
 
-def _as_compiled(q: Queries, k: Keys, v: Values) -> bool:
+def _as_compiled(k: Keys, v: Values) -> bool:
     """Whether a row's numbers lie side by side, rows do not overlap, and all can be written to."""
     side_by_side = k.strides[2] == v.strides[2] == 4
-    apart = min(k.strides[0], v.strides[0]) >= 4 * q.shape[2]
-    writable = q.flags.writeable and k.flags.writeable and v.flags.writeable
-    return side_by_side and apart and writable
+    apart = min(k.strides[0], v.strides[0]) >= 4 * k.shape[2]
+    return side_by_side and apart and k.flags.writeable and v.flags.writeable

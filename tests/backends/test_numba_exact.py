@@ -69,6 +69,15 @@ def test_a_process_may_fork_and_decode_in_the_child_on_workqueue_alone(layer):
     assert ended_well == (layer == "workqueue")
 
 
+@pytest.mark.parametrize("rows", [kernels._ROWS, kernels._ROWS + 1, 3 * kernels._ROWS + 4])
+def test_a_gate_of_many_rows_has_the_bits_of_one(rows):
+    """One block, for one thread; a block and a row; several blocks."""
+    gate, up = floats(rows, 2, rows, 7)
+    expected = EXACT.gated(gate, up, "silu")
+    assert_same_bits(COMPILED.gated(gate, up, "silu"), expected)
+    assert_same_bits(COMPILED.gated(gate[-1:], up[-1:], "silu"), expected[-1:])
+
+
 def test_the_backend_is_compiled():
     assert type(COMPILED) is kernels.NumbaExact
 
@@ -88,7 +97,7 @@ def test_linear(seed, tokens, n, k, halves):
     expected = EXACT.linear(x, EXACT.weight(matrix, "w"))
     for tied in (False, True):
         weight = COMPILED.weight(matrix, "w", tied)
-        assert not halves or weight.values.dtype == np.uint16
+        assert not halves or weight.values.dtype == (np.float32 if k % 2 else np.uint16)
         assert_same_bits(COMPILED.linear(x, weight), expected)
         other = COMPILED.weight(matrix[::-1], "w")
         both = COMPILED.linears(x, weight, other)
@@ -159,7 +168,8 @@ def test_a_row_whose_grid_only_an_exact_sum_decides_is_left_to_exact(off):
     matrix, out = floats(1, 4, 3), np.empty((1, 4), np.float32)
     exact = EXACT.weight(matrix, "w")
     weight = COMPILED.weight(matrix, "w")
-    assert kernels._linear(x, weight.values, 32, weight.largest, out) == (abs(off) > 2.0**-30)
+    given = (x, weight.values, weight.values[:0], 32, weight.largest, out, out[:, :0])
+    assert kernels._linear(*given) == (abs(off) > 2.0**-30)
     for rows in (x, np.repeat(x, 12, axis=0)):
         assert_same_bits(COMPILED.linear(rows, weight), EXACT.linear(rows, exact))
 
@@ -295,6 +305,24 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
     assert_same_bits(COMPILED.softmax(scores), EXACT.softmax(scores))
 
 
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("window", [None, kernels._RUN, kernels._RUN + 40])
+@pytest.mark.parametrize(("tokens", "share"), [(1, 3), (3, 1), (8, 4), (2, 5), (1, 7)])
+def test_keys_may_be_cut_into_runs_for_any_number_of_heads(off, window, tokens, share):
+    """Of one key more, one less, and as many as runs have; the window begins within one."""
+    length = 3 * kernels._RUN + off
+    q = floats(length, tokens, 2 * share, 6)
+    k, v = (EXACT.settle(floats(seed, length, 2, 6)) for seed in (1, 2))
+    sight = Sight(np.arange(length - tokens, length), np.arange(length), window)
+    told: list[list[np.ndarray]] = []
+    for arithmetic in (EXACT, COMPILED):
+        seen: list[np.ndarray] = []
+        watch = Watch(observe=lambda at, pattern, seen=seen: seen.append(pattern.copy()))
+        told.append([arithmetic.attention(q, k, v, sight, 0.4, watch), *seen])
+    for got, expected in zip(*told, strict=True):
+        assert_same_bits(got, expected)
+
+
 @pytest.mark.parametrize("tokens", [1, 12])
 @pytest.mark.parametrize("kernel", ["_attend", "_place_queries", "_place_weights"])
 def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
@@ -414,6 +442,12 @@ def test_sums_on_a_grid_have_the_same_bits_with_and_without_fastmath(seed, k):
     x = rng.integers(-(2**20), 2**20, k) * 2.0**-30
     w = (rng.integers(-(2**21), 2**21, k) * 2.0**-40).astype(np.float32)
     assert kernels._dot(x, w) == in_order(x, w) == math.fsum(x * w)
+    out = np.empty((3, 2))
+    kernels._three_dots(np.stack([x, 2 * x, -x]), np.stack([w, -w]), out)
+    assert_same_bits(out, np.outer([1, 2, -1], [1, -1]) * in_order(x, w))
+    shift = 1.5 * 2.0**52 * 2.0**-30
+    rounded = (w.astype(np.float64) + shift - shift).astype(np.float32)
+    assert kernels._dot_rounded(x, w, shift) == in_order(x, rounded)
 
 
 def test_sums_off_the_grid_differ_with_fastmath():
@@ -454,10 +488,13 @@ def test_only_functions_that_add_are_compiled_with_fastmath():
         "_dot",
         "_dot_pairs",
         "_weigh",
+        "_three_dots",
+        "_weigh_three",
+        "_dot_rounded",
     ]
     assert source.count("fastmath=") == len(marked)
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
-    assert "in five functions that do nothing but add" in " ".join(page.split())
+    assert "in eight functions that do nothing but add" in " ".join(page.split())
 
 
 # Without Numba, or where it fails.
