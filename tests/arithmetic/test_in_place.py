@@ -283,7 +283,7 @@ def test_the_largest_of_heads_is_found_wherever_they_lie(shape):
 # Norms and gates of many rows
 
 
-@pytest.mark.parametrize("rows", [1, 64, 65, 200])
+@pytest.mark.parametrize("rows", [1, 128, 129, 300])
 def test_norms_and_gates_in_tiles_have_the_bits_of_all_rows_at_once(rows):
     rng = np.random.default_rng(rows)
     x, up = rng.standard_normal((2, rows, 40)).astype(np.float32)
@@ -298,15 +298,15 @@ def test_norms_and_gates_in_tiles_have_the_bits_of_all_rows_at_once(rows):
             assert_same_bits(tiled.gated(x, up, activation), expected_bits)
 
 
-def test_a_tile_has_64_rows_at_most():
+def test_a_tile_has_128_rows_at_most():
     tiles: list[int] = []
 
     def made(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         tiles.append(len(x))
         return x + y
 
-    x = np.arange(200.0).reshape(100, 2)
-    for rows, expected_tiles in ((64, [64]), (65, [64, 1]), (100, [64, 36])):
+    x = np.arange(400.0).reshape(200, 2)
+    for rows, expected_tiles in ((128, [128]), (129, [128, 1]), (200, [128, 72])):
         tiles.clear()
         assert_same_bits(in_tiles(made, x[:rows], x[:rows]), 2 * x[:rows])
         assert tiles == expected_tiles
