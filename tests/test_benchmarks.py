@@ -20,6 +20,7 @@ from benchmarks import (
     gguf_files,
     goals,
     peers,
+    policies,
     protocol,
     report,
     roofline,
@@ -317,6 +318,24 @@ def test_sizes_of_the_quick_run_are_among_those_of_the_full_one():
 def test_the_loop_by_hand_has_the_logits_of_the_full_cache_in_every_bit(arithmetic):
     model = minikv.random_model(CONFIG, 0, arithmetic)
     assert len(protocol.ratios(model, 5, time.perf_counter)) == 5
+
+
+def test_a_policy_is_timed_at_its_budget_beside_the_full_cache_of_as_many_tokens(monkeypatch):
+    model = minikv.random_model(CONFIG, 0)
+    attended = []
+    attention = type(model.arithmetic).attention
+
+    def watched(self, q, k, *rest):
+        attended.append(len(k))
+        return attention(self, q, k, *rest)
+
+    monkeypatch.setattr(type(model.arithmetic), "attention", watched)
+    for policy in policies.POLICIES:
+        attended.clear()
+        assert len(policies.ratios(model, policy, 6, 5, time.perf_counter)) == 5
+        steps = 2 * (policies.WARM_UP + 5)
+        layers = CONFIG.num_hidden_layers
+        assert attended == [6] * 2 * layers + [7] * steps * layers
 
 
 def test_a_loop_with_other_logits_is_found_out(monkeypatch):

@@ -127,13 +127,28 @@ def _exp(x: Array, xp: ModuleType) -> Array:
     return result
 
 
+def exp_in_place(x: np.ndarray) -> None:
+    """`exp` of float64 numbers that lie one behind the other, written over them."""
+    numbers = x.reshape(-1)  # a view
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        _exp_blocks(numbers, numbers)
+
+
 def _exp_numpy(x: np.ndarray) -> np.ndarray:
-    """`_exp` in NumPy, block by block in scratch memory that stays in the processor's cache.
+    """`_exp` in NumPy."""
+    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty_like(x, dtype=np.float64, order="C")
+    _exp_blocks(flat, np.asarray(out).reshape(-1))
+    return out
+
+
+def _exp_blocks(flat: np.ndarray, results: np.ndarray) -> None:
+    """`_exp` of numbers into others, block by block.
+
+    What lies between stays in scratch memory, and that in the processor's cache.
 
     Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits of the sum.
     """
-    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty_like(x, dtype=np.float64, order="C")
-    results, table = np.asarray(out).reshape(-1), exp_table()
+    table = exp_table()
     scratch = np.empty((3, min(flat.size, BLOCK)))
     for start in range(0, flat.size, BLOCK):
         result = results[start : start + BLOCK]
@@ -151,7 +166,6 @@ def _exp_numpy(x: np.ndarray) -> np.ndarray:
             result *= f
         result *= power
         result += power
-    return out
 
 
 # pi/2 in three parts of 33 bits and a rest: n * part is exact for |n| < 2**20.

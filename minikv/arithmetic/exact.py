@@ -22,6 +22,7 @@ import numpy as np
 from ..arrays import (
     Array,
     HeadOutputs,
+    Heads,
     Inputs,
     Keys,
     NewKeys,
@@ -289,22 +290,29 @@ class Exact(Arithmetic):
 
     # Attention
 
+    def tops(self, x: Heads) -> Array:
+        """The largest absolute value of each head, float64: ``(T, G, d) -> (T, G, 1)``."""
+        return self.widen(self.xp.max(self.xp.abs(x), axis=-1, keepdims=True))
+
     def settle(self, x: NewKeys) -> NewKeys:
         # |x| <= top < 2 * power, so |x_int| < 2**kv_bits. The grid is the last place of the row's
         # largest number, which therefore stays, and the grid with it: settling is idempotent.
-        top = self.widen(self.xp.max(self.xp.abs(x), axis=-1, keepdims=True))
-        grid = power_below(top) * 2.0 ** (1 - self.kv_bits)
+        grid = power_below(self.tops(x)) * 2.0 ** (1 - self.kv_bits)
         return self.narrow(round_to(self.xp.astype(x, self.xp.float64), grid))
+
+    def placed_queries(self, q: Queries, scale: float) -> Queries:
+        """q * scale, float64, on the grids on which products with settled keys are exact."""
+        q = self.widen(q) * scale
+        size = self.xp.abs(q)
+        # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
+        grid = self.grid(size, self.row_sum(size), self.significand - self.kv_bits)
+        return round_to(q, grid)
 
     def scores(self, q: Queries, k: Keys, scale: float) -> Scores:
         xp = self.xp
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
-        q = self.widen(q) * scale
-        size = xp.abs(q)
-        # sum |q_int| |k_int| <= 2**(significand - kv_bits) * 2**kv_bits, with k settled
-        grid = self.grid(size, self.row_sum(size), self.significand - self.kv_bits)
-        q = xp.reshape(round_to(q, grid), (tokens, groups, -1, head_dim))
+        q = xp.reshape(self.placed_queries(q, scale), (tokens, groups, -1, head_dim))
         q = xp.reshape(xp.permute_dims(q, (1, 2, 0, 3)), (groups, -1, head_dim))  # (G, R*T, d)
         scores = q @ xp.permute_dims(self.widen(k), (1, 2, 0))  # (G, R*T, S)
         return xp.reshape(scores, (heads, tokens, length))
@@ -323,8 +331,7 @@ class Exact(Arithmetic):
     def values(self, v: Values | PreparedValues) -> PreparedValues:
         if isinstance(v, PreparedValues):
             return v
-        top = self.widen(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
-        top = elementary.clip(top, TINY, FLOAT32_MAX, self.xp)
+        top = elementary.clip(self.tops(v), TINY, FLOAT32_MAX, self.xp)
         return PreparedValues(self.widen(v), power_below(top))
 
     def weighted_sum(self, pattern: Pattern, v: Values | PreparedValues) -> HeadOutputs:

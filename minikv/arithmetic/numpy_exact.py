@@ -8,11 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arrays import Array, Outputs, Scores
+from ..arrays import Array, Features, HeadOutputs, Heads, Keys, Outputs, Queries, Scores, Values
 from ..errors import ArithmeticRangeError
-from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below
+from . import elementary
+from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below, round_to
+from .in_place import scores_in
 from .masking import masked_in_place
 from .room import Room
+from .sight import UNWATCHED, Sight, Watch
+from .tiles import in_tiles
 
 SUBNORMALS = (
     "this processor makes float32 numbers below 2**-126 zero, in sums, products and the largest of "
@@ -49,6 +53,8 @@ class NumpyExact(Exact):
         From `weight` and `linear`, naming the weight, if a value is NaN, infinite or too large.
     """
 
+    few_queries = 32  # so many at most are taken as by other libraries
+
     def __init__(self, context: int = 2**17) -> None:
         super().__init__(context, np)
         self._room = Room()
@@ -71,6 +77,13 @@ class NumpyExact(Exact):
         """Sums in whatever order NumPy takes them; `grid` knows when their rounding matters."""
         return scalar(size.sum(axis=-1, keepdims=True))
 
+    def tops(self, x: Heads) -> Array:
+        """`Exact.tops`, one head behind the other, as caches hold them: twice as fast."""
+        heads = np.abs(x.swapaxes(0, -2))  # (G, T, d)
+        starts = np.arange(0, heads.size, heads.shape[-1])
+        tops = self.widen(np.maximum.reduceat(heads.reshape(-1), starts))
+        return tops.reshape(*heads.shape[:-1], 1).swapaxes(0, -2)
+
     def grid(self, size: np.ndarray, row_sum: np.ndarray | float, bits: int) -> Array:
         """`Exact.grid`, from sums that may have been rounded.
 
@@ -86,6 +99,71 @@ class NumpyExact(Exact):
 
     def masked(self, scores: Scores, hidden: np.ndarray | None) -> Scores:
         return masked_in_place(scores, hidden)
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        norm = super().rms_norm
+        return in_tiles(lambda rows: norm(rows, weight, eps), x)
+
+    def gated(self, gate: Features, up: Features, activation: str) -> Features:
+        product = super().gated
+        return in_tiles(lambda x, y: product(x, y, activation), gate, up)
+
+    def attention(
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        sight: Sight,
+        scale: float,
+        watch: Watch = UNWATCHED,
+    ) -> HeadOutputs:
+        """`Arithmetic.attention`; of many queries one K/V head at a time, and in place.
+
+        Weights times powers meet values divided by them: the terms of each sum are those of
+        `weighted_sum`, and exact as they are. What is not finite is left to `Arithmetic`, so that
+        it is refused in the same words.
+        """
+        tokens, heads, head_dim = q.shape
+        length, groups, _ = k.shape
+        few = tokens <= self.few_queries
+        if few or not watch.nobody or sight.per_head or length > self.context:
+            return super().attention(q, k, v, sight, scale, watch)
+        share = heads // groups
+        keys = np.ascontiguousarray(k.transpose(1, 2, 0), self.wide)  # (G, d, S)
+        prepared = self.values(v)
+        values = (prepared.rows / prepared.powers).swapaxes(0, 1)  # (G, S, d)
+        powers = np.ascontiguousarray(prepared.powers[..., 0].T)  # (G, S)
+        step = 2 * self.query_block  # of one K/V head's scores, as much room as two blocks of all
+        room = np.empty(step * share * length)
+        out = np.empty((tokens, groups, share, head_dim), self.dtype)
+        for start in range(0, tokens, step):
+            queries = slice(start, min(start + step, tokens))
+            seen = sight.keys_for(queries)
+            hidden = sight.hidden(queries, seen)
+            rows = self.placed_queries(q[queries], scale).reshape(-1, groups, share, head_dim)
+            for g in range(groups):
+                pattern, by_head = scores_in(room, rows[:, g], keys[g, :, seen])
+                self.masked(by_head, hidden)
+                self.weigh(pattern, powers[g, seen])
+                out[queries, g] = (pattern @ values[g, seen]).reshape(-1, share, head_dim)
+        if not np.isfinite(out).all():
+            return super().attention(q, k, v, sight, scale, watch)
+        out += 0.0  # -0.0, which a product of its own may be, becomes +0.0
+        return out.reshape(tokens, heads, head_dim)
+
+    def weigh(self, pattern: np.ndarray, powers: np.ndarray) -> None:
+        """Scores ``(rows, S)`` become weights on the grids of `weighted_sum`, times the powers.
+
+        Sums are products with ones: that of a softmax is exact in any order, and `grid` knows when
+        the rounding of the other matters.
+        """
+        ones = np.ones((pattern.shape[1], 1))
+        pattern -= pattern.max(axis=-1, keepdims=True)
+        elementary.exp_in_place(pattern)
+        round_to(pattern, 2.0**-self.denominator_bits)
+        pattern /= pattern @ ones
+        pattern *= powers
+        round_to(pattern, self.grid(pattern, pattern @ ones, self.significand - self.kv_bits))
 
     def expect_finite(self, row_sum: np.ndarray | float, weights: Sequence[Weight]) -> None:
         largest = largest_of(row_sum)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import HeadOutputs, Keys, Queries, Scores, Values
+from ..arrays import Array, Features, HeadOutputs, Keys, Queries, Scores, Values
 from .base import Matrix
 from .float32 import Float32
+from .in_place import scores_in
 from .masking import masked_in_place
 from .room import Room
 from .sight import UNWATCHED, Sight, Watch
+from .tiles import in_tiles
 
 
 class NumpyFloat32(Float32):
@@ -25,6 +27,14 @@ class NumpyFloat32(Float32):
         kept = self._room.empty(matrix.shape, np.float32)
         kept[:] = matrix
         return kept
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        norm = super().rms_norm
+        return in_tiles(lambda rows: norm(rows, weight, eps), x)
+
+    def gated(self, gate: Features, up: Features, activation: str) -> Features:
+        product = super().gated
+        return in_tiles(lambda x, y: product(x, y, activation), gate, up)
 
     def masked(self, scores: Scores, hidden: np.ndarray | None) -> Scores:
         return masked_in_place(scores, hidden)
@@ -59,11 +69,7 @@ class NumpyFloat32(Float32):
             hidden = sight.hidden(queries, seen)
             patterns = []
             for g in range(groups):
-                rows = q[queries, g].reshape(-1, head_dim)  # (T*R, d)
-                length = seen.stop - seen.start
-                pattern = room[: len(rows) * length].reshape(len(rows), length)
-                np.matmul(rows, keys[g, :, seen], out=pattern)
-                by_head = pattern.reshape(-1, share, length).swapaxes(0, 1)  # (R, T, S), a view
+                pattern, by_head = scores_in(room, q[queries, g], keys[g, :, seen])
                 self.masked(by_head, hidden)
                 pattern -= pattern.max(axis=-1, keepdims=True)
                 np.exp(pattern, out=pattern)

@@ -93,22 +93,34 @@ class Evicting(Cache):
         rows = self.rows[layer.index]
         # Rows are known by their places in the text: a policy may count `positions` otherwise.
         rows.append(np.arange(self.seen, self.seen + len(positions)), k, v)
+        attended = rows.positions.copy()  # for whoever keeps it beyond the next call
         if self.per_head:
-            return rows.positions, rows.keys, rows.values
-        return rows.positions[:, 0], rows.keys, rows.values
+            return attended, rows.keys, rows.values
+        return attended[:, 0], rows.keys, rows.values
 
     def evict(self, layer: Layer) -> None:
         rows = self.rows[layer.index]
-        if len(rows) <= self.budget:
+        surplus = len(rows) - self.budget
+        if surplus <= 0:
             return
-        order = np.argsort(self._checked_priority(rows), axis=0, kind="stable")
+        priority = self._checked_priority(rows)
+        if surplus == 1:  # as after each token that is fed alone
+            lowest = priority.argmin(axis=0)  # of equals the first, which is the oldest
+            self._expect_alike(lowest)
+            rows.drop(lowest)
+            return
+        order = np.argsort(priority, axis=0, kind="stable")
         kept = np.sort(order[-self.budget :], axis=0)  # of equals the last, which are the newest
-        if not self.per_head and (kept != kept[:, :1]).any():
+        self._expect_alike(kept)
+        rows.keep(kept)
+
+    def _expect_alike(self, chosen: np.ndarray) -> None:
+        """Refuse indices of rows, ``(..., G)``, that differ from head to head where none may."""
+        if not self.per_head and (chosen != chosen[..., :1]).any():
             raise CacheError(
                 f"the priority of {type(self).__name__} differs from head to head, expected the "
                 "same for all heads of a layer; or set per_head = True"
             )
-        rows.keep(kept)
 
     @property
     def stored(self) -> int:
@@ -171,7 +183,7 @@ class Evicting(Cache):
             for name, dtype in self.numbers.items():
                 saved = tensors[f"{name}.{index}"]
                 kind = np.dtype(dtype).name
-                rows.numbers[name] = self._checked(saved, count, groups, dtype=kind)
+                rows.numbers[name][:] = self._checked(saved, count, groups, dtype=kind)
             self._check_rows(rows)
 
     def _check_rows(self, rows: Rows) -> None:

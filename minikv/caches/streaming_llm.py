@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import NewKeys, NewValues, Positions, Stream
+from ..arrays import NewKeys, NewValues, Positions, Stream, Turns
 from ..errors import CacheError
 from ..layers import Layer
 from ..memory import Attended
 from ..numbers import whole
+from ..rotary import Rotary
 from .evicting import Evicting, Rows
 from .registry import register
 from .saving import expect
@@ -68,6 +69,10 @@ class StreamingLLM(Evicting):
         if self.budget <= self.sinks:
             raise CacheError(f"budget is {self.budget}, expected more than the {self.sinks} sinks")
 
+    def reset(self) -> None:
+        super().reset()
+        self._turns: dict[Rotary, tuple[bytes, Turns, Turns]] = {}
+
     @property
     def next_position(self) -> int:
         if self.reposition:
@@ -94,9 +99,19 @@ class StreamingLLM(Evicting):
         places = np.arange(len(made))
         moved = made[:, 0] - places  # heads are alike
         if moved.any():
-            cos, sin = layer.rotary(moved)
-            keys = layer.arithmetic.settle(layer.arithmetic.rope(keys, cos, -sin))
+            cos, sin = self._turned_back(layer.rotary, moved)
+            keys = layer.arithmetic.settle(layer.arithmetic.rope(keys, cos, sin))
         return places, keys, values
+
+    def _turned_back(self, rotary: Rotary, moved: Positions) -> tuple[Turns, Turns]:
+        """The turns that undo so many positions each, made once for layers that are alike."""
+        told = moved.tobytes()
+        known = self._turns.get(rotary)
+        if known is None or known[0] != told:
+            cos, sin = rotary(moved)
+            known = told, cos, -sin
+            self._turns[rotary] = known
+        return known[1:]
 
     def _check_rows(self, rows: Rows) -> None:
         super()._check_rows(rows)

@@ -27,7 +27,7 @@ class TOVA(Evicting):
     watches = True
 
     def observe(self, layer: Layer, positions: Positions, pattern: Pattern) -> None:
-        newest = to_numpy(pattern, dtype=np.float64)[:, -1].mean(axis=0)  # (S,)
+        newest = to_numpy(pattern[:, -1, :], dtype=np.float64).mean(axis=0)  # (S,)
         # The last run of queries gives every key a weight, in the place of what older ones gave.
         self.rows[layer.index].scores[: len(newest)] = newest[:, None]
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from minikv.caches import Evicting, evicting, examples
 from minikv.errors import CacheError
+from minikv.verify.memories import Watching
 
 
 @given(st.sampled_from(examples(Evicting, budget=24)), callings)
@@ -293,3 +294,38 @@ def test_truncation_keeps_scores(name):
     after = cache.state()[0]["scores.0"]
     assert 0 < len(after) < len(before)
     assert_same_bits(after, before[: len(after)])
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_one_row_too_many_goes_as_one_of_many_would(seed, alike):
+    """Of equals the oldest; -0.0 and 0.0 are equal."""
+    rng = np.random.default_rng(seed)
+    priority = rng.choice([-np.inf, -1.0, -0.0, 0.0, 2.0, np.inf], (5, 2))
+    if alike:
+        priority[:] = priority[:, :1]
+    cache = with_priority(lambda rows: priority, heads_differ=not alike)
+    rows = cache.rows[0]
+    rows.append(np.arange(5), np.zeros((5, 2, 6)), np.zeros((5, 2, 6)))
+    cache.evict(EXACT.layers[0])
+    kept = np.sort(np.argsort(priority, axis=0, kind="stable")[1:], axis=0)
+    assert_same_bits(rows.positions, kept)
+
+
+@pytest.mark.parametrize("name", evicting())
+def test_the_positions_that_a_call_attended_to_stay_what_they_were(name):
+    """For a memory that looks on, and tells of them when rows have gone."""
+    cache = EXACT.new_cache(name, budget=6)
+    watching = Watching(cache)
+    told = []
+    for token in TEXT[:12]:
+        EXACT.forward([[token]], [watching])
+        now = watching.attended[0]
+        told.append((now, now.copy()))
+    for kept, before in told:
+        assert_same_bits(kept, before)
+
+
+def test_a_row_that_goes_alone_is_that_of_all_heads_unless_they_may_differ():
+    cache = with_priority(lambda rows: rows.positions * [1, -1])
+    with pytest.raises(CacheError, match="differs from head to head, expected the same"):
+        feed(EXACT, cache, TEXT[:5])

@@ -22,7 +22,8 @@ def empty(*shape: int) -> np.ndarray:
 
 @st.composite
 def actions(draw) -> tuple[str, int]:
-    return draw(st.sampled_from(["append", "keep", "keep alike", "cut"])), draw(st.integers(0, 40))
+    acts = ["append", "keep", "keep alike", "drop", "drop alike", "cut"]
+    return draw(st.sampled_from(acts)), draw(st.integers(0, 40))
 
 
 @given(seed=st.integers(0, 2**32 - 1), acts=st.lists(actions(), max_size=30))
@@ -40,6 +41,8 @@ def test_rows_are_what_was_appended_kept_and_cut(seed, acts):
             at = np.arange(seen, seen + size)
             seen += size
             rows.append(at, *new)
+            assert not rows.scores[held:].any()
+            rows.scores[held:] = 1 + at[:, None]
             keys, values = np.concatenate([keys, new[0]]), np.concatenate([values, new[1]])
             positions = np.concatenate([positions, np.repeat(at[:, None], GROUPS, axis=1)])
         elif act == "cut":
@@ -47,10 +50,15 @@ def test_rows_are_what_was_appended_kept_and_cut(seed, acts):
             rows.cut(count)
             keys, values, positions = keys[:count], values[:count], positions[:count]
         elif held:
-            count = 1 + min(size, held - 1)
+            count = held - 1 if act.startswith("drop") else 1 + min(size, held - 1)
             chosen = [np.sort(rng.choice(held, count, replace=False)) for _ in range(GROUPS)]
-            kept = np.stack(chosen if act == "keep" else chosen[:1] * GROUPS, axis=1)
-            rows.keep(kept)
+            kept = np.stack(chosen[:1] * GROUPS if act.endswith("alike") else chosen, axis=1)
+            if act.startswith("drop"):
+                everything = np.arange(held)
+                gone = [np.setdiff1d(everything, column)[0] for column in kept.T]
+                rows.drop(np.array(gone))
+            else:
+                rows.keep(kept)
             keys = np.take_along_axis(keys, kept[:, :, None], axis=0)
             values = np.take_along_axis(values, kept[:, :, None], axis=0)
             positions = np.take_along_axis(positions, kept, axis=0)
@@ -58,6 +66,7 @@ def test_rows_are_what_was_appended_kept_and_cut(seed, acts):
         assert_same_bits(rows.keys, keys)
         assert_same_bits(rows.values, values)
         assert_same_bits(rows.positions, positions)
+        assert_same_bits(rows.scores, 1.0 + positions)
 
 
 def rows_of(count: int) -> Rows:
@@ -114,3 +123,23 @@ def test_a_window_moves_no_row():
     before = rows.keys[1].ctypes.data
     keep_newest(rows, 19)
     assert rows.keys[0].ctypes.data == before
+
+
+def test_of_older_rows_each_moves_up_by_one_and_newer_ones_stay():
+    rows = rows_of(20)
+    rows.scores[:] = np.arange(20)[:, None]
+    newest = rows.keys[19].ctypes.data
+    rows.drop(np.array([3] * GROUPS))
+    assert rows.positions[:, 0].tolist() == [0, 1, 2, *range(4, 20)]
+    assert_same_bits(rows.scores, rows.positions.astype(np.float64))
+    assert rows.keys[18].ctypes.data == newest
+
+
+def test_room_is_given_back_after_a_single_row_too():
+    rows = rows_of(60)
+    rows.cut(31)
+    rows.drop(np.zeros(GROUPS, int))
+    assert room(rows) == 120 == 4 * 30
+    rows.cut(30)
+    rows.drop(np.zeros(GROUPS, int))
+    assert room(rows) == 58

@@ -11,6 +11,7 @@ from minikv.caches import StreamingLLM
 from minikv.decoder import embed
 from minikv.errors import CacheError, InputError
 from minikv.projection import kv_from_residual
+from minikv.rotary import Rotary
 
 
 def test_it_outgrows_the_context():
@@ -85,3 +86,21 @@ def test_beside_the_sinks_there_is_room_for_one_token_at_least():
     assert cache.rows[0].positions[:, 0].tolist() == [0, 1, 23]
     with pytest.raises(CacheError, match="budget is 3, expected more than the 3 sinks"):
         StreamingLLM(EXACT.weights, budget=3, sinks=3)
+
+
+def test_how_far_keys_have_moved_is_looked_up_once_for_all_layers(monkeypatch):
+    """Besides, each layer turns a new token's queries and keys."""
+    asked = []
+    turns = Rotary.__call__
+
+    def watched(self, positions):
+        asked.append(len(positions))
+        return turns(self, positions)
+
+    cache = EXACT.new_cache("streaming_llm", budget=6, sinks=1)
+    EXACT.forward([TEXT[:8]], [cache])
+    monkeypatch.setattr(Rotary, "__call__", watched)
+    for token in TEXT[8:11]:
+        asked.clear()
+        EXACT.forward([[token]], [cache])
+        assert sorted(asked) == [1] * 2 * LAYERS + [7]
