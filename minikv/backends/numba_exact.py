@@ -190,17 +190,20 @@ def _weigh_three(z, pattern, v):
     """`_weigh` of three rows, for which two values at a time are read and widened once."""
     keys = v.shape[0]
     for s in range(0, keys, 2):
-        after = min(s + 1, keys - 1)  # of an odd number the last is read twice, and weighs once
-        a, b, c = pattern[0, s], pattern[1, s], pattern[2, s]
-        d, e, f = 0.0, 0.0, 0.0
-        if after > s:
-            d, e, f = pattern[0, after], pattern[1, after], pattern[2, after]
+        after = min(s + 1, keys - 1)
+        again = np.float64(after - s)  # 0 where the last of an odd number is read twice
+        first = pattern[0, s]
+        second = pattern[1, s]
+        third = pattern[2, s]
+        first_after = pattern[0, after] * again
+        second_after = pattern[1, after] * again
+        third_after = pattern[2, after] * again
         for j in range(z.shape[1]):
             one = np.float64(v[s, j])
             other = np.float64(v[after, j])
-            z[0, j] += a * one + d * other
-            z[1, j] += b * one + e * other
-            z[2, j] += c * one + f * other
+            z[0, j] += first * one + first_after * other
+            z[1, j] += second * one + second_after * other
+            z[2, j] += third * one + third_after * other
 
 
 @njit
