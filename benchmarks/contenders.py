@@ -228,7 +228,8 @@ def import_alone(name: str) -> None:
     else:
         __import__("minikv")
         if "/numba" in name:
-            __import__("minikv.backends.numba_exact")
+            arithmetic = name.partition("/")[0]
+            __import__(f"minikv.backends.numba_{arithmetic}")
 
 
 def versions(name: str) -> dict[str, str]:
