@@ -13,13 +13,15 @@ def in_tiles(made: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray
     """What `made` makes of rows, of which each depends on the same row of the arrays alone.
 
     What lies between its operations then stays in the processor's cache, however many rows there
-    are. The result has the first array's shape and type.
+    are.
     """
     rows = len(arrays[0])
     if rows <= ROWS:
         return made(*arrays)
-    out = np.empty_like(arrays[0])
-    for start in range(0, rows, ROWS):
+    first = made(*(array[:ROWS] for array in arrays))
+    out = np.empty((rows, *first.shape[1:]), first.dtype)
+    out[:ROWS] = first
+    for start in range(ROWS, rows, ROWS):
         tile = slice(start, start + ROWS)
         out[tile] = made(*(array[tile] for array in arrays))
     return out
