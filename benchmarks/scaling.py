@@ -62,7 +62,8 @@ def fitting(lengths: Sequence[int], context: int) -> list[int]:
     >>> fitting((16, 512, 2048, 4096), context=1024)
     [16, 512, 960]
     """
-    return sorted({min(length, context - ROOM) for length in lengths})
+    fitted = {min(length, context - ROOM) for length in lengths}
+    return sorted(length for length in fitted if length > 0)
 
 
 def curves(

@@ -547,11 +547,40 @@ def test_replay_is_what_it_takes_beyond_the_full_cache(folder):
     )
     assert replay.ratios == ((5 - 3) / 3,) * 2
     assert full.ratios == (1.0, 1.0)
-    assert replay.floor == full.floor == every.floor == 1
     counts = Counts.of(folder)
+    assert full.floor == every.floor == 1
+    assert replay.floor == counts.replayed
     made = 4 * counts.num_hidden_layers * 2 * counts.key_width * counts.hidden_size
     share = made / (roofline.ROWS * counts.block)
     assert every.ratios == pytest.approx((3 / (2 * share + 3),) * 2, rel=1e-12)  # three roundings
+
+
+def test_a_replay_multiplies_all_blocks_but_most_of_the_last():
+    whole = COUNTS.num_hidden_layers * COUNTS.block
+    spared = COUNTS.block - 2 * COUNTS.key_width * COUNTS.hidden_size
+    assert COUNTS.replayed == (whole - spared) / whole
+
+
+def test_a_weight_has_the_bytes_in_which_a_contender_holds_it():
+    names = ("float32/numpy", "float32/numba", "exact/numba", "exact/numpy", contenders.HALVED)
+    assert [goals.bytes_a_weight(name) for name in names] == [4, 4, 4, 8, 2]
+
+
+def test_all_numbers_are_read_on_one_thread_and_on_two(monkeypatch):
+    matrices = [np.zeros((3, 5), np.float32), np.zeros((4, 2), np.float32)]
+    read = []
+    monkeypatch.setattr(np, "max", lambda part: read.append(part.size))
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        read.clear()
+        roofline.reading(matrices)()
+        assert sum(read) == 15 + 8
+
+
+def test_processor_time_is_that_of_one_thread(capsys):
+    with pytest.raises(SystemExit):
+        goals.main(["--threads", "2", "--clock", "cpu"])
+    assert "use --threads 1" in capsys.readouterr().err
 
 
 def test_weights_in_two_bytes_are_held_against_half_of_the_reading(folder):
