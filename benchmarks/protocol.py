@@ -58,7 +58,7 @@ def by_hand(model: minikv.Model, capacity: int) -> Callable[[int, int], np.ndarr
     def step(token: int, position: int) -> np.ndarray:
         seen = slice(position + 1)
         sight = Sight(np.array([position]), np.arange(position + 1), window=None)
-        x = weights.embed_tokens[[token]]
+        x = weights.arithmetic.lookup(weights.embed_tokens, np.array([token]))
         for layer in model.layers:
             cos, sin = layer.rotary(np.array([position]))
             k = keys[layer.index]

@@ -56,7 +56,7 @@ class Weights:
 
     config: ModelConfig
     arithmetic: Arithmetic
-    embed_tokens: Array  # (V, D)
+    embed_tokens: Matrix  # (V, D), as `Arithmetic.lookup` reads it
     layers: tuple[Layer, ...]
     norm: Array  # (D,)
     lm_head: Matrix  # (V, D)

@@ -366,7 +366,8 @@ print("with fastmath:", numba.njit(fastmath=True)(to_grid)(math.pi, shift))
 
 # %% [markdown]
 # That is why [`minikv/backends/numba_exact.py`](../minikv/backends/numba_exact.py) gives the
-# permission function by function, to eight that do nothing but add numbers on a grid.
+# permission function by function, to eight: seven do nothing but add numbers on a grid, one
+# also calls the rounding, which is compiled apart.
 #
 # ## 9.7 The same bits from fewer bytes
 #

@@ -120,8 +120,7 @@ class NumpyExact(Exact):
         """`Arithmetic.attention`; of many queries one K/V head at a time, and in place.
 
         Weights times powers meet values divided by them: the terms of each sum are those of
-        `weighted_sum`, and exact as they are. What is not finite is left to `Arithmetic`, so that
-        it is refused in the same words.
+        `weighted_sum`, and exact as they are.
         """
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
@@ -133,7 +132,7 @@ class NumpyExact(Exact):
         prepared = self.values(v)
         values = (prepared.rows / prepared.powers).swapaxes(0, 1)  # (G, S, d)
         powers = np.ascontiguousarray(prepared.powers[..., 0].T)  # (G, S)
-        step = 2 * self.query_block  # of one K/V head's scores, as much room as two blocks of all
+        step = 2 * self.query_block  # of one K/V head, whose scores alone are held
         room = np.empty(step * share * length)
         out = np.empty((tokens, groups, share, head_dim), self.dtype)
         for start in range(0, tokens, step):
@@ -146,8 +145,6 @@ class NumpyExact(Exact):
                 self.masked(by_head, hidden)
                 self.weigh(pattern, powers[g, seen])
                 out[queries, g] = (pattern @ values[g, seen]).reshape(-1, share, head_dim)
-        if not np.isfinite(out).all():
-            return super().attention(q, k, v, sight, scale, watch)
         out += 0.0  # -0.0, which a product of its own may be, becomes +0.0
         return out.reshape(tokens, heads, head_dim)
 

@@ -5,8 +5,9 @@ before, it still is, since rounding adds no digit. So weights stay in 4 bytes or
 BLAS needs 8, and a token is decoded in the time that it takes to read them.
 
 Sums of integers may be reordered freely: `_SUMS` lets the compiler do so, and use as many
-accumulators and SIMD lanes as it likes, in functions that do nothing but add up numbers on a grid.
-All else, above all the rounding to a grid, is compiled without it, operation by operation.
+accumulators and SIMD lanes as it likes, in functions that do nothing but add up numbers on a grid,
+one of which calls the rounding. All else, above all the rounding to a grid, is compiled without it,
+operation by operation.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from ..arrays import (
     Turns,
     Values,
 )
+from ..errors import InputError
 from .numba_announce import announced
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
@@ -693,7 +695,7 @@ class NumbaExact(NumpyExact):
     # Sums
 
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Weight:
-        """float32, or, where that loses nothing, the upper halves of float32 as uint16."""
+        """float32, or the upper halves of it as uint16, where that loses nothing and K is even."""
         if not 1 <= matrix.shape[1] <= LONGEST:
             return super().weight(matrix, name)  # which refuses it
         matrix = np.ascontiguousarray(matrix, np.float32)
@@ -829,6 +831,7 @@ class NumbaExact(NumpyExact):
         """Few queries in one kernel, many by BLAS between kernels; the rest as `Arithmetic`."""
         seen = None if watch.hooked else SeenKeys.by(sight)
         if seen is not None and seen.most <= self.context:
+            seen.expect(q, k, v)
             out = np.empty(q.shape, np.float32)
             keys = k[seen.all]
             values = v[seen.all]
@@ -940,6 +943,20 @@ class SeenKeys:
     def most(self) -> int:
         """How many keys one query sees at most."""
         return int((self.last - self.first).max())
+
+    @property
+    def fewest(self) -> int:
+        """How many keys one query sees at least."""
+        return int((self.last - self.first).min())
+
+    def expect(self, q: Queries, k: Keys, v: Values) -> None:
+        """Refuse arrays in which the keys are not: kernels read by address, and would go on."""
+        alike = k.shape == v.shape and k.shape[2] == q.shape[2]
+        if not alike or q.shape[1] % k.shape[1] or len(k) < self.all.stop:
+            raise InputError(
+                f"attention of queries {q.shape} has keys {k.shape} and values {v.shape}, expected "
+                f"{self.all.stop} tokens or more of each, as their positions say, and heads alike"
+            )
 
 
 def _passed(key_positions: np.ndarray, positions: np.ndarray) -> np.ndarray | None:

@@ -6,11 +6,11 @@ how rows are tiled touches no sum: a lone row and a row of 512 go through the sa
 Weights are packed once, 32 outputs side by side; a tile of 8 rows by 32 outputs stays in registers
 while a chain runs. Numba has no vectors: that loop is written in LLVM's language.
 
-Attention takes up to 32 queries of one K/V head at a time, which then are the lanes: keys and
-values are read where the cache has them. A score is one chain over the elements of a head, an
-element of a weighted sum one chain over the keys: a key that weighs 0 then changes nothing, at the
-start or at the end. A chain's -0 becomes +0 where it is added to the +0 that every output starts
-from.
+Attention takes up to 32 queries of one K/V head at a time. They are the lanes of its scores, so
+that keys are read where the cache has them; so are values, if a head fills whole panels. A score is
+one chain over the elements of a head, an element of a weighted sum one chain over the keys: a key
+that weighs 0 then changes nothing, at the start or at the end. What leaves a product or attention
+has +0 added, and is never -0.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 
 from ..arithmetic import ACTIVATIONS, UNWATCHED, Float32, Sight, Watch, elementary
 from ..arithmetic.base import gelu_argument
+from ..arithmetic.exact import LONGEST
 from ..arithmetic.room import Room
 from ..arrays import (
     Array,
@@ -45,6 +46,7 @@ from ..arrays import (
     Turns,
     Values,
 )
+from ..errors import ArithmeticRangeError
 from .numba_announce import announced
 from .numba_exact import ONE_CALLER, SeenKeys
 
@@ -70,7 +72,7 @@ _ONE = np.float32(1)
 _GELU_CUBE = np.float32(0.044715)
 _GELU = np.float32(math.sqrt(8 / math.pi))
 
-GRID = 2.0**-42  # of a softmax's total: 2**20 weights of up to 1 add up to less than 2**63
+GRID = 2.0**-42  # of a softmax's total: LONGEST weights of up to 1 add up to less than 2**63 of it
 _TO_GRID = 1.5 * 2.0**52 * GRID  # adding it rounds to the grid, and leaves the multiple in the bits
 _TO_GRID_BITS = np.int64(np.float64(_TO_GRID).view(np.int64))
 
@@ -559,6 +561,12 @@ def product(x: np.ndarray, packed: np.ndarray, block: int = BLOCK) -> np.ndarray
     return out
 
 
+def expect_countable(keys: int) -> None:
+    """Refuse more weights than 63 bits can add up."""
+    if keys > LONGEST:
+        raise ArithmeticRangeError(f"{keys} tokens to attend to, expected at most {LONGEST}")
+
+
 def by_rows(few: Callable[..., None], many: Callable[..., None], rows: int, *args: Any) -> None:
     """A kernel for few rows, or the same in threads."""
     if rows <= FEW:
@@ -612,6 +620,7 @@ class NumbaFloat32(Float32):
         return scores[..., :length].reshape(heads, tokens, length)
 
     def softmax(self, scores: Scores) -> Pattern:
+        expect_countable(scores.shape[-1])
         pattern = np.array(scores, np.float32, order="C")
         with ONE_CALLER:
             _softmax(pattern.reshape(-1, pattern.shape[-1]))
@@ -671,15 +680,18 @@ class NumbaFloat32(Float32):
         Who observes does so every `query_block` queries, whose weights alone are then held.
         """
         seen = None if watch.hooked else SeenKeys.by(sight)
-        if seen is None:
+        if seen is None or seen.fewest < 1:
             return super().attention(q, k, v, sight, scale, watch)
+        seen.expect(q, k, v)
+        expect_countable(seen.most)
         tokens, heads, head_dim = q.shape
-        first = seen.first + seen.all.start
-        last = seen.last + seen.all.start
+        first = seen.first
+        last = seen.last
         beyond = -head_dim % PANEL
-        values = np.pad(v, ((0, 0), (0, 0), (0, beyond))) if beyond else v
+        values = v[seen.all]
+        values = np.pad(values, ((0, 0), (0, 0), (0, beyond))) if beyond else values
         q = with_rows(q)
-        k = with_rows(k)
+        keys = with_rows(k[seen.all])
         values = with_rows(values)
         out = np.empty(q.shape, np.float32)
         step = tokens if watch.observe is None else self.query_block
@@ -688,18 +700,20 @@ class NumbaFloat32(Float32):
             rows = (some.stop - start) * heads // k.shape[1]
             width = next((width for width in WIDTHS if rows <= width), WIDTHS[-1])
             watched = heads if watch.observe is not None else 0
-            weights = np.zeros((watched, some.stop - start, last[some][-1]), np.float32)
+            before = seen.all.start  # keys that none of the call's queries sees
+            shape = (watched, some.stop - start, before + last[some][-1])
+            weights = np.zeros(shape, np.float32)
             with ONE_CALLER:
                 _attend(
                     q[some],
-                    k,
+                    keys,
                     values,
                     first[some],
                     last[some],
                     width,
                     np.float32(scale),
                     out[some],
-                    weights,
+                    weights[..., before:],
                 )
             if watch.observe is not None:
                 watch.observe(sight.query_positions[some], weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -494,7 +495,11 @@ def test_only_functions_that_add_are_compiled_with_fastmath():
     ]
     assert source.count("fastmath=") == len(marked)
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
-    assert "in eight functions that do nothing but add" in " ".join(page.split())
+    told = "in eight functions: seven do nothing but add, and one also calls the rounding"
+    assert told in " ".join(page.split())
+    bodies = [part.split("\n\n\n")[0] for part in marked]
+    assert [body.count("_to_grid(") for body in bodies] == [0] * 7 + [1]
+    assert not [body for body in bodies if re.search(r"[-+] shift|ROUND", body)]
 
 
 # Without Numba, or where it fails.
