@@ -16,7 +16,7 @@ def in_tiles(made: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray
     are.
     """
     rows = len(arrays[0])
-    if rows <= ROWS or arrays[0].ndim == 1:
+    if rows <= ROWS or arrays[0].ndim == 1:  # which has no rows
         return made(*arrays)
     first = made(*(array[:ROWS] for array in arrays))
     out = np.empty((rows, *first.shape[1:]), first.dtype)

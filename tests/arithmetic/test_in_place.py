@@ -310,3 +310,10 @@ def test_a_tile_has_128_rows_at_most():
         tiles.clear()
         assert_same_bits(in_tiles(made, x[:rows], x[:rows]), 2 * x[:rows])
         assert tiles == expected_tiles
+
+
+def test_one_row_without_others_is_no_tiles():
+    x = np.random.default_rng(0).standard_normal(300).astype(np.float32)
+    assert_same_bits(in_tiles(lambda row: row[::-1], x), x[::-1])
+    weight = np.ones(300)
+    assert_same_bits(NumpyExact().rms_norm(x, weight, 1e-5), Exact().rms_norm(x, weight, 1e-5))
