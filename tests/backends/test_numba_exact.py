@@ -125,6 +125,15 @@ def test_rows_of_no_length_and_too_long_ones_are_refused_as_by_numpy(length):
             arithmetic.weight(matrix, "w")
 
 
+@pytest.mark.parametrize("rows", [1, kernels._FEW, kernels._FEW + 1])
+def test_weights_in_two_bytes_meet_few_rows_and_many(rows):
+    matrix = (floats(0, 7, 6).view(np.uint32) & 0xFFFF0000).view(np.float32)  # bfloat16
+    x = floats(1, rows, 6)
+    weight = COMPILED.weight(matrix, "w")
+    assert weight.values.dtype == np.uint16
+    assert_same_bits(COMPILED.linear(x, weight), EXACT.linear(x, EXACT.weight(matrix, "w")))
+
+
 def test_bfloat16_weights_take_two_bytes_and_others_four():
     matrix = floats(0, 30, 40)
     short = (matrix.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
