@@ -457,8 +457,17 @@ def run_tests(addition: Addition, folder: Path) -> tuple[int, list[str], str]:
     return done.returncode, passed, done.stdout[-4000:] + done.stderr
 
 
+BY_NIGHT = ("trait",)  # which takes longest, and the same way as the others
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ADDITIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.night] if name in BY_NIGHT else [])
+        for name in ADDITIONS
+    ],
+)
 def test_an_addition_touches_few_files_and_is_tested_by_being_there(name, copy):
     addition = ADDITIONS[name]
     if addition.needs:

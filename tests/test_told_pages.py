@@ -131,6 +131,7 @@ def test_a_policy_that_ranks_keys_asks_once_a_layer_and_block_of_queries(policy,
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_the_benchmark_of_a_gpu_has_fingerprints_theorems_and_timings(capsys):
     """On the processor, beside itself."""
     argv = ["--model", str(TINY), "--backend", "numpy", "--rounds", "1", "--prompt", "8"]
