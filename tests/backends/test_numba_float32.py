@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,20 @@ from strategies import cases
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, Arithmetic, Float32, NumpyFloat32, Sight, Watch
-from minikv.backends import get_backend
-from minikv.backends.numba_float32 import BLOCK, FEW, KEYS, NumbaFloat32, Packed
+from minikv.backends import get_backend, numba_float32
+from minikv.backends.numba_float32 import (
+    BLOCK,
+    FEW,
+    KEYS,
+    LANES,
+    PANEL,
+    TILE,
+    NumbaFloat32,
+    Packed,
+    _chains,
+    _held,
+    _in_registers,
+)
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted
@@ -410,3 +423,43 @@ def test_the_benchmark_of_rows_names_each_matrix_its_distance_and_its_clock(caps
     assert "rows that change, ours | BLAS | error, ours | BLAS" in said
     assert all(f"\n| {name} | none |" in said for name in shapes)
     assert clocks == [time.process_time] * 2 + [time.perf_counter] * 2
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 2), (8, 1), (4, 2), (1, 2), (3, 5)])
+@pytest.mark.parametrize("vectors", [1, 2, 4, 8, 16])
+def test_tiles_in_registers_are_all_cells_once_and_fit(rows, columns, vectors):
+    tiles = list(_in_registers(rows, columns, vectors))
+    cells = [cell for tile in tiles for cell in tile]
+    assert sorted(cells) == [(r, c) for r in range(rows) for c in range(columns)]
+    assert all(len(tile) <= vectors for tile in tiles)
+
+
+def test_registers_hold_a_tile_with_avx_512_and_a_quarter_of_it_without():
+    def tiles(features):
+        codegen = SimpleNamespace(magic_tuple=lambda: ("", "", features))
+        held = _held(SimpleNamespace(codegen=lambda: codegen))
+        return [len(tile) * LANES for tile in _in_registers(TILE, PANEL // LANES, held // LANES)]
+
+    assert tiles("+avx2,+avx512f,+fma") == [256]
+    assert tiles("+avx2,-avx512f,+fma") == tiles("") == [64] * 4
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_no_sum_depends_on_how_many_registers_hold(monkeypatch, carried):
+    """The product's tile, and attention's, whose chains start from what is there."""
+    x, w, before = floats(0, TILE, 50), floats(1, 50, PANEL), floats(2, TILE, PANEL)
+    found = []
+    for held in (16, 64, 256):
+        monkeypatch.setattr(numba_float32, "_held", lambda context, held=held: held)
+        chains = _chains(TILE, LANES, PANEL // LANES, carried)
+
+        @numba.njit
+        def add(x, w, out, chains=chains):
+            chains(x.ctypes.data, 50, 1, w.ctypes.data, PANEL, out.ctypes.data, PANEL, 50, 0)
+
+        out = before.copy()
+        add(x, w, out)
+        found.append(out)
+    assert not same_bits(found[0], before)
+    assert_same_bits(found[0], found[1])
+    assert_same_bits(found[0], found[2])
