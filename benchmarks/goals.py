@@ -134,6 +134,8 @@ class Row:
         verdict = ""
         if self.limit is not None:
             verdict = "met" if round(median, 2) <= self.limit else "MISSED"
+            if verdict == "MISSED" and self.floor is not None and self.limit < self.floor:
+                verdict = "MISSED, and below the floor"
         found = [f"{median:.2f}", f"{low:.2f} to {high:.2f}", floor, limit, verdict]
         return [*named, *found, *self.amounts]
 
@@ -168,6 +170,17 @@ def fraction(goal: Goal, counts: Counts) -> tuple[list[Term], list[Term]]:
 def bytes_a_weight(contender: str) -> int:
     """Of a weight as the contender holds it."""
     return {HALVED: 2, "exact/numpy": 8}.get(contender, 4)
+
+
+def milliseconds(seconds: float) -> str:
+    """Four digits or so.
+
+    Examples
+    --------
+    >>> milliseconds(0.0281234), milliseconds(11.7301)
+    ('28.12 ms', '11730 ms')
+    """
+    return f"{1e3 * seconds:.{2 if seconds < 0.1 else 0}f} ms"
 
 
 def is_fresh(goal: Goal) -> bool:
@@ -272,7 +285,7 @@ class Run:
         )
         ratios = tuple(x / y for x, y in zip(above, below, strict=True))
         took = statistics.median(seconds[goal.contender][goal.task])
-        amounts = (f"{1e3 * took:.4g} ms", "", "")
+        amounts = (milliseconds(took), "", "")
         if len(goal.task.split()) == 2:
             flops = self.counts.flops(goal.task)
             read = self.counts.bytes(goal.task, bytes_a_weight(goal.contender))
@@ -308,7 +321,7 @@ class Run:
             limit,
             tuple(x / y for x, y in zip(ours, theirs, strict=True)),
             least / statistics.median(theirs),
-            (f"{1e3 * statistics.median(ours):.4g} ms", "", ""),
+            (milliseconds(statistics.median(ours)), "", ""),
         )
 
     def peak(self, goal: Goal, limit: float | None) -> Row:
@@ -327,7 +340,8 @@ What `python -m benchmarks.goals --threads 1 --write`, and the same with `--thre
 one machine, with goals beside it, and floors: what the work takes at the least, by its counts and
 the rates that the same run measured. Below 1 is faster, or smaller. Contenders take turns,
 a ratio is taken within each round; its median and quartiles are those over the rounds. *time* is
-the work's own, a median; *flops* and *bytes* are the least that it needs, by the model's shape.
+the work's own, a median; *flops* and *bytes* are the least that it needs, by the model's shape. The
+goals were set on an AMD EPYC with AVX-512; on another machine a goal may lie below the floor.
 
 * `bare`: the float32 products of the same rows with all weight matrices, in the same round.
 * *{READING}*: as many bytes as its weights and cache have, at the speed at which the same

@@ -87,7 +87,7 @@ def told(section: Section) -> list[str]:
     if "quick" in facts:
         lines += ["**A quick run: few rounds and short texts, no result.**", ""]
     lines += [
-        f"{facts['processor']}; {facts['date']}; {CLOCKS[facts['clock']]}; "
+        f"{facts['processor']}; {facts['BLAS']}; {facts['date']}; {CLOCKS[facts['clock']]}; "
         f"rounds: {facts['rounds']}; turns disturbed by other programs: {disturbed}.",
         "",
         "| work | in units of | floor | now | goal | |",

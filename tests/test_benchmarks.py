@@ -401,7 +401,7 @@ def test_texts_fill_the_context_and_long_ones_are_timed_once(folder, monkeypatch
     assert "one from 256 tokens on" in found["machine"]["rounds"]
 
 
-@pytest.mark.parametrize("module", [peers, scaling])
+@pytest.mark.parametrize("module", [goals, peers, scaling])
 def test_examples_of_the_benchmarks_are_so(module):
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -525,16 +525,18 @@ def told_rows(folder, *wanted: Goal) -> list[goals.Row]:
 
 
 def test_a_goal_is_met_or_missed_by_the_median_of_its_rounds(folder):
-    met, missed, absent = told_rows(
+    met, missed, beyond, absent = told_rows(
         folder,
         Goal("float32/numpy", "prefill 4", one=1.5),
         Goal("float32/numpy", "prefill 4", one=1.4, two=9.0),
+        Goal("float32/numpy", "prefill 4", one=1.0),
         Goal("exact/numba", "prefill 4", one=9.0),
     )
     assert met.ratios == missed.ratios == (1.5, 1.5)
     assert met.cells[2:7] == ["1.50", "1.50 to 1.50", f"{met.floor:.2f}", "1.50", "met"]
     assert met.floor > 1
     assert missed.cells[6] == "MISSED"
+    assert beyond.cells[6] == "MISSED, and below the floor"
     assert absent.cells[2:7] == ["not measured", "", "", "9.00", ""]
 
 

@@ -21,6 +21,7 @@ MADE = """\
 ## One thread
 
 * processor: a chip, 2 usable cores
+* BLAS: a library (some kernels, 1 threads)
 * date: 1 May
 * clock: cpu
 * rounds: 5
