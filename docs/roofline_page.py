@@ -205,7 +205,9 @@ def draw_roofs(axes: Axes, section: Section) -> None:
         axes.text(ridge * 1.1, height, f"ridge of {kind}: {ridge:.1f}", fontsize=14)
     slope = f"memory,\n{reading / 1e9:.0f} GB/s"
     axes.text(1.2 * low, 1.4 * reading / 1e9, slope, fontsize=14)  # left of the slope
-    places = {words_of(task): x for _, task, x, _ in section.points}
+    places: dict[str, float] = {}
+    for _, task, x, _ in section.points:
+        places[words_of(task)] = max(x, places.get(words_of(task), x))
     for words, x in places.items():
         axes.text(x, 1.15, words, fontsize=14, ha="center", color="#444444")
 
