@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -351,14 +352,17 @@ def test_one_line_in_a_test_file_gives_one_test_an_axis(tmp_path):
 @pytest.mark.weights
 @pytest.mark.parametrize("dtype", ["bfloat16,eager", "float32,sdpa"])
 def test_real_weights_raise_no_alarm_without_a_twin(smollm2, dtype):
-    """Massive activations: a row of a right cache moves by a quarter in bfloat16."""
+    """Massive activations: a row of a right cache moves by 7 % or a quarter in bfloat16."""
+    torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     made = find_target(f"transformers:{smollm2}", dtype)
     report = conform(made, axes=["cached", "length"], effort="quick", length=14, twin="none")
     assert report.bugs == [], report
     if dtype == "bfloat16,eager":
         assert report["cached"].word is Word.UNDECIDED
-        assert 0.2 < report["cached"].effect < 0.33
+        moved = {"AVX512": (0.2, 0.33), "AVX2": (0.065, 0.075)}
+        least, most = moved.get(torch.backends.cpu.get_cpu_capability(), (0.0, 1.0))
+        assert least < report["cached"].effect < most
         assert "float64" in report["cached"].decide
 
 
@@ -415,6 +419,11 @@ def test_gpt2_counts_padding_as_positions_unless_they_are_given_and_generate_giv
     assert padded.tolist() == alone.tolist()
 
 
+def way(bug: str) -> list[str]:
+    """The dtype and the way that fails; which text does first differs among processors."""
+    return re.sub(r"text \d+", "a text", bug).split(":")[:2]
+
+
 @pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -432,7 +441,7 @@ def test_what_the_field_calls_a_bug_is_called_one_again(name):
     axes = ["left-padding", "left-padding-cached"]
     report = conform(make(), axes=axes, effort="quick", length=24, shrink=False)
     found = field.row(name, report)["bugs"]
-    assert [bug.split(":")[:2] for bug in found] == [bug.split(":")[:2] for bug in told]
+    assert list(map(way, found)) == list(map(way, told)) != []
 
 
 @pytest.mark.peers

@@ -143,10 +143,16 @@ def test_t1_is_asked_in_four_other_arithmetics(asked_to_prove, monkeypatch):
 def test_equation_22_takes_every_head_at_each_rank_on_24_rows_and_two_singular_vectors(monkeypatch):
     model = tiny("float64", num_hidden_layers=7, hidden_size=66, head_dim=66, num_attention_heads=2)
     asked = Asked(lambda *given: equation_22.Truncation(0.5, 1.5, 0.0))
+    loaded: list[str] = []
+
+    def load(name, arithmetic="float32"):
+        loaded.append(arithmetic)
+        return model
+
     monkeypatch.setattr(equation_22, "truncation", asked)
     for quick, layers in ((False, range(7)), (True, (0, 6))):
         asked.clear()
-        CLAIMS["equation-22"].run(setting(quick, lambda name: model))
+        CLAIMS["equation-22"].run(setting(quick, load))
         expected = {(layer, head) for layer in layers for head in range(2)}
         for rank in (1, 8, 15, 32, 48, 62):
             given = [each for each in asked if each[3] == rank]
@@ -154,6 +160,7 @@ def test_equation_22_takes_every_head_at_each_rank_on_24_rows_and_two_singular_v
             for side in (1, 2):
                 assert [len(each[side]) for each in given] == [24, 1] * len(expected)
         assert len(asked) == 6 * 2 * len(expected)
+    assert loaded == ["exact", "float32"] * 2  # the streams, and the matrices
     head, left, right, rank = asked[-1]
     assert head.query.dtype == np.float64
     assert same_bits(left[0], head.factors.left[:, rank])

@@ -26,8 +26,8 @@ DIRECTIONS = "singular vectors r + 1"
 
 def run(setting: Setting) -> Finding:
     """Compare rank-r scores with scores, on rows of a text and where the bound is attained."""
+    streams = read_streams(setting.model(setting.names[0], "exact"))
     model = setting.model(setting.names[0])
-    streams = read_streams(model)
     every = setting.choose(1, EVERY)
     found: dict[tuple[int, str], list[Truncation]] = {}
     for head in heads(model, every):
@@ -123,7 +123,8 @@ CLAIM = Claim(
     ),
     protocol=(
         f"every query head, float64, ranks {', '.join(map(str, RANKS))}; all pairs of {TOKENS} "
-        "rows of a text, and the two singular vectors for which the two sides should be equal; "
+        "rows of a text, whose streams are those of exact arithmetic, and the two singular vectors "
+        "for which the two sides should be equal; "
         "the control puts sigma_{r+2} in the place of sigma_{r+1}. What the rounding of "
         "float64 may add is bounded and added to the bound "
         f"(`minikv.experiments.ranks.truncation`). --quick: one layer in {EVERY}."
