@@ -135,7 +135,7 @@ class Row:
         if self.limit is not None:
             verdict = "met" if round(median, 2) <= self.limit else "MISSED"
             if verdict == "MISSED" and self.floor is not None and self.limit < self.floor:
-                verdict = "MISSED, and below the floor"
+                verdict = "MISSED: the goal is below the floor"
         found = [f"{median:.2f}", f"{low:.2f} to {high:.2f}", floor, limit, verdict]
         return [*named, *found, *self.amounts]
 

@@ -536,7 +536,7 @@ def test_a_goal_is_met_or_missed_by_the_median_of_its_rounds(folder):
     assert met.cells[2:7] == ["1.50", "1.50 to 1.50", f"{met.floor:.2f}", "1.50", "met"]
     assert met.floor > 1
     assert missed.cells[6] == "MISSED"
-    assert beyond.cells[6] == "MISSED, and below the floor"
+    assert beyond.cells[6] == "MISSED: the goal is below the floor"
     assert absent.cells[2:7] == ["not measured", "", "", "9.00", ""]
 
 
