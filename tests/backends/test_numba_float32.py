@@ -34,6 +34,7 @@ from minikv.backends.numba_float32 import (
     NumbaFloat32,
     Packed,
     _chains,
+    _fma,
     _held,
     _in_registers,
 )
@@ -463,3 +464,13 @@ def test_no_sum_depends_on_how_many_registers_hold(monkeypatch, carried):
     assert not same_bits(found[0], before)
     assert_same_bits(found[0], found[1])
     assert_same_bits(found[0], found[2])
+
+
+def test_a_fused_multiply_add_is_rounded_once():
+    @numba.njit
+    def fused(a, b, c):
+        return _fma(a, b, c)
+
+    a, c = np.float32(1 + 2**-12), np.float32(-1 - 2**-11)
+    assert a * a + c == 0  # the square, rounded before
+    assert fused(a, a, c) == 2.0**-24
