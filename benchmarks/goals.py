@@ -148,7 +148,8 @@ Term = tuple[float, str, str]  # so many times a contender's time for a task
 
 def fraction(goal: Goal, counts: Counts) -> tuple[list[Term], list[Term]]:
     """The times that make a goal's ratio: the sum of the first by the sum of the second."""
-    name, task = goal.contender, goal.task
+    name = goal.contender
+    task = goal.task
     size = int(task.split()[1])
     took = (1.0, name, task)
     full = (1.0, name, f"decode {size}")

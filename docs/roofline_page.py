@@ -189,7 +189,8 @@ def draw(found: Sequence[Section], path: Path) -> None:
 def draw_roofs(axes: Axes, section: Section) -> None:
     """Memory's roof, that of each kind of product, where they meet, and what lies where."""
     reading = section.roof("reading")
-    low, high = 0.2, 3000.0
+    low = 0.2
+    high = 3000.0
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
