@@ -372,7 +372,7 @@ print("with fastmath:", numba.njit(fastmath=True)(to_grid)(math.pi, shift))
 # ## 9.7 The same bits from fewer bytes
 #
 # `backend="numba"` is the same decoder with such kernels: a few rows by all weights, attention
-# over the cache, RMSNorm, RoPE, SwiGLU. (Longer prompts still go through float64 BLAS.) Weights
+# over the cache, RMSNorm, RoPE, SwiGLU. More rows go through the same sums in tiles. Weights
 # lie in 4 bytes. If a checkpoint was bfloat16, its numbers have 8 digits, rounding to the grid
 # adds none, and 2 bytes are enough. SmolLM2's weights as fetched here are not; to see what 2 bytes
 # give we cut them off to bfloat16, which is **another model**. Its time is of interest, its

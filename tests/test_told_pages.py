@@ -175,31 +175,33 @@ def test_openmp_waits_as_the_user_says_or_as_long_as_the_page_says(given, monkey
 
 
 @pytest.mark.backends
-def test_more_tokens_than_the_page_says_go_through_blas_and_rows_are_widened_block_by_block(
+def test_more_tokens_than_the_page_says_go_through_tiles_of_its_shape_and_through_no_blas(
     monkeypatch,
 ):
     pytest.importorskip("numba", reason=needs_numba)
     from minikv.backends import numba_exact
 
     few = numba_exact._FEW
-    block = numba_exact._BLOCK
-    words = f"Calls of more than {few} tokens go through float64 BLAS, for which {block:,} rows"
-    assert f"{words} of a matrix are widened at a time" in BACKENDS
-    widened = []
-    product = np.matmul
+    tile = f"{numba_exact._TILE} rows by {numba_exact._PANEL} outputs"
+    widened = numba_exact._PANEL * numba_exact._PANELS
+    words = f"Calls of more than {few} tokens take their products in tiles of {tile}, for which a"
+    assert f"{words} thread widens {widened} rows of a matrix at a time" in BACKENDS
+    asked = []
+    for name in ("_linear", "_linear_many", "_attend", "_attend_many"):
+        kernel = getattr(numba_exact, name)
 
-    def noted(x, part, out):
-        widened.append((part.dtype.name, part.shape[1]))
-        return product(x, part, out=out)
+        def noted(*given, name=name, kernel=kernel):
+            asked.append(name)
+            return kernel(*given)
 
-    monkeypatch.setattr(np, "matmul", noted)
-    arithmetic = get_backend("numba", "exact", 64)
-    weight = arithmetic.weight(np.ones((block + 9, 3), np.float32), "w")
-    assert weight.values.itemsize < 8
-    arithmetic.linear(np.ones((few, 3), np.float32), weight)
-    assert widened == []
-    arithmetic.linear(np.ones((few + 1, 3), np.float32), weight)
-    assert widened == [("float64", block), ("float64", 9)]
+        monkeypatch.setattr(numba_exact, name, noted)
+    monkeypatch.setattr(np, "matmul", None)
+    model = minikv.random_model(minikv.tiny_config(), 0, "exact", backend="numba")
+    model.forward([range(few)], logits="none")
+    assert set(asked) == {"_linear", "_attend"}
+    asked.clear()
+    model.forward([range(few + 1)], logits="none")
+    assert set(asked) == {"_linear_many", "_attend_many"}
 
 
 @pytest.mark.backends

@@ -55,10 +55,16 @@ from ..arrays import (
 )
 from ..errors import InputError
 from .numba_announce import announced
+from .numba_tile import chains
 
 _SUMS = {"reassoc", "contract"}  # what exactness allows
-_FEW = 8  # rows; more go through BLAS, which reads each weight once for all of them
-_BLOCK = 4096  # weight rows that BLAS takes at a time, in float64
+_FEW = 8  # rows; more meet each weight in tiles, in which it is widened once for all of them
+_BLOCK = 4096  # weight rows that BLAS takes at a time, in float64, where a kernel is not enough
+_TILE = 8  # rows in registers
+_PANEL = 16  # outputs in registers
+_PANELS = 2  # that a thread widens at a time, and that a tile's rows then meet
+_LINE = 8  # numbers in a line of the processor's cache
+_TOKENS = 8  # whose queries are a task: whole tiles, however many heads share keys
 _RUN = 256  # keys that attention of few queries takes at a time
 _ROWS = 32  # that a thread takes at a time of many; so few are left to one thread
 _LOW = elementary.LOWEST * 256
@@ -232,7 +238,7 @@ def _round_row(x, bits):
 def _round_rows(x, out, bits, largest):
     """Widen rows and round them; False where `NumpyExact.linears` must look at them."""
     for t in range(x.shape[0]):
-        row = out[t]
+        row = out[t, : x.shape[1]]
         for j in range(x.shape[1]):
             row[j] = x[t, j]
         if not _norm(row) * largest < FLOAT32_MAX or not _round_row(row, bits):
@@ -326,6 +332,53 @@ def _linear_tied(x, weight, shifts, bits, largest, out):
     return True
 
 
+_product_tile = chains(_TILE, 8, _PANEL // 8, carried=True, itemsize=8)
+
+
+@njit
+def _widen(weight, shifts, panel):
+    """Rows of weights side by side, in float64; rounded to their grids where shifts are given."""
+    for c in range(weight.shape[0]):
+        shift = shifts[c] if shifts.shape[0] > 0 else 0.0
+        for j in range(weight.shape[1]):
+            panel[j, c] = _to_grid(_stored(weight[c, j]), shift)
+
+
+@njit
+def _keep(sums, out, row, column):
+    """A tile's sums, as far as there are rows and outputs for them."""
+    for r in range(min(_TILE, out.shape[0] - row)):
+        for c in range(min(_PANEL, out.shape[1] - column)):
+            out[row + r, column + c] = np.float32(sums[r, c]) + np.float32(0.0)
+
+
+_READ = [numba.types.Array(stored, 2, "C", readonly=True) for stored in (numba.f4, numba.u2)]
+_MANY = [numba.void(numba.f8[:, ::1], stored, numba.f8[::1], numba.f4[:, ::1]) for stored in _READ]
+
+
+@njit(_MANY, parallel=True, cache=True)
+def _linear_many(rows, weight, shifts, out):
+    """Many rows, on their grids and in whole tiles, by all weights: each sum is rounded once.
+
+    Between two rows lie numbers that are not read. `shifts` rounds weights that are yet to be
+    rounded, and has none otherwise.
+    """
+    outputs, inputs = weight.shape
+    step = _PANELS * _PANEL
+    for i in prange((outputs + step - 1) // step):
+        packed = np.zeros((_PANELS, inputs, _PANEL))
+        for p in range(_PANELS):
+            some = slice(i * step + p * _PANEL, i * step + (p + 1) * _PANEL)
+            _widen(weight[some], shifts[some], packed[p])
+        sums = np.empty((_TILE, _PANEL))
+        for t in range(0, out.shape[0], _TILE):
+            x = rows[t].ctypes.data
+            for p in range(_PANELS):
+                w = packed[p].ctypes.data
+                _product_tile(x, rows.shape[1], 1, w, _PANEL, sums.ctypes.data, _PANEL, inputs, 1)
+                _keep(sums, out, t, i * step + p * _PANEL)
+
+
 @njit
 def exp_in_place(x, table):
     """`elementary.exp` of a row, in place; NaN becomes 0. Loops of their own fill SIMD lanes."""
@@ -386,16 +439,15 @@ def _group(x, g):
     return carray(_floats(x[0, g].ctypes.data), (x.shape[0], x.strides[0] // 4))
 
 
-@njit("b1(f4[:,:,::1], f8, i8, f8[:,:,::1])", cache=True)
-def _place_queries(q, scale, bits, out):
-    """Scaled queries ``(T, H, d)`` on their grids, ``(G, T*R, d)``; False as `_attend`."""
-    share = q.shape[1] // out.shape[0]
+@njit
+def _place_queries(q, g, share, scale, bits, out):
+    """Queries ``(T, H, d)`` of a K/V head, scaled, on grids ``(T*R, d)``; False as `_attend`."""
     decided = True
     for t in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            row = out[h // share, t * share + h % share]
+        for r in range(share):
+            row = out[t * share + r]
             for j in range(q.shape[2]):
-                row[j] = np.float64(q[t, h, j]) * scale
+                row[j] = np.float64(q[t, g * share + r, j]) * scale
             decided &= _round_row(row, bits)
     return decided
 
@@ -500,8 +552,9 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out, weights)
     rows = tokens * share
     runs = (length + _RUN - 1) // _RUN
     queries = np.empty((groups, rows, width))
-    if not _place_queries(q, scale, bits, queries):
-        return False
+    for g in range(groups):
+        if not _place_queries(q, g, share, scale, bits, queries[g]):
+            return False
     powers = np.empty((groups, length))
     scores = np.empty((groups, rows, length))
     for i in prange(groups * runs):
@@ -531,24 +584,110 @@ def _attend(q, k, v, first, last, scale, denominator, bits, table, out, weights)
     return _all(decided)
 
 
-_WEIGHTS = "b1(f8[:,::1], i8, i8[:], i8[:], f8[:], f8, i8, f8[::1])"
+@njit
+def _divided(values, power, start, stop, panels):
+    """Values of some keys ``(S, d)`` by their powers of two, in panels ``(columns, S, _PANEL)``."""
+    for s in range(start, stop):
+        for j in range(values.shape[1]):
+            panels[j // _PANEL, s, j % _PANEL] = np.float64(values[s, j]) / power[s]
 
 
-@njit(_WEIGHTS, parallel=True, cache=True)
-def _place_weights(scores, share, first, last, powers, denominator, bits, table):
-    """Scores ``(T*R, S)``, in place, to weights times the powers of V; False as `_attend`.
+@njit
+def _score_tokens(queries, keys, low, scores):
+    """Queries ``(rows, d)`` by the keys from `low` on that have a column; keys lie in panels."""
+    rows, width = queries.shape
+    columns = scores.shape[1]
+    for s in range(0, columns, _PANEL):
+        w = keys[(low + s) // _PANEL].ctypes.data
+        for r in range(0, rows, _TILE):
+            x = queries[r].ctypes.data
+            place = scores[r, s:].ctypes.data
+            _product_tile(x, width, 1, w, _PANEL, place, columns, width, 1)
 
-    A query sees the keys from `first` on and before `last`, both ``(T,)``. The rows are then on
-    grids of which each key has a multiple.
-    """
-    decided = np.empty(len(scores), np.bool_)
-    for i in prange(len(scores)):
+
+@njit
+def _weigh_tokens(scores, first, last, low, powers, denominator, bits, table):
+    """Scores ``(T*R, S)``, in place, to weights times the powers of V; False as `_attend`."""
+    tokens = first.shape[0]
+    share = scores.shape[0] // _TOKENS
+    decided = True
+    for i in range(tokens * share):
         t = i // share
-        scores[i, : first[t]] = 0.0
-        scores[i, last[t] :] = 0.0
-        row = scores[i, first[t] : last[t]]
+        scores[i, : first[t] - low] = 0.0
+        scores[i, last[t] - low :] = 0.0
+        row = scores[i, first[t] - low : last[t] - low]
         _weights(row, denominator, table)
-        decided[i] = _place_row(row, powers[first[t] : last[t]], bits)
+        decided &= _place_row(row, powers[first[t] : last[t]], bits)
+    scores[tokens * share :] = 0.0
+    return decided
+
+
+@njit
+def _mix_tokens(pattern, values, low, high, z):
+    """Weights ``(rows, S)`` by the values of keys from `low` on and before `high`, in panels."""
+    for s in range(low, high, _RUN):
+        some = min(_RUN, high - s)
+        for p in range(values.shape[0]):
+            w = values[p, s].ctypes.data
+            for r in range(0, pattern.shape[0], _TILE):
+                x = pattern[r, s - low :].ctypes.data
+                place = z[r, p * _PANEL :].ctypes.data
+                apart = pattern.shape[1]
+                _product_tile(x, apart, 1, w, _PANEL, place, z.shape[1], some, s == low)
+
+
+_ATTEND_MANY = (
+    "b1(f4[:,:,::1], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1])"
+)
+
+
+@njit(_ATTEND_MANY, parallel=True, cache=True)
+def _attend_many(q, k, v, first, last, scale, denominator, bits, table, out):
+    """`_attend` of many queries, in tiles: those of a few tokens and one K/V head are a task.
+
+    Keys and values are widened once. Weights times powers meet values divided by them: the terms
+    of each sum are those of `weighted_sum`, and exact as they are.
+    """
+    tokens, heads, width = q.shape
+    length, groups = k.shape[:2]
+    share = heads // groups
+    panels = (length + _PANEL - 1) // _PANEL
+    keys = np.zeros((groups, panels, width, _PANEL))
+    values = np.zeros((groups, (width + _PANEL - 1) // _PANEL, length, _PANEL))
+    powers = np.empty((groups, length))
+    for i in prange(groups * panels):
+        g = i // panels
+        start = i % panels * _PANEL
+        stop = min(start + _PANEL, length)
+        _widen(_group(k, g)[start:stop, :width], np.empty(0), keys[g, i % panels])
+        _powers(_group(v, g), start, stop, width, powers[g])
+        _divided(_group(v, g)[:, :width], powers[g], start, stop, values[g])
+    blocks = (tokens + _TOKENS - 1) // _TOKENS
+    decided = np.empty(groups * blocks, np.bool_)
+    for i in prange(groups * blocks):
+        g = i // blocks
+        n = i % blocks
+        # Late tokens see more keys: they come in turn with early ones, since each thread has a run.
+        block = blocks - 1 - n // 2 if n % 2 else n // 2
+        start = block * _TOKENS
+        stop = min(start + _TOKENS, tokens)
+        low = first[start] // _PANEL * _PANEL
+        high = last[stop - 1]
+        queries = np.zeros((_TOKENS * share, width))
+        is_decided = _place_queries(q[start:stop], g, share, scale, bits, queries)
+        scores = np.empty((_TOKENS * share, (high - low + _PANEL - 1) // _PANEL * _PANEL))
+        _score_tokens(queries, keys[g], low, scores)
+        is_decided &= _weigh_tokens(
+            scores, first[start:stop], last[start:stop], low, powers[g], denominator, bits, table
+        )
+        z = np.empty((_TOKENS * share, values.shape[1] * _PANEL))
+        _mix_tokens(scores, values[g], low, high, z)
+        for t in range(start, stop):
+            for r in range(share):
+                for j in range(width):
+                    found = np.float32(z[(t - start) * share + r, j]) + np.float32(0.0)
+                    out[t, g * share + r, j] = found
+        decided[i] = is_decided
     return _all(decided)
 
 
@@ -746,13 +885,19 @@ class NumbaExact(NumpyExact):
             return decided
 
     def _many_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
-        """The products by BLAS, between kernels; False where a row's grid is in doubt."""
-        rows = np.empty(x.shape)
+        """The products in tiles; False where a row's grid is in doubt.
+
+        With a line between them rows do not take each other's place in the cache.
+        """
+        rows = np.empty((-(-len(x) // _TILE) * _TILE, x.shape[1] + _LINE))
+        rows[len(x) :] = 0.0
         largest = max(weight.largest for weight in weights)
         if not _round_rows(x, rows, self.significand - self.weight_bits, largest):
             return False
         for weight, out in zip(weights, outs, strict=True):
-            _narrow(self.product(rows, weight), out)
+            shifts = weight.shifts if isinstance(weight, TiedWeight) else np.empty(0)
+            with ONE_CALLER:
+                _linear_many(rows, np.ascontiguousarray(weight.values), shifts, out)
         return True
 
     def product(self, x: Inputs, weight: Weight) -> Outputs:
@@ -828,7 +973,7 @@ class NumbaExact(NumpyExact):
         scale: float,
         watch: Watch = UNWATCHED,
     ) -> HeadOutputs:
-        """Few queries in one kernel, many by BLAS between kernels; the rest as `Arithmetic`."""
+        """Few queries in one kernel, many in another; the rest as `Arithmetic`."""
         seen = None if watch.hooked else SeenKeys.by(sight)
         if seen is not None and seen.most <= self.context:
             seen.expect(q, k, v)
@@ -874,45 +1019,16 @@ class NumbaExact(NumpyExact):
     def _attend_many(
         self, q: Queries, k: Keys, v: Values, seen: SeenKeys, scale: float, out: HeadOutputs
     ) -> bool:
-        """Attention into `out`, one K/V head at a time; False where a grid is in doubt.
-
-        Weights times powers meet values divided by them: the terms of each sum are those of
-        `weighted_sum`, and exact as they are.
-        """
-        tokens, heads, head_dim = q.shape
-        groups = k.shape[1]
-        share = heads // groups
+        """Attention into `out`; False where it is in doubt, or the arrays are not as compiled."""
+        if seen.fewest < 1 or not _as_compiled(k, v):
+            return False
         denominator = 2.0**-self.denominator_bits * ROUND
         bits = self.significand - self.kv_bits
-        queries = np.empty((groups, tokens * share, head_dim))
-        if not _place_queries(_packed(q), scale, bits, queries):
-            return False
-        keys = np.ascontiguousarray(k.transpose(1, 2, 0), np.float64)  # (G, d, S)
-        prepared = self.values(v)
-        values = (prepared.rows / prepared.powers).transpose(1, 0, 2)  # (G, S, d)
-        powers = np.ascontiguousarray(prepared.powers[..., 0].T)  # (G, S)
-        room = np.empty(2 * self.query_block * share * len(k))
-        for start in range(0, tokens, 2 * self.query_block):
-            some = slice(start, min(start + 2 * self.query_block, tokens))
-            low = int(seen.first[some][0])
-            high = int(seen.last[some][-1])
-            first = seen.first[some] - low
-            last = seen.last[some] - low
-            rows = slice(some.start * share, some.stop * share)
-            scores = room[: len(first) * share * (high - low)].reshape(-1, high - low)
-            for g in range(groups):
-                np.matmul(queries[g, rows], keys[g, :, low:high], out=scores)
-                power = powers[g, low:high]
-                with ONE_CALLER:
-                    decided = _place_weights(
-                        scores, share, first, last, power, denominator, bits, EXP_TABLE
-                    )
-                if not decided:
-                    return False
-                z = (scores @ values[g, low:high]).reshape(-1, share, head_dim)
-                out[some, g * share : (g + 1) * share] = z
-        out += np.float32(0.0)  # and -0.0, of a product of its own, becomes +0.0
-        return True
+        q = _packed(q)
+        with ONE_CALLER:
+            return _attend_many(
+                q, k, v, seen.first, seen.last, scale, denominator, bits, EXP_TABLE, out
+            )
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ An output of a product is a sum of chains of fused multiply-adds, first to last,
 added first to last. The lanes of a vector and the cells of a tile are different outputs, so that
 how rows are tiled touches no sum: a lone row and a row of 512 go through the same operations.
 Weights are packed once, 32 outputs side by side; a tile of 8 rows by 32 outputs stays in registers
-while a chain runs, or a quarter of it at a time where registers hold no more. Numba has no vectors:
-that loop is written in LLVM's language.
+while a chain runs, or a quarter of it at a time where registers hold no more: see `numba_tile`.
 
 Attention takes up to 32 queries of one K/V head at a time. They are the lanes of its scores, so
 that keys are read where the cache has them; so are values, if a head fills whole panels. A score is
@@ -17,14 +16,12 @@ has +0 added, and is never -0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, prange, types
-from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from ..arithmetic import ACTIVATIONS, UNWATCHED, Float32, Sight, Watch, elementary
@@ -50,6 +47,7 @@ from ..arrays import (
 from ..errors import ArithmeticRangeError
 from .numba_announce import announced
 from .numba_exact import ONE_CALLER, SeenKeys
+from .numba_tile import chains
 
 LANES = 16  # outputs in a vector
 PANEL = 32  # outputs in registers
@@ -78,93 +76,6 @@ _TO_GRID = 1.5 * 2.0**52 * GRID  # adding it rounds to the grid, and leaves the 
 _TO_GRID_BITS = np.int64(np.float64(_TO_GRID).view(np.int64))
 
 
-def _held(context: Any) -> int:
-    """How many sums registers hold while a chain runs, by the instructions compiled for."""
-    features = context.codegen().magic_tuple()[2]
-    return 256 if "+avx512f" in features else 64  # of 512 numbers; of 128 in AVX2 and in NEON
-
-
-def _in_registers(rows: int, columns: int, vectors: int) -> Iterator[list[tuple[int, int]]]:
-    """The cells of ``(rows, columns)`` in tiles of at most so many vectors, and of 1 at least."""
-    width = min(columns, max(1, vectors // rows))
-    height = min(rows, max(1, vectors // width))
-    for r in range(0, rows, height):
-        for c in range(0, columns, width):
-            yield [
-                (row, column)
-                for row in range(r, min(r + height, rows))
-                for column in range(c, min(c + width, columns))
-            ]
-
-
-def _chains(rows: int, lanes: int, vectors: int, carried: bool) -> Callable[..., None]:
-    """A function that adds sums of ``x (rows, k)`` by ``w (k, vectors * lanes)`` to `out`.
-
-    Arrays are addresses, each with how many numbers lie between its rows; `step` is that between
-    the elements of a row of x. A chain starts at 0 and is added to `out`, or, `carried`, starts
-    from what `out` holds; if that is `fresh`, `out` counts as 0.
-    """
-
-    @intrinsic
-    def chains(typing, x, apart, step, w, width, out, stride, k, fresh):
-        def code(context, b, signature, args):
-            x, apart, step, w, width, out, stride, k, fresh = args
-            x, w, out = (b.inttoptr(a, ir.FloatType().as_pointer()) for a in (x, w, out))
-            index = ir.IntType(64)
-            vector = ir.VectorType(ir.FloatType(), lanes)
-            zero = ir.Constant(vector, None)
-            spread = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
-            kind = ir.FunctionType(vector, [vector] * 3)
-            fma = get_or_insert_function(b.module, kind, f"llvm.fma.v{lanes}f32")
-            is_fresh = b.icmp_signed("!=", fresh, index(0))
-
-            def vectors_at(base, row, between, column):
-                place = b.add(b.mul(row, between), index(column * lanes))
-                return b.bitcast(b.gep(base, [place]), vector.as_pointer())
-
-            def held(r, c):
-                there = b.load(vectors_at(out, index(r), stride, c), align=4)
-                return b.select(is_fresh, zero, there)
-
-            def spread_out(i, r):
-                place = b.add(b.mul(index(r), apart), b.mul(i, step))
-                one = b.insert_element(zero, b.load(b.gep(x, [place])), ir.IntType(32)(0))
-                return b.shuffle_vector(one, one, spread)
-
-            def add_up(cells):
-                starts = {cell: held(*cell) if carried else zero for cell in cells}
-                before = b.block
-                loop = b.append_basic_block()
-                after = b.append_basic_block()
-                b.branch(loop)
-                b.position_at_end(loop)
-                i = b.phi(index)
-                sums = {cell: b.phi(vector) for cell in cells}
-                columns = dict.fromkeys(c for _, c in cells)
-                row = {c: b.load(vectors_at(w, i, width, c), align=4) for c in columns}
-                ones = {r: spread_out(i, r) for r in dict.fromkeys(r for r, _ in cells)}
-                new = {(r, c): b.call(fma, [ones[r], row[c], sums[r, c]]) for r, c in cells}
-                following = b.add(i, index(1))
-                b.cbranch(b.icmp_signed("<", following, k), loop, after)
-                carry = [(i, index(0), following)]
-                carry += [(sums[cell], starts[cell], new[cell]) for cell in cells]
-                for phi, start, value in carry:
-                    phi.add_incoming(start, before)
-                    phi.add_incoming(value, loop)
-                b.position_at_end(after)
-                for r, c in cells:
-                    value = new[r, c] if carried else b.fadd(held(r, c), new[r, c])
-                    b.store(value, vectors_at(out, index(r), stride, c), align=4)
-
-            for cells in _in_registers(rows, vectors, _held(context) // lanes):
-                add_up(cells)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 9), code
-
-    return chains
-
-
 def _fused(typing, a, b, c):
     """a * b + c, rounded once."""
 
@@ -175,13 +86,13 @@ def _fused(typing, a, b, c):
 
 
 _fma: Any = intrinsic(_fused)
-_product_tile = _chains(TILE, LANES, PANEL // LANES, carried=False)
-_product_row = _chains(1, LANES, PANEL // LANES, carried=False)
-_scores_of_32 = _chains(TILE, LANES, 2, carried=True)  # keys by so many queries
-_scores_of_8 = _chains(TILE, 8, 1, carried=True)
-_scores_of_4 = _chains(TILE, 4, 1, carried=True)
-_values_by_8 = _chains(TILE, LANES, PANEL // LANES, carried=True)  # so many queries by values
-_values_by_4 = _chains(4, LANES, PANEL // LANES, carried=True)
+_product_tile = chains(TILE, LANES, PANEL // LANES, carried=False)
+_product_row = chains(1, LANES, PANEL // LANES, carried=False)
+_scores_of_32 = chains(TILE, LANES, 2, carried=True)  # keys by so many queries
+_scores_of_8 = chains(TILE, 8, 1, carried=True)
+_scores_of_4 = chains(TILE, 4, 1, carried=True)
+_values_by_8 = chains(TILE, LANES, PANEL // LANES, carried=True)  # so many queries by values
+_values_by_4 = chains(4, LANES, PANEL // LANES, carried=True)
 WIDTHS = (4, 8, 32)  # queries that attention takes at a time
 
 _ROWS = types.Array(types.float32, 2, "C")

@@ -24,7 +24,7 @@ import numba
 import minikv
 from minikv.arithmetic import ACTIVATIONS, NumpyExact, Sight, Watch
 from minikv.arithmetic.exact import LONGEST
-from minikv.backends import get_backend, numba_announce
+from minikv.backends import get_backend, numba_announce, numba_tile
 from minikv.backends import numba_exact as kernels
 from minikv.caches import Full
 from minikv.errors import ArithmeticRangeError
@@ -199,11 +199,14 @@ def test_rows_that_attention_cannot_decide_are_left_to_exact():
     """A query, and weights that `weighted_sum` is given, whose sums orders disagree about."""
     rng = np.random.default_rng(1)
     sight = Sight(np.array([5]), np.arange(6))
+    many = Sight(np.full(12, 5), np.arange(6))
     for _ in range(300):
         q = in_doubt(rng, 64, np.float32)[None, None]
         k, v = (EXACT.settle(rng.standard_normal((6, 1, 64)).astype(np.float32)) for _ in "kv")
         expected = EXACT.attention(q, k, v, sight, 1.0)
         assert_same_bits(COMPILED.attention(q, k, v, sight, 1.0), expected)
+        alike = np.repeat(q, 12, axis=0)
+        assert_same_bits(COMPILED.attention(alike, k, v, many, 1.0), np.repeat(expected, 12, 0))
         pattern = in_doubt(rng, 64, np.float64)[None, None]
         v = EXACT.settle(1 + rng.random((64, 1, 8)).astype(np.float32))
         assert_same_bits(COMPILED.weighted_sum(pattern, v), EXACT.weighted_sum(pattern, v))
@@ -223,6 +226,9 @@ def test_weights_of_attention_that_it_cannot_decide_are_left_to_exact(times):
         sight = Sight(np.array([keys - 1]), np.arange(keys))
         expected = exact.attention(q, k, v, sight, 1.0)
         assert_same_bits(compiled.attention(q, k, v, sight, 1.0), expected)
+        many = Sight(np.full(9, keys - 1), np.arange(keys))
+        got = compiled.attention(np.repeat(q, 9, axis=0), k, v, many, 1.0)
+        assert_same_bits(got, np.repeat(expected, 9, axis=0))
 
 
 def frozen(value: np.ndarray, name: str = "") -> np.ndarray:
@@ -317,7 +323,9 @@ def test_attention_and_softmax(seed, tokens, length, groups, share, width, windo
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("window", [None, kernels._RUN, kernels._RUN + 40])
-@pytest.mark.parametrize(("tokens", "share"), [(1, 3), (3, 1), (8, 4), (2, 5), (1, 7)])
+@pytest.mark.parametrize(
+    ("tokens", "share"), [(1, 3), (3, 1), (8, 4), (2, 5), (1, 7), (9, 3), (16, 2), (23, 1)]
+)
 def test_keys_may_be_cut_into_runs_for_any_number_of_heads(off, window, tokens, share):
     """Of one key more, one less, and as many as runs have; the window begins within one."""
     length = 3 * kernels._RUN + off
@@ -331,10 +339,55 @@ def test_keys_may_be_cut_into_runs_for_any_number_of_heads(off, window, tokens, 
         told.append([arithmetic.attention(q, k, v, sight, 0.4, watch), *seen])
     for got, expected in zip(*told, strict=True):
         assert_same_bits(got, expected)
+    assert_same_bits(COMPILED.attention(q, k, v, sight, 0.4), told[0][0])  # nobody watches
+
+
+@pytest.mark.parametrize("held", [64, 256, 1024])
+def test_a_tile_adds_up_all_its_products_however_many_registers_hold(monkeypatch, held):
+    """Whole numbers, which float64 adds up without rounding; added to what is there, or not."""
+    monkeypatch.setattr(numba_tile, "bytes_held", lambda context: held)
+    tile = numba_tile.chains(8, 8, 2, carried=True, itemsize=8)
+
+    @numba.njit
+    def add(x, w, out, fresh):
+        tile(x.ctypes.data, 57, 1, w.ctypes.data, 16, out.ctypes.data, 16, 50, fresh)
+
+    rng = np.random.default_rng(held)
+    x, w, before = (rng.integers(-99, 99, shape) for shape in [(8, 57), (50, 16), (8, 16)])
+    for fresh in (False, True):
+        out = before.astype(np.float64)
+        add(x.astype(np.float64), w.astype(np.float64), out, fresh)
+        assert (out == x[:, :50] @ w + (not fresh) * before).all()
+
+
+@pytest.mark.parametrize("tokens", [kernels._FEW + 1, 16, 17])
+@pytest.mark.parametrize("width", [kernels._PANEL - 1, kernels._PANEL, kernels._PANEL + 1])
+@pytest.mark.parametrize("window", [None, 5, 40])
+def test_tiles_of_attention_that_are_not_full_have_the_bits_of_exact(tokens, width, window):
+    """Fewer tokens than the last task has room for, heads and keys that end within a panel."""
+    length = 3 * kernels._PANEL + tokens
+    q = floats(width, tokens, 6, width)
+    k, v = (EXACT.settle(floats(seed, length, 2, width)) for seed in (1, 2))
+    sight = Sight(np.arange(length - tokens, length), np.arange(length), window)
+    expected = EXACT.attention(q, k, v, sight, 0.4)
+    unused = mock.patch.object(NumpyExact, "attention", side_effect=AssertionError)
+    with unused:  # the kernel itself
+        assert_same_bits(COMPILED.attention(q, k, v, sight, 0.4), expected)
+
+
+@pytest.mark.parametrize("rows", [kernels._FEW + 1, 16, 17])
+@pytest.mark.parametrize("outputs", [1, kernels._PANEL + 1, 2 * kernels._PANEL, 70])
+@pytest.mark.parametrize("tied", [False, True])
+def test_tiles_of_products_that_are_not_full_have_the_bits_of_exact(rows, outputs, tied):
+    x, matrix = floats(0, rows, 30), floats(1, outputs, 30)
+    expected = EXACT.linear(x, EXACT.weight(matrix, "w"))
+    weight = COMPILED.weight(matrix, "w", tied)
+    with mock.patch.object(COMPILED, "product", side_effect=AssertionError):  # the kernel itself
+        assert_same_bits(COMPILED.linear(x, weight), expected)
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
-@pytest.mark.parametrize("kernel", ["_attend", "_place_queries", "_place_weights"])
+@pytest.mark.parametrize("kernel", ["_attend", "_attend_many"])
 def test_weights_whose_grid_only_an_exact_sum_decides_are_left_to_exact(kernel, tokens):
     q, k, v = floats(0, tokens, 4, 6), *(EXACT.settle(floats(i, 40, 2, 6)) for i in (1, 2))
     sight = Sight(np.arange(40 - tokens, 40), np.arange(40))

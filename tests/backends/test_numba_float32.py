@@ -23,7 +23,7 @@ from strategies import cases
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, Arithmetic, Float32, NumpyFloat32, Sight, Watch
-from minikv.backends import get_backend, numba_float32
+from minikv.backends import get_backend, numba_tile
 from minikv.backends.numba_float32 import (
     BLOCK,
     FEW,
@@ -33,11 +33,9 @@ from minikv.backends.numba_float32 import (
     TILE,
     NumbaFloat32,
     Packed,
-    _chains,
     _fma,
-    _held,
-    _in_registers,
 )
+from minikv.backends.numba_tile import bytes_held, chains, in_registers
 from minikv.caches import POLICIES
 from minikv.cli import main
 from minikv.verify import THEOREMS, Case, Refuted
@@ -430,7 +428,7 @@ def test_the_benchmark_of_rows_names_each_matrix_its_distance_and_its_clock(caps
 @pytest.mark.parametrize(("rows", "columns"), [(8, 2), (8, 1), (4, 2), (1, 2), (3, 5)])
 @pytest.mark.parametrize("vectors", [1, 2, 4, 8, 16])
 def test_tiles_in_registers_are_all_cells_once_and_fit(rows, columns, vectors):
-    tiles = list(_in_registers(rows, columns, vectors))
+    tiles = list(in_registers(rows, columns, vectors))
     cells = [cell for tile in tiles for cell in tile]
     assert sorted(cells) == [(r, c) for r in range(rows) for c in range(columns)]
     assert all(len(tile) <= vectors for tile in tiles)
@@ -439,8 +437,10 @@ def test_tiles_in_registers_are_all_cells_once_and_fit(rows, columns, vectors):
 def test_registers_hold_a_tile_with_avx_512_and_a_quarter_of_it_without():
     def tiles(features):
         codegen = SimpleNamespace(magic_tuple=lambda: ("", "", features))
-        held = _held(SimpleNamespace(codegen=lambda: codegen))
-        return [len(tile) * LANES for tile in _in_registers(TILE, PANEL // LANES, held // LANES)]
+        held = bytes_held(SimpleNamespace(codegen=lambda: codegen))
+        return [
+            len(tile) * LANES for tile in in_registers(TILE, PANEL // LANES, held // (4 * LANES))
+        ]
 
     assert tiles("+avx2,+avx512f,+fma") == [256]
     assert tiles("+avx2,-avx512f,+fma") == tiles("") == [64] * 4
@@ -462,13 +462,13 @@ def test_no_sum_depends_on_how_many_registers_hold(monkeypatch, carried):
 
     expected = before.copy()
     one_by_one(x, w, expected)
-    for held in (16, 64, 256):
-        monkeypatch.setattr(numba_float32, "_held", lambda context, held=held: held)
-        chains = _chains(TILE, LANES, PANEL // LANES, carried)
+    for held in (64, 256, 1024):
+        monkeypatch.setattr(numba_tile, "bytes_held", lambda context, held=held: held)
+        added = chains(TILE, LANES, PANEL // LANES, carried)
 
         @numba.njit
-        def add(x, w, out, chains=chains):
-            chains(x.ctypes.data, 50, 1, w.ctypes.data, PANEL, out.ctypes.data, PANEL, 50, 0)
+        def add(x, w, out, added=added):
+            added(x.ctypes.data, 50, 1, w.ctypes.data, PANEL, out.ctypes.data, PANEL, 50, 0)
 
         out = before.copy()
         add(x, w, out)
