@@ -6,6 +6,7 @@ import doctest
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 
@@ -630,6 +631,16 @@ def test_a_run_of_goals_that_cannot_be_is_refused(argv, said, capsys):
     with pytest.raises(SystemExit):
         goals.main(argv)
     assert said in capsys.readouterr().err
+
+
+def test_notes_name_each_goal_that_is_missed():
+    table = goals.TABLE.read_text(encoding="utf-8")
+    missed = re.findall(r"(?m)^\| (`[^`]*`) .*\| MISSED", table)
+    notes = (goals.TABLE.parent / "NOTES.md").read_text(encoding="utf-8")
+    told = notes.partition("### Goals that are missed, and why")[2]
+    rows = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall("`[^`]*`", row)]
+    assert sorted(set(missed)) == sorted(named)
 
 
 @pytest.mark.slow
