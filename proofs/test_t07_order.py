@@ -284,7 +284,6 @@ def two_orders() -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(ADDING), min_size=2, max_size=2, unique=True)
 
 
-@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of arrays that were drawn
 @pytest.mark.parametrize("operation", SUMMING)
 def test_float32_depends_on_the_order(operation):
     function = OPERATIONS[operation]
@@ -298,7 +297,6 @@ def test_float32_depends_on_the_order(operation):
     assert same_bits(*(under(order, function, EXACT, o) for order in orders))
 
 
-@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of arrays that were drawn
 @pytest.mark.parametrize("operation", ["linear", "attention"])
 def test_four_bits_more_than_float64_has_break_it(operation):
     function, broken = OPERATIONS[operation], FourBitsTooMany(context=256)
