@@ -618,7 +618,6 @@ def _weigh_tokens(scores, first, last, low, powers, denominator, bits, table):
         row = scores[i, first[t] - low : last[t] - low]
         _weights(row, denominator, table)
         decided &= _place_row(row, powers[first[t] : last[t]], bits)
-    scores[tokens * share :] = 0.0
     return decided
 
 
@@ -890,7 +889,7 @@ class NumbaExact(NumpyExact):
         With a line between them rows do not take each other's place in the cache.
         """
         rows = np.empty((-(-len(x) // _TILE) * _TILE, x.shape[1] + _LINE))
-        rows[len(x) :] = 0.0
+        rows[len(x) :] = 0.0  # whatever lay there might be slow to multiply
         largest = max(weight.largest for weight in weights)
         if not _round_rows(x, rows, self.significand - self.weight_bits, largest):
             return False

@@ -375,6 +375,18 @@ def test_tiles_of_attention_that_are_not_full_have_the_bits_of_exact(tokens, wid
         assert_same_bits(COMPILED.attention(q, k, v, sight, 0.4), expected)
 
 
+@pytest.mark.parametrize("rows", [1, kernels._FEW + 1])
+def test_sums_below_float32_are_not_minus_zero(rows):
+    x, matrix = np.full((rows, 2), 1e-30, np.float32), np.full((3, 2), -1e-30, np.float32)
+    weight = COMPILED.weight(matrix, "w")
+    assert_same_bits(COMPILED.linear(x, weight), np.zeros((rows, 3), np.float32))
+    q, k = np.ones((rows, 1, 2), np.float32), np.ones((rows + 3, 1, 2), np.float32)
+    v = np.zeros_like(k)
+    v[0] = -1e-45  # the smallest, of which each query takes less than a half
+    sight = Sight(np.arange(3, rows + 3), np.arange(rows + 3))
+    assert_same_bits(COMPILED.attention(q, k, v, sight, 1.0), np.zeros_like(q))
+
+
 @pytest.mark.parametrize("rows", [kernels._FEW + 1, 16, 17])
 @pytest.mark.parametrize("outputs", [1, kernels._PANEL + 1, 2 * kernels._PANEL, 70])
 @pytest.mark.parametrize("tied", [False, True])
