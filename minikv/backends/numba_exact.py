@@ -60,10 +60,10 @@ from .numba_tile import chains
 _SUMS = {"reassoc", "contract"}  # what exactness allows
 _FEW = 8  # rows; more meet each weight in tiles, in which it is widened once for all of them
 _BLOCK = 4096  # weight rows that BLAS takes at a time, in float64, where a kernel is not enough
+_LANES = 8  # numbers in a vector, and in a line of the processor's cache
 _TILE = 8  # rows in registers
 _PANEL = 16  # outputs in registers
 _PANELS = 2  # that a thread widens at a time, and that a tile's rows then meet
-_LINE = 8  # numbers in a line of the processor's cache
 _TOKENS = 8  # whose queries are a task: whole tiles, however many heads share keys
 _RUN = 256  # keys that attention of few queries takes at a time
 _ROWS = 32  # that a thread takes at a time of many; so few are left to one thread
@@ -332,12 +332,12 @@ def _linear_tied(x, weight, shifts, bits, largest, out):
     return True
 
 
-_product_tile = chains(_TILE, 8, _PANEL // 8, carried=True, itemsize=8)
+_product_tile = chains(_TILE, _LANES, _PANEL // _LANES, carried=True, itemsize=8)
 
 
 @njit
 def _widen(weight, shifts, panel):
-    """Rows of weights side by side, in float64; rounded to their grids where shifts are given."""
+    """Rows of weights or keys side by side, in float64, rounded to grids where shifts are given."""
     for c in range(weight.shape[0]):
         shift = shifts[c] if shifts.shape[0] > 0 else 0.0
         for j in range(weight.shape[1]):
@@ -635,6 +635,30 @@ def _mix_tokens(pattern, values, low, high, z):
                 _product_tile(x, apart, 1, w, _PANEL, place, z.shape[1], some, s == low)
 
 
+@njit
+def _attend_tokens(q, keys, values, powers, first, last, scale, denominator, bits, table, out, g):
+    """A few tokens' queries of K/V head g, into ``(T, R, d)``; False as `_attend`.
+
+    Of all keys those count that any of the tokens sees, from the start of a panel on.
+    """
+    tokens, share, width = out.shape
+    low = first[0] // _PANEL * _PANEL
+    high = last[-1]
+    columns = (high - low + _PANEL - 1) // _PANEL * _PANEL
+    queries = np.zeros((_TOKENS * share, width))  # whole tiles, also where tokens are fewer
+    scores = np.empty((_TOKENS * share, columns))
+    z = np.empty((_TOKENS * share, values.shape[0] * _PANEL))
+    decided = _place_queries(q, g, share, scale, bits, queries)
+    _score_tokens(queries, keys, low, scores)
+    decided &= _weigh_tokens(scores, first, last, low, powers, denominator, bits, table)
+    _mix_tokens(scores, values, low, high, z)
+    for t in range(tokens):
+        for r in range(share):
+            for j in range(width):
+                out[t, r, j] = np.float32(z[t * share + r, j]) + np.float32(0.0)
+    return decided
+
+
 _ATTEND_MANY = (
     "b1(f4[:,:,::1], f4[:,:,:], f4[:,:,:], i8[:], i8[:], f8, f8, i8, f8[::1], f4[:,:,::1])"
 )
@@ -669,24 +693,21 @@ def _attend_many(q, k, v, first, last, scale, denominator, bits, table, out):
         # Late tokens see more keys: they come in turn with early ones, since each thread has a run.
         block = blocks - 1 - n // 2 if n % 2 else n // 2
         start = block * _TOKENS
-        stop = min(start + _TOKENS, tokens)
-        low = first[start] // _PANEL * _PANEL
-        high = last[stop - 1]
-        queries = np.zeros((_TOKENS * share, width))
-        is_decided = _place_queries(q[start:stop], g, share, scale, bits, queries)
-        scores = np.empty((_TOKENS * share, (high - low + _PANEL - 1) // _PANEL * _PANEL))
-        _score_tokens(queries, keys[g], low, scores)
-        is_decided &= _weigh_tokens(
-            scores, first[start:stop], last[start:stop], low, powers[g], denominator, bits, table
+        some = slice(start, min(start + _TOKENS, tokens))
+        decided[i] = _attend_tokens(
+            q[some],
+            keys[g],
+            values[g],
+            powers[g],
+            first[some],
+            last[some],
+            scale,
+            denominator,
+            bits,
+            table,
+            out[some, g * share : (g + 1) * share],
+            g,
         )
-        z = np.empty((_TOKENS * share, values.shape[1] * _PANEL))
-        _mix_tokens(scores, values[g], low, high, z)
-        for t in range(start, stop):
-            for r in range(share):
-                for j in range(width):
-                    found = np.float32(z[(t - start) * share + r, j]) + np.float32(0.0)
-                    out[t, g * share + r, j] = found
-        decided[i] = is_decided
     return _all(decided)
 
 
@@ -886,9 +907,9 @@ class NumbaExact(NumpyExact):
     def _many_rows(self, x: Inputs, weights: tuple[Weight, ...], outs: tuple[Outputs, ...]) -> bool:
         """The products in tiles; False where a row's grid is in doubt.
 
-        With a line between them rows do not take each other's place in the cache.
+        With a cache's line between them rows do not take each other's place there.
         """
-        rows = np.empty((-(-len(x) // _TILE) * _TILE, x.shape[1] + _LINE))
+        rows = np.empty((-(-len(x) // _TILE) * _TILE, x.shape[1] + _LANES))
         rows[len(x) :] = 0.0  # whatever lay there might be slow to multiply
         largest = max(weight.largest for weight in weights)
         if not _round_rows(x, rows, self.significand - self.weight_bits, largest):
