@@ -171,7 +171,9 @@ class Arithmetic(ABC):
         """
         x = self.widen(x)
         root = self.xp.sqrt(self.mean_square(x) + eps)
-        return self.narrow(x / root * weight)
+        out = x / root
+        out *= weight
+        return self.narrow(out)
 
     @shaped
     def rope(self, x: Heads, cos: Turns, sin: Turns) -> Heads:

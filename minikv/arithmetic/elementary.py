@@ -127,45 +127,40 @@ def _exp(x: Array, xp: ModuleType) -> Array:
     return result
 
 
-def exp_in_place(x: np.ndarray) -> None:
-    """`exp` of float64 numbers that lie one behind the other, written over them."""
-    numbers = x.reshape(-1)  # a view
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        _exp_blocks(numbers, numbers)
-
-
 def _exp_numpy(x: np.ndarray) -> np.ndarray:
     """`_exp` in NumPy."""
-    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty_like(x, dtype=np.float64, order="C")
-    _exp_blocks(flat, np.asarray(out).reshape(-1))
+    out = np.empty_like(x, dtype=np.float64, order="C")
+    np.multiply(x, float(STEPS), out=out)
+    exp_of_steps(out)
     return out
 
 
-def _exp_blocks(flat: np.ndarray, results: np.ndarray) -> None:
-    """`_exp` of numbers into others, block by block.
+def exp_of_steps(x: np.ndarray) -> None:
+    """`exp` of x / 256, of float64 numbers that lie one behind the other; written over them.
 
     What lies between stays in scratch memory, and that in the processor's cache.
 
     Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits of the sum.
     """
     table = exp_table()
-    scratch = np.empty((3, min(flat.size, BLOCK)))
-    for start in range(0, flat.size, BLOCK):
-        result = results[start : start + BLOCK]
-        f, n, power = scratch[:, : result.size]
-        np.multiply(flat[start : start + BLOCK], float(STEPS), out=f)
-        np.clip(f, LOWEST * STEPS, HIGHEST * STEPS, out=f)
-        np.add(f, SHIFT, out=n)
-        f -= np.subtract(n, SHIFT, out=power)
-        index = n.view(np.int64)
-        index -= SHIFT_BITS + LOWEST * STEPS
-        table.take(index, mode="clip", out=power)
-        np.multiply(f, EXP[3], out=result)
-        for coefficient in EXP[2::-1]:
-            result += coefficient
-            result *= f
-        result *= power
-        result += power
+    numbers = x.reshape(-1)  # a view
+    scratch = np.empty((3, min(numbers.size, BLOCK)))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for start in range(0, numbers.size, BLOCK):
+            result = numbers[start : start + BLOCK]
+            f, n, power = scratch[:, : result.size]
+            result.clip(LOWEST * STEPS, HIGHEST * STEPS, out=f)
+            np.add(f, SHIFT, out=n)
+            f -= np.subtract(n, SHIFT, out=power)
+            index = n.view(np.int64)
+            index -= SHIFT_BITS + LOWEST * STEPS
+            table.take(index, mode="clip", out=power)
+            np.multiply(f, EXP[3], out=result)
+            for coefficient in EXP[2::-1]:
+                result += coefficient
+                result *= f
+            result *= power
+            result += power
 
 
 # pi/2 in three parts of 33 bits and a rest: n * part is exact for |n| < 2**20.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -91,9 +91,16 @@ class NumpyExact(Exact):
         rounding error of the sum, 2**20 * 2**-53 relative. Then `total` decides, which knows no
         order and, where no sum is in doubt, agrees with them.
         """
+        return self.grid_for(row_sum, bits, lambda: size)
+
+    def grid_for(
+        self, row_sum: np.ndarray | float, bits: int, made: Callable[[], np.ndarray]
+    ) -> Array:
+        """`grid`, of rows that need only be made where a sum is in doubt."""
         target = row_sum * ((1 + 2.0**-9) * 2.0**-bits)
         power = power_below(target)
         if any_of(abs(target - 1.5 * power) > (0.5 - 2.0**-30) * power):
+            size = made()
             return super().grid(size, self.total(size), bits)
         return 2.0 * power
 
@@ -119,8 +126,8 @@ class NumpyExact(Exact):
     ) -> HeadOutputs:
         """`Arithmetic.attention`; of many queries one K/V head at a time, and in place.
 
-        Weights times powers meet values divided by them: the terms of each sum are those of
-        `weighted_sum`, and exact as they are.
+        Weights times powers meet values divided by them, in units of a grid that multiplies their
+        sum: the terms are those of `weighted_sum` but for powers of two, and exact as they are.
         """
         tokens, heads, head_dim = q.shape
         length, groups, _ = k.shape
@@ -132,6 +139,7 @@ class NumpyExact(Exact):
         prepared = self.values(v)
         values = (prepared.rows / prepared.powers).swapaxes(0, 1)  # (G, S, d)
         powers = np.ascontiguousarray(prepared.powers[..., 0].T)  # (G, S)
+        factors = np.stack([np.ones_like(powers), powers], axis=-1)  # (G, S, 2)
         step = 2 * self.query_block  # of one K/V head, whose scores alone are held
         room = np.empty(step * share * length)
         out = np.empty((tokens, groups, share, head_dim), self.dtype)
@@ -139,28 +147,48 @@ class NumpyExact(Exact):
             queries = slice(start, min(start + step, tokens))
             seen = sight.keys_for(queries)
             hidden = sight.hidden(queries, seen)
-            rows = self.placed_queries(q[queries], scale).reshape(-1, groups, share, head_dim)
+            rows = self.placed_queries(q[queries], scale * elementary.STEPS)
+            rows = rows.reshape(-1, groups, share, head_dim)
             for g in range(groups):
                 pattern, by_head = scores_in(room, rows[:, g], keys[g, :, seen])
                 self.masked(by_head, hidden)
-                self.weigh(pattern, powers[g, seen])
-                out[queries, g] = (pattern @ values[g, seen]).reshape(-1, share, head_dim)
+                grid = self.weigh(pattern, powers[g, seen], factors[g, seen])
+                z = pattern @ values[g, seen]
+                z *= grid
+                out[queries, g] = z.reshape(-1, share, head_dim)
         out += 0.0  # -0.0, which a product of its own may be, becomes +0.0
         return out.reshape(tokens, heads, head_dim)
 
-    def weigh(self, pattern: np.ndarray, powers: np.ndarray) -> None:
-        """Scores ``(rows, S)`` become weights on the grids of `weighted_sum`, times the powers.
+    def weigh(self, pattern: np.ndarray, powers: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Scores, 256 times, become weights times powers, in units of a grid that is returned.
 
-        Sums are products with ones: that of a softmax is exact in any order, and `grid` knows when
-        the rounding of the other matters.
+        Sums are products: that of a softmax is exact in any order, and `grid` knows when the
+        rounding of the other matters. A power of two moves no rounding, so that one division does
+        for the total and the grid, and the integers that it is rounded to are those of
+        `weighted_sum`.
+
+        Parameters
+        ----------
+        pattern : (rows, S)
+        powers : (S,)
+        factors : (S, 2)
+            1, and the powers.
+
+        Returns
+        -------
+        (rows, 1)
         """
-        ones = np.ones((pattern.shape[1], 1))
         pattern -= pattern.max(axis=-1, keepdims=True)
-        elementary.exp_in_place(pattern)
+        elementary.exp_of_steps(pattern)
         round_to(pattern, 2.0**-self.denominator_bits)
-        pattern /= pattern @ ones
+        sums = pattern @ factors
+        total = sums[:, :1]
         pattern *= powers
-        round_to(pattern, self.grid(pattern, pattern @ ones, self.significand - self.kv_bits))
+        bits = self.significand - self.kv_bits
+        grid = self.grid_for(sums[:, 1:] / total, bits, lambda: pattern / total)
+        pattern /= total * grid
+        round_to(pattern, 1.0)
+        return grid
 
     def expect_finite(self, row_sum: np.ndarray | float, weights: Sequence[Weight]) -> None:
         largest = largest_of(row_sum)

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Array, Features, HeadOutputs, Keys, Queries, Scores, Values
+from ..arrays import Features, HeadOutputs, Keys, Queries, Scores, Values
 from .base import Matrix
 from .float32 import Float32
 from .in_place import scores_in
 from .masking import masked_in_place
-from .room import Room
+from .room import Room, is_mapped
 from .sight import UNWATCHED, Sight, Watch
 from .tiles import in_tiles
 
 
 class NumpyFloat32(Float32):
-    """`Float32` whose matrices lie in large blocks of memory; see `Room`."""
+    """`Float32` whose matrices lie in large blocks of memory, or in their file; see `Room`."""
 
     def __init__(self) -> None:
         super().__init__(np)
         self._room = Room()
 
     def weight(self, matrix: np.ndarray, name: str, tied: bool = False) -> Matrix:
-        if tied:  # the embedding too, which is held once
+        """A copy, but of a matrix in a file that is mapped, which stays there.
+
+        So does a tied one where it is: it is the embedding too, which is held once.
+        """
+        if tied or is_mapped(matrix):
             return super().weight(matrix, name, tied)
         kept = self._room.empty(matrix.shape, np.float32)
         kept[:] = matrix
         return kept
-
-    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
-        norm = super().rms_norm
-        return in_tiles(lambda rows: norm(rows, weight, eps), x)
 
     def gated(self, gate: Features, up: Features, activation: str) -> Features:
         product = super().gated

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
+from threading import Thread
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 BLOCK_BYTES = 32 << 20
 ALIGNED_BYTES = 64  # a line of the processor's cache
+PAGE_BYTES = 4096  # or a part of one, where pages are larger
+MOST_THREADS = 8
+
+
+def touch(block: np.ndarray) -> None:
+    """Write something to each page of a block, on several processors.
+
+    The system hands out memory page by page when it is first written to. In a virtual machine that
+    can take longer than making the weights which are to lie there. Where no thread can be started,
+    as in a browser, nothing is written.
+    """
+    parts = np.array_split(block[::PAGE_BYTES], min(MOST_THREADS, os.cpu_count() or 1))
+    started = []
+    with suppress(RuntimeError):
+        for part in parts:
+            thread = Thread(target=part.fill, args=(0,))
+            thread.start()
+            started.append(thread)
+    for thread in started:
+        thread.join()
+
+
+def is_mapped(matrix: np.ndarray) -> bool:
+    """Whether nobody can write to it, and its memory is not NumPy's: it lies in a mapped file."""
+    made_by_numpy = matrix.base is None or isinstance(matrix.base, np.ndarray)
+    return not matrix.flags.writeable and not made_by_numpy
 
 
 class Room:
@@ -28,7 +57,10 @@ class Room:
         size = math.prod(shape) * dtype.itemsize
         start = -(-self._used // ALIGNED_BYTES) * ALIGNED_BYTES
         if start + size > len(self._block):
+            is_first = len(self._block) == 0  # and of a small model mostly remains untouched
             self._block = np.empty(max(size, BLOCK_BYTES), dtype=np.uint8)
+            if not is_first:
+                touch(self._block)
             start = 0
         self._used = start + size
         return self._block[start : start + size].view(dtype).reshape(shape)

@@ -193,6 +193,16 @@ def test_blocks_do_not_change_bits():
     assert_same_bits(elementary.exp(grid.T), elementary.exp(grid).T)
 
 
+@pytest.mark.parametrize("size", [1, 1000, 2 * elementary.BLOCK + 3])
+def test_exp_of_steps_is_exp_of_a_256th_and_written_over_what_was_given(size):
+    x = RNG.normal(size=size) * 100
+    x[: min(size, 5)] = [-np.inf, 800.0, np.nan, -745.0, 0.0][: min(size, 5)]
+    steps = x * 256
+    elementary.exp_of_steps(steps)
+    with np.errstate(all="ignore"):
+        assert_same_bits(steps, elementary._exp(x, np))
+
+
 @pytest.mark.parametrize("index", [-(2**63), -1, 0, 2**31, 2**63 - 1])
 def test_whatever_integer_a_library_makes_of_nan_the_table_is_read_within(index):
     class Library(types.ModuleType):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,21 @@ import pytest
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+import minikv
 from minikv import shapes
-from minikv.arithmetic import Float32, NumpyFloat32
-from minikv.arithmetic.room import ALIGNED_BYTES, BLOCK_BYTES, Room
+from minikv.arithmetic import Float32, NumpyFloat32, room
+from minikv.arithmetic.room import (
+    ALIGNED_BYTES,
+    BLOCK_BYTES,
+    MOST_THREADS,
+    PAGE_BYTES,
+    Room,
+    is_mapped,
+)
 from minikv.config import expected_shapes
+from minikv.weights import save_folder
 
 SHAPES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12)
 TYPES = st.sampled_from([np.float32, np.float64, np.uint16])
@@ -24,8 +36,8 @@ TYPES = st.sampled_from([np.float32, np.float64, np.uint16])
 
 @given(shapes=SHAPES, dtype=TYPES)
 def test_what_is_written_into_one_array_is_in_no_other(shapes, dtype):
-    room = Room()
-    arrays = [room.empty(shape, dtype) for shape in shapes]
+    ours = Room()
+    arrays = [ours.empty(shape, dtype) for shape in shapes]
     for number, array in enumerate(arrays):
         array[:] = number
     for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
@@ -42,24 +54,76 @@ def test_what_is_written_into_one_array_is_in_no_other(shapes, dtype):
 
 
 def test_large_arrays_touch_no_small_ones_between_them():
-    room = Room()
-    arrays = [room.empty(shape, np.float64) for shape in [(200, 300), (1, 1), (300, 401)] * 3]
+    ours = Room()
+    arrays = [ours.empty(shape, np.float64) for shape in [(200, 300), (1, 1), (300, 401)] * 3]
     for number, array in enumerate(arrays):
         array[:] = number
     assert all((array == number).all() for number, array in enumerate(arrays))
 
 
 def test_what_does_not_fit_opens_a_new_block_and_the_old_one_stays():
-    room = Room()
-    first = room.empty((1000,), np.float32)
+    ours = Room()
+    first = ours.empty((1000,), np.float32)
     first[:] = 1
-    large = room.empty((BLOCK_BYTES + 1,), np.uint8)
+    large = ours.empty((BLOCK_BYTES + 1,), np.uint8)
     large[:] = 2
-    after = room.empty((10,), np.float32)
+    after = ours.empty((10,), np.float32)
     after[:] = 3
     assert large.base is not first.base
     assert (first == 1).all()
     assert (large == 2).all()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 7, 1000])
+@pytest.mark.parametrize("processors", [1, 3, None, 64])
+def test_something_is_written_to_each_page_of_a_block_by_a_thread_for_each_processor(
+    pages, processors, monkeypatch
+):
+    started = []
+
+    class Counted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(room, "Thread", Counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    block = np.full(pages * PAGE_BYTES - 5, 1, np.uint8)
+    room.touch(block)
+    assert not block[::PAGE_BYTES].any()
+    assert len(started) == min(MOST_THREADS, processors or 1)
+    assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize("few", [0, 1])
+def test_where_no_thread_can_be_started_nothing_is_written(few, monkeypatch):
+    """As in a browser, or where a process may have no more: those that run are waited for."""
+    started = []
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            if len(started) == few:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(room, "Thread", Refused)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    block = np.ones(10 * PAGE_BYTES, np.uint8)
+    room.touch(block)
+    assert block[::PAGE_BYTES].sum() == 10 - 5 * few
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_each_block_but_the_first_is_touched(monkeypatch):
+    touched = []
+    monkeypatch.setattr(room, "touch", touched.append)
+    large = Room()
+    arrays = [large.empty((BLOCK_BYTES // 2,), np.uint8) for _ in range(5)]
+    blocks = [array.base for array in arrays]
+    assert touched[0] is blocks[2]
+    assert touched[1] is blocks[4]
+    assert len(touched) == 2
 
 
 def test_the_sums_are_those_of_float32():
@@ -86,6 +150,31 @@ def test_matrices_of_an_arithmetic_lie_one_behind_the_other_in_a_block():
 def test_a_tied_matrix_is_held_once():
     matrix = np.ones((4, 3), np.float32)
     assert np.shares_memory(NumpyFloat32().weight(matrix, "w", tied=True), matrix)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("writeable", [False, True])
+def test_a_matrix_stays_where_it_is_if_it_is_mapped_and_nobody_can_write_to_it(mapped, writeable):
+    matrix = np.ones((4, 3), np.float32)
+    if mapped:
+        matrix = np.ndarray((4, 3), np.float32, bytearray(48))
+    matrix.flags.writeable = writeable
+    kept = NumpyFloat32().weight(matrix, "w")
+    assert np.shares_memory(kept, matrix) == (mapped and not writeable)
+    assert_same_bits(kept, matrix)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_float32_file_s_matrices_stay_in_it_and_others_lie_in_a_block(bits, tmp_path):
+    config = minikv.tiny_config()
+    tensors = minikv.random_tensors(config, 0)
+    folder = save_folder(tmp_path / "model", config, tensors)
+    if bits == 16:
+        halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+        save_file(halves, folder / "model.safetensors")
+    layer = minikv.load(folder, backend="numpy", arithmetic="float32").layers[0]
+    for matrix in (layer.q_proj, layer.k_proj, layer.o_proj, layer.up_proj, layer.down_proj):
+        assert is_mapped(matrix) == (bits == 32)
 
 
 HUGE = 4 << 20  # bytes from which on NumPy asks for huge pages
