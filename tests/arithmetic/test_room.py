@@ -22,8 +22,6 @@ from minikv.arithmetic import Float32, NumpyFloat32, room
 from minikv.arithmetic.room import (
     ALIGNED_BYTES,
     BLOCK_BYTES,
-    MOST_THREADS,
-    PAGE_BYTES,
     Room,
     is_mapped,
 )
@@ -88,10 +86,10 @@ def test_something_is_written_to_each_page_of_a_block_by_a_thread_for_each_proce
 
     monkeypatch.setattr(room, "Thread", Counted)
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
-    block = np.full(pages * PAGE_BYTES - 5, 1, np.uint8)
+    block = np.full(pages * 4096 - 5, 1, np.uint8)
     room.touch(block)
-    assert not block[::PAGE_BYTES].any()
-    assert len(started) == min(MOST_THREADS, processors or 1)
+    assert not block[::4096].any()
+    assert len(started) == min(8, processors or 1)
     assert not any(thread.is_alive() for thread in started)
 
 
@@ -109,9 +107,9 @@ def test_where_no_thread_can_be_started_nothing_is_written(few, monkeypatch):
 
     monkeypatch.setattr(room, "Thread", Refused)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    block = np.ones(10 * PAGE_BYTES, np.uint8)
+    block = np.ones(10 * 4096, np.uint8)
     room.touch(block)
-    assert block[::PAGE_BYTES].sum() == 10 - 5 * few
+    assert block[::4096].sum() == 10 - 5 * few
     assert not any(thread.is_alive() for thread in started)
 
 
