@@ -12,7 +12,7 @@ from ..arrays import Array, Features, HeadOutputs, Heads, Keys, Outputs, Queries
 from ..errors import ArithmeticRangeError
 from . import elementary
 from .exact import FLOAT32_MAX, Exact, Weight, keeps_subnormals, power_below, round_to
-from .in_place import scores_in
+from .in_place import largest_in, scores_in
 from .masking import masked_in_place
 from .room import Room
 from .sight import UNWATCHED, Sight, Watch
@@ -178,7 +178,7 @@ class NumpyExact(Exact):
         -------
         (rows, 1)
         """
-        pattern -= pattern.max(axis=-1, keepdims=True)
+        pattern -= largest_in(pattern)
         elementary.exp_of_steps(pattern)
         round_to(pattern, 2.0**-self.denominator_bits)
         sums = pattern @ factors

@@ -7,7 +7,7 @@ import numpy as np
 from ..arrays import Features, HeadOutputs, Keys, Queries, Scores, Values
 from .base import Matrix
 from .float32 import Float32
-from .in_place import scores_in
+from .in_place import largest_in, scores_in
 from .masking import masked_in_place
 from .room import Room, is_mapped
 from .sight import UNWATCHED, Sight, Watch
@@ -71,12 +71,11 @@ class NumpyFloat32(Float32):
             for g in range(groups):
                 pattern, by_head = scores_in(room, q[queries, g], keys[g, :, seen])
                 self.masked(by_head, hidden)
-                pattern -= pattern.max(axis=-1, keepdims=True)
+                pattern -= largest_in(pattern)
                 np.exp(pattern, out=pattern)
                 total = pattern @ ones[seen, None]  # (T*R, 1)
-                z = pattern @ v[seen, g]
-                z /= total
-                out[queries, g] = z.reshape(-1, share, head_dim)
+                z = (pattern @ v[seen, g]).reshape(-1, share, head_dim)
+                np.divide(z, total.reshape(-1, share, 1), out=out[queries, g])
                 if watch.observe is not None:
                     pattern /= total
                     patterns.append(by_head.copy())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import minikv
 from minikv.arithmetic import ACTIVATIONS, Arithmetic, Exact, Float32, Sight, Watch
+from minikv.arithmetic.in_place import largest_in
 from minikv.arithmetic.masking import masked_in_place
 from minikv.arithmetic.numpy_exact import NumpyExact
 from minikv.arithmetic.numpy_float32 import NumpyFloat32
@@ -123,6 +124,15 @@ def test_nothing_hidden_leaves_scores_alone():
     scores = np.ones((2, 3, 4))
     assert masked_in_place(scores, None) is scores
     assert_same_bits(masked_in_place(scores, np.zeros((3, 4), bool)), np.ones((2, 3, 4)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (6, 40)])
+def test_the_largest_of_each_row_is_found_and_nan_where_there_is_one(shape, dtype):
+    scores = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    scores[-1, -1] = np.nan
+    scores[0, 0] = np.inf
+    assert_same_bits(largest_in(scores), scores.max(axis=-1, keepdims=True))
 
 
 class ExactBlocks(NumpyExact):
