@@ -36,7 +36,7 @@ from .roofline import Counts, Rates
 
 TABLE = Path(__file__).parent / "GOALS.md"
 SECTIONS = {1: "One thread", 2: "Two threads"}
-FRESH = 3  # fresh processes, for the first token and for memory
+FRESH = 5  # fresh processes, for the first token and for memory
 SHORT = 16  # tokens of their prompt
 
 # What a time is divided by; the name of a contender is its time for the same task.
