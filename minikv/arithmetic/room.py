@@ -14,16 +14,17 @@ BLOCK_BYTES = 32 << 20
 ALIGNED_BYTES = 64  # a line of the processor's cache
 PAGE_BYTES = 4096  # or a part of one, where pages are larger
 MOST_THREADS = 8
+AHEAD_BYTES = 8 << 20  # that are touched before they are asked for
 
 
-def touch(block: np.ndarray) -> None:
-    """Write something to each page of a block, on several processors.
+def touch(piece: np.ndarray) -> None:
+    """Write something to each page of new memory, on several processors.
 
     The system hands out memory page by page when it is first written to. In a virtual machine that
     can take longer than making the weights which are to lie there. Where no thread can be started,
     as in a browser, nothing is written.
     """
-    parts = np.array_split(block[::PAGE_BYTES], min(MOST_THREADS, os.cpu_count() or 1))
+    parts = np.array_split(piece[::PAGE_BYTES], min(MOST_THREADS, os.cpu_count() or 1))
     started = []
     with suppress(RuntimeError):
         for part in parts:
@@ -50,6 +51,7 @@ class Room:
     def __init__(self) -> None:
         self._block = np.empty(0, dtype=np.uint8)
         self._used = 0
+        self._touched = 0
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An array of this shape, its numbers not set."""
@@ -57,10 +59,13 @@ class Room:
         size = math.prod(shape) * dtype.itemsize
         start = -(-self._used // ALIGNED_BYTES) * ALIGNED_BYTES
         if start + size > len(self._block):
-            is_first = len(self._block) == 0  # and of a small model mostly remains untouched
+            is_first = len(self._block) == 0  # of a small model, which uses little of it
             self._block = np.empty(max(size, BLOCK_BYTES), dtype=np.uint8)
-            if not is_first:
-                touch(self._block)
+            self._touched = len(self._block) if is_first else 0
             start = 0
         self._used = start + size
+        if self._used > self._touched:
+            ahead = slice(self._touched, self._used + AHEAD_BYTES)
+            touch(self._block[ahead])
+            self._touched = ahead.stop
         return self._block[start : start + size].view(dtype).reshape(shape)

@@ -74,7 +74,7 @@ def test_what_does_not_fit_opens_a_new_block_and_the_old_one_stays():
 
 @pytest.mark.parametrize("pages", [1, 2, 7, 1000])
 @pytest.mark.parametrize("processors", [1, 3, None, 64])
-def test_something_is_written_to_each_page_of_a_block_by_a_thread_for_each_processor(
+def test_something_is_written_to_each_page_of_a_piece_by_a_thread_for_each_processor(
     pages, processors, monkeypatch
 ):
     started = []
@@ -113,15 +113,22 @@ def test_where_no_thread_can_be_started_nothing_is_written(few, monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_each_block_but_the_first_is_touched(monkeypatch):
+def test_each_block_but_the_first_is_touched_8_mib_ahead_of_its_use(monkeypatch):
     touched = []
     monkeypatch.setattr(room, "touch", touched.append)
     large = Room()
-    arrays = [large.empty((BLOCK_BYTES // 2,), np.uint8) for _ in range(5)]
-    blocks = [array.base for array in arrays]
-    assert touched[0] is blocks[2]
-    assert touched[1] is blocks[4]
-    assert len(touched) == 2
+    first = large.empty((BLOCK_BYTES,), np.uint8)
+    assert touched == []
+    arrays = [large.empty((4 << 20,), np.uint8) for _ in range(9)]
+    assert not np.shares_memory(arrays[0].base, first)
+    starts = [piece.ctypes.data - piece.base.ctypes.data for piece in touched]
+    spans = [
+        (start >> 20, (start + piece.nbytes) >> 20)
+        for start, piece in zip(starts, touched, strict=True)
+    ]
+    assert spans == [(0, 12), (12, 24), (24, 32), (0, 12)]
+    assert touched[2].base is arrays[0].base
+    assert touched[3].base is arrays[8].base
 
 
 def test_the_sums_are_those_of_float32():
