@@ -14,7 +14,7 @@ BLOCK_BYTES = 32 << 20
 ALIGNED_BYTES = 64  # a line of the processor's cache
 PAGE_BYTES = 4096  # or a part of one, where pages are larger
 MOST_THREADS = 8
-AHEAD_BYTES = 8 << 20  # that are touched before they are asked for
+AHEAD_BYTES = 16 << 20  # that are touched before they are asked for
 
 
 def touch(piece: np.ndarray) -> None:

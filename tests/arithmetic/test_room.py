@@ -113,7 +113,7 @@ def test_where_no_thread_can_be_started_nothing_is_written(few, monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_each_block_but_the_first_is_touched_8_mib_ahead_of_its_use(monkeypatch):
+def test_each_block_but_the_first_is_touched_16_mib_ahead_of_its_use(monkeypatch):
     touched = []
     monkeypatch.setattr(room, "touch", touched.append)
     large = Room()
@@ -126,9 +126,9 @@ def test_each_block_but_the_first_is_touched_8_mib_ahead_of_its_use(monkeypatch)
         (start >> 20, (start + piece.nbytes) >> 20)
         for start, piece in zip(starts, touched, strict=True)
     ]
-    assert spans == [(0, 12), (12, 24), (24, 32), (0, 12)]
-    assert touched[2].base is arrays[0].base
-    assert touched[3].base is arrays[8].base
+    assert spans == [(0, 20), (20, 32), (0, 20)]
+    assert touched[1].base is arrays[0].base
+    assert touched[2].base is arrays[8].base
 
 
 def test_the_sums_are_those_of_float32():
