@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +30,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
+VERSION = re.compile(r"\b(numpy|python) \d+(?:\.\d+)+")
 
 
 def sources(numbers: list[str]) -> list[Path]:
@@ -103,13 +105,16 @@ def is_kept(source: Path) -> bool:
 
 
 def texts(notebook: Any) -> list[tuple[str, str]]:
-    """The source and the printed text of each code cell whose output does not vary."""
+    """The source and the printed text of each code cell whose output does not vary.
+
+    Which Python and NumPy ran it, as a report for an issue says, does not count.
+    """
     out = []
     for cell in notebook.cells:
         if cell.cell_type == "code" and "varies" not in cell.metadata.get("tags", []):
             parts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
             kept = [part for part in parts if not part.startswith("<Figure")]
-            out.append((cell.source, "".join(kept)))
+            out.append((cell.source, VERSION.sub(r"\1", "".join(kept))))
     return out
 
 

@@ -169,14 +169,14 @@ class NumpyExact(Exact):
 
         Parameters
         ----------
-        pattern : (rows, S)
-        powers : (S,)
-        factors : (S, 2)
+        pattern : ``(rows, S)``
+        powers : ``(S,)``
+        factors : ``(S, 2)``
             1, and the powers.
 
         Returns
         -------
-        (rows, 1)
+        grid : ``(rows, 1)``
         """
         pattern -= largest_in(pattern)
         elementary.exp_of_steps(pattern)

@@ -14,6 +14,7 @@ pytest.importorskip("jupytext", reason="needs the extra `notebooks`")
 pytest.importorskip("hypothesis", reason="needs the extra `notebooks`")
 
 import build
+import nbformat
 
 from minikv.course.catalogue import Task, tasks_in
 
@@ -106,3 +107,26 @@ def test_none_in_place_of_an_answer_is_told_so(check, given, capsys):
     module, name = check.split(".")
     assert not getattr(importlib.import_module(f"exercises.{module}"), f"check_{name}")(*given)
     assert "None where your answer should be" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("other", "counts"),
+    [
+        ("(minikv 0.1.0, numpy 2.2.0, python 3.11.2; found by minikv conform)", False),
+        ("(minikv 0.1.1, numpy 2.4.6, python 3.11.7; found by minikv conform)", True),
+        ("(minikv 0.1.0, numpy 2.4.6, python 3.11.7; found by someone)", True),
+    ],
+)
+def test_which_python_and_numpy_ran_a_chapter_does_not_count_and_all_else_does(other, counts):
+    printed = "(minikv 0.1.0, numpy 2.4.6, python 3.11.7; found by minikv conform)"
+    now, before = (
+        nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_code_cell(
+                    "print(report)", outputs=[nbformat.v4.new_output("stream", text=text)]
+                )
+            ]
+        )
+        for text in (other, printed)
+    )
+    assert (build.texts(now) != build.texts(before)) == counts
